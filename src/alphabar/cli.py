@@ -1,0 +1,417 @@
+"""The commands: thin over the Python API. Everything heavy is imported where it is used."""
+
+import json
+import re
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alphabar.errors import AlphabarError, UsageError
+
+if TYPE_CHECKING:
+    from alphabar.data.cache import Dataset
+    from alphabar.training import trainer as trainer_room
+
+app = typer.Typer(
+    help="Train an image diffusion model on your own pictures, judge it honestly, use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="A folder of pictures, 'toycars', or hf://datasets/owner/name.")
+]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the noise.")]
+SamplerOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="ancestral, ddim, euler, heun or dpmpp_2m; default: the recipe's."),
+]
+GridOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Noise levels to visit: uniform, karras or log_snr.")
+]
+StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Sampler steps; default: the recipe's.")]
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="noise, or gaussian: noise that carries the data's mean and covariance."
+    ),
+]
+
+# Small enough for three minutes on two CPU cores, and the EDM choices, which learn fastest.
+DEMO = [
+    "data.size=32",
+    "schedule=variance_exploding",
+    "parameterization=edm",
+    "density=log_normal",
+    "network.width=32",
+    "network.multipliers=[1,2,2]",
+    "network.attention=[4]",
+    "network.head_dim=32",
+    "optimizer.learning_rate=1e-3",
+    "optimizer.warm_up=2000",
+    "optimizer.decay_from=0.6",
+    "batch=64",
+    "sampling.grid=karras",
+    "watch.share=0.1",
+]
+
+
+@app.command()
+def inspect(data: DataArgument, as_json: JsonOption = False) -> None:
+    """Say what is in a data set: counts, sizes, classes, bad files, duplicates, a size that suits it."""
+    from alphabar.data.inspect import inspect
+
+    report = _last(inspect(data), "inspecting").report
+    print("\n".join(report.lines()))
+    _finish(as_json, report.to_dict())
+
+
+@app.command()
+def train(
+    data: DataArgument,
+    run: Annotated[
+        Path, typer.Option(metavar="DIR", help="The run folder; where it holds a run, go on with it.")
+    ],
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="classic, ddpm, or the path of a recipe.toml.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time to train in all, for example 90m or 2h.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(metavar="N", help="Images to see in all, for example 500k or 2M.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe, e.g. data.size=32."),
+    ] = None,
+    checkpoint_every: Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")] = "5m",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model. The same command again goes on where it was stopped or killed."""
+    seconds = None if budget is None else parse_duration(budget)
+    wanted = None if images is None else parse_count(images)
+    every = parse_duration(checkpoint_every)
+
+    from alphabar.data.cache import prepare
+    from alphabar.data.source import open_source
+    from alphabar.training import trainer
+    from alphabar.training.recipe import read_recipe, with_settings
+    from alphabar.training.recipes import named_recipe
+    from alphabar.training.run import Run
+    from alphabar.training.runtime import Runtime, processes
+
+    source = open_source(data)
+    chosen = None
+    if recipe is not None:
+        chosen = read_recipe(Path(recipe)) if recipe.endswith(".toml") else named_recipe(recipe)
+    elif Run(run).exists:
+        chosen = Run(run).recipe
+    if chosen is None:
+        raise UsageError(f"there is no run at {run} yet: say which recipe, for example --recipe classic")
+    chosen = with_settings(chosen, settings or [])
+    if Run(run).exists:
+        trainer.begin(run, chosen)
+    stop = threading.Event()
+    with processes(), _stopping(stop):
+        main = Runtime().is_main
+        pictures = prepare(source, chosen.data.size, chosen.data.fit)
+        dataset = _last(pictures, "reading pictures", quiet=not main).dataset
+        opened = trainer.begin(run, chosen) if main else Run(run)
+        if main:
+            opened.remember_data(data)
+            _mention_skipped(dataset)
+        Runtime().barrier()
+        records = trainer.train(
+            dataset, opened, images=wanted, budget=seconds, checkpoint_every=every, stop=stop
+        )
+        finished = _show_training(records, quiet=not main)
+    if main:
+        say(f"{finished.reason}: {finished.images:,} images in {format_duration(finished.seconds)}, in {run}")
+        _finish(as_json, {"run": str(run), **asdict(finished)})
+
+
+@app.command()
+def sample(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the pictures.")],
+    n: Annotated[int, typer.Option("-n", metavar="N", help="How many pictures.")] = 64,
+    sampler: SamplerOption = None,
+    grid: GridOption = None,
+    steps: StepsOption = None,
+    start: StartOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw pictures: PNG files, and in DIR/overview a grid of them and a strip of the reverse process."""
+    from alphabar import sampling
+    from alphabar.reporting.figures import grid as sheet
+    from alphabar.reporting.figures import reverse_strip
+    from alphabar.training.run import load_model
+
+    loaded = load_model(model)
+    how = sampling.settings(loaded, seed=seed, sampler=sampler, grid=grid, steps=steps, start=start)
+    sampling.check_free(out)
+    strip = sampling.Strip(loaded.denoiser.schedule, how.steps)
+    record = _last(map(strip.watch, sampling.sample(loaded, n, how)), "drawing")
+    about = {"model": str(model), "images": loaded.images, **how.to_dict()}
+    overview = {"grid": sheet(record.pictures[:100]), "process": reverse_strip(strip.columns)}
+    sampling.write_pictures(record.pictures, out, about, overview)
+    say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
+    _finish(as_json, {"out": str(out), "n": n, **about})
+
+
+@app.command()
+def evaluate(
+    what: Annotated[
+        Path, typer.Argument(metavar="MODEL|FOLDER", help="A run or model folder, or a folder of samples.")
+    ],
+    against: Annotated[str, typer.Option(metavar="DATA", help="The real pictures, as for training.")],
+    n: Annotated[int, typer.Option("-n", metavar="N", help="How many samples.")] = 2000,
+    features: Annotated[
+        str, typer.Option(metavar="NAME", help="lite0 (offline), or inception: FID and Inception Score.")
+    ] = "lite0",
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the feature network, where it takes a file."),
+    ] = None,
+    sampler: SamplerOption = None,
+    grid: GridOption = None,
+    steps: StepsOption = None,
+    start: StartOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge samples: distances to real pictures, each with its protocol and its floor."""
+    from alphabar import evaluation, sampling
+    from alphabar.training.run import Run, holds_model, load_model
+
+    how = None
+    judged: Any = what
+    if holds_model(what):
+        judged = load_model(what)
+        how = sampling.settings(judged, seed=seed, sampler=sampler, grid=grid, steps=steps, start=start)
+    result = _last(
+        evaluation.evaluate(judged, against, n=n, features=features, how=how, weights=weights), None
+    ).result
+    _print_judgement(result.judgement)
+    if how and Run(what).exists:
+        evaluation.add_to_run(Run(what), result)
+    _finish(as_json, result.to_dict())
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="The training pictures, where they have moved.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write RUN/report.html: one self-contained page with everything that is known of the run."""
+    from alphabar.reporting.exhibits import exhibit
+    from alphabar.reporting.report import write_report
+    from alphabar.training.run import Run
+
+    _last(exhibit(Run(run), data), None)
+    path = write_report(run)
+    say(f"the report is at {path}")
+    _finish(as_json, {"run": str(run), "report": str(path)})
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the run and the samples.")] = Path(
+        "runs"
+    ),
+    budget: Annotated[str, typer.Option(metavar="TIME", help="Time to train.")] = "3m",
+    as_json: JsonOption = False,
+) -> None:
+    """Train on the built-in toycars for three minutes, sample, evaluate and write the report."""
+    run, pictures = out / "demo", out / "demo-samples"
+    say(f"1/4 training on toycars for {budget}, into {run}")
+    train("toycars", run=run, recipe="ddpm", budget=budget, settings=DEMO)
+    say(f"2/4 drawing 64 pictures into {pictures}")
+    shutil.rmtree(pictures, ignore_errors=True)
+    sample(run, out=pictures, n=64)
+    say("3/4 judging 300 samples")
+    evaluate(run, against="toycars", n=300)
+    say("4/4 writing the report")
+    report(run)
+    _finish(as_json, {"run": str(run), "samples": str(pictures), "report": str(run / "report.html")})
+
+
+def say(text: str) -> None:
+    """A line for the person, on stderr: stdout is for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in '45s', '90m', '2h', '1h30m', or a plain number of seconds."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not match or not any(match.groups()):
+        raise UsageError(f"{text!r} is no time: write for example 45s, 90m, 2h or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise UsageError(f"a time of {text!r} leaves nothing to do: give more than zero")
+    return total
+
+
+def parse_count(text: str) -> int:
+    """A whole number: '500k', '2M', '12_000'."""
+    match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)([kM]?)", text.strip())
+    if not match:
+        raise UsageError(f"{text!r} is no number of images: write for example 50000, 500k or 2M")
+    value = round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6}[match[2]])
+    if value <= 0:
+        raise UsageError(f"{text!r} images leave nothing to do: give more than zero")
+    return value
+
+
+def format_duration(seconds: float) -> str:
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}h{m:02d}m" if hours else f"{m}m{s:02d}s" if m else f"{s}s"
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM or Ctrl-C asks the training to save and leave; a second one leaves at once."""
+
+    def ask(number: int, frame: Any) -> None:
+        say("\nfinishing this update and saving; once more to leave at once")
+        stop.set()
+        for each in previous:
+            signal.signal(each, previous[each])
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bar(quiet: bool = False) -> Iterator[Any]:
+    """A progress bar on stderr; where that is no terminal, nothing moves and nothing is printed."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=quiet or not sys.stderr.isatty(),
+    ) as progress:
+        yield progress
+
+
+def _last(records: Iterable[Any], stage: str | None, quiet: bool = False) -> Any:
+    """Walk a generator of records behind a progress bar and return the last one."""
+    record = None
+    with _bar(quiet) as progress:
+        tasks: dict[str, Any] = {}
+        for record in records:
+            name = stage or record.stage
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, detail="")
+                if progress.disable and not quiet:
+                    say(f"{name} …")
+            progress.update(tasks[name], completed=record.done, total=record.total)
+    return record
+
+
+def _show_training(records: "Iterable[trainer_room.Record]", quiet: bool) -> "trainer_room.Finished":
+    """Draw a training's records; where stderr is no terminal, a line every half minute."""
+    from time import monotonic
+
+    from alphabar.training import trainer
+
+    spoken = monotonic()
+    finished = None
+    with _bar(quiet) as progress:
+        task = progress.add_task("training", total=1.0, detail="starting")
+
+        def tell(text: str) -> None:
+            if not quiet:
+                progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        for record in records:
+            match record:
+                case trainer.Note():
+                    tell(record.text)
+                case trainer.Progress():
+                    detail = f"{record.images:,} images  loss {record.loss:.4f}  {record.rate:.1f} images/s"
+                    progress.update(task, completed=record.share, detail=detail)
+                    if progress.disable and monotonic() - spoken > 30:
+                        spoken = monotonic()
+                        tell(f"{record.share:4.0%}  {detail}  left {format_duration(record.eta)}")
+                case trainer.Watched():
+                    distance = record.distance
+                    told = f", {distance['features']} KID {distance['kid']:.4f}" if distance else ""
+                    tell(f"{record.images:,} images: samples in {record.grid}{told}")
+                case trainer.Finished():
+                    finished = record
+    assert finished is not None
+    return finished
+
+
+def _mention_skipped(dataset: "Dataset") -> None:
+    if dataset.skipped:
+        first = dataset.skipped[0]
+        say(
+            f"{len(dataset.skipped)} files are left out, the first {first.key}: {first.reason}"
+            " (alphabar inspect lists them all)"
+        )
+
+
+def _print_judgement(judgement: Any) -> None:
+    rows = [("", "value", "real pictures", "better"), *judgement.rows()]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"n = {judgement.n} samples; reference: {judgement.reference}")
+    if judgement.floor_n:
+        others = judgement.floor_reference_n
+        print(f"'real pictures': {judgement.floor_n} of the reference against {others} others")
+    print(f"protocol: {judgement.protocol}")
+    for warning in judgement.warnings:
+        print(f"note: {warning}")
+
+
+def _finish(as_json: bool, result: dict[str, Any]) -> None:
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False, default=str))
+
+
+def main() -> None:
+    """The entry point: errors a person can mend are one line on stderr, never a traceback."""
+    try:
+        app()
+    except AlphabarError as error:
+        say(f"alphabar: {error}")
+        if "--json" in sys.argv:
+            print(json.dumps({"error": str(error)}))
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+if __name__ == "__main__":
+    main()

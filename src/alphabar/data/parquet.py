@@ -1,0 +1,227 @@
+"""Parquet files as the Hugging Face Hub keeps data sets, on disk or fetched from there."""
+
+import json
+import re
+import threading
+from collections import OrderedDict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from alphabar.data.folder import METADATA, PICTURE_SUFFIXES, SPLITS
+from alphabar.data.source import Item, Skipped, Source, Unreadable, fingerprint_of, one_line, open_folder
+from alphabar.errors import AlphabarError, UsageError
+
+LABELS = ("label", "labels", "class", "fine_label")
+CAPTIONS = ("text", "caption")
+PICTURES = ("image", "img", "picture", "jpg", "png")
+HUB = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<folder>.+?))?/?")
+GROUPS_KEPT = 2  # row groups in memory: the one being read and the one that slower threads still need
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The parquet files under a folder, or the one that the path names; hidden ones left out."""
+    if path.is_file():
+        return [path]
+    found = (file for file in path.rglob("*.parquet") if file.is_file())
+    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))
+
+
+class _Place(NamedTuple):
+    """Where one picture is."""
+
+    file: Path
+    column: str
+    group: int  # row group within the file
+    row: int  # row within the group
+
+
+class Parquet:
+    """The rows of parquet files with a picture column: bytes, or a struct of bytes and path.
+
+    Class names come from the file's own Hugging Face metadata; without them, labels are numbers. ``text`` or
+    ``caption`` becomes the caption, other columns of plain values the attributes, and so does the split that
+    a file's name begins with. Raises AlphabarError where pyarrow is missing.
+    """
+
+    def __init__(self, path: Path, name: str | None = None):
+        self.name = name or path.resolve().name
+        self.items: list[Item] = []
+        self.skipped: list[Skipped] = []
+        self.notes: list[str] = []
+        self._root = path if path.is_dir() else path.parent
+        self._files = parquet_files(path)
+        self._places: dict[str, _Place] = {}
+        self._groups: OrderedDict[tuple[Path, int], Any] = OrderedDict()
+        self._lock = threading.Lock()
+        for file in self._files:
+            key = file.relative_to(self._root).as_posix()
+            try:
+                self._add(file, key)
+            except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+                self.skipped.append(Skipped(key, f"damaged: {one_line(error)}"))
+        splits = sorted({item.attributes["split"] for item in self.items if "split" in item.attributes})
+        if len(splits) > 1:
+            self.notes.append(
+                f"the splits {', '.join(splits)} are used together; name a file to use one alone"
+            )
+
+    def read(self, item: Item) -> bytes | Image.Image:
+        place = self._places[item.key]
+        cell = self._group(place)[place.row].as_py()
+        if isinstance(cell, dict):
+            path, cell = cell.get("path"), cell.get("bytes")
+            if cell is None and path is not None:
+                return (place.file.parent / path).read_bytes()
+        if cell is None:
+            raise Unreadable("an empty cell")
+        return cell
+
+    @cached_property
+    def fingerprint(self) -> str:
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self._files]
+        return fingerprint_of(self.items, states, self.skipped)
+
+    def _group(self, place: _Place) -> Any:
+        """The picture column of one row group; groups are read once, since threads walk them in order."""
+        with self._lock:
+            key = (place.file, place.group)
+            if key not in self._groups:
+                if len(self._groups) == GROUPS_KEPT:
+                    self._groups.popitem(last=False)
+                try:
+                    table = _open_parquet(place.file).read_row_group(place.group, columns=[place.column])
+                except (OSError, ValueError) as error:  # pyarrow's, for a damaged file without errno
+                    if getattr(error, "errno", None) is not None:
+                        raise
+                    raise Unreadable(f"its row group is damaged: {one_line(error)}") from None
+                self._groups[key] = table.column(place.column)
+            return self._groups[key]
+
+    def _add(self, file: Path, key: str) -> None:
+        parquet = _open_parquet(file)
+        schema = parquet.schema_arrow
+        features = _features(schema)
+        column = _picture_column(schema, features)
+        if column is None:
+            self.skipped.append(Skipped(key, f"no column of pictures among {', '.join(schema.names)}"))
+            return
+        plain = [field.name for field in schema if field.name != column and _is_plain(field.type)]
+        classes = [name for name in plain if features.get(name, {}).get("_type") == "ClassLabel"]
+        label = next((name for name in (*LABELS, *classes) if name in plain), None)
+        caption = next((name for name in CAPTIONS if name in plain), None)
+        names = {name: features[name].get("names") or [] for name in classes}
+        split = _split(file)
+        rows = parquet.read(columns=plain).to_pylist()
+        position = 0
+        for group in range(parquet.metadata.num_row_groups):
+            for row in range(parquet.metadata.row_group(group).num_rows):
+                values = {k: _named(v, names.get(k, [])) for k, v in rows[position].items()} if plain else {}
+                known = values.pop(label) if label else None
+                text = values.pop(caption) if caption else None
+                item = Item(
+                    key=f"{key}/{position:07d}",
+                    label=None if known is None else str(known),
+                    caption=None if text is None else str(text),
+                    attributes=values | ({"split": split} if split else {}),
+                )
+                self._places[item.key] = _Place(file, column, group, row)
+                self.items.append(item)
+                position += 1
+
+
+def _open_parquet(file: Path) -> Any:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise AlphabarError(f"{file.name} needs pyarrow: pip install 'alphabar[parquet]'") from None
+    return ParquetFile(file)
+
+
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
+    """What the Hugging Face libraries wrote about the columns, by name; empty where they did not."""
+    try:
+        known = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    return {name: feature for name, feature in known.items() if isinstance(feature, dict)}
+
+
+def _picture_column(schema: Any, features: dict[str, dict[str, Any]]) -> str | None:
+    from pyarrow import types
+
+    def is_struct(field: Any) -> bool:
+        return types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+
+    def is_binary(field: Any) -> bool:
+        return types.is_binary(field.type) or types.is_large_binary(field.type)
+
+    declared = [field.name for field in schema if features.get(field.name, {}).get("_type") == "Image"]
+    structs = [field.name for field in schema if is_struct(field)]
+    binary = [field.name for field in schema if is_binary(field) and field.name.lower() in PICTURES]
+    return next(iter(declared + structs + binary), None)
+
+
+def _is_plain(kind: Any) -> bool:
+    from pyarrow import types
+
+    return (
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_boolean(kind)
+    )
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    """A class by its name where it has one; -1 is the Hub's way to say unknown."""
+    if names and isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else None
+    return value
+
+
+def _split(file: Path) -> str | None:
+    begins = re.match(r"[a-z]+", file.stem)
+    return next((name for name in (begins[0] if begins else "", file.parent.name) if name in SPLITS), None)
+
+
+def open_hub(data: str) -> Source:
+    """The source behind hf://datasets/owner/name[@revision][/folder], fetched into the Hub's own cache.
+
+    Parquet files where the data set has them, else pictures, else the parquet files that the Hub made.
+    Raises UsageError for another form, AlphabarError where the extra is missing or the Hub does not answer.
+    """
+    match = HUB.fullmatch(data)
+    if match is None:
+        raise UsageError(
+            f"{data}: the form is hf://datasets/owner/name, optionally with @revision and /folder"
+        )
+    try:
+        from huggingface_hub import HfApi, snapshot_download
+    except ImportError:
+        raise AlphabarError(f"{data} needs the Hub's library: pip install 'alphabar[hub]'") from None
+    repo, revision, folder = match["repo"], match["revision"], match["folder"]
+    inside = f"{folder}/" if folder else ""
+    try:
+        files = HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
+        suffixes = {Path(file).suffix.lower() for file in files if file.startswith(inside)}
+        if ".parquet" in suffixes:
+            wanted = ["*.parquet"]
+        elif suffixes & PICTURE_SUFFIXES:
+            wanted = [f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES | {".txt", ".mat"})] + [
+                f"*{name}" for name in METADATA
+            ]
+        else:
+            revision, wanted = "refs/convert/parquet", ["*.parquet"]
+        fetched = snapshot_download(
+            repo,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=[inside + pattern for pattern in wanted],
+        )
+    except Exception as error:  # the network and the Hub raise whatever they like
+        raise AlphabarError(f"{data} cannot be fetched: {one_line(error)}") from None
+    return open_folder(Path(fetched) / (folder or ""), name=data.removeprefix("hf://datasets/"))

@@ -1,0 +1,262 @@
+"""Stanford Cars (Krause et al. 2013), in the layouts that circulate since its official download ended.
+
+16,185 pictures of 196 classes, with a box around each car. Known layouts:
+
+- devkit: ``cars_train/*.jpg``, ``cars_test/*.jpg``, ``devkit/*.mat``; on Kaggle with the pictures one level
+  deeper (``cars_train/cars_train/*.jpg``), and the devkit elsewhere or missing;
+- renumbered: ``car_ims/*.jpg`` with ``cars_annos.mat``, both splits in one;
+- class folders: ``car_data/train/<class>/*.jpg``, with boxes in ``anno_train.csv`` and ``anno_test.csv``.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alphabar.data.folder import Folder
+from alphabar.data.source import Box, Item, Skipped, fingerprint_of, one_line
+from alphabar.errors import AlphabarError
+
+TRAIN, TEST, RENUMBERED = "cars_train", "cars_test", "car_ims"
+PICTURE_FOLDERS = (TRAIN, TEST, RENUMBERED)
+SPLIT_OF = {TRAIN: "train", TEST: "test"}
+ANNOTATIONS = {
+    TRAIN: "cars_train_annos.mat",
+    TEST: "cars_test_annos_withlabels.mat",
+    RENUMBERED: "cars_annos.mat",
+}
+CLASS_FOLDER = re.compile(r".+ (19|20)\d\d")  # every class ends in its year: "Acura TL Sedan 2012"
+
+
+class Annotation(NamedTuple):
+    """What a devkit knows about one picture."""
+
+    number: int | None = None  # of the class, from 1
+    box: Box | None = None
+    split: str | None = None
+
+
+class StanfordCars:
+    """Stanford Cars as a source: labels are class names, attributes hold the split, notes what is missing."""
+
+    def __init__(self, folder: Folder, items: Sequence[Item], notes: Sequence[str]):
+        self.name = "Stanford Cars"
+        self.items = items
+        self.notes = notes
+        self.skipped: Sequence[Skipped] = folder.skipped
+        self._folder = folder
+
+    @staticmethod
+    def find(path: Path) -> "StanfordCars | None":
+        """Stanford Cars in a folder, None where it is something else.
+
+        Raises AlphabarError where the annotations are there and the pictures are not.
+        """
+        root = _unwrapped(path)
+        if root.name in PICTURE_FOLDERS or any((root / name).is_dir() for name in PICTURE_FOLDERS):
+            return _numbered_files(root)
+        if any(_has_class_folders(root / split) for split in ("", "train", "test")):
+            return _class_folders(root)
+        if _piece(root, "cars_meta.mat", above=False):
+            raise AlphabarError(
+                f"{path} has the annotations of Stanford Cars but no pictures: put the folder {TRAIN}"
+                f" or {TEST} beside the devkit"
+            )
+        return None
+
+    def read(self, item: Item) -> bytes:
+        return self._folder.read(item)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.items, self._folder.states(self.items), self.skipped)
+
+
+def _unwrapped(path: Path) -> Path:
+    """The folder below wrappers of a single folder, as archives unpack: ``car_data/car_data/train``."""
+    for _ in range(3):
+        if path.name in PICTURE_FOLDERS:
+            break
+        try:
+            folders = [child for child in path.iterdir() if child.is_dir() and not child.name.startswith(".")]
+        except OSError:
+            break
+        if len(folders) != 1 or folders[0].name in ("train", "test", *PICTURE_FOLDERS):
+            break
+        if any(child.suffix.lower() in (".jpg", ".jpeg", ".png") for child in path.iterdir()):
+            break
+        path = folders[0]
+    return path
+
+
+# ---------------------------------------------------------------- numbered files and MATLAB annotations
+
+
+def _numbered_files(root: Path) -> StanfordCars:
+    folder = Folder(root)
+    notes: list[str] = []
+    names = _class_names(root, notes)
+    where = {item.key: _picture_folder(root, item.key) for item in folder.items}
+    known = {name: _annotations(root, name, notes) for name in PICTURE_FOLDERS if name in where.values()}
+    if not known:
+        raise AlphabarError(f"{root} has the folders of Stanford Cars, but no pictures in them")
+    items, annotated = [], dict.fromkeys(known, 0)
+    for item in folder.items:
+        pictures = where[item.key]
+        if pictures is None:
+            continue  # not of the set: a screenshot beside the folders
+        annotation = known[pictures].get(item.key.rsplit("/", 1)[-1], Annotation())
+        annotated[pictures] += annotation != Annotation()
+        split = annotation.split or SPLIT_OF.get(pictures)
+        items.append(
+            replace(
+                item,
+                label=_label(annotation.number, names),
+                attributes={"split": split} if split else {},
+                box=annotation.box,
+            )
+        )
+    for pictures, annotations in known.items():
+        there = sum(name == pictures for name in where.values())
+        if annotations and annotated[pictures] < there:
+            notes.append(
+                f"{there - annotated[pictures]} pictures of {pictures} are not in its annotations:"
+                " they have no class and no box"
+            )
+        if len(annotations) > annotated[pictures]:
+            missing = len(annotations) - annotated[pictures]
+            notes.append(f"{missing} of {len(annotations)} annotated pictures are not in {pictures}")
+    for absent in {TRAIN, TEST} - set(known):
+        if RENUMBERED not in known and root.name not in PICTURE_FOLDERS:
+            notes.append(f"{absent} is missing: only the pictures of {', '.join(known)} are used")
+    return StanfordCars(folder, items, notes)
+
+
+def _picture_folder(root: Path, key: str) -> str | None:
+    """Which of the set's folders a picture is in, above or below the root."""
+    return next((part for part in (root.name, *key.split("/")[:-1]) if part in PICTURE_FOLDERS), None)
+
+
+def _label(number: int | None, names: Sequence[str]) -> str | None:
+    if number is None:
+        return None
+    return names[number - 1] if 1 <= number <= len(names) else str(number)
+
+
+def _piece(root: Path, name: str, above: bool = True) -> Path | None:
+    """Where a file of the devkit is: in the folder, in a devkit folder inside it, or the same above it."""
+    near = (root, *root.resolve().parents[:2]) if above else (root,)
+    for place in near:
+        for devkit in ("", "devkit", "devkit/devkit", "car_devkit", "car_devkit/devkit"):
+            if (place / devkit / name).is_file():
+                return place / devkit / name
+    return None
+
+
+def _mat(root: Path, name: str, variable: str, notes: list[str]) -> Any:
+    """A variable of a MATLAB file as an array; None, with a note where the file is there but damaged."""
+    path = _piece(root, name)
+    if path is None:
+        return None
+    from scipy.io import loadmat
+
+    try:
+        return np.atleast_1d(loadmat(path, squeeze_me=True)[variable])
+    except Exception as error:  # loadmat raises whatever a damaged file leads it to
+        notes.append(f"{name} is damaged ({one_line(error)}) and is treated as missing")
+        return None
+
+
+def _class_names(root: Path, notes: list[str]) -> list[str]:
+    for name in ("cars_meta.mat", "cars_annos.mat"):
+        names = _mat(root, name, "class_names", notes)
+        if names is not None:
+            return [str(name) for name in names]
+    notes.append(
+        "cars_meta.mat is missing (from the devkit): classes are called by their numbers 1 to 196;"
+        " everything else works"
+    )
+    return []
+
+
+def _annotations(root: Path, pictures: str, notes: list[str]) -> dict[str, Annotation]:
+    """By file name, what the devkit knows of the pictures in one folder; a note says what is missing."""
+    name = ANNOTATIONS[pictures]
+    records = _mat(root, name, "annotations", notes)
+    if records is None and pictures == TEST:
+        records = _mat(root, "cars_test_annos.mat", "annotations", notes)
+        if records is not None:
+            notes.append(
+                f"{name} is missing, cars_test_annos.mat is there: fit 'box' and training without classes"
+                f" work, but the pictures of {TEST} have no class"
+            )
+    if records is None:
+        notes.append(
+            f"{name} is missing (from the devkit): training without classes works, but the pictures of"
+            f" {pictures} have no class and fit 'box' finds no boxes"
+        )
+        return {}
+    return dict(_annotation(record) for record in records)
+
+
+def _annotation(record: Any) -> tuple[str, Annotation]:
+    fields = record.dtype.names
+    path = record["fname"] if "fname" in fields else record["relative_im_path"]
+    # MATLAB counts pixels from 1 and includes the last one.
+    x0, y0, x1, y1 = (float(record[f"bbox_{corner}"]) for corner in ("x1", "y1", "x2", "y2"))
+    return str(path).rsplit("/", 1)[-1], Annotation(
+        number=int(record["class"]) if "class" in fields else None,
+        box=(x0 - 1, y0 - 1, x1, y1),
+        split=("test" if record["test"] else "train") if "test" in fields else None,
+    )
+
+
+# ---------------------------------------------------------------- class folders
+
+
+def _has_class_folders(folder: Path) -> bool:
+    try:
+        names = [
+            child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
+        ]
+    except OSError:
+        return False
+    return len(names) > 1 and all(CLASS_FOLDER.fullmatch(name) for name in names)
+
+
+def _class_folders(root: Path) -> StanfordCars:
+    folder = Folder(root)
+    notes = list(folder.notes)
+    boxes: dict[str, dict[str, Box]] = {}
+    items = []
+    for item in folder.items:
+        split = item.attributes.get("split") or (root.name if root.name in ("train", "test") else "train")
+        if split not in boxes:
+            boxes[split] = _boxes(root, f"anno_{split}.csv", notes)
+        items.append(replace(item, box=boxes[split].get(item.key.rsplit("/", 1)[-1])))
+    return StanfordCars(folder, items, notes)
+
+
+def _boxes(root: Path, name: str, notes: list[str]) -> dict[str, Box]:
+    for place in (root, *root.resolve().parents[:3]):
+        if (place / name).is_file():
+            try:
+                return dict(_csv_boxes(place / name))
+            except (OSError, ValueError, IndexError, csv.Error) as error:
+                notes.append(f"{name} cannot be read ({one_line(error)}) and is treated as missing")
+    notes.append(f"{name} is missing: fit 'box' finds no boxes for these pictures; classes and all else work")
+    return {}
+
+
+def _csv_boxes(path: Path) -> Iterator[tuple[str, Box]]:
+    """Rows of file name, x1, y1, x2, y2, class number; with a header or without."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        for row in csv.reader(file):
+            if row and row[1].strip().isdecimal():
+                x0, y0, x1, y1 = (float(value) for value in row[1:5])
+                yield row[0], (x0 - 1, y0 - 1, x1, y1)

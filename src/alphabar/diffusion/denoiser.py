@@ -1,0 +1,70 @@
+"""Denoisers: D(x, t) = E[x0 | x_t = x], and the one made of a network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from alphabar.diffusion.parameterizations import Coeffs, Parameterization
+from alphabar.diffusion.schedules import Schedule, broadcast
+
+Cond = Tensor
+"""What is asked for: one entry a picture, such as a class number; (n,) or (n, ...)."""
+
+
+class Denoiser(Protocol):
+    """What samplers walk: the schedule it lives on, and E[x0 | x_t]."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+        """x (n, ...) at times t (n,) in (0, 1] -> the expected picture (n, ...)."""
+        ...
+
+
+class NetworkDenoiser(nn.Module):
+    """A denoiser made of a network: D = c_skip·x + c_out·F, F = network(c_in·x, c_noise, cond).
+
+    The network may run in another type under an autocast of the caller; D has the type of x.
+    Raises UsageError where the parameterization is undefined at the schedule's end.
+    """
+
+    def __init__(self, network: nn.Module, parameterization: Parameterization, schedule: Schedule):
+        super().__init__()
+        self.network = network
+        self.parameterization = parameterization
+        self.schedule = schedule
+        # Fails now rather than at the first sample, which starts at t = 1.
+        self.coeffs(torch.ones(1, dtype=torch.float64))
+
+    def coeffs(self, t: Tensor) -> Coeffs:
+        """The four coefficients at times t (n,), float64."""
+        return self.parameterization(self.schedule(t), t.double())
+
+    def predict(self, x: Tensor, coeffs: Coeffs, cond: Cond | None = None) -> Tensor:
+        """F, what the network says of x (n, ...) in its own parameterization, in x's type."""
+        c_noise = coeffs.c_noise.to(x.dtype).to(x.device)
+        return self.network(broadcast(coeffs.c_in, x) * x, c_noise, cond).to(x.dtype)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+        coeffs = self.coeffs(t)
+        return broadcast(coeffs.c_skip, x) * x + broadcast(coeffs.c_out, x) * self.predict(x, coeffs, cond)
+
+
+@dataclass(frozen=True)
+class FunctionDenoiser:
+    """A denoiser made of a function (x, t, cond) -> E[x0 | x_t]: closed forms, and denoisers of denoisers."""
+
+    schedule: Schedule
+    function: Callable[[Tensor, Tensor, Cond | None], Tensor]
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+        return self.function(x, t, cond)
+
+
+def clipped(denoiser: Denoiser) -> Denoiser:
+    """The denoiser with its answers clipped to [-1, 1], where pictures live."""
+    return FunctionDenoiser(denoiser.schedule, lambda x, t, cond: denoiser(x, t, cond).clamp(-1, 1))

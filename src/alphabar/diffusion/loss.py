@@ -1,0 +1,41 @@
+"""The one training loss."""
+
+from torch import Tensor
+
+from alphabar.diffusion.denoiser import Cond, Denoiser, NetworkDenoiser
+from alphabar.diffusion.densities import Weight, unit
+from alphabar.diffusion.forward import diffuse
+from alphabar.diffusion.schedules import broadcast
+
+
+def loss(
+    denoiser: NetworkDenoiser,
+    x0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    cond: Cond | None = None,
+    weight: Weight = unit,
+) -> Tensor:
+    """The weighted mean squared error of the network's prediction F, one number a picture (n,).
+
+    x0: signals (n, ...); t: (n,) in (0, 1]; eps: standard normal, like x0. The target
+    (x0 - c_skip·x_t) / c_out serves every parameterization; for eps with weight 1 it is eps, and
+    this is DDPM's L_simple (eq. 14).
+    """
+    level = denoiser.schedule(t)
+    coeffs = denoiser.coeffs(t)
+    x_t = diffuse(denoiser.schedule, x0, t, eps)
+    # With x_t = alpha·x0 + sigma·eps put in: in float32 the difference would cancel at small sigma.
+    c_x0 = (1 - coeffs.c_skip * level.alpha) / coeffs.c_out
+    c_eps = -coeffs.c_skip * level.sigma / coeffs.c_out
+    target = broadcast(c_x0, x0) * x0 + broadcast(c_eps, x0) * eps
+    error = (denoiser.predict(x_t, coeffs, cond) - target).square().flatten(1).mean(1)
+    return weight(level).to(error.dtype).to(error.device) * error
+
+
+def denoising_error(
+    denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None = None
+) -> Tensor:
+    """mean (D(x_t) - x0)² a picture, (n,), in squared signal units: comparable between parameterizations."""
+    x_t = diffuse(denoiser.schedule, x0, t, eps)
+    return (denoiser(x_t, t, cond) - x0).square().flatten(1).mean(1)

@@ -1,0 +1,174 @@
+"""Samplers: walks of a denoiser down a grid of times, one `Step` at a time."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from alphabar.diffusion.denoiser import Cond, Denoiser, FunctionDenoiser
+from alphabar.diffusion.forward import posterior
+from alphabar.diffusion.noise import Noise
+from alphabar.diffusion.schedules import Level, Schedule
+from alphabar.diffusion.start import Start
+from alphabar.registry import Registry
+
+
+class Step(NamedTuple):
+    """What a sampler yields: step number i (from 0) has led to x at time t.
+
+    t: (); x: (n, ...); x0: (n, ...), the denoised picture that the step went by.
+    """
+
+    i: int
+    t: Tensor
+    x: Tensor
+    x0: Tensor
+
+
+Sampler = Callable[[Denoiser, Tensor, Tensor, Noise, Cond | None], Iterator[Step]]
+"""(denoiser, x, times, noise, cond) -> steps.
+
+x (n, ...) is at the level of times[0]; times (steps + 1,) fall; noise gives the random numbers of
+step i, and the deterministic samplers take none.
+"""
+
+
+def _intervals(schedule: Schedule, times: Tensor) -> Iterator[tuple[Tensor, Tensor, Level, Level]]:
+    levels = [Level(*level) for level in zip(*schedule(times))]
+    for (t, s), (level_t, level_s) in zip(pairwise(times), pairwise(levels)):
+        yield t, s, level_t, level_s
+
+
+def ancestral(
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    noise: Noise,
+    cond: Cond | None = None,
+    *,
+    clamp: bool = False,
+) -> Iterator[Step]:
+    """DDPM sampling (Ho et al. 2020, algorithm 2, variance beta-tilde): x_s ~ q(x_s | x_t, x0 = D).
+
+    clamp: hold x, not only x0, within [-1, 1] after every step, as some tutorials do. It biases
+    the result.
+    """
+    for i, (t, s) in enumerate(pairwise(times)):
+        x0 = denoiser(x, t.expand(len(x)), cond)
+        mean, std = posterior(denoiser.schedule, x, x0, t, s)
+        x = mean + std * noise.normal(i, x) if s > 0 else mean
+        if clamp:
+            x = x.clamp(-1, 1)
+        yield Step(i, s, x, x0)
+
+
+def ddim(
+    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Cond | None = None, *, eta: float = 0.0
+) -> Iterator[Step]:
+    """DDIM (Song et al. 2021, eq. 12 and 16): eta = 0 is deterministic, eta = 1 is `ancestral`."""
+    for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
+        x0 = denoiser(x, t.expand(len(x)), cond)
+        eps = (x - level_t.alpha * x0) / level_t.sigma
+        c = eta * level_s.sigma * (-torch.expm1(level_t.log_snr - level_s.log_snr)).sqrt()
+        x = level_s.alpha * x0 + (level_s.sigma**2 - c**2).sqrt() * eps
+        if c > 0:
+            x = x + c * noise.normal(i, x)
+        yield Step(i, s, x, x0)
+
+
+def euler(
+    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Cond | None = None
+) -> Iterator[Step]:
+    """Euler's method for the probability flow of Karras et al. 2022: d(x/alpha) / d(sigma/alpha) = eps.
+
+    The same walk as DDIM with eta = 0.
+    """
+    for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
+        x0 = denoiser(x, t.expand(len(x)), cond)
+        eps = (x - level_t.alpha * x0) / level_t.sigma
+        x = level_s.alpha * x0 + level_s.sigma * eps
+        yield Step(i, s, x, x0)
+
+
+def heun(
+    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Cond | None = None
+) -> Iterator[Step]:
+    """Heun's second-order method for the same flow (Karras et al. 2022, algorithm 1): two evaluations a step.
+
+    A step that ends at a clean picture, or begins at pure noise (alpha = 0), is one of Euler.
+    """
+    for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
+        x0 = denoiser(x, t.expand(len(x)), cond)
+        eps = (x - level_t.alpha * x0) / level_t.sigma
+        x = level_s.alpha * x0 + level_s.sigma * eps
+        if level_s.sigma > 0 and level_t.alpha > 0:
+            eps_s = (x - level_s.alpha * denoiser(x, s.expand(len(x)), cond)) / level_s.sigma
+            x = x + (level_s.sigma - level_s.alpha * level_t.sigma / level_t.alpha) * (eps_s - eps) / 2
+        yield Step(i, s, x, x0)
+
+
+def dpmpp_2m(
+    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Cond | None = None
+) -> Iterator[Step]:
+    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): second order, one evaluation a step.
+
+    The first step, and one that ends at a clean picture, is of first order.
+    """
+    x0_before = h_before = None
+    for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
+        x0 = D = denoiser(x, t.expand(len(x)), cond)
+        h = (level_s.log_snr - level_t.log_snr) / 2
+        if x0_before is not None and h_before is not None and level_s.sigma > 0:
+            D = x0 + h / (2 * h_before) * (x0 - x0_before)
+        x = level_s.sigma / level_t.sigma * x - level_s.alpha * torch.expm1(-h) * D
+        x0_before, h_before = x0, h
+        yield Step(i, s, x, x0)
+
+
+SAMPLERS = Registry(
+    "sampler", {"ancestral": ancestral, "ddim": ddim, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+)
+
+
+@torch.no_grad()
+def draw(
+    denoiser: Denoiser,
+    *,
+    shape: Sequence[int],
+    positions: Sequence[int],
+    seed: int,
+    sampler: Sampler,
+    times: Tensor,
+    start: Start,
+    cond: Cond | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[Step]:
+    """New signals from noise: the sampler's walk from the start at times[0].
+
+    shape: of one signal, (c, h, w); positions: the number of each in the whole set, which with the seed
+    decides its noise, whatever the batch. `last` gives the end of the walk.
+    """
+    like = torch.empty(len(positions), *shape, device=device)
+    x = start(denoiser.schedule(times[0]), Noise(seed, positions, "start"), like)
+    yield from sampler(denoiser, x, times, Noise(seed, positions, "sample"), cond)
+
+
+def last(steps: Iterator[Step]) -> Step:
+    """Walks to the end and returns the last step."""
+    return deque(steps, maxlen=1).pop()
+
+
+def evaluations(sampler: Sampler, schedule: Schedule, times: Tensor) -> int:
+    """How many times the sampler asks the denoiser on this grid: counted on a one-number picture."""
+    calls = 0
+
+    def count(x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.zeros_like(x)
+
+    last(sampler(FunctionDenoiser(schedule, count), torch.zeros(1, 1), times, Noise(0, [0], "count"), None))
+    return calls

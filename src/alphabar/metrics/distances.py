@@ -1,0 +1,247 @@
+"""How far one set of pictures is from another, from their features. Everything is computed in float64.
+
+Memory stays bounded: n × n matrices are visited in tiles and never held whole.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alphabar.errors import AlphabarError, UsageError
+
+TILE = 2048
+
+
+class Estimate(NamedTuple):
+    """A number and the standard deviation of its sampling distribution."""
+
+    value: float
+    standard_error: float
+
+
+class Spread(NamedTuple):
+    """The mean over parts of a set and the standard deviation among the parts: not a standard error."""
+
+    mean: float
+    std: float
+
+
+class PrecisionRecall(NamedTuple):
+    """Two fractions in [0, 1]: of fakes that look real, and of reals that the fakes cover."""
+
+    precision: float
+    recall: float
+
+
+def check_features(what: str, features: Tensor, at_least: int) -> None:
+    """Raises AlphabarError unless the features are (n, dim), finite, and n ≥ at_least."""
+    if features.ndim != 2:
+        raise AlphabarError(f"{what}: features must have shape (n, dim), these have {tuple(features.shape)}")
+    if len(features) < at_least:
+        raise AlphabarError(f"{what}: {len(features)} pictures are too few, give at least {at_least}")
+    if broken := int((~torch.isfinite(features)).any(dim=1).sum()):
+        raise AlphabarError(
+            f"{what}: the features of {broken} of {len(features)} pictures are not finite (nan or inf); "
+            "look at the pictures, or at the weights that made them"
+        )
+
+
+def _check_pair(a: Tensor, b: Tensor, at_least: int) -> None:
+    check_features("first set", a, at_least)
+    check_features("second set", b, at_least)
+    if a.shape[1] != b.shape[1]:
+        raise AlphabarError(
+            f"features of {a.shape[1]} and {b.shape[1]} dimensions do not compare: use one extractor for both"
+        )
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """The Fréchet distance between the Gaussians fitted to two sets of features (n, d) and (m, d), n, m ≥ 2.
+
+    ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), with Σ = XᵀX/(n − 1) of the centred features (Dowson
+    and Landau 1982; Heusel et al. 2017). It is biased upwards by an amount that falls with n, so it
+    compares only at equal n.
+    """
+    _check_pair(a, b, at_least=2)
+    mean_a, root_a = _gaussian(a)
+    mean_b, root_b = _gaussian(b)
+    # With Σ_a = AᵀA and Σ_b = BᵀB the eigenvalues of Σ_a Σ_b are those of the symmetric (ABᵀ)(ABᵀ)ᵀ:
+    # their square roots are the singular values of ABᵀ. Unlike sqrtm this holds for any rank, and
+    # unlike eigenvalues of the squared product it keeps the small ones to full precision.
+    trace = torch.linalg.svdvals(root_a @ root_b.T).sum()
+    distance = (mean_a - mean_b).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * trace
+    return max(float(distance), 0.0)
+
+
+def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean (d,) and a root R (min(n, d), d) of the covariance: RᵀR = Σ."""
+    mean = features.mean(dim=0, dtype=torch.float64)
+    root = mean.new_empty(0, len(mean))
+    for rows in features.split(TILE):
+        # the R of the QR decomposition so far stands for all rows so far: RᵀR = XᵀX
+        root = torch.linalg.qr(torch.cat([root, rows.double() - mean]), mode="r").R
+    return mean, root / math.sqrt(len(features) - 1)
+
+
+def _tiles(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """All pairs of row blocks of a (n, d) and b (m, d), with where they lie, in float64."""
+    for i in range(0, len(a), TILE):
+        rows = a[i : i + TILE].double()
+        for j in range(0, len(b), TILE):
+            yield slice(i, i + TILE), slice(j, j + TILE), rows, b[j : j + TILE].double()
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    """The kernel of KID between rows, k(x, y) = (x·y/d + 1)³ (Bińkowski et al. 2018, section 3)."""
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+class _KernelSums(NamedTuple):
+    """What the estimates need of a kernel matrix: row sums, column sums, sum of squares."""
+
+    rows: Tensor
+    columns: Tensor
+    squares: Tensor
+
+
+def _kernel_sums(a: Tensor, b: Tensor) -> _KernelSums:
+    rows = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+    columns = torch.zeros(len(b), dtype=torch.float64, device=a.device)
+    squares = torch.zeros((), dtype=torch.float64, device=a.device)
+    for at_a, at_b, x, y in _tiles(a, b):
+        k = _kernel(x, y)
+        rows[at_a] += k.sum(dim=1)
+        columns[at_b] += k.sum(dim=0)
+        squares += k.square().sum()
+    return _KernelSums(rows, columns, squares)
+
+
+def _without_diagonal(a: Tensor) -> _KernelSums:
+    """The sums over all pairs of different pictures within one set."""
+    rows, columns, squares = _kernel_sums(a, a)
+    diagonal = (torch.cat([x.double().square().sum(dim=1) for x in a.split(TILE)]) / a.shape[1] + 1) ** 3
+    return _KernelSums(rows - diagonal, columns - diagonal, squares - diagonal.square().sum())
+
+
+def kid(a: Tensor, b: Tensor) -> Estimate:
+    """The kernel distance between two sets of features (n, d) and (m, d), n, m ≥ 4: the unbiased MMD².
+
+    With k(x, y) = (x·y/d + 1)³ and over all pairs there are (Gretton et al. 2012, eq. 3; KID is its
+    value on Inception features, Bińkowski et al. 2018):
+        MMD² = mean_{i≠j} k(a_i, a_j) + mean_{i≠j} k(b_i, b_j) − 2 mean_{i,j} k(a_i, b_j)
+    Unbiased at any n, so slightly negative where the sets are alike. The standard error is the root of
+    this statistic's variance, which Hoeffding's decomposition splits into uncorrelated parts, each
+    estimated without bias: what single pictures of a and of b move, and what the pairs (a, a), (b, b),
+    (a, b) move beyond their members. The pairs are all there is when both sets have one distribution.
+    """
+    _check_pair(a, b, at_least=4)
+    n, m = len(a), len(b)
+    aa, bb, ab = _without_diagonal(a), _without_diagonal(b), _kernel_sums(a, b)
+    value = aa.rows.sum() / (n * (n - 1)) + bb.rows.sum() / (m * (m - 1)) - 2 * ab.rows.sum() / (n * m)
+
+    pair_aa, pair_bb = _within_residual(aa), _within_residual(bb)
+    pair_ab = _between_residual(ab)
+    # The sums over rows carry the residuals of their pairs as noise; it comes off, or it would count twice.
+    single_a = (aa.rows / (n - 2) - ab.rows / m).var() - pair_aa / (n - 2) - pair_ab / m
+    single_b = (bb.rows / (m - 2) - ab.columns / n).var() - pair_bb / (m - 2) - pair_ab / n
+    singles = 4 * single_a / n + 4 * single_b / m
+    pairs = 2 * pair_aa / (n * (n - 1)) + 2 * pair_bb / (m * (m - 1)) + 4 * pair_ab / (n * m)
+    variance = singles.clamp(min=0) + pairs
+    return Estimate(float(value), math.sqrt(max(float(variance), 0.0)))
+
+
+def _within_residual(k: _KernelSums) -> Tensor:
+    """The variance of k(x, x') beyond additive effects of x and x', unbiased.
+
+    The sum of squares of the U-centred matrix (Székely and Rizzo 2014) over its degrees of freedom.
+    """
+    n = len(k.rows)
+    total = k.rows.sum() ** 2 / ((n - 1) * (n - 2))
+    return (k.squares - 2 * k.rows.square().sum() / (n - 2) + total) / (n * (n - 3))
+
+
+def _between_residual(k: _KernelSums) -> Tensor:
+    """The variance of k(x, y) beyond additive effects of x and y, unbiased: two-way analysis of variance."""
+    n, m = len(k.rows), len(k.columns)
+    total = k.rows.sum() ** 2 / (n * m)
+    effects = k.rows.square().sum() / m + k.columns.square().sum() / n - total
+    return (k.squares - effects) / ((n - 1) * (m - 1))
+
+
+def kid_over_subsets(
+    a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
+) -> Spread:
+    """KID as papers print it: the mean over random subsets, and the standard deviation among them.
+
+    The same subsets as torch-fidelity draws, and so its number. The subsets overlap, so their standard
+    deviation is no standard error of the mean: ``kid`` gives one, and uses every pair.
+    Raises UsageError where the subset size exceeds a set.
+    """
+    _check_pair(a, b, at_least=2)
+    if not 2 <= subset_size <= min(len(a), len(b)):
+        raise UsageError(
+            f"kid subset_size = {subset_size}: must be from 2 to the smaller set's {min(len(a), len(b))}"
+        )
+    random = np.random.RandomState(seed)  # the stream that defines torch-fidelity's subsets
+    values = []
+    for _ in range(subsets):
+        x = a[torch.from_numpy(random.choice(len(a), subset_size, replace=False))]
+        y = b[torch.from_numpy(random.choice(len(b), subset_size, replace=False))]
+        within = _without_diagonal(x).rows.sum() + _without_diagonal(y).rows.sum()
+        between = _kernel_sums(x, y).rows.sum()
+        values.append(float(within / (subset_size * (subset_size - 1)) - 2 * between / subset_size**2))
+    return Spread(float(np.mean(values)), float(np.std(values)))
+
+
+def classifier_score(logits: Tensor, splits: int = 10) -> Spread:
+    """exp E_x KL(p(y|x) ‖ p(y)) of a classifier's logits (n, classes), over consecutive splits, n ≥ splits.
+
+    On Inception's logits this is the Inception Score (Salimans et al. 2016). From 1 to the number of
+    classes; it knows nothing of the real pictures, and grows with n / splits.
+    """
+    check_features("logits", logits, at_least=max(splits, 2))
+    n = len(logits)
+    log_p = logits.double().log_softmax(dim=1)
+    scores = []
+    for i in range(splits):
+        part = log_p[i * n // splits : (i + 1) * n // splits]
+        log_marginal = part.logsumexp(dim=0) - math.log(len(part))
+        scores.append(float((part.exp() * (part - log_marginal)).sum(dim=1).mean().exp()))
+    return Spread(float(np.mean(scores)), float(np.std(scores)))
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
+    """Precision and recall by nearest neighbours, of features (n, d) and (m, d), n, m > k.
+
+    Kynkäänniemi et al. 2019. A picture is inside a set where it lies in the ball of one of the set's
+    members, whose radius reaches that member's k-th nearest neighbour. Precision: the fakes inside the
+    reals. Recall: the reals inside the fakes. Both depend on n and m: compare only at equal sizes.
+    """
+    _check_pair(real, fake, at_least=k + 1)
+    return PrecisionRecall(precision=_inside(fake, real, k), recall=_inside(real, fake, k))
+
+
+def _inside(points: Tensor, members: Tensor, k: int) -> float:
+    """The fraction of points that lie in the k-th neighbour's ball of some member."""
+    centre = members.mean(dim=0, dtype=torch.float64)
+    # distances by products lose digits far from the origin
+    points, members = points - centre, members - centre
+    nearest = torch.full((len(members), k + 1), torch.inf, dtype=torch.float64, device=members.device)
+    for at, _, x, y in _tiles(members, members):
+        candidates = torch.cat([nearest[at], _squared_distances(x, y)], dim=1)
+        nearest[at] = candidates.topk(k + 1, largest=False).values
+    radii = nearest[:, k]  # the nearest of a member's k + 1 is itself
+    inside = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    for at_points, at_members, x, y in _tiles(points, members):
+        # the slack is the rounding of the products: a member's copy is inside even where the radius is 0
+        slack = 1e-13 * (x.square().sum(dim=1)[:, None] + y.square().sum(dim=1))
+        inside[at_points] |= (_squared_distances(x, y) <= radii[at_members] + slack).any(dim=1)
+    return float(inside.double().mean())
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    return x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T

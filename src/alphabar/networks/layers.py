@@ -1,0 +1,121 @@
+"""What several architectures are built from."""
+
+import math
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from alphabar.errors import UsageError
+
+
+class Sinusoid(nn.Module):
+    """Sinusoidal embedding of a number (Vaswani et al. 2017, 3.5; in DDPM's order, sines then cosines).
+
+    Frequencies run geometrically from 1 to 1/10000. (n,) → (n, dim), dim even and at least
+    4, computed in float32 or better.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, t: Tensor) -> Tensor:
+        half = self.dim // 2
+        t = t.to(torch.promote_types(t.dtype, torch.float32))
+        exponent = torch.arange(half, device=t.device, dtype=t.dtype) / (half - 1)
+        angle = t[:, None] * torch.exp(-math.log(10000) * exponent)
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum over processes. Each process's result depends on every input, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation whose batch is the global one.
+
+    In training under several processes it normalises by the statistics of all their pictures together,
+    so that two processes with half the batch each compute what one would with the whole.
+    (``nn.SyncBatchNorm`` does this on GPUs only.) Parameters and buffers are those of ``nn.BatchNorm2d``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._global_forward(x)
+        return super().forward(x)
+
+    @torch.compiler.disable  # collectives inside an autograd function cannot be compiled
+    def _global_forward(self, x: Tensor) -> Tensor:
+        y = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(y, dim=(0, 2, 3), correction=0)
+        # Processes may hold different numbers of pictures: sum moments and counts, never average averages.
+        count = y.new_full((1,), y.numel() / y.shape[1])
+        sums = _SumOverProcesses.apply(torch.cat([mean * count, (variance + mean**2) * count, count]))
+        mean, square, _ = (sums / sums[-1]).split([y.shape[1], y.shape[1], 1])
+        variance = square - mean**2
+        self._update_running(mean.detach(), variance.detach(), sums[-1].detach())
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        y = (y - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
+        return y.to(x.dtype)
+
+    def _update_running(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+
+
+class SelfAttention(nn.Module):
+    """Residual self-attention over the positions of a feature map (Ho et al. 2020, B; heads as in ADM).
+
+    The output projection starts at zero, so the layer starts as the identity.
+    """
+
+    def __init__(self, width: int, head_dim: int):
+        super().__init__()
+        if width % head_dim:
+            raise UsageError(
+                f"attention over {width} channels cannot have heads of {head_dim}: "
+                f"choose head_dim a divisor of {width}"
+            )
+        self.heads = width // head_dim
+        self.norm = group_norm(width)
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.out = zero(nn.Conv2d(width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, h * w)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(y.transpose(-1, -2).reshape(n, c, h, w))
+
+
+def group_norm(width: int) -> nn.GroupNorm:
+    """Group normalisation in at most 32 groups of at least four channels each, where the width allows."""
+    most = min(32, max(1, width // 4))
+    return nn.GroupNorm(next(g for g in range(most, 0, -1) if width % g == 0), width)
+
+
+def zero(conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution with its weights and bias set to zero: a branch that ends in it starts switched off."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv

@@ -1,0 +1,48 @@
+"""What every architecture promises, and what it costs."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from alphabar.errors import UsageError
+
+
+class Network(nn.Module):
+    """A function of a noisy picture and its noise level: ``network(x, c_noise, cond=None) -> F``.
+
+    channels: of the picture.
+    reduction: by how much the picture is smaller where it is smallest; sizes must be multiples of it.
+    """
+
+    channels: int
+    reduction: int
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
+        """F of shape (n, channels, h, w), for x of that shape, c_noise (n,) and one condition a picture."""
+        raise NotImplementedError
+
+    def check_size(self, size: int) -> None:
+        """Raises UsageError, naming sizes that fit, for a picture of size x size that does not."""
+        if size < self.reduction or size % self.reduction:
+            below = size // self.reduction * self.reduction
+            fitting = [s for s in (below, below + self.reduction) if s > 0]
+            raise UsageError(
+                f"size {size}: this {type(self).__name__} takes multiples of {self.reduction}, "
+                f"choose {' or '.join(map(str, fitting))}"
+            )
+
+
+def flops(network: Network, size: int) -> int:
+    """Floating-point operations of one forward pass for one picture of size x size.
+
+    Counts convolutions and matrix products, a multiply-add as two; computes nothing (meta tensors).
+    Raises UsageError for a size that the network cannot take.
+    """
+    network.check_size(size)
+    shapes = deepcopy(network).eval().to("meta")
+    x = torch.empty(1, network.channels, size, size, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shapes(x, torch.empty(1, device="meta"))
+    return counter.get_total_flops()

@@ -1,0 +1,174 @@
+"""A residual U-Net with self-attention: DDPM (Ho et al. 2020, B), ADM (Dhariwal and Nichol 2021, 3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alphabar.errors import UsageError
+from alphabar.networks.layers import SelfAttention, Sinusoid, group_norm, zero
+from alphabar.networks.network import Network
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu((1 + scale) norm(h) + shift)), h = conv(silu(norm(x))), scale and shift of the embedding.
+
+    The last convolution starts at zero, so the block starts as the identity (or as its 1x1 projection).
+    With ``head_dim`` there is self-attention behind it.
+    """
+
+    def __init__(
+        self, in_width: int, out_width: int, embedding_dim: int, dropout: float, head_dim: int | None = None
+    ):
+        super().__init__()
+        self.norm1 = group_norm(in_width)
+        self.conv1 = nn.Conv2d(in_width, out_width, 3, padding=1)
+        self.modulation = nn.Linear(embedding_dim, 2 * out_width)
+        self.norm2 = group_norm(out_width)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero(nn.Conv2d(out_width, out_width, 3, padding=1))
+        self.skip = nn.Identity() if in_width == out_width else nn.Conv2d(in_width, out_width, 1)
+        self.attention = SelfAttention(out_width, head_dim) if head_dim else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        h = self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+        return self.attention(h)
+
+
+class Down(nn.Module):
+    """One resolution on the way down: comes from the one above, leaves a skip connection after each block."""
+
+    def __init__(self, shrink: nn.Module, blocks: list[ResidualBlock]):
+        super().__init__()
+        self.shrink = shrink
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        h = self.shrink(h)
+        for block in self.blocks:
+            h = block(h, embedding)
+            skips.append(h)
+        return h
+
+
+class Up(nn.Module):
+    """One resolution on the way up: takes a skip connection before each block, goes to the one above."""
+
+    def __init__(self, blocks: list[ResidualBlock], grow: nn.Module):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.grow = grow
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for block in self.blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        return self.grow(h)
+
+
+class UNet(Network):
+    """DDPM's U-Net with ADM's residual blocks; by default a small one: 7.5 M parameters, 4.2 GFLOP at 64x64.
+
+    Unlike theirs it has as many blocks going up as going down, each pair joined by one skip connection.
+
+    channels: of the picture.
+    width: channels at full resolution.
+    multipliers: of the width at each resolution; each one after the first halves the picture.
+    blocks: residual blocks at each resolution, each way.
+    attention: where there is self-attention, by how much smaller the picture is there: (4, 8) is at 16x16
+        and 8x8 of 64x64.
+    head_dim: channels of an attention head.
+    dropout: in the residual blocks, in training.
+    cond_dim: size of the condition vectors; 0 for an unconditional network.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        width: int = 48,
+        multipliers: tuple[int, ...] = (1, 2, 4, 4),
+        blocks: int = 1,
+        attention: tuple[int, ...] = (4, 8),
+        head_dim: int = 64,
+        dropout: float = 0.0,
+        cond_dim: int = 0,
+    ):
+        super().__init__()
+        reductions = [2**level for level in range(len(multipliers))]
+        if not multipliers or min(multipliers) < 1:
+            raise UsageError(f"multipliers = {list(multipliers)}: choose one or more, each at least 1")
+        if width < 4 or width % 2:
+            raise UsageError(f"width = {width}: choose an even number, at least 4")
+        if blocks < 1:
+            raise UsageError(f"blocks = {blocks}: choose at least 1")
+        if not set(attention) <= set(reductions):
+            raise UsageError(
+                f"attention = {list(attention)}: with these multipliers choose from {reductions}"
+            )
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout = {dropout}: choose a probability below 1")
+        self.channels = channels
+        self.reduction = reductions[-1]
+        self.cond_dim = cond_dim
+        widths = [width * m for m in multipliers]
+        embedding_dim = 4 * width
+
+        self.sinusoid = Sinusoid(width)
+        self.embed = nn.Sequential(
+            nn.Linear(width, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
+        )
+        self.embed_cond = nn.Linear(cond_dim, embedding_dim, bias=False) if cond_dim else None
+
+        def block(in_width: int, out_width: int, attends: bool) -> ResidualBlock:
+            return ResidualBlock(in_width, out_width, embedding_dim, dropout, head_dim if attends else None)
+
+        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        downs, ups = [], []
+        above = widths[0]
+        for w, reduction in zip(widths, reductions):
+            attends = reduction in attention
+            shrink: nn.Module = nn.Identity()
+            grow: nn.Module = nn.Identity()
+            if reduction > 1:
+                shrink = nn.Conv2d(above, above, 3, stride=2, padding=1)
+                grow = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(w, above, 3, padding=1))
+            downs.append(Down(shrink, [block(w if i else above, w, attends) for i in range(blocks)]))
+            ups.append(Up([block(2 * w, w, attends) for _ in range(blocks)], grow))
+            above = w
+        self.downs = nn.ModuleList(downs)
+        self.middle = nn.ModuleList([block(w, w, attends), block(w, w, False)])
+        self.ups = nn.ModuleList(reversed(ups))
+        self.norm = group_norm(width)
+        self.output = zero(nn.Conv2d(widths[0], channels, 3, padding=1))
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
+        """F of shape (n, channels, h, w) for x of that shape, c_noise (n,) and cond (n, cond_dim).
+
+        None stands for the condition zero. Raises UsageError for a condition of another size, and for any
+        where cond_dim is 0.
+        """
+        # DDPM embeds steps 1 ... 1000; times in [0, 1] would all look alike to the sinusoids.
+        embedding = self.embed(self.sinusoid(1000 * c_noise).to(x.dtype))
+        if cond is not None:
+            embedding = embedding + self._embed_condition(cond)
+        embedding = F.silu(embedding)
+        h = self.stem(x)
+        skips: list[Tensor] = []
+        for down in self.downs:
+            h = down(h, embedding, skips)
+        for block in self.middle:
+            h = block(h, embedding)
+        for up in self.ups:
+            h = up(h, embedding, skips)
+        return self.output(F.silu(self.norm(h)))
+
+    def _embed_condition(self, cond: Tensor) -> Tensor:
+        if self.embed_cond is None:
+            raise UsageError(
+                "this unet takes no condition: set cond_dim to the size of the condition vectors"
+            )
+        if cond.shape[1:] != (self.cond_dim,):
+            raise UsageError(f"condition of shape {tuple(cond.shape)}: this unet takes (n, {self.cond_dim})")
+        return self.embed_cond(cond)

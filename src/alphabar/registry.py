@@ -1,0 +1,68 @@
+"""Named choices with settings: the one way from a line in a recipe to an object.
+
+A registry maps a name to a class or a function. Its *settings* are the keyword-only
+parameters that have defaults; everything else is context that the caller supplies. A *spec*
+is what a recipe holds: a name, or ``{"name": ..., setting: value, ...}``.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from alphabar.errors import UsageError, unknown
+
+Spec = str | Mapping[str, Any]
+
+
+class Registry(dict[str, Callable[..., Any]]):
+    """Choices of one kind by name, for example ``Registry("sampler", {"ddim": ddim, ...})``."""
+
+    def __init__(self, kind: str, choices: Mapping[str, Callable[..., Any]]):
+        super().__init__(choices)
+        self.kind = kind
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """The settings of one choice with their defaults. Raises UsageError for an unknown name."""
+        if name not in self:
+            raise unknown(self.kind, name, self)
+        parameters = inspect.signature(self[name]).parameters.values()
+        return {
+            p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+        }
+
+    def resolve(self, spec: Spec) -> dict[str, Any]:
+        """The spec written out: its name and every setting, checked and converted to its type.
+
+        Raises UsageError naming an unknown choice or setting (with the nearest valid one) or a
+        value of the wrong type.
+        """
+        given: dict[str, Any] = {"name": spec} if isinstance(spec, str) else {**spec}
+        name = given.pop("name", None)
+        if not isinstance(name, str):
+            raise UsageError(f"this {self.kind} has no name: {spec!r}")
+        settings = self.settings(name)
+        choice = self[name]
+        hints = get_type_hints(choice.__init__ if inspect.isclass(choice) else choice)
+        for key, value in given.items():
+            if key not in settings:
+                raise unknown(f"setting of {self.kind} {name!r}", key, settings)
+            settings[key] = _convert(f"{self.kind}.{key}", value, hints[key])
+        return {"name": name, **settings}
+
+    def build(self, spec: Spec, **context: Any) -> Any:
+        """The object that a spec describes: an instance of a class, or a function with its settings bound."""
+        resolved = self.resolve(spec)
+        choice = self[resolved.pop("name")]
+        if inspect.isclass(choice):
+            return choice(**context, **resolved)
+        return partial(choice, **context, **resolved) if context or resolved else choice
+
+
+def _convert(where: str, value: Any, hint: Any) -> Any:
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        raise UsageError(f"{where} = {value!r}: {error.errors()[0]['msg'].lower()}") from None

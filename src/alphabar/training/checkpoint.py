@@ -1,0 +1,127 @@
+"""Folders that are either whole or not there: written beside, flushed, checksummed, renamed.
+
+torch.save truncates its target before it writes and safetensors never flushes to disk; neither notices
+a flipped bit. Here every file of a folder is listed with its SHA-256 in MANIFEST.json, the folder gets
+its name only once all of it is on the disk, and reading checks every byte. Nothing is pickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from alphabar.errors import AlphabarError
+
+MANIFEST = "MANIFEST.json"
+
+
+class Damaged(AlphabarError):
+    """A folder that is incomplete or whose bytes are not those that were written."""
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write ``files`` (name → bytes) as the folder ``path``, replacing one that is there.
+
+    A kill or a full disk at any moment leaves the old folder or the new one, and at worst a stray
+    ``.writing-…`` folder beside it, which the next write removes. Raises AlphabarError where the disk
+    is full or read-only.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".writing-{path.name}"
+    old = path.parent / f".old-{path.name}"
+    try:
+        for leftover in (beside, old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        beside.mkdir()
+        sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        for name, data in {**files, MANIFEST: json.dumps(sums, indent=1).encode()}.items():
+            _write_flushed(beside / name, data)
+        _flush_folder(beside)
+        if path.exists():
+            path.rename(old)
+        beside.rename(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise AlphabarError(
+            f"cannot write {path}: {error.strerror or error}; what was saved before is intact"
+        ) from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_folder(path: Path) -> dict[str, bytes]:
+    """Every file of a folder that ``write_folder`` wrote, each checked against its SHA-256.
+
+    Raises Damaged naming the first file that is missing or changed.
+    """
+    try:
+        sums = json.loads((path / MANIFEST).read_bytes())
+        files = {name: (path / name).read_bytes() for name in sums}
+    except FileNotFoundError as error:
+        raise Damaged(f"{path} is incomplete: {Path(error.filename).name} is missing") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise Damaged(f"{path} cannot be read: {error}") from None
+    for name, data in files.items():
+        if hashlib.sha256(data).hexdigest() != sums[name]:
+            raise Damaged(f"{path / name} is damaged: its bytes are not those that were written")
+    return files
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write one file so that it holds the old bytes or the new ones, never a part."""
+    beside = path.with_name(f".writing-{path.name}")
+    _write_flushed(beside, data)
+    os.replace(beside, path)
+
+
+def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors by name as the bytes of a safetensors file."""
+    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+
+
+def unpack_tensors(data: bytes) -> dict[str, Tensor]:
+    """The inverse of ``pack_tensors``."""
+    return safetensors.torch.load(data)
+
+
+def pack_json(value: Any) -> bytes:
+    """A JSON document as bytes, for people to read as well."""
+    return json.dumps(value, indent=1, ensure_ascii=False).encode()
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
+    """The per-parameter state of an optimizer, by parameter number. Settings come from the recipe."""
+    state = optimizer.state_dict()["state"]
+    return pack_tensors({f"{i}.{key}": torch.as_tensor(v) for i, s in state.items() for key, v in s.items()})
+
+
+def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
+    """Put back what ``pack_optimizer`` took."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in unpack_tensors(data).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

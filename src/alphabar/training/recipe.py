@@ -1,0 +1,210 @@
+"""A recipe: everything that decides a training but the data. One TOML file, checked and complete."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from alphabar.diffusion.densities import DENSITIES, WEIGHTS
+from alphabar.diffusion.grids import GRIDS
+from alphabar.diffusion.parameterizations import PARAMETERIZATIONS
+from alphabar.diffusion.samplers import SAMPLERS
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.diffusion.start import STARTS
+from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.networks import NETWORKS
+
+Settings = dict[str, Any]
+Schedule = Annotated[Settings, BeforeValidator(SCHEDULES.resolve)]
+Parameterization = Annotated[Settings, BeforeValidator(PARAMETERIZATIONS.resolve)]
+Density = Annotated[Settings, BeforeValidator(DENSITIES.resolve)]
+Weight = Annotated[Settings, BeforeValidator(WEIGHTS.resolve)]
+Network = Annotated[Settings, BeforeValidator(NETWORKS.resolve)]
+Sampler = Annotated[Settings, BeforeValidator(SAMPLERS.resolve)]
+Grid = Annotated[Settings, BeforeValidator(GRIDS.resolve)]
+Start = Annotated[Settings, BeforeValidator(STARTS.resolve)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Data(Section):
+    """How pictures become training signals."""
+
+    size: int = Field(64, ge=8, le=4096)  # side in pixels
+    fit: Literal["squash", "crop", "box"] = "squash"
+    flip: bool = True  # mirror half of the pictures left to right
+    held_out: float = Field(0.1, ge=0, lt=1)  # share kept for judging, by a hash of each file
+
+
+class Optimizer(Section):
+    """Adam or AdamW; the learning rate warms up linearly, stays, then falls to zero."""
+
+    name: Literal["adam", "adamw"] = "adamw"
+    learning_rate: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    warm_up: int = Field(0, ge=0)  # images
+    decay_from: float = Field(1.0, gt=0, le=1)  # share of the training after which the rate falls; 1 = never
+    clip: float | None = Field(None, gt=0)  # largest norm of the gradient
+
+
+class Average(Section):
+    """The exponential moving average of the weights that sampling uses; half_life 0 means none."""
+
+    half_life: int = Field(0, ge=0)  # images
+    ramp: float = Field(0.05, gt=0)  # largest half-life as a share of the images seen
+
+
+class Sampling(Section):
+    """How samples are drawn unless asked otherwise."""
+
+    sampler: Sampler
+    grid: Grid
+    steps: int = Field(ge=1)
+    start: Start = {"name": "noise"}
+
+
+class Watch(Section):
+    """What is looked at while training. It never changes the weights."""
+
+    share: float = Field(0.05, ge=0, lt=1)  # of the time at most
+    grid: int = Field(16, ge=1)  # pictures from fixed noise
+    levels: int = Field(16, ge=0)  # pictures a side (training, held-out) for the error per noise level
+    distance: int = Field(128, ge=0)  # samples for the quick distance, 0 = none
+    steps: int = Field(10, ge=1)  # of DPM-Solver++(2M), for grid and distance
+
+
+class Recipe(Section):
+    """All choices of a training, resolved: nothing is left to a default that could change later."""
+
+    name: str
+    data: Data = Data()
+    schedule: Schedule
+    parameterization: Parameterization
+    density: Density
+    stratified: bool = False  # levels spread evenly over each batch
+    weight: Weight = {"name": "unit"}
+    network: Network
+    optimizer: Optimizer = Optimizer()
+    ema: Average = Average()
+    sampling: Sampling
+    watch: Watch = Watch()
+    batch: int = Field(128, ge=1)  # pictures an update, over all processes
+    accumulate: int = Field(1, ge=1)  # pieces a batch is cut into where memory is short
+    images: int = Field(ge=1)  # length of the training unless a budget is given
+    seed: int = 0
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def make_recipe(values: dict[str, Any]) -> Recipe:
+    """A checked recipe from nested values.
+
+    Raises UsageError naming the first key that is unknown (with the nearest valid one) or whose value
+    does not fit.
+    """
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _usage_error(error) from None
+    with torch.device("meta"):
+        NETWORKS.build(recipe.network, channels=3).check_size(recipe.data.size)
+    if recipe.batch % recipe.accumulate:
+        raise UsageError(
+            f"batch = {recipe.batch} cannot be cut into accumulate = {recipe.accumulate} equal pieces"
+        )
+    return recipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file. Raises AlphabarError where the file is missing or no TOML."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AlphabarError(f"there is no recipe at {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise AlphabarError(f"{path} is not a readable recipe: {error}") from None
+    return make_recipe(values)
+
+
+def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with ``key=value`` settings applied, keys dotted: ``optimizer.learning_rate=1e-4``.
+
+    Values are read as JSON where they are (numbers, true, lists) and as plain text otherwise. A choice may
+    be renamed by its own key, ``schedule=cosine``, which resets its settings to their defaults.
+    """
+    values = recipe.model_dump(mode="json")
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting!r} should read key=value, for example --set batch=64")
+        *parents, last = key.strip().split(".")
+        here = values
+        for depth, parent in enumerate(parents):
+            if not isinstance(here.get(parent), dict):
+                raise unknown("recipe section", ".".join(parents[: depth + 1]), _sections(values))
+            here = here[parent]
+        value = _parse(text.strip())
+        if isinstance(here.get(last), dict) and not isinstance(value, dict):
+            value = {"name": value}
+        elif last == "name" and parents and value != here.get("name"):
+            here.clear()
+        here[last] = value
+    return make_recipe(values)
+
+
+def differences(a: Recipe, b: Recipe) -> list[str]:
+    """What differs between two recipes, one ``key: x → y`` an entry, dotted keys."""
+    flat_a, flat_b = _flatten(a.model_dump(mode="json")), _flatten(b.model_dump(mode="json"))
+    return [
+        f"{key}: {flat_a.get(key)} → {flat_b.get(key)}"
+        for key in {**flat_a, **flat_b}
+        if flat_a.get(key) != flat_b.get(key)
+    ]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _sections(values: dict[str, Any], prefix: str = "") -> list[str]:
+    return [
+        name
+        for key, value in values.items()
+        if isinstance(value, dict)
+        for name in [prefix + key, *_sections(value, f"{prefix}{key}.")]
+    ]
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None if text in ("none", "None") else text
+
+
+def _usage_error(error: ValidationError) -> UsageError:
+    first = error.errors()[0]
+    *parents, last = (str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = Recipe
+        for parent in parents:
+            model = model.model_fields[parent].annotation  # type: ignore[assignment]
+        return unknown(
+            "recipe key", ".".join([*parents, last]), [".".join([*parents, f]) for f in model.model_fields]
+        )
+    where = ".".join([*parents, last])
+    return UsageError(f"recipe: {where} = {first['input']!r}: {first['msg'].lower()}")

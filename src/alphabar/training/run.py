@@ -1,0 +1,234 @@
+"""A run: the folder that holds a recipe and all that came of it; and the model one loads from it."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alphabar.diffusion.denoiser import NetworkDenoiser
+from alphabar.diffusion.parameterizations import PARAMETERIZATIONS
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.diffusion.start import PictureStatistics
+from alphabar.errors import AlphabarError
+from alphabar.networks import NETWORKS
+from alphabar.training.checkpoint import (
+    Damaged,
+    pack_json,
+    read_folder,
+    unpack_tensors,
+    write_file,
+    write_folder,
+)
+from alphabar.training.recipe import Recipe, make_recipe, read_recipe
+from alphabar.training.runtime import default_device
+
+
+def build_denoiser(recipe: Recipe) -> NetworkDenoiser:
+    """The denoiser that a recipe describes, its weights drawn from the recipe's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = NETWORKS.build(recipe.network, channels=3)
+    return NetworkDenoiser(
+        network,
+        PARAMETERIZATIONS.build(recipe.parameterization),
+        SCHEDULES.build(recipe.schedule),
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained denoiser and what is needed to draw from it."""
+
+    denoiser: NetworkDenoiser
+    recipe: Recipe
+    statistics: PictureStatistics  # of the training pictures, for the start "gaussian"
+    images: int  # seen in training
+    path: Path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training needs to go on as if it had never stopped."""
+
+    images: int
+    files: Mapping[str, bytes]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return json.loads(self.files["state.json"])
+
+
+class Run:
+    """The folder of one training. Reading needs no lock; training does."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "recipe.toml").is_file()
+
+    @property
+    def recipe(self) -> Recipe:
+        return read_recipe(self.path / "recipe.toml")
+
+    def create(self, recipe: Recipe) -> None:
+        """Begin a new run. Raises AlphabarError where the folder holds something else."""
+        if self.path.exists() and (not self.path.is_dir() or any(_visible(self.path))):
+            raise AlphabarError(f"{self.path} holds something that is no run; choose another --run folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_file(self.path / "recipe.toml", recipe.to_toml().encode())
+        except OSError as error:
+            raise AlphabarError(f"cannot create the run {self.path}: {error.strerror or error}") from None
+
+    @property
+    def data(self) -> str | None:
+        """What the pictures were read from, where the run remembers it."""
+        try:
+            return json.loads((self.path / "data.json").read_text(encoding="utf-8"))["data"]
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def remember_data(self, data: str) -> None:
+        """Note what the pictures were read from, for the report: a name, or a path made absolute."""
+        named = str(Path(data).resolve()) if Path(data).exists() else data
+        write_file(self.path / "data.json", pack_json({"data": named}))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while training, so that two trainings never write into one run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlphabarError(
+                    f"another process is training in {self.path}; wait for it or choose another --run"
+                ) from None
+            yield
+
+    def checkpoints(self) -> list[Path]:
+        """The finished checkpoint folders, oldest first."""
+        return sorted(p for p in (self.path / "checkpoints").glob("[0-9]*") if p.is_dir())
+
+    def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest checkpoint whose every byte is right, and a sentence for each one passed over."""
+        problems: list[str] = []
+        for folder in reversed(self.checkpoints()):
+            try:
+                return Checkpoint(int(folder.name), read_folder(folder)), problems
+            except Damaged as problem:
+                problems.append(f"{problem}; using the checkpoint before it")
+        return None, problems
+
+    def save(self, images: int, files: Mapping[str, bytes]) -> Path:
+        """Write a checkpoint; older ones go, but for the one before, once this one reads back right."""
+        folder = self.path / "checkpoints" / f"{images:09d}"
+        write_folder(folder, files)
+        read_folder(folder)
+        for old in self.checkpoints()[:-2]:
+            _remove_checkpoint(old)
+        return folder
+
+    def export(self, recipe: Recipe, weights: bytes, statistics: bytes, images: int) -> None:
+        """Write ``model/``, the folder that others load."""
+        about = {"images": images, "recipe": recipe.model_dump(mode="json")}
+        write_folder(
+            self.path / "model",
+            {
+                "recipe.json": pack_json(about),
+                "model.safetensors": weights,
+                "statistics.safetensors": statistics,
+            },
+        )
+
+    def log(self, kind: str, images: int, **values: Any) -> None:
+        """Append one record to log.jsonl."""
+        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "images": images, **values}) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of log.jsonl; a line cut short by a kill is passed over."""
+        try:
+            lines = (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        records = []
+        for line in lines:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return records
+
+    def rewind_log(self, images: int) -> None:
+        """Drop what was logged after a checkpoint, so that a resumed run logs it once."""
+        kept = [r for r in self.records() if r["images"] <= images]
+        if (self.path / "log.jsonl").exists():
+            text = "".join(json.dumps(r) + "\n" for r in kept)
+            write_file(self.path / "log.jsonl", text.encode())
+
+
+def holds_model(path: Path) -> bool:
+    """Whether a folder is a run or a model, rather than a folder of pictures."""
+    return Run(path).exists or (path / "recipe.json").is_file()
+
+
+def load_model(path: str | Path, device: str | torch.device | None = None) -> Model:
+    """The model in a run folder (its newest whole checkpoint) or in a model folder.
+
+    device: where it is to run; by default the GPU, where there is one.
+    Raises AlphabarError where there is none or its bytes are damaged.
+    """
+    path = Path(path)
+    run = Run(path)
+    if run.exists:
+        checkpoint, problems = run.newest_checkpoint()
+        if checkpoint is None:
+            why = problems[0].split(";")[0] if problems else "it has no checkpoint yet"
+            raise AlphabarError(f"nothing to load in the run {path}: {why}")
+        files, recipe, images = checkpoint.files, run.recipe, checkpoint.images
+    elif holds_model(path):
+        files = read_folder(path)
+        about = json.loads(files["recipe.json"])
+        recipe, images = make_recipe(about["recipe"]), about["images"]
+    elif path.exists():
+        raise AlphabarError(f"{path} is neither a run folder (recipe.toml) nor a model folder (recipe.json)")
+    else:
+        raise AlphabarError(f"there is no model at {path}")
+    denoiser = build_denoiser(recipe)
+    weights = unpack_tensors(files.get("ema.safetensors", files["model.safetensors"]))
+    load_weights(denoiser.network, weights, path)
+    statistics = PictureStatistics(**unpack_tensors(files["statistics.safetensors"]))
+    return Model(
+        denoiser.eval().requires_grad_(False).to(device or default_device()), recipe, statistics, images, path
+    )
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Fill a network. Raises AlphabarError where the weights are those of another network."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise AlphabarError(f"the weights in {path} do not fit the recipe's network: {first}") from None
+
+
+def _visible(path: Path) -> Iterator[str]:
+    return (name for name in os.listdir(path) if not name.startswith("."))
+
+
+def _remove_checkpoint(folder: Path) -> None:
+    # Without its manifest a half-removed checkpoint is seen as damaged, never as good.
+    (folder / "MANIFEST.json").unlink(missing_ok=True)
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()

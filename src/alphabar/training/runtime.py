@@ -1,0 +1,391 @@
+"""On what and how a training computes: device, precision, memory format, compilation, processes.
+
+What is fastest is measured, not guessed: bf16 convolutions are eight times as fast as fp32 ones on a CPU
+with AMX and several times slower on one without. The choice can be written down and taken up again, since
+a resumed training is bit-exact only where it computes as it did before.
+"""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from alphabar.errors import AlphabarError
+from alphabar.networks import Network
+
+FASTER = 1.05
+"""By how much anything must be faster than what is simpler, to be chosen over it."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a training computes. ``Runtime()`` is the plain way: fp32, contiguous, eager, on the CPU.
+
+    device: where, with its index where there are several: "cpu", "cuda:1", "mps".
+    dtype: of autocast; None is fp32 throughout.
+    channels_last: the memory format of network and signals.
+    compile: whether training steps go through torch.compile.
+    fused: whether the optimizer is the fused implementation.
+    machine: on which the choice was made (``describe_machine``); empty where nothing was measured.
+    notes: what was chosen, and what was not and why, in plain words.
+    """
+
+    device: str = "cpu"
+    dtype: torch.dtype | None = None
+    channels_last: bool = False
+    compile: bool = False
+    fused: bool = False
+    machine: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank() if _several() else 0
+
+    @property
+    def world_size(self) -> int:
+        return dist.get_world_size() if _several() else 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and reports progress."""
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which losses are computed; backward passes belong outside."""
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=self.dtype)
+
+    def place(self, network: nn.Module) -> None:
+        """Moves a network to the device and into the memory format."""
+        network.to(device=self.device)
+        network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+
+    def put(self, signal: Tensor) -> Tensor:
+        """A signal (n, c, h, w) on the device and in the memory format."""
+        return signal.to(self.device, memory_format=self.memory_format)
+
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """What training steps call in place of a placed network: compiled, gradients averaged over processes.
+
+        It shares its parameters with ``network``, which remains what is evaluated, sampled and saved.
+        """
+        step = _compiled(network) if self.compile else network
+        if self.world_size == 1:
+            return step
+        return DistributedDataParallel(step)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the processes of a tensor on the device."""
+        if self.world_size == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total / self.world_size
+
+    def broadcast(self, value: Any) -> Any:
+        """The main process's value, in every process."""
+        return _broadcast(value)
+
+    def barrier(self) -> None:
+        """Waits until every process has come here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choice as JSON can hold it; ``from_dict`` reads it."""
+        return asdict(self) | {
+            "device": torch.device(self.device).type,
+            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Runtime":
+        """The runtime that ``to_dict`` wrote down, on this process's device of that type."""
+        return cls(
+            **dict(record)
+            | {
+                "device": _own(record["device"]),
+                "dtype": None if record["dtype"] is None else getattr(torch, record["dtype"]),
+                "notes": tuple(record["notes"]),
+            }
+        )
+
+
+def accumulating(network: nn.Module) -> AbstractContextManager[Any]:
+    """The context of all but the last forward and backward pass of a step: gradients are not averaged yet."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Joins the other processes where torchrun started several (gloo on CPUs, NCCL on GPUs)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _several():
+        yield
+        return
+    device = torch.device(default_device())
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def default_device() -> str:
+    """The device of this process: the GPU of its local rank, Apple's GPU, or the CPU.
+
+    Raises AlphabarError where torchrun started more processes on this host than it has GPUs.
+    """
+    if torch.cuda.is_available():
+        return _own("cuda")
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def extractor_device() -> str:
+    """Where feature networks run: the GPU of this process if it is CUDA's, else the CPU.
+
+    Apple's GPU lacks the antialiased resize that they need.
+    """
+    device = default_device()
+    return device if device.startswith("cuda") else "cpu"
+
+
+def describe_machine(device: str) -> str:
+    """What the fastest runtime and the exact bits depend on: processor, threads and torch's version."""
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return f"{device} {processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def probe(
+    network: Network,
+    size: int,
+    *,
+    batch: int,
+    try_compile: bool = True,
+    recorded: Mapping[str, Any] | None = None,
+) -> Runtime:
+    """Chooses how to train this network on this machine by timing forward and backward passes of a copy.
+
+    size: of the pictures.
+    batch: pictures that one process puts through the network at once.
+    try_compile: whether torch.compile is worth trying; it takes a minute or so.
+    recorded: what ``Runtime.to_dict`` gave when this training began. It is taken over where it was made on
+        this machine; elsewhere the choice is made anew and its notes say so.
+
+    Takes some ten seconds on two CPU cores, compilation aside, and leaves torch's random state as it was.
+    Of several processes the main one measures for all.
+    """
+    choice = None
+    if not _several() or dist.get_rank() == 0:
+        choice = _choose(network, size, batch, try_compile, recorded).to_dict()
+    return Runtime.from_dict(_broadcast(choice))
+
+
+def _choose(
+    network: Network, size: int, batch: int, try_compile: bool, recorded: Mapping[str, Any] | None
+) -> Runtime:
+    device = default_device()
+    machine = describe_machine(device)
+    notes = [machine]
+    if recorded is not None:
+        if recorded["machine"] in (machine, ""):
+            return Runtime.from_dict(recorded)
+        notes.append(f"began on {recorded['machine']}: from here on not bit for bit what it would be there")
+    runtime = Runtime(device, machine=machine)
+    if device == "mps":
+        notes.append("fp32, contiguous, eager: the other ways are not dependable on this device")
+    else:
+        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+            trial = _Trial(network, size)
+            runtime, speed = _fastest_eager(runtime, trial, batch, notes)
+            if not try_compile:
+                notes.append("torch.compile: not tried, too slow to start for a short training")
+            elif device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+                notes.append("torch.compile: not tried, there is no C++ compiler (install g++ or clang)")
+            else:
+                # Code is compiled for a batch size: for the true one, unless its steps take too long to time.
+                n = batch if batch < 8 * speed else max(1, round(speed))
+                runtime = _compiled_if_faster(runtime, trial, n, notes)
+    runtime = replace(runtime, fused=_fused_works(device))
+    notes.append("optimizer: " + ("fused" if runtime.fused else "plain, the fused one fails on this device"))
+    return replace(runtime, notes=tuple(notes))
+
+
+class _Trial:
+    """Training steps of a copy of the network on noise, to be timed and compared."""
+
+    def __init__(self, network: Network, size: int):
+        self.network = deepcopy(network).train()
+        self.size = size
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.network.parameters():
+            # Branches that start at zero would hide from the comparison of gradients.
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data += 0.02 * noise.to(parameter)
+        for module in self.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # eager and compiled steps must be comparable
+
+    def start(self, runtime: Runtime, n: int) -> Callable[[], float]:
+        """A training step on n pictures, to be called for the seconds that it takes."""
+        runtime.place(self.network)
+        step = _compiled(self.network) if runtime.compile else self.network
+        generator = torch.Generator().manual_seed(0)
+        x = runtime.put(torch.randn(n, self.network.channels, self.size, self.size, generator=generator))
+        c_noise = torch.rand(n, generator=generator).to(runtime.device)
+
+        def seconds() -> float:
+            self.network.zero_grad()
+            _finish(runtime.device)
+            began = time.perf_counter()
+            with runtime.autocast():
+                out = step(x, c_noise)
+            out.float().square().mean().backward()
+            _finish(runtime.device)
+            return time.perf_counter() - began
+
+        return seconds
+
+    def gradients(self) -> Tensor:
+        """The gradients of the last step, one long vector."""
+        grads = [p.grad for p in self.network.parameters() if p.grad is not None]
+        return torch.cat([g.flatten().float() for g in grads])
+
+
+def _fastest_eager(plain: Runtime, trial: _Trial, batch: int, notes: list[str]) -> tuple[Runtime, float]:
+    """The fastest of precisions and memory formats, with its pictures a second."""
+    step = trial.start(plain, 1)
+    step()
+    n = max(1, min(batch, round(0.4 / step())))
+    dtypes: list[torch.dtype | None] = [None]
+    if why := _bf16_refused(plain.device):
+        notes.append(f"bf16: not chosen, {why}")
+    else:
+        dtypes.append(torch.bfloat16)
+    speeds: dict[Runtime, float] = {}
+    for runtime in [replace(plain, dtype=d, channels_last=c) for d in dtypes for c in (False, True)]:
+        step = trial.start(runtime, n)
+        step()  # the first one sets up
+        speeds[runtime] = n / min(step(), step())
+    best = max(speeds, key=lambda runtime: speeds[runtime])
+    if speeds[best] < FASTER * speeds[plain]:
+        best = plain
+    told = ", ".join(f"{_name(runtime)} {speed:.1f}" for runtime, speed in speeds.items())
+    notes.append(f"{_name(best)}: chosen, from pictures/s of {told}")
+    return best, speeds[best]
+
+
+def _compiled_if_faster(eager: Runtime, trial: _Trial, n: int, notes: list[str]) -> Runtime:
+    compiled = replace(eager, compile=True)
+    try:
+        eager_step = trial.start(eager, n)
+        eager_seconds = min(eager_step(), eager_step())
+        expected = trial.gradients()
+        compiled_step = trial.start(compiled, n)
+        compilation = compiled_step()
+        compiled_seconds = min(compiled_step(), compiled_step())
+        error = ((trial.gradients() - expected).norm() / expected.norm()).item()
+    except Exception as failure:  # a compiler has many ways to fail, and training works without one
+        reason = str(failure).strip().partition("\n")[0]
+        notes.append(f"torch.compile: not chosen, it fails: {type(failure).__name__}: {reason}")
+        return eager
+    ratio = eager_seconds / compiled_seconds
+    # Rounding alone turns ReLUs on and off; what is wrongly compiled is off by about 1, or not a number.
+    tolerance = 0.05 if eager.dtype is None else 0.5
+    told = f"{ratio:.2f} times as fast a step, compiled in {compilation:.0f} s"
+    if not error < tolerance:
+        notes.append(f"torch.compile: not chosen, its gradients are wrong by {error:.1e} ({told})")
+        return eager
+    if ratio < FASTER:
+        notes.append(f"torch.compile: not chosen, {told}")
+        return eager
+    notes.append(f"torch.compile: chosen, {told}")
+    return compiled
+
+
+def _bf16_refused(device: str) -> str | None:
+    """Why bf16 is out of the question, found by one convolution: emulated, it would make for a long probe."""
+    if device.startswith("cuda"):
+        return None if torch.cuda.is_bf16_supported(including_emulation=False) else "the GPU has none"
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(4, 128, 32, 32, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+        weight = torch.randn(128, 128, 3, 3, dtype=dtype, requires_grad=True)
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            F.conv2d(x, weight, padding=1).sum().backward()
+            times.append(time.perf_counter() - began)
+        seconds[dtype] = min(times)
+    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
+    return None if ratio >= 1 else f"a convolution runs at {ratio:.2f} times the speed of fp32"
+
+
+def _fused_works(device: str) -> bool:
+    parameter = torch.zeros(1, device=device, requires_grad=True)
+    parameter.grad = torch.ones_like(parameter)
+    try:
+        torch.optim.AdamW([parameter], fused=True).step()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+def _compiled(network: nn.Module) -> nn.Module:
+    return torch.compile(network, dynamic=False)  # type: ignore[return-value]
+
+
+def _name(runtime: Runtime) -> str:
+    return ("fp32" if runtime.dtype is None else "bf16") + (" channels_last" if runtime.channels_last else "")
+
+
+def _finish(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _own(device: str) -> str:
+    """This process's device of a type: GPUs are dealt out by local rank."""
+    if device != "cuda":
+        return device
+    rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if rank >= gpus:
+        raise AlphabarError(f"process {rank} of this host has no GPU of its own: start at most {gpus}")
+    return f"cuda:{rank}"
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _broadcast(value: Any) -> Any:
+    if not _several():
+        return value
+    holder = [value]
+    dist.broadcast_object_list(holder)
+    return holder[0]

@@ -1,0 +1,555 @@
+"""The training loop: batches in, records out, and a folder that survives whatever happens.
+
+Everything random is a function of (seed, images seen), so the state of a training is its weights, its
+optimizer and one number.
+"""
+
+import math
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alphabar.data.cache import Dataset
+from alphabar.data.pixels import flip, to_signal
+from alphabar.diffusion.denoiser import NetworkDenoiser
+from alphabar.diffusion.densities import DENSITIES, WEIGHTS, stratified
+from alphabar.diffusion.loss import loss
+from alphabar.diffusion.noise import Noise, stream_seed
+from alphabar.diffusion.schedules import terminal_warning
+from alphabar.diffusion.start import fit_gaussian
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.networks import NETWORKS
+from alphabar.training.checkpoint import (
+    pack_json,
+    pack_optimizer,
+    pack_tensors,
+    unpack_optimizer,
+    unpack_tensors,
+    write_file,
+)
+from alphabar.training.ema import Ema
+from alphabar.training.recipe import Recipe, differences
+from alphabar.training.run import Run, build_denoiser, load_weights
+from alphabar.training.runtime import Runtime, accumulating, probe
+from alphabar.training.watch import Watcher
+
+LARGEST_RUN_OF_BAD_STEPS = 20
+# Trainings from which a minute of compiling is worth trying: in seconds, and in updates.
+WORTH_COMPILING = 600.0, 500
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence for the person who trains."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One update of the weights."""
+
+    images: int  # seen since the beginning of the run
+    total: int | None  # images the training will see; None where the budget is in seconds
+    seconds: float  # of training since the beginning of the run
+    eta: float  # seconds left
+    loss: float  # mean over the batch
+    rate: float  # images a second, over the last updates
+    wait: float  # share of the time spent waiting for data, over the last updates
+    share: float  # of the training that is done
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A look at the model: a grid of samples and measurements, also in log.jsonl."""
+
+    images: int
+    grid: Path
+    distance: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint is on the disk and reads back right."""
+
+    images: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The training has ended."""
+
+    images: int
+    seconds: float
+    reason: str
+
+
+Record = Note | Progress | Watched | Saved | Finished
+
+
+class Batch(NamedTuple):
+    x0: Tensor  # (n, 3, size, size) in [-1, 1]
+    t: Tensor  # (n,) float64
+    eps: Tensor  # like x0
+
+
+class Feed:
+    """Training batches as a function of the images seen, over any number of processes.
+
+    dataset: the decoded pictures; index: (m,) which of them are for training.
+    """
+
+    def __init__(self, dataset: Dataset, index: np.ndarray, recipe: Recipe, denoiser: NetworkDenoiser):
+        self.dataset, self.index, self.recipe = dataset, index, recipe
+        self.schedule = denoiser.schedule
+        self.density = DENSITIES.build(recipe.density)
+        self.permutation = lru_cache(2)(self._permutation)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        key = stream_seed(self.recipe.seed, "order", epoch)
+        return torch.randperm(len(self.index), generator=torch.Generator().manual_seed(key)).numpy()
+
+    def pictures(self, positions: range) -> np.ndarray:
+        """Which picture of the data set stands at each position of the endless shuffled sequence."""
+        epochs, places = np.divmod(np.asarray(positions), len(self.index))
+        return np.array(
+            [self.index[self.permutation(int(e))[p]] for e, p in zip(epochs, places, strict=True)]
+        )
+
+    def batch(self, positions: range) -> Batch:
+        seed = self.recipe.seed
+        x0 = to_signal(torch.from_numpy(self.dataset.pictures[self.pictures(positions)]))
+        if self.recipe.data.flip:
+            x0 = flip(x0, Noise(seed, positions, "flip").uniform(0) < 0.5)
+        u = Noise(seed, positions, "level").uniform(0)
+        if self.recipe.stratified:
+            u = stratified(u, torch.tensor(positions), self.recipe.batch)
+        return Batch(x0, self.density(self.schedule, u), Noise(seed, positions, "train").normal(0, x0))
+
+
+class _Training:
+    """The state of a training and the one step that moves it."""
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, runtime: Runtime):
+        self.recipe, self.runtime = recipe, runtime
+        if recipe.batch % (runtime.world_size * recipe.accumulate):
+            raise UsageError(
+                f"batch = {recipe.batch} cannot be shared by {runtime.world_size} processes"
+                f" in {recipe.accumulate} equal pieces each"
+            )
+        train_index, _ = dataset.split(recipe.data.held_out)
+        if len(train_index) == 0:
+            raise AlphabarError(
+                f"no picture is left for training: {len(dataset.pictures)} in all,"
+                f" data.held_out = {recipe.data.held_out}"
+            )
+        denoiser = build_denoiser(recipe)
+        self.network = denoiser.network
+        runtime.place(self.network)
+        self.denoiser = NetworkDenoiser(
+            runtime.parallel(self.network), denoiser.parameterization, denoiser.schedule
+        )
+        self.weight = WEIGHTS.build(recipe.weight)
+        self.optimizer = _optimizer(recipe, self.network, runtime)
+        self.ema = (
+            Ema(self.network, half_life=recipe.ema.half_life, ramp=recipe.ema.ramp)
+            if recipe.ema.half_life
+            else None
+        )
+        self.feed = Feed(dataset, train_index, recipe, denoiser)
+        self.loader = ThreadPoolExecutor(1)
+        self.images = 0
+        self.seconds = 0.0
+        self.bad_steps = 0
+        self.pending: Any = None
+
+    def positions(self, images: int) -> range:
+        local = self.recipe.batch // self.runtime.world_size
+        first = images + self.runtime.rank * local
+        return range(first, first + local)
+
+    def next_batch(self) -> Batch:
+        """The batch for the images seen so far; the one after it is prepared meanwhile."""
+        pending = self.pending or self.loader.submit(self.feed.batch, self.positions(self.images))
+        self.pending = self.loader.submit(self.feed.batch, self.positions(self.images + self.recipe.batch))
+        return pending.result()
+
+    def step(self, batch: Batch, learning_rate: float) -> float:
+        """One update. Returns the loss; where it or the gradient is not finite nothing is changed."""
+        recipe, runtime = self.recipe, self.runtime
+        # Dropout is the one randomness inside the network.
+        torch.manual_seed(stream_seed(recipe.seed, "dropout", self.images, runtime.rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        buffers = [b.clone() for b in self.network.buffers()]
+        self.network.train()
+        local = recipe.batch // runtime.world_size
+        total = torch.zeros((), device=runtime.device)
+        pieces = zip(*(part.chunk(recipe.accumulate) for part in batch), strict=True)
+        for i, (x0, t, eps) in enumerate(pieces):
+            last = i == recipe.accumulate - 1
+            with nullcontext() if last else accumulating(self.denoiser.network):
+                with runtime.autocast():
+                    losses = loss(self.denoiser, runtime.put(x0), t, runtime.put(eps), weight=self.weight)
+                value = losses.sum() / local
+                value.backward()
+            total += value.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.optimizer.clip or math.inf)
+        mean_loss = runtime.mean(total).item()
+        if math.isfinite(mean_loss) and math.isfinite(norm.item()):
+            self.optimizer.step()
+            self.bad_steps = 0
+        else:
+            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+            self.bad_steps += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        self.images += recipe.batch
+        if self.ema:
+            self.ema.update(self.network, self.images, recipe.batch)
+        return mean_loss
+
+    def files(self, statistics: bytes, fingerprint: str) -> dict[str, bytes]:
+        """The bytes of a checkpoint."""
+        state = {
+            "images": self.images,
+            "seconds": self.seconds,
+            "bad_steps": self.bad_steps,
+            "data": fingerprint,
+            "runtime": self.runtime.to_dict(),
+            "processes": self.runtime.world_size,
+        }
+        files = {
+            "model.safetensors": pack_tensors(self.network.state_dict()),
+            "optimizer.safetensors": pack_optimizer(self.optimizer),
+            "statistics.safetensors": statistics,
+            "state.json": pack_json(state),
+        }
+        if self.ema:
+            files["ema.safetensors"] = pack_tensors(self.ema.network.state_dict())
+        return files
+
+    def restore(self, files: dict[str, bytes], state: dict[str, Any], path: Path) -> None:
+        load_weights(self.network, unpack_tensors(files["model.safetensors"]), path)
+        if self.ema:
+            load_weights(self.ema.network, unpack_tensors(files["ema.safetensors"]), path)
+        unpack_optimizer(files["optimizer.safetensors"], self.optimizer)
+        self.images, self.seconds, self.bad_steps = state["images"], state["seconds"], state["bad_steps"]
+
+
+def begin(path: str | Path, recipe: Recipe) -> Run:
+    """The run at ``path``, created with ``recipe`` or, where it exists, checked against it.
+
+    Raises UsageError where the run was made with another recipe, naming what differs.
+    """
+    run = Run(path)
+    if not run.exists:
+        run.create(recipe)
+    elif changed := differences(run.recipe, recipe):
+        shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
+        raise UsageError(
+            f"{path} was made with another recipe ({shown}): use another --run, or the same recipe"
+        )
+    return run
+
+
+def train(
+    dataset: Dataset,
+    run: Run,
+    *,
+    images: int | None = None,
+    budget: float | None = None,
+    runtime: Runtime | None = None,
+    checkpoint_every: float = 300.0,
+    stop: threading.Event | None = None,
+) -> Iterator[Record]:
+    """Train the run's recipe on a data set, going on from its newest whole checkpoint.
+
+    images: end after this many images since the beginning of the run (rounded up to whole batches);
+        without it and without a budget, the recipe's number.
+    budget: end after this many seconds of training since the beginning of the run. With ``images`` the
+        result is a function of recipe and data; with a budget the clock has its say.
+    runtime: how to compute; by default the machine is probed, once a run.
+    checkpoint_every: seconds between checkpoints.
+    stop: set it, from a signal handler for example, to save and leave after the current update on all
+        processes. Closing the generator does the same on one process.
+
+    Yields records; the last is ``Finished``. Raises AlphabarError where the data changed since the run
+    began, every checkpoint is damaged, or the loss stays non-finite.
+    """
+    for name, value in (("--images", images), ("--budget", budget)):
+        if value is not None and value <= 0:
+            raise UsageError(f"{name} must be more than zero, not {value:g}")
+    recipe = run.recipe
+    total = images if images or budget else recipe.images
+    if dataset.pictures.shape[1] != recipe.data.size:
+        raise UsageError(
+            f"the pictures are {dataset.pictures.shape[1]} px, the recipe wants {recipe.data.size} px"
+        )
+    with run.lock() if Runtime().is_main else nullcontext():
+        yield from _train(dataset, run, recipe, total, budget, runtime, checkpoint_every, stop)
+
+
+def _train(
+    dataset: Dataset,
+    run: Run,
+    recipe: Recipe,
+    total: int | None,
+    budget: float | None,
+    runtime: Runtime | None,
+    checkpoint_every: float,
+    stop: threading.Event | None,
+) -> Iterator[Record]:
+    checkpoint, problems = run.newest_checkpoint()
+    for problem in problems:
+        yield Note(problem)
+    if checkpoint is None and problems:
+        raise AlphabarError(f"every checkpoint in {run.path} is damaged; begin again in another --run folder")
+    state = checkpoint.state if checkpoint else None
+    if state and state["data"] != dataset.fingerprint:
+        raise AlphabarError(
+            f"the pictures are not those that {run.path} was trained on:"
+            " give the same pictures, or another --run"
+        )
+    if runtime is None:
+        with torch.random.fork_rng(devices=[]):
+            network = NETWORKS.build(recipe.network, channels=3)
+        runtime = probe(
+            network,
+            recipe.data.size,
+            batch=recipe.batch // (Runtime().world_size * recipe.accumulate),
+            try_compile=(budget or math.inf) >= WORTH_COMPILING[0]
+            and (total or math.inf) >= WORTH_COMPILING[1] * recipe.batch,
+            recorded=state["runtime"] if state else None,
+        )
+    yield from (Note(text) for text in runtime.notes)
+    training = _Training(dataset, recipe, runtime)
+    if warning := terminal_warning(training.denoiser.schedule):
+        yield Note(warning)
+    if checkpoint and state:
+        training.restore(dict(checkpoint.files), state, run.path)
+        if state["processes"] != runtime.world_size:
+            yield Note(
+                f"began with {state['processes']} processes, goes on with {runtime.world_size}:"
+                " the same pictures and noise, sums in another order"
+            )
+        statistics = checkpoint.files["statistics.safetensors"]
+        yield Note(f"resuming {run.path} at {training.images:,} images")
+    else:
+        index = training.feed.index
+        batches = (
+            to_signal(torch.from_numpy(dataset.pictures[np.sort(index[i : i + 256])]))
+            for i in range(0, len(index), 256)
+        )
+        statistics = pack_tensors(fit_gaussian(batches)._asdict())
+    main = runtime.is_main
+    if main:
+        run.rewind_log(training.images)
+        write_file(run.path / "environment.json", pack_json(_environment(dataset, runtime)))
+    watcher = Watcher(dataset, recipe, run, runtime) if main else None
+    events = _Events(run.path, training.images) if main else None
+
+    def save() -> Saved:
+        files = training.files(statistics, dataset.fingerprint)
+        path = run.save(training.images, files)
+        weights = files.get("ema.safetensors", files["model.safetensors"])
+        run.export(recipe, weights, statistics, training.images)
+        return Saved(training.images, path)
+
+    saved_at = training.images if checkpoint else None
+    clock = time.monotonic()
+    already = training.seconds
+
+    def elapsed() -> float:
+        return already + time.monotonic() - clock
+
+    def share() -> float:
+        """How much of the training is done, by images or by the clock, whichever is further."""
+        by_images = training.images / total if total else 0.0
+        return min(1.0, max(by_images, elapsed() / budget if budget else 0.0))
+
+    def agreed(flag: bool) -> bool:
+        """Whether any process raises its flag: all must leave the loop at the same update."""
+        return bool(runtime.mean(torch.tensor(float(flag), device=runtime.device)) > 0)
+
+    last_save = time.monotonic()
+    last_log = time.monotonic()
+    recent: deque[tuple[float, float]] = deque(maxlen=50)  # (seconds, seconds waiting) of the last updates
+    losses: list[float] = []
+    reason = "already trained that far; give more --images or a longer --budget to go on"
+    try:
+        while True:
+            out_of_time = budget is not None and elapsed() >= budget
+            out_of_images = total is not None and training.images >= total
+            asked = stop is not None and stop.is_set()
+            if agreed(out_of_time or out_of_images or asked):
+                break
+            begun = time.monotonic()
+            batch = training.next_batch()
+            waited = time.monotonic() - begun
+            learning_rate = _learning_rate(recipe, training.images, share())
+            value = training.step(batch, learning_rate)
+            recent.append((time.monotonic() - begun, waited))
+            training.seconds = elapsed()
+            if training.bad_steps >= LARGEST_RUN_OF_BAD_STEPS:
+                raise AlphabarError(
+                    f"the loss was not finite {training.bad_steps} times in a row"
+                    f" at {training.images:,} images:"
+                    " begin again with a lower optimizer.learning_rate or optimizer.clip=1;"
+                    " the weights before it are in the last checkpoint"
+                )
+            if training.bad_steps:
+                yield Note(f"a non-finite loss at {training.images:,} images: that update was left out")
+            else:
+                losses.append(value)
+            busy, waiting = (sum(column) for column in zip(*recent, strict=True))
+            rate = len(recent) * recipe.batch / busy
+            left = [(total - training.images) / rate] if total else []
+            left += [budget - training.seconds] if budget else []
+            progress = Progress(
+                images=training.images,
+                total=total,
+                seconds=training.seconds,
+                eta=max(min(left), 0.0),
+                loss=value,
+                rate=rate,
+                wait=waiting / busy,
+                share=share(),
+            )
+            reason = "finished"
+            if main and losses and time.monotonic() - last_log >= 2.0:
+                last_log = time.monotonic()
+                record = {
+                    "seconds": round(training.seconds, 2),
+                    "loss": sum(losses) / len(losses),
+                    "rate": rate,
+                    "lr": learning_rate,
+                    "wait": progress.wait,
+                }
+                run.log("train", training.images, **record)
+                events.scalars(training.images, record)  # type: ignore[union-attr]
+                losses.clear()
+            yield progress
+            if watcher and watcher.due(training.seconds, rate):
+                yield _watch(watcher, training, events)
+            if main and time.monotonic() - last_save >= checkpoint_every:
+                last_save = time.monotonic()
+                try:
+                    saved = save()
+                except AlphabarError as error:
+                    yield Note(f"{error}; training goes on, and the next checkpoint will try again")
+                else:
+                    saved_at = saved.images
+                    yield saved
+        if asked:
+            reason = "stopped; the same command goes on from here"
+        elif main and watcher and saved_at != training.images:
+            yield _watch(watcher, training, events)
+        training.seconds = elapsed() if saved_at != training.images else training.seconds
+        if main and saved_at != training.images:
+            saved = save()
+            saved_at = saved.images
+            yield saved
+        yield Finished(training.images, training.seconds, reason)
+    except GeneratorExit:
+        if main and saved_at != training.images:
+            save()
+        raise
+    finally:
+        training.loader.shutdown(cancel_futures=True)
+        if events:
+            events.close()
+
+
+def _watch(watcher: Watcher, training: _Training, events: "_Events | None") -> Watched:
+    network = training.ema.network if training.ema else training.network
+    denoiser = NetworkDenoiser(network, training.denoiser.parameterization, training.denoiser.schedule)
+    with training.runtime.autocast():
+        grid, values = watcher.look(denoiser.eval(), training.images, lambda: training.seconds)
+    if events:
+        events.scalars(training.images, {k: v for k, v in (values or {}).items() if isinstance(v, float)})
+    return Watched(training.images, grid, values)
+
+
+def _optimizer(recipe: Recipe, network: torch.nn.Module, runtime: Runtime) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer.name]
+    return kind(
+        network.parameters(),
+        lr=recipe.optimizer.learning_rate,
+        betas=recipe.optimizer.betas,
+        weight_decay=recipe.optimizer.weight_decay,
+        fused=runtime.fused,
+    )
+
+
+def _learning_rate(recipe: Recipe, images: int, spent: float) -> float:
+    """The learning rate after ``images`` images and a share ``spent`` of the training."""
+    o = recipe.optimizer
+    warm = min(1.0, (images + recipe.batch) / o.warm_up) if o.warm_up else 1.0
+    fall = 1.0 if spent < o.decay_from else max(0.0, (1 - spent) / (1 - o.decay_from))
+    return o.learning_rate * warm * fall
+
+
+def _environment(dataset: Dataset, runtime: Runtime) -> dict[str, Any]:
+    here = Path(__file__).parent
+    git = (
+        subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+        if (here.parents[2] / ".git").exists()
+        else None
+    )
+    return {
+        "alphabar": version("alphabar"),
+        "commit": git.stdout.strip() if git and git.returncode == 0 else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "runtime": runtime.to_dict(),
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            "pictures": len(dataset.pictures),
+            "skipped": len(dataset.skipped),
+        },
+    }
+
+
+class _Events:
+    """TensorBoard events beside log.jsonl, where the extra is installed."""
+
+    def __init__(self, path: Path, images: int):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.writer = None
+        else:
+            self.writer = SummaryWriter(str(path / "tensorboard"), purge_step=images or None)
+
+    def scalars(self, images: int, values: dict[str, Any]) -> None:
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, images)
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()

@@ -1,0 +1,154 @@
+"""What is looked at while training: samples from fixed noise, the error per noise level, a quick distance.
+
+Looking draws its own random numbers and never changes the weights, so how often it happens (as often as
+a share of the time allows) has no say in the result.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alphabar.data.cache import Dataset
+from alphabar.data.pixels import to_pictures, to_signal
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.grids import GRIDS
+from alphabar.diffusion.loss import denoising_error
+from alphabar.diffusion.noise import Noise
+from alphabar.diffusion.samplers import SAMPLERS, draw, last
+from alphabar.diffusion.start import STARTS
+from alphabar.metrics.distances import frechet_distance, kid
+from alphabar.metrics.features import EXTRACTORS, Features, extract
+from alphabar.training.recipe import Recipe
+from alphabar.training.run import Run
+from alphabar.training.runtime import Runtime, extractor_device
+
+# Noise levels at which the denoising error is measured, as sigma / alpha: the same for every schedule, so
+# that recipes compare.
+SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
+PICTURES_AT_ONCE = 64
+REFERENCE = 2000  # training pictures that the quick distance compares with, at most
+
+
+class Watcher:
+    """Looks at a denoiser in training and writes what it sees into the run."""
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, run: Run, runtime: Runtime):
+        self.dataset, self.recipe, self.run, self.runtime = dataset, recipe, run, runtime
+        self.train_index, self.held_out_index = dataset.split(recipe.data.held_out)
+        self.next_look: float | None = None
+        self.reference: Features | None = None
+
+    def due(self, seconds: float, rate: float) -> bool:
+        """Whether a look now keeps looking within its share of the time.
+
+        Before the first look its cost is estimated from ``rate``, the images trained a second: a forward
+        pass is about a third of an update.
+        """
+        watch = self.recipe.watch
+        if watch.share == 0:
+            return False
+        if self.next_look is None:
+            passes = max(watch.grid, watch.distance) * watch.steps + 2 * watch.levels * len(SIGMAS)
+            return seconds >= passes / (3 * rate) / watch.share
+        return seconds >= self.next_look
+
+    def look(self, denoiser: Denoiser, images: int, clock: Any) -> tuple[Path, dict[str, Any] | None]:
+        """Measure and write. Returns the grid's path and the quick distance, if one is wanted."""
+        begun = time.monotonic()
+        watch = self.recipe.watch
+        if watch.levels:
+            self.run.log("held_out", images, **self.error_by_level(denoiser))
+        n = max(watch.grid, watch.distance)
+        pictures = torch.cat(
+            [
+                self.samples(denoiser, range(first, min(first + PICTURES_AT_ONCE, n)))
+                for first in range(0, n, PICTURES_AT_ONCE)
+            ]
+        )
+        grid = self.run.path / "samples" / f"{images:09d}.png"
+        grid.parent.mkdir(exist_ok=True)
+        save_grid(pictures[: watch.grid], grid)
+        distance = self.distance(pictures[: watch.distance]) if watch.distance else None
+        if distance:
+            self.run.log("distance", images, **distance)
+        cost = time.monotonic() - begun
+        self.next_look = clock() + cost * (1 / watch.share - 1) if watch.share else None
+        return grid, distance
+
+    def samples(self, denoiser: Denoiser, positions: range) -> Tensor:
+        """Pictures from fixed noise, the same noise at every look."""
+        recipe = self.recipe
+        size = recipe.data.size
+        end = draw(
+            denoiser,
+            shape=(3, size, size),
+            positions=positions,
+            seed=recipe.seed,
+            sampler=SAMPLERS.build("dpmpp_2m"),
+            times=GRIDS.build("log_snr")(denoiser.schedule, recipe.watch.steps),
+            start=STARTS.build("noise", statistics=None),
+            device=self.runtime.device,
+        )
+        return to_pictures(last(end).x.cpu())
+
+    @torch.no_grad()
+    def error_by_level(self, denoiser: Denoiser) -> dict[str, Any]:
+        """Mean squared error of D against x0, for training and held-out pictures at fixed noise.
+
+        Levels that the schedule does not reach are left out.
+        """
+        sigma = torch.tensor(SIGMAS, dtype=torch.float64)
+        log_snr = -2 * sigma.log()
+        lowest = denoiser.schedule(torch.ones(1, dtype=torch.float64)).log_snr
+        levels = log_snr[log_snr > lowest]
+        times = denoiser.schedule.time(levels)
+        error: dict[str, Any] = {"levels": levels.tolist()}
+        for name, index in (("train_error", self.train_index), ("error", self.held_out_index)):
+            chosen = index[: self.recipe.watch.levels]
+            if len(chosen) == 0:
+                error[name] = None
+                continue
+            x0 = self.runtime.put(to_signal(torch.from_numpy(self.dataset.pictures[chosen])))
+            eps = Noise(self.recipe.seed, range(len(chosen)), "held-out").normal(0, x0)
+            error[name] = [denoising_error(denoiser, x0, t.expand(len(x0)), eps).mean().item() for t in times]
+        return error
+
+    def distance(self, pictures: Tensor) -> dict[str, Any]:
+        """The quick distance of samples from training pictures. Its network is small: no one's FID."""
+        extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
+        if self.reference is None:
+            index = self.train_index[:REFERENCE]
+            *_, done = extract(extractor, torch.from_numpy(self.dataset.pictures[np.sort(index)]))
+            self.reference = done.features
+        *_, done = extract(extractor, pictures)
+        assert done.features is not None and self.reference is not None
+        value = kid(done.features.features, self.reference.features)
+        return {
+            "features": extractor.name,
+            "n": len(pictures),
+            "n_reference": len(self.reference.features),
+            "frechet": frechet_distance(done.features.features, self.reference.features),
+            "kid": value.value,
+            "kid_error": value.standard_error,
+        }
+
+
+def save_grid(pictures: Tensor, path: Path) -> None:
+    """Write pictures (n, h, w, 3) as one PNG, as square a grid as n allows."""
+    from PIL import Image
+
+    n, h, w, _ = pictures.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * (h + 2) - 2, columns * (w + 2) - 2, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures.numpy()):
+        y, x = divmod(i, columns)
+        sheet[y * (h + 2) : y * (h + 2) + h, x * (w + 2) : x * (w + 2) + w] = picture
+    beside = path.with_suffix(".writing")
+    Image.fromarray(sheet).save(beside, format="PNG")
+    beside.replace(path)

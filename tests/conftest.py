@@ -1,0 +1,39 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+# Tests run side by side, one a core; two threads each would only wait for one another.
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Tests neither use nor fill the person's cache."""
+    os.environ["ALPHABAR_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory) -> Path:
+    """Forty smooth 24×24 pictures that differ in colour and direction."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:24, :24] / 24
+    for i in range(40):
+        angle, colour = rng.uniform(0, np.pi), rng.uniform(0.2, 1, 3)
+        ramp = 0.5 + 0.5 * np.sin(6 * (x * np.cos(angle) + y * np.sin(angle)) + i)
+        Image.fromarray((255 * ramp[..., None] * colour).astype(np.uint8)).save(folder / f"{i:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stanford_cars() -> Path:
+    path = Path(os.environ.get("ALPHABAR_STANFORD_CARS", ROOT.parent / "shared/data/stanford_cars"))
+    if not path.is_dir():
+        pytest.skip(f"the Stanford Cars pictures are not at {path}")
+    return path

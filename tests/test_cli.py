@@ -1,0 +1,219 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alphabar import cli
+from alphabar.errors import UsageError
+
+TINY = [
+    "data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]", "batch=8",
+    "watch.share=0", "watch.grid=4", "watch.steps=2", "watch.levels=4", "watch.distance=8",
+]  # fmt: skip
+COMMANDS = ["inspect", "train", "sample", "evaluate", "report", "demo"]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, args)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
+
+
+def training(data, run, *more):
+    return ["train", data, "--run", run, *(part for s in TINY for part in ("--set", s)), *more]
+
+
+@pytest.fixture(scope="module")
+def trained(picture_folder, tmp_path_factory):
+    run = tmp_path_factory.mktemp("cli") / "run"
+    command = training(picture_folder, run, "--recipe", "ddpm", "--images", "48", "--json")
+    done = subprocess.run(
+        [sys.executable, "-m", "alphabar.cli", *map(str, command)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["images"] == 48 and result["reason"] == "finished"
+    return run
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; sys.argv = ['alphabar', '--help']\n"
+        "from alphabar.cli import app\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0 and "--json" in out
+
+
+def test_inspect(call, picture_folder):
+    code, out, _ = call("inspect", picture_folder, "--json")
+    assert code == 0 and "40" in out
+    assert json.loads(out.splitlines()[-1])["pictures"] == 40
+
+
+def test_resume_and_mismatch(call, trained, picture_folder):
+    code, _, err = call(*training(picture_folder, trained, "--recipe", "ddpm", "--images", "48"))
+    assert code == 0 and "already trained" in err
+    code, _, err = call("train", picture_folder, "--run", trained, "--images", "48")
+    assert code == 0
+    code, _, err = call(*training(picture_folder, trained, "--set", "batch=4", "--images", "64"))
+    assert code == 2 and "another recipe (batch: 8 → 4)" in err
+
+
+def test_sample(call, trained, tmp_path):
+    out = tmp_path / "samples"
+    code, text, _ = call("sample", trained, "-n", 5, "--out", out, "--steps", 12, "--seed", 7, "--json")
+    assert code == 0
+    assert json.loads(text.splitlines()[-1])["steps"] == 12
+    pictures = sorted(p.name for p in out.glob("*.png"))
+    assert pictures == [f"{i:06d}.png" for i in range(5)]
+    picture = Image.open(out / "000000.png")
+    assert picture.size == (16, 16) and json.loads(picture.text["alphabar"])["seed"] == 7
+    assert Image.open(out / "overview" / "process.png").width > 10 * 16
+    assert (out / "overview" / "grid.png").is_file() and (out / "samples.json").is_file()
+    code, _, err = call("sample", trained, "-n", 5, "--out", out)
+    assert code == 1 and "not empty" in err
+    fewer = tmp_path / "fewer"
+    assert call("sample", trained / "model", "-n", 2, "--out", fewer, "--steps", 12, "--seed", 7)[0] == 0
+    one, other = (np.asarray(Image.open(p / "000001.png"), int) for p in (out, fewer))
+    assert abs(one - other).max() <= 1
+
+
+def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
+    arguments = ("--against", picture_folder, "--features", "lite0_96", "--json")
+    code, out, _ = call("evaluate", trained, "-n", 12, *arguments)
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    assert result["n"] == 12 and result["extractor"] == "lite0_96" and result["steps"] == 20
+    assert "below the features' dimension" in out and "not comparable with papers" in out
+    assert "FID" not in out.replace("no FID", "")
+    samples = tmp_path / "samples"
+    call("sample", trained, "-n", 12, "--out", samples)
+    code, out, _ = call("evaluate", samples, "-n", 12, *arguments)
+    again = json.loads(out.splitlines()[-1])
+    values, values_again = ({m["key"]: m["value"] for m in r["measures"]} for r in (result, again))
+    # Not equal: the folder knows nothing of the pictures that the model held out.
+    assert values_again["frechet"] == pytest.approx(values["frechet"], rel=0.2)
+    code, out, _ = call("report", trained, "--json")
+    page = json.loads(out)["report"]
+    html = Path(page).read_text(encoding="utf-8")
+    assert html.count("data:image/png;base64,") >= 5 and "lite0_96" in html
+
+
+NEW = ["train", "{data}", "--run", "{new}"]
+MISTAKES = {
+    "no such data": (["inspect", "nowhere"], 2, "no data called 'nowhere'"),
+    "no pictures": (["inspect", "{empty}"], 1, "no pictures in"),
+    "built-in misspelt": (["inspect", "toycar"], 2, "did you mean 'toycars'"),
+    "unknown recipe": ([*NEW, "--recipe", "clasic"], 2, "did you mean 'classic'"),
+    "no recipe": (NEW, 2, "say which recipe"),
+    "missing recipe file": ([*NEW, "--recipe", "x.toml"], 1, "no recipe at"),
+    "unknown key": (
+        [*NEW, "--recipe", "ddpm", "--set", "bach=3"], 2, "did you mean 'batch'"
+    ),
+    "bad size": (
+        [*NEW, "--recipe", "ddpm", "--set", "data.size=50"], 2, "size 50"
+    ),
+    "zero budget": (
+        [*NEW, "--recipe", "ddpm", "--budget", "0m"], 2, "more than zero"
+    ),
+    "no time": ([*NEW, "--recipe", "ddpm", "--budget", "soon"], 2, "is no time"),
+    "no images": ([*NEW, "--recipe", "ddpm", "--images", "0"], 2, "nothing to do"),
+    "no boxes": (
+        [*NEW, "--recipe", "ddpm", "--set", "data.fit=box"], 2, "no annotated boxes"
+    ),
+    "no model": (["sample", "{new}", "--out", "{out}"], 1, "there is no model at"),
+    "a folder that is no model": (["sample", "{data}", "--out", "{out}"], 1, "neither a run folder"),
+    "unknown sampler": (["sample", "{run}", "--out", "{out}", "--sampler", "hein"], 2, "did you mean 'heun'"),
+    "no steps": (["sample", "{run}", "--out", "{out}", "--steps", "0"], 2, "--steps must be at least 1"),
+    "no samples": (["sample", "{run}", "--out", "{out}", "-n", "0"], 2, "-n must be at least 1"),
+    "unknown features": (
+        ["evaluate", "{run}", "--against", "{data}", "--features", "lite1"], 2, "did you mean 'lite0'"
+    ),
+    "weights where none are taken": (
+        ["evaluate", "{run}", "--against", "{data}", "--weights", "{data}"], 2, "'weights'"
+    ),
+    "too few": (["evaluate", "{data}", "--against", "{data}", "-n", "41"], 1, "holds 40 pictures"),
+    "report of nothing": (["report", "{empty}"], 1, "run"),
+    "usage": (["train", "{data}"], 2, "--run"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_are_one_line_and_write_nothing(call, case, trained, picture_folder, tmp_path):
+    command, expected, told = MISTAKES[case]
+    places = {"data": picture_folder, "run": trained, "new": tmp_path / "new", "out": tmp_path / "out"}
+    places["empty"] = tmp_path / "empty"
+    places["empty"].mkdir()
+    before = sorted(trained.rglob("*"))
+    code, out, err = call(*(part.format(**places) for part in command))
+    assert code == expected, err
+    assert told in err and not out
+    if case != "usage":
+        assert len(err.strip().splitlines()) == 1
+    assert not places["new"].exists() and not places["out"].exists()
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_a_damaged_model_is_refused(call, trained, tmp_path):
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(trained / "model", copy)
+    data = bytearray((copy / "model.safetensors").read_bytes())
+    data[-1] ^= 255
+    (copy / "model.safetensors").write_bytes(data)
+    code, _, err = call("sample", copy, "--out", tmp_path / "out")
+    assert code == 1 and "damaged" in err and not (tmp_path / "out").exists()
+    (copy / "model.safetensors").unlink()
+    code, _, err = call("sample", copy, "--out", tmp_path / "out", "--json")
+    assert code == 1 and "missing" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("30", 30), ("1.5h", 5400)],
+)
+def test_durations(text, seconds):
+    assert cli.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("500k", 500_000), ("2M", 2_000_000), ("12_000", 12000), ("1.5k", 1500)]
+)
+def test_counts(text, count):
+    assert cli.parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "m", "-3", "0", "1d", "two"])
+def test_what_is_no_number(text):
+    with pytest.raises(UsageError):
+        cli.parse_duration(text)
+    with pytest.raises(UsageError):
+        cli.parse_count(text)

@@ -1,0 +1,411 @@
+"""The decoded cache: right pixels, rebuilt when it must be, never used when it is not whole."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from alphabar.data import cache, decode
+from alphabar.data.cache import Dataset, cache_root, prepare
+from alphabar.data.pixels import flip, to_pictures, to_signal
+from alphabar.data.source import Item, open_source
+from alphabar.errors import AlphabarError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Nine pictures of one colour each, in two classes."""
+    root = tmp_path / "pictures"
+    for i in range(9):
+        path = root / ("cats" if i % 2 else "dogs") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 10), (25 * i, 10, 200)).save(path)
+    return root
+
+
+def dataset_of(source, size=8, fit="squash") -> Dataset:
+    *_, last = prepare(source, size, fit)
+    return last.dataset
+
+
+class Arrays:
+    """Pictures in memory as a source."""
+
+    name = "arrays"
+    skipped = ()
+    notes = ()
+    fingerprint = "arrays"
+
+    def __init__(self, pictures, boxes=None):
+        self.pictures = pictures
+        boxes = boxes or [None] * len(pictures)
+        self.items = [Item(str(i), box=box) for i, box in enumerate(boxes)]
+
+    def read(self, item):
+        return Image.fromarray(self.pictures[int(item.key)])
+
+
+# ---------------------------------------------------------------- what is in the dataset
+
+
+def test_pictures_keys_labels(folder):
+    dataset = dataset_of(open_source(folder))
+    assert dataset.keys == tuple(sorted(dataset.keys)) and len(dataset.keys) == 9
+    assert dataset.classes == ("cats", "dogs")
+    assert dataset.pictures.shape == (9, 8, 8, 3) and dataset.pictures.dtype == np.uint8
+    for key, label, picture in zip(dataset.keys, dataset.labels, dataset.pictures, strict=True):
+        assert dataset.classes[label] == key.split("/")[0]
+        assert (picture == (25 * int(key[-5]), 10, 200)).all()
+
+
+def test_a_picture_of_the_right_size_is_kept_to_the_bit():
+    exact = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    assert (dataset_of(Arrays(exact), 16).pictures == exact).all()
+
+
+def test_progress_counts_up_to_the_total(folder, monkeypatch):
+    monkeypatch.setattr(cache, "CHUNK", 4)
+    records = list(prepare(open_source(folder), 8))
+    assert [(r.done, r.total) for r in records] == [(0, 9), (4, 9), (8, 9), (9, 9)]
+    assert [r.dataset is None for r in records] == [True, True, True, False]
+
+
+def test_resizing_antialiases():
+    """A one-pixel checkerboard is grey from afar; without antialiasing it is black or white."""
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    pictures = dataset_of(Arrays([board]), 8).pictures
+    assert np.abs(pictures.astype(int) - 128).max() < 8
+
+
+# ---------------------------------------------------------------- fits
+
+
+def ramps(height, width):
+    """Red rises from left to right by 1 a pixel, green from top to bottom."""
+    y, x = np.mgrid[:height, :width].astype(np.uint8)
+    return np.stack([x, y, np.zeros_like(x)], axis=-1)
+
+
+def seen(pictures):
+    """(left, top, right, bottom) of what a decoded ramp shows, in pixels of the original."""
+    red, green = pictures[0, ..., 0].astype(float), pictures[0, ..., 1].astype(float)
+    return red[:, 0].mean(), green[0].mean(), red[:, -1].mean() + 1, green[-1].mean() + 1
+
+
+@pytest.mark.parametrize(
+    ("fit", "box", "expected"),
+    [
+        ("squash", None, (0, 0, 200, 100)),
+        ("crop", None, (50, 0, 150, 100)),
+        ("box", None, (50, 0, 150, 100)),  # nothing annotated: the middle
+        ("box", (100, 40, 120, 60), (100, 40, 120, 60)),  # square already
+        ("box", (100, 40, 140, 60), (100, 30, 140, 70)),  # grown to a square
+        ("box", (100, 0, 140, 20), (100, 0, 140, 40)),  # grown inwards at an edge
+        ("box", (180, 10, 200, 90), (120, 10, 200, 90)),
+        ("box", (20, 0, 180, 100), (20, 0, 180, 100)),  # cannot grow: squashed
+        ("box", (-10, -10, 50, 50), (0, 0, 50, 50)),  # reaches outside: cut
+    ],
+)
+def test_fit_shows_the_right_part(fit, box, expected):
+    other = (0, 0, 10, 10)  # so that the source has a box at all
+    pictures = dataset_of(Arrays([ramps(100, 200)] * 2, [box, other]), 20, fit).pictures
+    width, height = expected[2] - expected[0], expected[3] - expected[1]
+    tolerance = max(width, height) / 20  # one pixel of the result
+    assert np.abs(np.subtract(seen(pictures), expected)).max() <= tolerance
+
+
+def test_a_reduced_jpeg_shows_the_same_part(tmp_path):
+    """Large JPEGs are decoded at a reduced scale: the box must be reduced with them."""
+    picture = Image.fromarray(ramps(100, 200)).resize((3200, 1600), Image.Resampling.BILINEAR)
+    picture.save(tmp_path / "a.jpg", quality=95)
+    data = (tmp_path / "a.jpg").read_bytes()
+    pixels, width, height = decode.decode(data, 20, "box", (1600, 640, 1920, 960))
+    assert (width, height) == (3200, 1600)
+    assert np.abs(np.subtract(seen(pixels[None]), (100, 40, 120, 60))).max() <= 2
+
+
+def test_a_box_outside_its_picture_is_skipped():
+    dataset = dataset_of(Arrays([ramps(50, 50)] * 2, [(60, 0, 70, 10), (0, 0, 50, 50)]), 8, "box")
+    assert dataset.keys == ("1",)
+    assert dataset.skipped[0].reason == "its box (60, 0, 70, 10) lies outside the picture of 50×50"
+
+
+def test_wrong_arguments_are_named(folder):
+    source = open_source(folder)
+    with pytest.raises(UsageError, match=r"unknown fit 'sqash': did you mean 'squash'"):
+        next(prepare(source, 8, "sqash"))
+    with pytest.raises(UsageError, match=r"pictures has no annotated boxes.*squash or crop"):
+        next(prepare(source, 8, "box"))
+    with pytest.raises(UsageError, match=r"size = 0"):
+        next(prepare(source, 0))
+
+
+# ---------------------------------------------------------------- the split
+
+
+def test_split_covers_all_and_follows_the_share():
+    hashes = np.random.Generator(np.random.PCG64(1)).random(20_000)
+    dataset = Dataset("", np.empty(0), (), np.empty(0), (), (), (), (), "", hashes)
+    for share in (0.0, 0.1, 0.5):
+        train, held = dataset.split(share)
+        assert sorted([*train, *held]) == list(range(20_000))
+        assert abs(len(held) / 20_000 - share) < 0.01
+        assert train.dtype == held.dtype == np.int64
+    smaller, larger = dataset.split(0.1)[1], dataset.split(0.2)[1]
+    assert set(smaller) < set(larger)
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(UsageError, match=r"held_out"):
+            dataset.split(wrong)
+
+
+def test_hashes_are_spread_evenly_and_follow_the_bytes(folder):
+    first = dataset_of(open_source(folder))
+    assert ((first.hashes >= 0) & (first.hashes < 1)).all()
+    assert len(set(first.hashes)) == 9
+    (folder / "dogs" / "0.png").rename(folder / "cats" / "renamed.png")
+    (folder / "cats" / "copy.png").write_bytes((folder / "dogs" / "2.png").read_bytes())
+    second = dataset_of(open_source(folder))
+    at = dict(zip(second.keys, second.hashes, strict=True))
+    before = dict(zip(first.keys, first.hashes, strict=True))
+    assert at["cats/renamed.png"] == before["dogs/0.png"]
+    assert at["cats/copy.png"] == at["dogs/2.png"]
+
+
+# ---------------------------------------------------------------- cached, rebuilt, never half
+
+
+def test_decoded_once(folder, monkeypatch):
+    first = dataset_of(open_source(folder))
+    monkeypatch.setattr(decode, "decode", lambda *_: pytest.fail("decoded again"))
+    second = dataset_of(open_source(folder))
+    assert second.fingerprint == first.fingerprint
+    assert (second.pictures == first.pictures).all()
+    assert (second.keys, second.classes, second.captions, second.attributes, second.skipped) == (
+        first.keys, first.classes, first.captions, first.attributes, first.skipped,
+    )  # fmt: skip
+    assert (second.hashes == first.hashes).all() and (second.labels == first.labels).all()
+
+
+def test_moving_the_folder_keeps_the_cache(folder, monkeypatch):
+    first = dataset_of(open_source(folder))
+    moved = folder.rename(folder.with_name("elsewhere"))
+    monkeypatch.setattr(decode, "decode", lambda *_: pytest.fail("decoded again"))
+    second = dataset_of(open_source(moved))
+    assert second.fingerprint == first.fingerprint and second.name == "elsewhere"
+
+
+def touch_later(path):
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: Image.new("RGB", (20, 10), (1, 2, 3)).save(root / "dogs" / "new.png"),
+        lambda root: (root / "dogs" / "0.png").unlink(),
+        lambda root: (root / "dogs" / "0.png").rename(root / "dogs" / "00.png"),
+        lambda root: touch_later(root / "dogs" / "0.png"),
+        lambda root: (root / "dogs" / "0.txt").write_text("a dog"),
+    ],
+    ids=["added", "removed", "renamed", "edited", "captioned"],
+)
+def test_a_change_is_noticed(folder, change):
+    before = open_source(folder).fingerprint
+    assert open_source(folder).fingerprint == before
+    change(folder)
+    assert open_source(folder).fingerprint != before
+
+
+def test_size_and_fit_have_caches_of_their_own(folder):
+    source = open_source(folder)
+    assert dataset_of(source, 8).pictures.shape[1] == 8
+    assert dataset_of(source, 4).pictures.shape[1] == 4
+    assert dataset_of(source, 8, "crop").fingerprint is not None
+    assert len(list((cache_root() / "pictures").iterdir())) == 3
+
+
+def only_cache():
+    (folder,) = (cache_root() / "pictures").iterdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda at: (at / "index.json").unlink(),
+        lambda at: (at / "index.json").write_text("{"),
+        lambda at: (at / "index.json").write_text("[]"),
+        lambda at: (at / "pictures.npy").unlink(),
+        lambda at: (at / "pictures.npy").write_bytes(b""),
+        lambda at: os.truncate(at / "pictures.npy", (at / "pictures.npy").stat().st_size - 1),
+        lambda at: os.truncate(at / "pictures.npy", (at / "pictures.npy").stat().st_size + 1),
+        lambda at: np.save(at / "pictures.npy", np.zeros((8, 8, 8, 3), np.uint8)),
+        lambda at: np.save(at / "pictures.npy", np.zeros((9, 8, 8, 3), np.float32)),
+        lambda at: (at / "index.json").write_text(
+            json.dumps(json.loads((at / "index.json").read_text()) | {"labels": [0]})
+        ),
+    ],
+)
+def test_a_damaged_cache_is_rebuilt(folder, harm):
+    good = dataset_of(open_source(folder))
+    pictures, labels = np.array(good.pictures), good.labels
+    del good
+    harm(only_cache())
+    again = dataset_of(open_source(folder))
+    assert (again.pictures == pictures).all()
+    assert again.labels.tolist() == labels.tolist()
+    assert sorted(path.name for path in only_cache().iterdir()) == ["index.json", "pictures.npy"]
+
+
+def test_writing_to_the_pictures_does_not_reach_the_file(folder):
+    dataset = dataset_of(open_source(folder))
+    torch.from_numpy(dataset.pictures).zero_()
+    assert (dataset_of(open_source(folder)).pictures != 0).any()
+
+
+def test_closing_midway_leaves_nothing(folder, monkeypatch):
+    monkeypatch.setattr(cache, "CHUNK", 2)
+    records = prepare(open_source(folder), 8)
+    next(records)
+    next(records)
+    records.close()
+    assert list((cache_root() / "pictures").iterdir()) == []
+
+
+def _prepare_slowly(folder, started):
+    plain = cache._read
+
+    def slow(*arguments):
+        started.set()
+        time.sleep(0.2)
+        return plain(*arguments)
+
+    cache._read = slow
+    dataset_of(open_source(folder))
+
+
+def test_kill_9_leaves_no_half_cache(folder):
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    process = context.Process(target=_prepare_slowly, args=(folder, started))
+    process.start()
+    assert started.wait(30)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    (partial,) = (cache_root() / "pictures").iterdir()
+    assert ".partial-" in partial.name
+    assert len(dataset_of(open_source(folder)).pictures) == 9
+    os.utime(partial, (0, 0))
+    dataset_of(open_source(folder), 4)  # the next one to write clears away what is older than a day
+    assert not partial.exists()
+
+
+def _prepare_and_hash(folder, out):
+    out.put(dataset_of(open_source(folder)).fingerprint)
+
+
+def test_two_processes_at_once(folder):
+    context = multiprocessing.get_context("fork")
+    out = context.Queue()
+    processes = [context.Process(target=_prepare_and_hash, args=(folder, out)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    assert len({out.get(timeout=60) for _ in processes}) == 1
+    for process in processes:
+        process.join()
+    assert only_cache().is_dir()
+
+
+def test_an_unwritable_cache_is_named(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(AlphabarError, match=r"cannot write the cache .*ALPHABAR_CACHE"):
+        dataset_of(open_source(folder))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(folder, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(AlphabarError, match=r"cannot write the cache .*No space left on device"):
+        dataset_of(open_source(folder))
+    assert list((cache_root() / "pictures").iterdir()) == []
+
+
+def test_cache_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root() == tmp_path / "cache"  # ALPHABAR_CACHE wins
+    monkeypatch.delenv("ALPHABAR_CACHE")
+    assert cache_root() == tmp_path / "alphabar"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_root() == tmp_path / "home" / ".cache" / "alphabar"
+
+
+def test_the_fingerprint_is_pinned():
+    """It names trainings' data on every machine: a change of its recipe must be deliberate."""
+    pictures = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    assert dataset_of(Arrays(pictures), 4).fingerprint == (
+        "b2fab9cc896cb89992752a2bfc1b63df5b593f84a7eb508424def6b76a0dd793"
+    )
+
+
+def test_the_fingerprint_follows_pixels_keys_and_labels(folder):
+    first = dataset_of(open_source(folder)).fingerprint
+    touch_later(folder / "dogs" / "0.png")
+    assert dataset_of(open_source(folder)).fingerprint == first
+    (folder / "dogs").rename(folder / "wolves")
+    second = dataset_of(open_source(folder)).fingerprint
+    Image.new("RGB", (20, 10), (9, 9, 9)).save(folder / "wolves" / "0.png")
+    assert len({first, second, dataset_of(open_source(folder)).fingerprint}) == 3
+
+
+@given(st.integers(0, 10**7), st.integers(1, 4096))
+def test_the_header_is_what_numpy_reads(n, size):
+    header = cache._npy_header(n, size)
+    assert len(header) == 128
+    stream = BytesIO(header)
+    assert np.lib.format.read_magic(stream) == (1, 0)
+    assert np.lib.format.read_array_header_1_0(stream) == ((n, size, size, 3), False, np.dtype("u1"))
+
+
+# ---------------------------------------------------------------- pixels
+
+
+def test_every_value_survives_the_round_trip():
+    pictures = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(1, 1, 1, 3)
+    signal = to_signal(pictures)
+    assert signal.shape == (1, 3, 16, 16) and signal.dtype == torch.float32
+    assert signal.is_contiguous(memory_format=torch.channels_last)
+    assert signal.min() == -1 and signal.max() == 1
+    assert torch.equal(to_pictures(signal), pictures)
+    assert torch.equal(to_pictures(signal.to(torch.float64)), pictures)
+
+
+def test_to_pictures_rounds_and_clamps():
+    levels = torch.tensor([-3.0, -1.0, 0.49 / 127.5 - 1, 0.51 / 127.5 - 1, 1.0, 1.2])
+    signal = levels.reshape(1, 1, 1, -1).repeat(1, 3, 1, 1)
+    assert to_pictures(signal)[0, 0, :, 0].tolist() == [0, 0, 0, 1, 255, 255]
+
+
+def test_flip_mirrors_what_the_mask_names():
+    pictures = torch.arange(2 * 4 * 5 * 3, dtype=torch.uint8).reshape(2, 4, 5, 3)
+    flipped = flip(pictures, torch.tensor([True, False]))
+    assert torch.equal(flipped[0], pictures[0].flip(1)) and torch.equal(flipped[1], pictures[1])
+    assert torch.equal(to_signal(flipped), flip(to_signal(pictures), torch.tensor([True, False])))

@@ -1,0 +1,377 @@
+"""Samplers and starts, against closed forms."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+from alphabar.diffusion import (
+    GRIDS,
+    SAMPLERS,
+    SCHEDULES,
+    STARTS,
+    FunctionDenoiser,
+    Noise,
+    PictureStatistics,
+    clipped,
+    draw,
+    evaluations,
+    fit_gaussian,
+    last,
+)
+from alphabar.errors import AlphabarError, UsageError
+from exact import GaussianDenoiser, MixtureDenoiser
+
+MEAN = torch.tensor([0.4, -0.3], dtype=torch.float64)
+COV = torch.tensor([[0.25, 0.12], [0.12, 0.09]], dtype=torch.float64)
+ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
+STOCHASTIC = [{"name": "ancestral"}, {"name": "ddim", "eta": 0.5}, {"name": "ddim", "eta": 1.0}]
+NOISE = Noise(0, range(4), "sample")
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+
+
+def walk(sampler, denoiser, x, times, noise=NOISE):
+    return list(SAMPLERS.build(sampler)(denoiser, x, times, noise, None))
+
+
+class Impulses:
+    """Noise whose every number is an input of its own: row (i, j) has a one in coordinate j of step i."""
+
+    def __init__(self, steps, dim):
+        self.rows = torch.eye(steps * dim, dtype=torch.float64).reshape(steps * dim, steps, dim)
+
+    def normal(self, step, like):
+        rest = like.new_zeros(len(like) - len(self.rows), like.shape[1])
+        return torch.cat([rest, self.rows[:, step]])
+
+
+def law(sampler, denoiser, mean, cov, times):
+    """Mean and covariance of the sampler's x after every step, from x ~ N(mean, cov) at times[0].
+
+    With a denoiser that is affine in x, so is every step, and running it on a basis gives its matrices.
+    """
+    d, steps = len(mean), len(times) - 1
+    noise = Impulses(steps, d)
+    x = torch.zeros(1 + d + len(noise.rows), d, dtype=torch.float64)
+    x[1 : 1 + d] = torch.eye(d)
+    for step in SAMPLERS.build(sampler)(denoiser, x, times, noise, None):
+        b = step.x[0]
+        A, B = (step.x[1 : 1 + d] - b).T, (step.x[1 + d :] - b).T
+        yield step.t, A @ mean + b, A @ cov @ A.T + B @ B.T
+
+
+def test_every_deterministic_sampler_has_its_order_stated():
+    assert set(ORDERS) == set(SAMPLERS) - {"ancestral"}
+
+
+def measured_order(sampler, denoiser, x, truth):
+    """log2 of the ratio of the errors with 256 and 512 steps, Karras's grid without its last step to 0."""
+    errors = []
+    for steps in (256, 512):
+        times = GRIDS.build("karras")(denoiser.schedule, steps)[:-1]
+        errors.append((walk(sampler, denoiser, x, times)[-1].x - truth(times[0], times[-1])).abs().max())
+    return (errors[0] / errors[1]).log2().item()
+
+
+@every_schedule
+@pytest.mark.parametrize("sampler", ORDERS)
+def test_deterministic_samplers_have_their_order_on_a_gaussian(sampler, schedule):
+    denoiser = GaussianDenoiser(SCHEDULES.build(schedule), MEAN, COV)
+    t = GRIDS.build("karras")(denoiser.schedule, 2)[0]
+    x = denoiser.schedule(t).sigma * torch.tensor([[1.0, -0.5], [-1.2, 0.3]], dtype=torch.float64)
+    order = measured_order(sampler, denoiser, x, lambda t, s: denoiser.flow(x, t, s))
+    assert order == pytest.approx(ORDERS[sampler], abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    """An exact denoiser, x at sigma = 80, and where the flow takes it at sigma = 0.002."""
+    denoiser = MixtureDenoiser(
+        SCHEDULES.build("variance_exploding"),
+        torch.tensor([0.3, 0.7], dtype=torch.float64),
+        torch.tensor([[-0.6, 0.2], [0.5, -0.4]], dtype=torch.float64),
+        0.2,
+    )
+    x = torch.tensor([[40.0, -25.0]], dtype=torch.float64)
+
+    def velocity(log_sigma, x):
+        t = denoiser.schedule.time(torch.tensor([-2 * log_sigma], dtype=torch.float64))
+        return x - denoiser(torch.from_numpy(x)[None], t)[0].numpy()
+
+    ends = np.log([80, 0.002])
+    truth = solve_ivp(velocity, ends, x[0].numpy(), method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
+    return denoiser, x, torch.from_numpy(truth)
+
+
+@pytest.mark.parametrize("sampler", ORDERS)
+def test_deterministic_samplers_have_their_order_on_a_mixture(sampler, mixture):
+    denoiser, x, truth = mixture
+    order = measured_order(sampler, denoiser, x, lambda t, s: truth)
+    assert order == pytest.approx(ORDERS[sampler], abs=0.05)
+
+
+@every_schedule
+@pytest.mark.parametrize("spec", [*ORDERS, *STOCHASTIC], ids=str)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_with_one_picture_in_the_data_every_sampler_is_exact(spec, schedule, grid):
+    """x_t = alpha·x0 + sigma·eps at every time of the coarsest grid, in mean and covariance."""
+    schedule = SCHEDULES.build(schedule)
+    denoiser = FunctionDenoiser(schedule, lambda x, t, cond: MEAN.expand_as(x))
+    times = GRIDS.build(grid)(schedule, 6)
+    alpha, sigma = schedule(times[0])
+    eye = torch.eye(2, dtype=torch.float64)
+    for t, mean, cov in law(spec, denoiser, alpha * MEAN, sigma**2 * eye, times):
+        alpha, sigma = schedule(t)
+        torch.testing.assert_close(mean, alpha * MEAN, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(cov, sigma**2 * eye, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("spec", STOCHASTIC, ids=str)
+@pytest.mark.parametrize("schedule", ["linear_beta", "cosine", "rectified_flow"])
+def test_stochastic_samplers_converge_to_the_data(spec, schedule):
+    """The mean is right with any number of steps, the covariance to first order in their size."""
+    denoiser = GaussianDenoiser(SCHEDULES.build(schedule), MEAN, COV)
+    errors = []
+    for steps in (50, 100, 200):
+        times = GRIDS.build("uniform")(denoiser.schedule, steps)
+        *_, (_, mean, cov) = law(spec, denoiser, *denoiser.marginal(times[0]), times)
+        torch.testing.assert_close(mean, MEAN, rtol=1e-9, atol=1e-10)
+        errors.append((cov - COV).abs().max().item())
+    assert errors[-1] < 0.1 * COV.max()
+    assert errors[0] / errors[1] == pytest.approx(2, abs=0.5)
+    assert errors[1] / errors[2] == pytest.approx(2, abs=0.3)
+
+
+def test_ddim_with_eta_one_is_ancestral_sampling():
+    denoiser = GaussianDenoiser(SCHEDULES.build("linear_beta"), MEAN, COV)
+    times = GRIDS.build("uniform")(denoiser.schedule, 20)
+    x = torch.randn(4, 2, dtype=torch.float64)
+    ddim = walk({"name": "ddim", "eta": 1.0}, denoiser, x, times)
+    for a, b in zip(walk("ancestral", denoiser, x, times), ddim, strict=True):
+        torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", ORDERS)
+def test_deterministic_samplers_do_not_depend_on_the_schedule(sampler):
+    """With the same sigma / alpha and x / alpha, alpha is only a unit of length."""
+    ends = []
+    for schedule in map(SCHEDULES.build, SCHEDULES):
+        denoiser = GaussianDenoiser(schedule, MEAN, COV)
+        times = GRIDS.build("karras")(schedule, 12)
+        x = schedule(times[0]).alpha * torch.tensor([[60.0, -35.0]], dtype=torch.float64)
+        ends.append(walk(sampler, denoiser, x, times)[-1].x)
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], rtol=1e-9, atol=1e-10)
+
+
+@every_schedule
+@every_sampler
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_sampler_yields_its_walk(sampler, schedule, grid):
+    schedule = SCHEDULES.build(schedule)
+    times = GRIDS.build(grid)(schedule, 7)
+    denoiser = FunctionDenoiser(schedule, lambda x, t, cond: (0.5 * x).tanh())
+    steps = walk(sampler, denoiser, torch.randn(4, 1, 3, 3), times)
+    assert [step.i for step in steps] == list(range(7))
+    assert [step.t for step in steps] == times[1:].tolist()
+    for step in steps:
+        assert step.x.shape == step.x0.shape == (4, 1, 3, 3)
+        assert step.x.dtype == torch.float32 and step.x.isfinite().all()
+    torch.testing.assert_close(steps[-1].x, steps[-1].x0)  # at t = 0 the picture is all there is
+
+
+@every_sampler
+def test_a_sampler_passes_the_condition_on(sampler):
+    schedule = SCHEDULES.build("cosine")
+    seen = []
+    denoiser = FunctionDenoiser(schedule, lambda x, t, cond: seen.append((t.shape, cond)) or x)
+    labels = torch.arange(4)
+    last(SAMPLERS.build(sampler)(denoiser, torch.randn(4, 2), torch.tensor([1.0, 0.5, 0.0]), NOISE, labels))
+    assert all(shape == (4,) and cond is labels for shape, cond in seen)
+
+
+@every_sampler
+def test_evaluations_are_counted(sampler):
+    schedule = SCHEDULES.build("variance_exploding")
+    times = GRIDS.build("karras")(schedule, 18)
+    assert evaluations(SAMPLERS.build(sampler), schedule, times) == (35 if sampler == "heun" else 18)
+
+
+def test_ancestral_clamps_what_it_is_told_to():
+    denoiser = FunctionDenoiser(SCHEDULES.build("linear_beta"), lambda x, t, cond: 3 * x)
+    times = GRIDS.build("uniform")(denoiser.schedule, 10)
+    x = torch.randn(4, 8)
+    assert all(s.x.abs().max() <= 1 for s in walk({"name": "ancestral", "clamp": True}, denoiser, x, times))
+    assert any(s.x.abs().max() > 1 for s in walk("ancestral", denoiser, x, times))
+
+
+def test_a_clipped_denoiser_answers_within_the_range_of_pictures():
+    denoiser = FunctionDenoiser(SCHEDULES.build("cosine"), lambda x, t, cond: 2 * x)
+    x = torch.linspace(-2, 2, 9)[:, None]
+    assert torch.equal(clipped(denoiser)(x, torch.ones(9)), (2 * x).clamp(-1, 1))
+    assert clipped(denoiser).schedule is denoiser.schedule
+
+
+# --- starts ---
+
+
+@pytest.fixture(scope="module")
+def statistics():
+    return fit_gaussian([torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))])
+
+
+def brightness_data(n=500):
+    """Pictures that differ in overall brightness only."""
+    brightness = 0.3 + 0.4 * torch.randn(n, generator=torch.Generator().manual_seed(0))
+    return brightness, brightness[:, None, None, None].expand(n, 1, 12, 12)
+
+
+class OneHot:
+    """Noise with a given share for each purpose of a start: eps (step 0) and z (step 1)."""
+
+    def __init__(self, eps, z):
+        self.numbers = eps, z
+
+    def normal(self, step, like):
+        return self.numbers[step].to(like).expand_as(like) if step < 2 else None
+
+
+@pytest.mark.parametrize("size", [(16, 16), (20, 12), (4, 4), (64, 64)])
+def test_drawn_thumbnails_have_the_mean_and_covariance_of_the_data(size):
+    generator = torch.Generator().manual_seed(0)
+    h, w = size
+    detail = torch.rand(300, 3, h, w, generator=generator)
+    pictures = torch.rand(300, 3, 1, 1, generator=generator) + 0.2 * detail
+    statistics = fit_gaussian(pictures.split(77))
+    torch.testing.assert_close(statistics.mean, pictures.mean(0))
+    start, level = STARTS.build("gaussian", statistics=statistics), SCHEDULES.build("cosine")(torch.zeros(()))
+    k = len(statistics.factor)
+    drawn = start(level, OneHot(torch.zeros(()), torch.eye(k)), torch.empty(k, 3, h, w))
+
+    def thumbnails(x):
+        return torch.nn.functional.adaptive_avg_pool2d(x, (min(h, 8), min(w, 8))).flatten(1)
+
+    B = thumbnails(drawn - statistics.mean).T
+    torch.testing.assert_close(B @ B.T, thumbnails(pictures).T.cov(), rtol=1e-3, atol=1e-5)
+
+
+def test_the_gaussian_start_mends_a_schedule_that_does_not_reach_noise():
+    """On exact data: samples get the data's brightness from the Gaussian start, a wrong one from noise."""
+    brightness, pictures = brightness_data()
+    schedule = SCHEDULES.build({"name": "linear_beta", "steps": 300})
+    statistics = fit_gaussian(pictures.split(100))
+    d = 12 * 12
+    ones = torch.ones(d, dtype=torch.float64)
+    cov = brightness.double().var() * ones.outer(ones)
+    denoiser = GaussianDenoiser(schedule, brightness.double().mean() * ones, cov)
+    times = GRIDS.build("uniform")(schedule, 20)
+    means, spreads = {}, {}
+    for name in STARTS:
+        start = STARTS.build(name, statistics=statistics)
+        steps = draw(
+            denoiser, shape=(1, 12, 12), positions=range(400), seed=0,
+            sampler=SAMPLERS.build("dpmpp_2m"), times=times, start=start,
+        )  # fmt: skip
+        drawn = last(steps).x.mean((1, 2, 3))
+        means[name], spreads[name] = drawn.mean().item(), drawn.std().item()
+    assert means["gaussian"] == pytest.approx(brightness.mean().item(), abs=0.04)
+    assert spreads["gaussian"] == pytest.approx(brightness.std().item(), rel=0.12)
+    # From noise of mean 0, the flow carries the mean of x_T to a wrong brightness; known in closed form.
+    wrong = denoiser.flow(torch.zeros(1, d).double(), times[0], times[-1]).mean().item()
+    assert abs(wrong - brightness.mean().item()) > 0.05
+    assert means["noise"] == pytest.approx(wrong, abs=0.04)
+    assert spreads["noise"] < 0.8 * brightness.std().item()
+
+
+def test_the_gaussian_start_is_at_its_level():
+    """Coefficient by coefficient: alpha·mean, sigma·eps, alpha·factor."""
+    statistics = fit_gaussian([brightness_data()[1]])
+    start = STARTS.build("gaussian", statistics=statistics)
+    level = SCHEDULES.build("cosine")(torch.tensor(0.7))
+    like, zero, one = torch.empty(2, 1, 12, 12), torch.zeros(()), torch.ones(())
+    mean = start(level, OneHot(zero, zero), like)
+    torch.testing.assert_close(mean, (level.alpha * statistics.mean).float().expand_as(like))
+    eps = start(level, OneHot(one, zero), like) - mean
+    torch.testing.assert_close(eps, level.sigma.float().expand_as(like))
+    z = start(level, OneHot(zero, torch.eye(64)[:2]), like) - mean
+    full = start(SCHEDULES.build("cosine")(torch.tensor(0.0)), OneHot(zero, torch.eye(64)[:2]), like)
+    torch.testing.assert_close(z, level.alpha.float() * (full - statistics.mean))
+
+
+@every_schedule
+@pytest.mark.parametrize("t", [1.0, 0.8])
+def test_the_white_start_has_the_scale_of_its_level(schedule, t):
+    level = SCHEDULES.build(schedule)(torch.tensor(t))
+    x = STARTS.build("noise", statistics=None)(level, OneHot(torch.ones(()), None), torch.empty(1, 3, 4, 4))
+    assert x.mean().item() == pytest.approx((level.alpha**2 + level.sigma**2).sqrt().item())
+    if t == 1:  # what everyone starts from
+        assert x.mean().item() == pytest.approx(80 if schedule == "variance_exploding" else 1, rel=1e-4)
+
+
+def test_statistics_travel_as_two_tensors(statistics):
+    again = PictureStatistics(**statistics._asdict())
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(again, statistics))
+
+
+@pytest.mark.parametrize("batches", [[], [torch.rand(1, 3, 8, 8)]])
+def test_a_gaussian_of_too_few_pictures_is_refused(batches):
+    with pytest.raises(AlphabarError, match=f"{len(batches)} pictures"):
+        fit_gaussian(batches)
+
+
+def test_the_gaussian_start_says_what_it_lacks(statistics):
+    level, like = SCHEDULES.build("cosine")(torch.tensor(1.0)), torch.empty(1, 3, 16, 16)
+    with pytest.raises(UsageError, match="statistics"):
+        STARTS.build("gaussian", statistics=None)(level, NOISE, like)
+    with pytest.raises(UsageError, match=r"\(3, 16, 16\).*\(3, 8, 8\)"):
+        STARTS.build("gaussian", statistics=statistics)(level, NOISE, like)
+
+
+@every_sampler
+@pytest.mark.parametrize("start", STARTS)
+def test_a_drawn_picture_is_the_same_in_any_batch(sampler, start, statistics):
+    schedule = SCHEDULES.build("linear_beta")
+    denoiser = FunctionDenoiser(schedule, lambda x, t, cond: (0.5 * x).tanh())
+    start = STARTS.build(start, statistics=statistics)
+
+    def drawn(positions, seed=3):
+        steps = draw(
+            denoiser, shape=(3, 8, 8), positions=positions, seed=seed,
+            sampler=SAMPLERS.build(sampler), times=GRIDS.build("uniform")(schedule, 5), start=start,
+        )  # fmt: skip
+        return last(steps).x
+
+    everything = drawn(range(16))
+    torch.testing.assert_close(drawn([5, 11]), everything[[5, 11]], rtol=0, atol=1e-6)
+    assert not any(torch.allclose(a, b) for a, b in pairwise(everything))
+    assert not torch.allclose(drawn(range(16), seed=4), everything)
+
+
+def test_drawing_keeps_no_graph():
+    schedule = SCHEDULES.build("cosine")
+    scale = torch.ones((), requires_grad=True)
+    denoiser = FunctionDenoiser(schedule, lambda x, t, cond: scale * x)
+    steps = draw(
+        denoiser, shape=(3, 8, 8), positions=[0], seed=0, sampler=SAMPLERS.build("ddim"),
+        times=torch.tensor([1.0, 0.0]), start=STARTS.build("noise", statistics=None),
+    )  # fmt: skip
+    assert not last(steps).x.requires_grad
+    assert torch.is_grad_enabled()
+
+
+def test_the_seed_decides_the_noise_of_every_step():
+    schedule = SCHEDULES.build("cosine")
+
+    def drawn(seed):
+        steps = draw(
+            FunctionDenoiser(schedule, lambda x, t, cond: 0.5 * x), shape=(1, 4, 4), positions=[0], seed=seed,
+            sampler=SAMPLERS.build("ancestral"), times=GRIDS.build("uniform")(schedule, 3),
+            start=lambda level, noise, like: torch.ones_like(like),
+        )  # fmt: skip
+        return last(steps).x
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.allclose(drawn(1), drawn(2))

@@ -1,0 +1,162 @@
+"""A judgement says what its numbers are, what they rest on, and what they would be at best."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from alphabar.errors import AlphabarError
+from alphabar.metrics import judge as judge_module
+from alphabar.metrics.distances import classifier_score, frechet_distance, kid, precision_recall
+from alphabar.metrics.features import Features
+from alphabar.metrics.judge import Judgement, judge
+
+
+def features(n: int, seed: int, shift: float = 0.0, d: int = 6) -> Features:
+    g = torch.Generator().manual_seed(seed)
+    return Features(torch.randn(n, d, generator=g) + shift, torch.randn(n, 5, generator=g))
+
+
+def judged(fake: Features, real: Features, extractor: str = "lite0", **keys) -> Judgement:
+    return judge(fake, real, extractor=extractor, protocol="how", reference="cars, held out", **keys)
+
+
+def test_every_number_is_that_of_its_distance():
+    fake, real = features(40, 1, 0.5), features(100, 2)
+    judgement = judged(fake, real)
+    assert judgement["frechet"].value == frechet_distance(fake.features, real.features)
+    assert (judgement["kid"].value, judgement["kid"].error) == kid(fake.features, real.features)
+    assert (judgement["score"].value, judgement["score"].error) == classifier_score(fake.logits)
+    precision, recall = precision_recall(real.features, fake.features)
+    assert (judgement["precision"].value, judgement["recall"].value) == (precision, recall)
+    assert [m.better for m in judgement.measures] == ["lower", "lower", "higher", "higher", "higher"]
+
+
+def test_a_judgement_holds_what_decides_it_and_fits_json():
+    judgement = judged(features(40, 1), features(100, 2))
+    told = json.loads(json.dumps(judgement.to_dict(), allow_nan=False))
+    assert told["extractor"] == "lite0" and told["protocol"].startswith("how")
+    assert told["reference"] == "cars, held out"
+    assert (told["n"], told["reference_n"], told["floor_n"], told["floor_reference_n"]) == (40, 100, 40, 60)
+    assert [m["key"] for m in told["measures"]] == ["frechet", "kid", "score", "precision", "recall"]
+    assert all(m["floor"] is not None for m in told["measures"])
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "floor_n", "rest"), [(20, 100, 20, 80), (20, 40, 20, 20), (20, 39, 19, 20), (20, 7, 0, 0)]
+)
+def test_the_floor_is_made_of_two_disjoint_sets_of_reals(n, m, floor_n, rest, monkeypatch):
+    compared: list[tuple[Features, Features]] = []
+    compare = judge_module._compare
+    monkeypatch.setattr(judge_module, "_compare", lambda a, b: (compared.append((a, b)), compare(a, b))[1])
+    real = features(m, 2)
+    judgement = judged(features(n, 1), real)
+    assert (judgement.floor_n, judgement.floor_reference_n) == (floor_n, rest)
+    if floor_n == 0:
+        assert len(compared) == 1 and judgement["frechet"].floor is None
+        return
+    (one, other), _ = compared
+    assert (len(one.features), len(other.features)) == (floor_n, rest)
+    assert torch.cat([one.features, other.features]).unique(dim=0).shape == real.features.shape
+    assert one.logits is not None and len(one.logits) == floor_n
+    assert judgement["frechet"].floor == frechet_distance(one.features, other.features)
+
+
+def test_a_perfect_model_scores_near_the_floor_and_a_shifted_one_far_above():
+    real = features(600, 1)
+    perfect, shifted = judged(features(200, 2), real), judged(features(200, 2, shift=1), real)
+    assert perfect["frechet"].value == pytest.approx(perfect["frechet"].floor, rel=0.5)
+    assert shifted["frechet"].value > 10 * shifted["frechet"].floor
+    assert shifted["frechet"].floor == perfect["frechet"].floor
+
+
+def test_the_seed_draws_the_floor_and_nothing_else():
+    fake, real = features(20, 1), features(60, 2)
+    a, b, again = judged(fake, real, seed=1), judged(fake, real, seed=2), judged(fake, real, seed=1)
+    assert a == again
+    assert a["frechet"].floor != b["frechet"].floor
+    assert [m.value for m in a.measures] == [m.value for m in b.measures]
+
+
+def names(extractor: str) -> list[str]:
+    return [m.name for m in judged(features(20, 1), features(60, 2), extractor).measures]
+
+
+@pytest.mark.parametrize("extractor", ["lite0", "lite0_96", "inception_1a2b3c4d"])
+def test_other_networks_numbers_are_never_called_fid(extractor):
+    assert all(name.endswith(f"({extractor})") for name in names(extractor))
+    assert not any(word in " ".join(names(extractor)) for word in ("FID", "KID", "Inception"))
+
+
+def test_inceptions_numbers_have_the_names_of_the_papers():
+    assert names("inception")[:3] == ["FID", "KID", "Inception Score"]
+
+
+def test_without_classes_there_is_no_score():
+    fake, real = Features(features(20, 1).features, None), Features(features(60, 2).features, None)
+    assert [m.key for m in judged(fake, real).measures] == ["frechet", "kid", "precision", "recall"]
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "extractor", "message", "warned"),
+    [
+        (5, 40, "lite0", "n = 5 is below the features' dimension 6", True),
+        (40, 5, "lite0", "n = 5 is below the features' dimension 6", True),
+        (20, 60, "lite0", "below the features' dimension", False),
+        (20, 60, "lite0", "distances of lite0 features are no FID", True),
+        (20, 60, "inception", "n = 20, theirs is 50000", True),
+        (20, 60, "inception", "are no FID", False),
+        (20, 30, "lite0", "the floor is at n = 15", True),
+        (20, 40, "lite0", "the floor is at", False),
+        (20, 6, "lite0", "no real-against-real floor: 6 reference", True),
+        (20, 60, "lite0", "n = 20 is small", True),
+        (1000, 60, "lite0", "is small", False),
+    ],
+)
+def test_warnings(n, m, extractor, message, warned):
+    assert any(message in w for w in judged(features(n, 1), features(m, 2), extractor).warnings) == warned
+
+
+def test_comparable_with_papers_is_only_the_whole_protocol(monkeypatch):
+    monkeypatch.setattr(judge_module, "COMPARABLE_N", 40)
+    warnings = judged(features(40, 1), features(80, 2), "inception").warnings
+    assert not any("not comparable" in w for w in warnings)
+    assert any("where their reference pictures are these" in w for w in warnings)
+
+
+def test_the_table_reads_well():
+    rows = judged(features(20, 1, shift=2), features(60, 2)).rows()
+    assert len(rows) == 5 and all(len(row) == 4 for row in rows)
+    name, value, floor, better = rows[1]
+    assert (name, better) == ("kernel distance (lite0)", "lower")
+    number, error = value.split(" ± ")
+    assert float(number) > float(error) > 0 and float(floor) < float(number)
+    assert judged(features(20, 1), features(6, 2)).rows()[0][2] == "–"
+
+
+def spoiled(bad: float) -> Features:
+    good = features(20, 1)
+    return Features(good.features.index_fill(0, torch.tensor([3]), bad), good.logits)
+
+
+def spoiled_logits() -> Tensor:
+    return features(20, 1).logits.index_fill(0, torch.tensor([3]), math.nan)
+
+
+@pytest.mark.parametrize(
+    ("fake", "real", "message"),
+    [
+        (spoiled(math.nan), features(20, 2), "fakes: the features of 1 of 20"),
+        (features(20, 1), spoiled(math.inf), "reals: the features of 1 of 20"),
+        (Features(features(20, 1).features, spoiled_logits()), features(20, 2), "logits: .*1 of 20"),
+        (features(1, 1), features(20, 2), "fakes: 1 pictures are too few"),
+        (features(20, 1), features(0, 2), "reals: 0 pictures are too few"),
+        (features(20, 1), features(20, 2, d=7), "6 and 7 dimensions"),
+    ],
+)
+def test_features_that_cannot_be_judged_are_refused_in_one_line(fake, real, message):
+    with pytest.raises(AlphabarError, match=message) as error:
+        judged(fake, real)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,290 @@
+"""Networks: the contract every architecture keeps, and what each promises of itself."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alphabar.errors import UsageError
+from alphabar.networks import NETWORKS, SimpleUNet, UNet, flops
+from alphabar.networks.layers import BatchNorm2d, SelfAttention, Sinusoid, group_norm
+from alphabar.networks.unet import ResidualBlock
+
+SIZE = 16
+
+
+def awake(network: nn.Module) -> nn.Module:
+    """The network with noise on its parameters, so that nothing that starts at zero hides a mistake."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return network
+
+
+def batch(n: int = 4, channels: int = 3, size: int = SIZE) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, channels, size, size, generator=generator), torch.linspace(0.1, 1, n)
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    return awake(NETWORKS.build(request.param, channels=3))
+
+
+class TestEveryNetwork:
+    @pytest.mark.parametrize("name", NETWORKS)
+    @pytest.mark.parametrize("channels", [1, 4])
+    def test_the_output_has_the_shape_of_the_picture(self, name: str, channels: int) -> None:
+        x, t = batch(2, channels)
+        network = NETWORKS.build(name, channels=channels).eval()
+        assert network(x, t).shape == x.shape
+        assert network.double()(x.double(), t.double()).dtype == torch.float64
+
+    def test_gradients_reach_every_parameter(self, network: nn.Module) -> None:
+        network(*batch()).square().mean().backward()
+        dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+        assert not dead
+
+    def test_in_eval_pictures_do_not_see_each_other(self, network: nn.Module) -> None:
+        network.eval().double()
+        x, t = (value.double() for value in batch())
+        order = torch.tensor([2, 0, 3, 1])
+        y = network(x, t)
+        torch.testing.assert_close(network(x[order], t[order]), y[order], atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(network(x[:1], t[:1]), y[:1], atol=1e-9, rtol=1e-9)
+        assert torch.equal(network(x, t), y)
+
+    def test_the_noise_level_matters_to_each_picture(self, network: nn.Module) -> None:
+        network.eval()
+        x, t = batch()
+        changed = (network(x, t.flip(0)) - network(x, t)).flatten(1).abs().amax(1)
+        assert (changed > 1e-3).all()
+
+    def test_neighbouring_steps_differ_under_autocast(self, network: nn.Module) -> None:
+        network.eval()
+        x, _ = batch(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            a, b = (network(x, torch.tensor([t])) for t in (0.9967, 1.0))
+        assert not torch.equal(a, b)
+
+    def test_sizes(self, network: nn.Module) -> None:
+        for size in (network.reduction, 3 * network.reduction):
+            network.check_size(size)
+            assert network.eval()(*batch(1, size=size)).shape[-1] == size
+        for size in (0, 1, network.reduction + 1, 3 * network.reduction - 1):
+            with pytest.raises(UsageError, match=f"size {size}: .* multiples of {network.reduction}"):
+                network.check_size(size)
+        with pytest.raises(UsageError, match="choose 48 or 56"):
+            network.check_size(50)
+
+    def test_an_unasked_condition_is_refused(self, network: nn.Module) -> None:
+        with pytest.raises(UsageError, match="cond_dim"):
+            network(*batch(), torch.zeros(4, 8))
+
+    def test_flops_do_not_touch_the_network(self, network: nn.Module) -> None:
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        assert flops(network, 4 * SIZE) > 3.5 * flops(network, 2 * SIZE)
+        assert network.training
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    def test_the_compiler_sees_one_graph(self, network: nn.Module) -> None:
+        x, t = batch(2)
+        compiled = torch.compile(network.eval(), backend="eager", fullgraph=True, dynamic=False)
+        torch.testing.assert_close(compiled(x, t), network(x, t), atol=1e-5, rtol=1e-5)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+class TestSimpleUNet:
+    def test_figures_of_the_mission(self) -> None:
+        network = SimpleUNet(channels=3)
+        assert parameters(network) == pytest.approx(15.5e6, rel=0.01)
+        assert flops(network, 64) == pytest.approx(8.6e9, rel=0.01)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_against_the_tutorial_written_out(self, training: bool) -> None:
+        network = awake(SimpleUNet(channels=3, widths=(8, 16, 32))).double().train(training)
+        p = dict(network.named_parameters()) | dict(network.named_buffers())
+        index = torch.tensor([0, 7, 150, 299])
+        x = batch()[0].double()
+
+        def normed(name: str, h: Tensor) -> Tensor:
+            mean, var = p[f"{name}.running_mean"].clone(), p[f"{name}.running_var"].clone()
+            return F.batch_norm(h, mean, var, p[f"{name}.weight"], p[f"{name}.bias"], training)
+
+        def block(name: str, h: Tensor, emb: Tensor, up: bool) -> Tensor:
+            h = F.conv2d(h, p[f"{name}.conv1.weight"], p[f"{name}.conv1.bias"], padding=1)
+            h = normed(f"{name}.bnorm1", F.relu(h))
+            time = F.relu(F.linear(emb, p[f"{name}.time_mlp.weight"], p[f"{name}.time_mlp.bias"]))
+            h = F.conv2d(
+                h + time[:, :, None, None], p[f"{name}.conv2.weight"], p[f"{name}.conv2.bias"], padding=1
+            )
+            h = normed(f"{name}.bnorm2", F.relu(h))
+            transform = F.conv_transpose2d if up else F.conv2d
+            return transform(h, p[f"{name}.transform.weight"], p[f"{name}.transform.bias"], 2, 1)
+
+        frequencies = torch.tensor([10000 ** (-i / 15) for i in range(16)], dtype=torch.float64)
+        angles = index[:, None] * frequencies
+        emb = torch.cat([angles.sin(), angles.cos()], dim=1)
+        emb = F.relu(F.linear(emb, p["time_mlp.0.weight"], p["time_mlp.0.bias"]))
+        h = F.conv2d(x, p["conv0.weight"], p["conv0.bias"], padding=1)
+        h1 = block("downs.0", h, emb, up=False)
+        h2 = block("downs.1", h1, emb, up=False)
+        h = block("ups.0", torch.cat([h2, h2], dim=1), emb, up=True)
+        h = block("ups.1", torch.cat([h, h1], dim=1), emb, up=True)
+        expected = F.conv2d(h, p["output.weight"], p["output.bias"])
+        t = (index + 1).double() / 300
+        torch.testing.assert_close(network(x, t), expected, atol=1e-10, rtol=1e-10)
+
+    @pytest.mark.parametrize("setting", [{"widths": (64,)}, {"widths": (8, 0)}, {"time_dim": 3}])
+    def test_impossible_settings_are_named(self, setting: dict) -> None:
+        with pytest.raises(UsageError, match=next(iter(setting))):
+            SimpleUNet(channels=3, **setting)
+
+
+TINY = {"width": 8, "multipliers": (1, 2), "attention": (2,), "head_dim": 8}
+
+
+class TestUNet:
+    def test_figures(self) -> None:
+        network = UNet(channels=3)
+        assert parameters(network) == pytest.approx(7.5e6, rel=0.01)
+        assert flops(network, 64) == pytest.approx(4.2e9, rel=0.01)
+
+    def test_flops_of_attention(self) -> None:
+        def of(attention: tuple[int, ...]) -> int:
+            return flops(UNet(channels=3, width=32, multipliers=(1, 2), attention=attention, head_dim=32), 16)
+
+        c, positions = 64, 8 * 8
+        products = 2 * positions * c * 3 * c + 2 * positions * c * c + 2 * 2 * positions**2 * c
+        assert of((2,)) - of(()) == 3 * products  # one going down, one in the middle, one going up
+
+    def test_time_is_embedded_in_thousandths(self) -> None:
+        network = UNet(channels=3, **TINY)
+        seen = []
+        network.sinusoid.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+        x, t = batch()
+        network(x, t)
+        torch.testing.assert_close(seen[0], 1000 * t)
+
+    def test_starts_at_zero(self) -> None:
+        assert not UNet(channels=3, **TINY)(*batch()).any()
+
+    def test_blocks_start_as_the_identity(self) -> None:
+        x, embedding = torch.randn(2, 32, 8, 8), torch.randn(2, 16)
+        assert torch.equal(ResidualBlock(32, 32, 16, dropout=0.0, head_dim=16)(x, embedding), x)
+
+    def test_dropout_only_in_training(self) -> None:
+        network = awake(UNet(channels=3, **TINY, dropout=0.5))
+        x, t = batch()
+        assert not torch.equal(network(x, t), network(x, t))
+        network.eval()
+        assert torch.equal(network(x, t), network(x, t))
+
+    def test_condition(self) -> None:
+        network = awake(UNet(channels=3, **TINY, cond_dim=5)).eval()
+        x, t = batch()
+        cond = torch.randn(4, 5)
+        assert torch.equal(network(x, t), network(x, t, torch.zeros(4, 5)))
+        moved = cond.clone()
+        moved[2] += 1
+        changed = (network(x, t, cond) - network(x, t, moved)).flatten(1).abs().amax(1) > 1e-4
+        assert changed.tolist() == [False, False, True, False]
+        with pytest.raises(UsageError, match=r"\(n, 5\)"):
+            network(x, t, torch.zeros(4, 6))
+
+    def test_every_skip_connection_is_used_once(self) -> None:
+        network = UNet(channels=3, width=32, multipliers=(1, 2, 4), blocks=2, attention=(), head_dim=32)
+        widths = [block.conv1.in_channels for up in network.ups for block in up.blocks]
+        assert widths == [256, 256, 128, 128, 64, 64]
+        assert network(*batch()).shape == (4, 3, SIZE, SIZE)
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            {"multipliers": ()},
+            {"width": 3},
+            {"blocks": 0},
+            {"attention": (16,)},
+            {"head_dim": 60},
+            {"dropout": 1.0},
+        ],
+    )
+    def test_impossible_settings_are_named(self, setting: dict) -> None:
+        with pytest.raises(UsageError, match=next(iter(setting))):
+            UNet(channels=3, **setting)
+
+    @pytest.mark.parametrize(("width", "groups"), [(64, 16), (256, 32), (144, 24), (100, 25), (7, 1)])
+    def test_group_norm_takes_any_width(self, width: int, groups: int) -> None:
+        assert group_norm(width).num_groups == groups
+
+
+def test_sinusoid() -> None:
+    e = Sinusoid(8)(torch.tensor([0.0, 3.0]))
+    assert e[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    expected = [math.sin(3 * 10000 ** (-i / 3)) for i in range(4)]
+    expected += [math.cos(3 * 10000 ** (-i / 3)) for i in range(4)]
+    assert e[1].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_self_attention_written_out() -> None:
+    layer = awake(SelfAttention(8, head_dim=4)).double()
+    x = torch.randn(2, 8, 3, 5, dtype=torch.float64)
+    y = torch.empty_like(x)
+    q, k, v = layer.qkv(layer.norm(x)).flatten(2).chunk(3, dim=1)
+    for head in (slice(0, 4), slice(4, 8)):
+        scores = q[:, head].transpose(1, 2) @ k[:, head] / math.sqrt(4)  # (n, to, from)
+        y[:, head] = (v[:, head] @ scores.softmax(dim=2).transpose(1, 2)).unflatten(2, (3, 5))
+    torch.testing.assert_close(layer(x), x + layer.out(y))
+
+
+def normalise(x: Tensor, weight_of_output: Tensor, norm: nn.Module) -> dict[str, Tensor]:
+    """What two steps of batch normalisation leave behind."""
+    x = x.clone().requires_grad_()
+    norm(x + 3)
+    y = norm(x)
+    (y * weight_of_output).sum().backward()
+    return {
+        "y": y.detach(),
+        "x.grad": x.grad,
+        "weight.grad": norm.weight.grad,
+        "bias.grad": norm.bias.grad,
+        **{name: buffer.clone() for name, buffer in norm.named_buffers()},
+    }
+
+
+def normalise_a_share(rank: int, folder: Path, inputs: tuple[Tensor, Tensor]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    share = slice(0, 3) if rank == 0 else slice(3, 8)
+    norm = BatchNorm2d(5)
+    result = normalise(*(value[share] for value in inputs), norm)
+    norm.eval()
+    result["eval"] = norm(inputs[0][share]).detach()
+    torch.save(result, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path) -> None:
+    inputs = (torch.randn(8, 5, 4, 4) * 2 + 1, torch.randn(8, 5, 4, 4))
+    mp.spawn(normalise_a_share, (tmp_path, inputs), nprocs=2)
+    a, b = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    norm = nn.BatchNorm2d(5)
+    expected = normalise(*inputs, norm)
+    expected["eval"] = norm.eval()(inputs[0]).detach()
+    assert norm.state_dict().keys() == BatchNorm2d(5).state_dict().keys()
+    for name in ("y", "x.grad", "eval"):
+        torch.testing.assert_close(torch.cat([a[name], b[name]]), expected[name], atol=1e-5, rtol=1e-5)
+    for name in ("weight.grad", "bias.grad"):
+        torch.testing.assert_close(a[name] + b[name], expected[name], atol=1e-5, rtol=1e-5)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(a[name], expected[name], atol=1e-6, rtol=1e-6)
+        assert torch.equal(a[name], b[name])

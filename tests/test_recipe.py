@@ -1,0 +1,87 @@
+import pytest
+
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.training.recipe import differences, read_recipe, with_settings
+from alphabar.training.recipes import RECIPES, named_recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_toml_round_trip(name, tmp_path):
+    recipe = named_recipe(name)
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    assert read_recipe(tmp_path / "recipe.toml") == recipe
+    assert recipe.name == name
+
+
+def test_classic_is_the_notebooks():
+    recipe = named_recipe("classic")
+    assert recipe.schedule == {"name": "linear_beta", "steps": 300, "beta_min": 1e-4, "beta_max": 0.02}
+    assert recipe.density == {"name": "uniform", "discrete": 300}
+    assert recipe.optimizer.name == "adam" and recipe.optimizer.learning_rate == 1e-3
+    assert recipe.optimizer.clip is None and recipe.ema.half_life == 0
+    assert recipe.batch == 128 and recipe.data.size == 64 and recipe.data.fit == "squash"
+    assert recipe.sampling.sampler == {"name": "ancestral", "clamp": True} and recipe.sampling.steps == 300
+
+
+def test_settings_reach_every_depth():
+    recipe = with_settings(
+        named_recipe("ddpm"),
+        [
+            "batch=8",
+            "optimizer.learning_rate=1e-3",
+            "network.width=64",
+            "network.multipliers=[1,2]",
+            "network.attention=[2]",
+            "schedule.name=linear_beta",
+            "sampling.sampler=heun",
+            "data.fit=crop",
+        ],
+    )
+    assert recipe.batch == 8 and recipe.optimizer.learning_rate == 1e-3 and recipe.data.fit == "crop"
+    assert list(recipe.network["multipliers"]) == [1, 2]
+    assert recipe.schedule == {"name": "linear_beta", "steps": 1000, "beta_min": 1e-4, "beta_max": 0.02}
+    assert recipe.sampling.sampler == {"name": "heun"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("bach=8", "did you mean 'batch'?"),
+        ("optimiser.lr=1", "did you mean 'optimizer'?"),
+        ("optimizer.learning_rat=1", "did you mean 'optimizer.learning_rate'?"),
+        ("network.widht=3", "did you mean 'width'?"),
+        ("network=unett", "did you mean 'unet'?"),
+        ("batch=many", "batch = 'many'"),
+        ("batch=0", "batch = 0"),
+        ("data.fit=stretch", "data.fit = 'stretch'"),
+        ("batch", "key=value"),
+        ("data.size=60", "size 60"),
+        ("batch.size=3", "unknown recipe section 'batch'"),
+        ("accumulate=3", "accumulate = 3"),
+    ],
+)
+def test_mistakes_are_named_with_the_nearest(setting, told):
+    with pytest.raises(UsageError) as error:
+        with_settings(named_recipe("ddpm"), [setting])
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_recipe_and_broken_file(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'classic'"):
+        named_recipe("clasic")
+    with pytest.raises(AlphabarError, match="there is no recipe"):
+        read_recipe(tmp_path / "recipe.toml")
+    (tmp_path / "recipe.toml").write_bytes(b"\xff\x00 = [")
+    with pytest.raises(AlphabarError, match="not a readable recipe"):
+        read_recipe(tmp_path / "recipe.toml")
+    (tmp_path / "recipe.toml").write_text('name = "mine"')
+    with pytest.raises(UsageError, match="schedule"):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+def test_differences_name_what_changed():
+    a = named_recipe("classic")
+    b = with_settings(a, ["optimizer.learning_rate=0.5", "schedule=cosine"])
+    assert "optimizer.learning_rate: 0.001 → 0.5" in differences(a, b)
+    assert "schedule.name: linear_beta → cosine" in differences(a, b)
+    assert differences(a, a) == []

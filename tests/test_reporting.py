@@ -1,0 +1,537 @@
+"""Figures put every pixel where it belongs; the report is whole, safe and says what is missing."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.reporting import figures
+from alphabar.reporting.figures import Curve, plot
+from alphabar.reporting.report import write_report
+from alphabar.training.recipes import classic
+
+HOSTILE = "<script>alert('x')</script>\"&"
+
+
+def flat(*values: int, h: int = 4, w: int = 6) -> np.ndarray:
+    """One picture a value, every pixel of it that value."""
+    return np.stack([np.full((h, w, 3), value, np.uint8) for value in values])
+
+
+def seen(image: Image.Image, pad: int = 2, h: int = 4, w: int = 6) -> list[list[int]]:
+    """The values of flat pictures by row and column, after checking that each fills its cell."""
+    array = np.asarray(image)
+    rows = range(0, array.shape[0], h + pad)
+    return [[_cell(array[y : y + h, x : x + w]) for x in range(0, array.shape[1], w + pad)] for y in rows]
+
+
+def _cell(cell: np.ndarray) -> int:
+    assert (cell == cell[0, 0]).all()
+    return int(cell[0, 0, 0]) if cell[0, 0, 3] else -1
+
+
+# Pictures
+
+
+def test_grid_is_row_after_row_and_as_square_as_n_allows() -> None:
+    assert seen(figures.grid(flat(10, 20, 30, 40, 50))) == [[10, 20, 30], [40, 50, -1]]
+    assert seen(figures.grid(flat(10, 20, 30), columns=1, pad=1), pad=1) == [[10], [20], [30]]
+
+
+def test_grid_gaps_are_transparent_and_nothing_else_is() -> None:
+    image = np.asarray(figures.grid(flat(1, 2, 3, 4), pad=3))
+    assert image.shape == (4 + 3 + 4, 6 + 3 + 6, 4)
+    assert (image[4:7, :, 3] == 0).all()
+    assert (image[:, 6:9, 3] == 0).all()
+    assert (image[..., 3] == 255).sum() == 4 * 4 * 6
+
+
+def test_grid_scale_repeats_pixels() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
+    small, large = np.asarray(figures.grid(pictures)), np.asarray(figures.grid(pictures, scale=3))
+    assert (large == small.repeat(3, 0).repeat(3, 1)).all()
+
+
+def test_pictures_may_be_tensors() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
+    assert figures.grid(torch.from_numpy(pictures)).tobytes() == figures.grid(pictures).tobytes()
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((0, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 3)), np.zeros((2, 3, 4, 4), np.uint8)]
+)
+def test_what_is_no_picture_is_named(bad: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=re.escape(str(bad.shape))):
+        figures.grid(bad)
+
+
+def test_strips_have_a_row_a_sample_and_a_column_a_moment() -> None:
+    assert seen(figures.forward_strip([flat(1, 2), flat(11, 12), flat(21, 22)])) == [[1, 11, 21], [2, 12, 22]]
+
+
+def test_reverse_strip_shows_ten_moments_from_first_to_last() -> None:
+    (row,) = seen(figures.reverse_strip([flat(step) for step in range(101)]))
+    assert row == [0, 11, 22, 33, 44, 56, 67, 78, 89, 100]
+    assert seen(figures.reverse_strip([flat(1), flat(2)])) == [[1, 2]]
+
+
+def test_a_strip_of_nothing_is_refused() -> None:
+    with pytest.raises(UsageError):
+        figures.reverse_strip([])
+
+
+def test_nearest_panel_puts_each_sample_above_its_own_neighbours() -> None:
+    neighbours = np.stack([flat(11, 12), flat(21, 22), flat(31, 32)])
+    panel = figures.nearest_panel(flat(1, 2, 3), neighbours)
+    top, below = panel.crop((0, 0, panel.width, 4)), panel.crop((0, 4 + 8, panel.width, panel.height))
+    assert seen(top) == [[1, 2, 3]]
+    assert seen(below) == [[11, 21, 31], [12, 22, 32]]
+    with pytest.raises(UsageError, match="n = 2"):
+        figures.nearest_panel(flat(1, 2), neighbours)
+
+
+@given(st.integers(1, 400), st.integers(2, 20))
+def test_evenly_spread_indices(count: int, most: int) -> None:
+    chosen = figures.evenly(count, most)
+    assert chosen[0] == 0 and chosen[-1] == count - 1
+    assert len(chosen) == min(count, most)
+    gaps = np.diff(chosen)
+    assert (gaps >= 1).all() and (len(gaps) == 0 or gaps.max() - gaps.min() <= 1)
+
+
+def test_data_uri_holds_the_image() -> None:
+    image = figures.grid(flat(1, 2, 3))
+    assert decoded(figures.png_data_uri(image)).tobytes() == image.tobytes()
+
+
+def decoded(uri: str) -> Image.Image:
+    head, data = uri.split(",")
+    assert head == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+# Curves
+
+LABELS = {"x_label": "images seen", "y_label": "loss", "description": "a loss"}
+
+
+def curve_points(svg: str, variable: str) -> list[tuple[float, float]]:
+    """The vertices of the first line drawn in a colour."""
+    path = re.search(rf'<path d="([^"]+)"[^>]*stroke: var\(--{variable},', svg)
+    assert path
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", path[1])]
+
+
+def test_plot_draws_the_curve_it_was_given() -> None:
+    x, y = [0.0, 1000.0, 3000.0], [9.0, 3.0, 1.0]
+    points = np.array(curve_points(plot("p", [Curve("a", x, y)], **LABELS), "first"))
+    # Affine in both axes, y upwards: three points determine it, the differences must be proportional.
+    dx, dy = np.diff(points[:, 0]), np.diff(points[:, 1])
+    assert dx[1] / dx[0] == pytest.approx(2, rel=1e-4)
+    assert dy[0] / dy[1] == pytest.approx(3, rel=1e-4) and dy[0] > 0
+
+
+def test_logarithmic_plot_and_its_floor() -> None:
+    svg = plot("p", [Curve("a", [0, 1, 2], [100.0, 10.0, 1.0])], log_y=True, floor=1.0, **LABELS)
+    points = np.array(curve_points(svg, "first"))
+    dy = np.diff(points[:, 1])
+    assert dy[0] == pytest.approx(dy[1], rel=1e-4)
+    floor = np.array(curve_points(svg, "ink-soft"))
+    assert floor[:, 1] == pytest.approx(points[-1, 1], abs=1e-3)
+    assert "real pictures (floor)" in svg
+
+
+@pytest.mark.parametrize("y", [[0.031, 0.033], [1e-5, 1e4], [0.5, 0.5], [3.0]])
+def test_logarithmic_axes_are_labelled_whatever_their_range(y: list[float]) -> None:
+    svg = plot("p", [Curve(None, list(range(len(y))), y, points=True)], log_y=True, **LABELS)
+    labels = re.findall(r"-ytick_\d+.*?>([\d.e+-]+)</text>", svg, re.DOTALL)
+    assert 2 <= len(labels) <= 7
+    assert all(float(label) > 0 for label in labels)
+
+
+def test_plots_share_a_page_without_clashes_and_without_links() -> None:
+    curves = [Curve("a & b", [1, 2], [1, 2], points=True, error=[0.1, 0.1]), Curve("c$d$", [1, 2], [2, 1])]
+    page = plot("one", curves, **LABELS) + plot("two", curves, **LABELS)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    references = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page)
+    assert references and {a or b for a, b in references} <= set(ids)
+    assert "http" not in page and "xlink" not in page and "<style" not in page
+    assert "a &amp; b" in page and "c$d$" in page
+
+
+def test_plots_are_deterministic_and_leave_matplotlib_alone() -> None:
+    before = dict(matplotlib.rcParams)
+    a, b = (plot("p", [Curve("a", [1, 2], [1, 2])], **LABELS) for _ in range(2))
+    assert a == b
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_smooth_takes_means_of_groups_and_leaves_short_curves() -> None:
+    assert figures.smooth([1, 2, 3], [4.0, 5.0, 9.0]) == ([1, 2, 3], [4, 5, 9])
+    assert figures.smooth([0, 1, 2, 3], [1.0, 3.0, 5.0, 9.0], most=2) == ([0.5, 2.5], [2, 7])
+    assert figures.smooth([], []) == ([], [])
+
+
+def test_short_counts() -> None:
+    assert [figures.short_count(n) for n in (0, 12, 1500, 240_000, 3_200_000)] == [
+        "0",
+        "12",
+        "1.5k",
+        "240k",
+        "3.2M",
+    ]
+
+
+# The report
+
+
+class Page(HTMLParser):
+    """Checks that elements nest; collects what tests ask about."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), f"an attribute of <{tag}> is there twice"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def attributes(self, name: str) -> list[str]:
+        return [attrs[name] or "" for _, attrs in self.tags if name in attrs]
+
+
+def page_of(run: Path) -> Page:
+    return Page(write_report(run).read_text(encoding="utf-8"))
+
+
+def log_records() -> list[dict]:
+    records: list[dict] = [{"kind": "note", "images": 0, "text": "chose bf16"}, {"kind": "unheard of"}]
+    for i in range(1, 6):
+        records += [
+            {
+                "kind": "train",
+                "images": i * 128,
+                "seconds": i * 60.0,
+                "loss": 1 / i,
+                "rate": 33.0,
+                "lr": 1e-3,
+                "wait": 0.02,
+            },
+            {
+                "kind": "held_out",
+                "images": i * 128,
+                "levels": [-2.0, 0.0, 2.0],
+                "error": [0.4 / i, 0.2, 0.1],
+                "train_error": [0.3 / i, 0.2, 0.1],
+            },
+            {
+                "kind": "distance",
+                "images": i * 128,
+                "features": "lite0_96",
+                "n": 256,
+                "frechet": 300 - i,
+                "kid": 0.5,
+                "kid_error": 0.01,
+                "floor": 12.5,
+            },
+        ]
+    return records
+
+
+def evaluation(images: int, frechet: float) -> dict:
+    return {
+        "images": images,
+        "when": "2025-06-01T12:30:00+00:00",
+        "sampler": {"name": "ancestral", "clamp": True},
+        "extractor": "lite0",
+        "protocol": "224 px, bicubic",
+        "reference": "7326 pictures of cars",
+        "n": 1000,
+        "reference_n": 7326,
+        "measures": [
+            {
+                "key": "frechet",
+                "name": "Fréchet distance (lite0)",
+                "value": frechet,
+                "better": "lower",
+                "error": None,
+                "floor": 8.25,
+            },
+            {
+                "key": "kid",
+                "name": "kernel distance (lite0)",
+                "value": 0.491,
+                "better": "lower",
+                "error": 0.0123,
+                "floor": 0.0004,
+            },
+        ],
+        "warnings": ["n is below the dimension"],
+    }
+
+
+FIGURES = {
+    "forward": {"levels": [{"t": 0, "snr": None}, {"t": 1, "alpha": 0.2, "sigma": 0.9, "snr": 0.0505}]},
+    "reverse": {"levels": [{"t": 1, "snr": 0.0505}, {"t": 0, "snr": None}]},
+    "samples": {"sampler": {"name": "ancestral", "clamp": True}, "steps": 300, "seed": 7, "n": 4},
+    "nearest": {"distances": [[3.25, 4.0], [5.5, 6.0]]},
+    "terminal_warning": "the schedule ends at SNR 0.05",
+    "model": {"parameters": 15_500_000, "gflop": 8.6},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with everything in it."""
+    run = tmp_path / "cars64"
+    (run / "report").mkdir(parents=True)
+    (run / "samples").mkdir()
+    (run / "recipe.toml").write_text(classic().to_toml())
+    environment = {
+        "torch": "2.13.0",
+        "runtime": {"device": "cpu", "compile": True},
+        "cores": 2,
+        "commit": None,
+    }
+    (run / "environment.json").write_text(json.dumps(environment))
+    lines = "".join(json.dumps(r) + "\n" for r in log_records())
+    (run / "log.jsonl").write_text(lines + '{"kind": "train", "ima')
+    for i in range(1, 21):
+        figures.grid(flat(i, i)).save(run / "samples" / f"{i * 128:09d}.png")
+    (run / "samples" / "notes.png").write_bytes(b"not one of ours")
+    for value, name in enumerate(("forward", "reverse", "samples", "nearest"), start=100):
+        figures.grid(flat(value, value)).save(run / "report" / f"{name}.png")
+    (run / "report" / "figures.json").write_text(json.dumps(FIGURES))
+    (run / "evaluation.json").write_text(json.dumps([evaluation(128, 301.5), evaluation(640, 278.25)]))
+    return run
+
+
+@pytest.fixture
+def run_without_curves(run: Path) -> Path:
+    """Curves take most of a report's time."""
+    (run / "log.jsonl").unlink()
+    return run
+
+
+def test_report_is_whole_and_well_formed(run: Path) -> None:
+    page = page_of(run)
+    shown = [seen(decoded(uri).convert("RGBA"))[0][0] for uri in page.attributes("src")]
+    assert shown[:3] == [102, 100, 101] and shown[-1] == 103
+    frames = shown[3:-1]
+    assert len(frames) == 12 and frames[0] == 1 and frames[-1] == 20 and frames == sorted(frames)
+    assert sum(tag == "svg" for tag, _ in page.tags) == 6
+    assert "missing" not in page.attributes("class")
+
+
+def test_report_has_no_outside_links_and_no_clashing_ids(run: Path) -> None:
+    html = write_report(run).read_text(encoding="utf-8")
+    page = Page(html)
+    assert all(re.fullmatch("data:image/png;base64,[A-Za-z0-9+/=]+", src) for src in page.attributes("src"))
+    html = re.sub('data:image/png;base64,[^"]*', "", html)
+    assert "//" not in html and "@import" not in html
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    assert {href.removeprefix("#") for href in page.attributes("href")} <= set(ids)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert "url(" not in re.sub(r"url\(#[^)]*\)", "", html)
+
+
+def test_report_tells_the_numbers_with_their_protocol(run: Path) -> None:
+    text = page_of(run).text
+    assert "Fréchet distance (lite0) 278 real pictures: 8.25" in text
+    assert text.index("At 640 images") < text.index("Earlier evaluations (1)") < text.index("At 128 images")
+    for said in (
+        "0.491 ± 0.0123 0.0004 lower",
+        "n is below the dimension",
+        "reference 7326 pictures of cars",
+        "sampler ancestral (clamp = true)",
+        "the schedule ends at SNR 0.05",
+        "15.5M 8.6 GFLOP a picture",
+        "trained for 5 min 33 images/s",
+        "steps 300, seed 7, n 4",
+        "linear_beta (steps = 300, beta_min = 0.0001, beta_max = 0.02)",
+        "simple_unet (widths = [64, 128, 256, 512]",
+        "runtime · device cpu",
+        "chose bf16",
+        "2.0 % of its time waiting",
+        "256 samples and lite0_96 features",
+        "SNR 0.05",
+        "3.25 5.5",
+    ):
+        assert said in text, said
+
+
+def test_report_is_deterministic_and_leaves_nothing_beside(run: Path) -> None:
+    first = write_report(run).read_bytes()
+    before = sorted(run.rglob("*"))
+    assert write_report(run).read_bytes() == first
+    assert sorted(run.rglob("*")) == before
+
+
+def test_hostile_strings_are_shown_as_they_are(run: Path) -> None:
+    hostile = run.with_name("a <b> & 'c'")
+    run.rename(hostile)
+    (hostile / "recipe.toml").write_text(f"name = {json.dumps(HOSTILE)}\n{json.dumps(HOSTILE)} = 1\n")
+    (hostile / "environment.json").write_text(json.dumps({HOSTILE: {HOSTILE: [HOSTILE]}}))
+    judged = evaluation(640, 1.0) | {
+        HOSTILE: HOSTILE,
+        "warnings": [HOSTILE],
+        "when": HOSTILE,
+        "images": HOSTILE,
+    }
+    judged["measures"] = [
+        {"key": HOSTILE, "name": HOSTILE, "value": HOSTILE, "floor": HOSTILE, "error": HOSTILE}
+    ]
+    (hostile / "evaluation.json").write_text(json.dumps([judged, judged]))
+    about = {**FIGURES, "terminal_warning": HOSTILE, "samples": {HOSTILE: HOSTILE}}
+    (hostile / "report" / "figures.json").write_text(json.dumps(about))
+    records = [
+        {"kind": "note", "images": 1, "text": HOSTILE},
+        {"kind": "distance", "images": 1, "frechet": 1.0, "features": HOSTILE, "n": HOSTILE},
+    ]
+    (hostile / "log.jsonl").write_text("\n".join(map(json.dumps, records)))
+    html = write_report(hostile).read_text(encoding="utf-8")
+    assert "<script" not in html
+    page = Page(html)
+    assert page.text.count(HOSTILE) >= 12
+    assert "alphabar report '" in page.text
+
+
+MISSING = {
+    "report/forward.png": ("The forward process is not drawn yet", "alphabar report"),
+    "report/reverse.png": ("The reverse process is not drawn yet", "alphabar report"),
+    "report/samples.png": ("Samples are not drawn yet", "alphabar report"),
+    "report/nearest.png": ("The nearest training pictures are not drawn yet", "alphabar report"),
+    "report/figures.json": (None, None),
+    "samples": ("There are no samples from the training yet", "alphabar train DATA --run"),
+    "evaluation.json": ("The model has not been judged yet", "alphabar evaluate"),
+    "environment.json": ("is not recorded", None),
+}
+
+
+@pytest.mark.parametrize("piece", MISSING)
+def test_a_missing_piece_becomes_a_sentence_with_what_to_run(run_without_curves: Path, piece: str) -> None:
+    run = run_without_curves
+    path = run / piece
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    text = page_of(run).text
+    sentence, command = MISSING[piece]
+    assert sentence is None or sentence in text
+    assert command is None or f"{command} {run}" in text[text.index(sentence or "") :]
+
+
+def test_a_run_that_has_only_just_begun(run: Path) -> None:
+    for path in run.iterdir():
+        if path.name != "recipe.toml":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    text = page_of(run).text
+    assert all(sentence in text for sentence, _ in MISSING.values() if sentence)
+    assert (
+        f"Nothing has been logged yet. The curves come with the training: alphabar train DATA --run {run}"
+        in text
+    )
+    assert f"To judge the model as it is now: alphabar evaluate {run}" in text
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"\xff\xfe\x00", b"[1, 2", b"null", b'{"a": '])
+def test_broken_files_are_named_and_never_crash(run_without_curves: Path, rubbish: bytes) -> None:
+    run = run_without_curves
+    for piece in MISSING:
+        if (run / piece).is_file():
+            (run / piece).write_bytes(rubbish)
+    (run / "recipe.toml").write_bytes(b"name = \n")
+    (run / "samples" / "000000128.png").write_bytes(rubbish)
+    text = page_of(run).text
+    for name in ("recipe.toml", "figures.json", "evaluation.json", "environment.json"):
+        assert f"{name} cannot be read" in text or f"{name} holds something else" in text
+
+
+def test_numbers_that_are_none_are_left_out(run: Path) -> None:
+    odd = [None, "x", [], True, -1.0, float("nan"), float("inf")]
+    records = log_records()
+    records += [{"kind": "train", "images": v, "loss": 0.5} for v in odd]
+    records += [
+        {"kind": k, "images": 999, "seconds": v, "loss": v, "rate": v, "frechet": v, "kid": v}
+        for v in odd
+        for k in ("train", "distance")
+    ]
+    records += [{"kind": "held_out", "images": 999, "levels": [v, 1.0], "error": [1.0, v]} for v in odd]
+    records += [{"kind": "held_out", "images": 999, "levels": v, "error": v} for v in odd]
+    (run / "log.jsonl").write_text("\n".join(map(json.dumps, [*records, *odd])))
+    page = page_of(run)
+    assert not re.search(r"\bnan\b|\binf\b", " ".join(page.attributes("d")).lower())
+    assert sum(tag == "svg" for tag, _ in page.tags) == 6
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(AlphabarError, match=r"no run folder.*alphabar train"):
+            write_report(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers(-(10**12), 10**12) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def of(*keys: str) -> st.SearchStrategy[dict]:
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(keys, JSON))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    about=of(*FIGURES),
+    samples=of("steps"),
+    judged=st.lists(of("images", "when", "measures", "warnings", "n") | JSON, max_size=2),
+    measure=of("key", "name", "value", "error", "floor", "better"),
+    level=of("t", "snr"),
+    environment=JSON,
+)
+def test_no_json_crashes_the_report(
+    tmp_path: Path, about: dict, samples: dict, judged: list, measure: dict, level: dict, environment: object
+) -> None:
+    (tmp_path / "report").mkdir(exist_ok=True)
+    (tmp_path / "recipe.toml").touch()
+    about |= {"samples": samples, "forward": {"levels": [level]}}
+    (tmp_path / "report" / "figures.json").write_text(json.dumps(about))
+    (tmp_path / "evaluation.json").write_text(json.dumps([*judged, {"measures": [measure]}]))
+    (tmp_path / "environment.json").write_text(json.dumps(environment))
+    page_of(tmp_path)

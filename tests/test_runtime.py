@@ -1,0 +1,258 @@
+"""The runtime: what the probe chooses and why, what is written down, and two processes as one."""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from alphabar.networks import UNet
+from alphabar.training import runtime as module
+from alphabar.training.runtime import Runtime, accumulating, describe_machine, probe, processes
+
+BF16 = torch.bfloat16
+
+
+def tiny() -> UNet:
+    torch.manual_seed(0)
+    return UNet(channels=3, width=8, multipliers=(1, 2), attention=(2,), head_dim=8)
+
+
+class TestRuntime:
+    def test_written_down_and_taken_up_again(self) -> None:
+        runtime = Runtime("cpu", BF16, True, True, True, "a machine", ("one", "two"))
+        assert Runtime.from_dict(json.loads(json.dumps(runtime.to_dict()))) == runtime
+        assert Runtime.from_dict(Runtime().to_dict()) == Runtime()
+
+    @pytest.mark.parametrize(("dtype", "expected"), [(None, torch.float32), (BF16, BF16)])
+    def test_autocast(self, dtype: torch.dtype | None, expected: torch.dtype) -> None:
+        with Runtime(dtype=dtype).autocast():
+            assert nn.Conv2d(3, 3, 1)(torch.zeros(1, 3, 2, 2)).dtype == expected
+
+    def test_memory_format(self) -> None:
+        network, x = nn.Conv2d(3, 4, 3), torch.zeros(2, 3, 4, 4)
+        for runtime in (Runtime(channels_last=True), Runtime()):
+            runtime.place(network)
+            assert network.weight.is_contiguous(memory_format=runtime.memory_format)
+            assert runtime.put(x).is_contiguous(memory_format=runtime.memory_format)
+
+    def test_one_process_is_the_network_itself(self) -> None:
+        network, runtime = tiny(), Runtime()
+        assert runtime.parallel(network) is network
+        assert (runtime.rank, runtime.world_size, runtime.is_main) == (0, 1, True)
+        assert runtime.broadcast("value") == "value"
+        assert runtime.mean(torch.tensor(2.0)) == 2
+        with accumulating(network), processes():
+            runtime.barrier()
+
+    def test_the_compiled_network_shares_its_parameters(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_compiled", lambda network: torch.compile(network, backend="eager"))
+        network = tiny()
+        names = list(network.state_dict())
+        compiled = Runtime(compile=True).parallel(network)
+        compiled(torch.ones(2, 3, 8, 8), torch.ones(2)).sum().backward()
+        assert network.output.bias.grad is not None
+        assert list(network.state_dict()) == names
+
+
+Clock = Callable[[Runtime], float]
+
+
+@pytest.fixture
+def clocked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], None]:
+    """Makes the probe believe that a step of one picture takes what a function of the runtime says."""
+
+    def install(clock: Clock) -> None:
+        def start(trial: module._Trial, runtime: Runtime, n: int) -> Callable[[], float]:
+            return lambda: n * clock(runtime)
+
+        monkeypatch.setattr(module._Trial, "start", start)
+        monkeypatch.setattr(module._Trial, "gradients", lambda trial: torch.ones(3))
+        monkeypatch.setattr(module, "_bf16_refused", lambda device: None)
+        monkeypatch.setattr(module.shutil, "which", lambda name: name)
+        monkeypatch.setattr(module, "default_device", lambda: "cpu")
+
+    return install
+
+
+def choice(runtime: Runtime) -> tuple[torch.dtype | None, bool, bool]:
+    return runtime.dtype, runtime.channels_last, runtime.compile
+
+
+class TestProbe:
+    @pytest.mark.parametrize("fastest", [(None, False), (None, True), (BF16, False), (BF16, True)])
+    @pytest.mark.parametrize("compiled", [True, False])
+    def test_what_is_faster_is_chosen(self, clocked, fastest: tuple, compiled: bool) -> None:
+        def clock(runtime: Runtime) -> float:
+            speed = 2.0 if (runtime.dtype, runtime.channels_last) == fastest else 1.0
+            return 0.01 / (speed * ((1.5 if compiled else 0.5) if runtime.compile else 1))
+
+        clocked(clock)
+        assert choice(probe(tiny(), 8, batch=4)) == (*fastest, compiled)
+
+    def test_what_is_hardly_faster_is_not_worth_it(self, clocked) -> None:
+        clocked(lambda r: 0.01 * (0.98 if r.dtype or r.channels_last else 1) * (0.98 if r.compile else 1))
+        assert choice(probe(tiny(), 8, batch=4)) == (None, False, False)
+
+    def test_a_slow_machine_is_not_made_to_take_whole_batches(self, clocked, monkeypatch) -> None:
+        clocked(lambda runtime: 1.0)
+        taken = []
+        start = module._Trial.start
+
+        def recording(trial: module._Trial, runtime: Runtime, n: int) -> Callable[[], float]:
+            taken.append(n)
+            return start(trial, runtime, n)
+
+        monkeypatch.setattr(module._Trial, "start", recording)
+        probe(tiny(), 8, batch=128)
+        assert max(taken) == 1
+
+    def test_emulated_bf16_is_never_tried_on_the_network(self, clocked, monkeypatch) -> None:
+        clocked(lambda runtime: 0.001 if runtime.dtype else 0.01)
+        monkeypatch.setattr(module, "_bf16_refused", lambda device: "a convolution crawls")
+        runtime = probe(tiny(), 8, batch=4)
+        assert runtime.dtype is None
+        assert "bf16: not chosen, a convolution crawls" in runtime.notes
+
+    def test_slow_bf16_convolutions_are_found(self, monkeypatch) -> None:
+        ticks = iter([0, 1, 1, 2, 2, 3, 0, 5, 5, 10, 10, 15])  # three of 1 s in fp32, three of 5 s in bf16
+        monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
+        assert "0.20 times the speed of fp32" in (module._bf16_refused("cpu") or "")
+
+    def test_compiling_needs_a_compiler(self, clocked, monkeypatch) -> None:
+        clocked(lambda runtime: 0.001 if runtime.compile else 0.01)
+        monkeypatch.setattr(module.shutil, "which", lambda name: None)
+        runtime = probe(tiny(), 8, batch=4)
+        assert not runtime.compile
+        assert any("no C++ compiler" in note for note in runtime.notes)
+
+    def test_no_compiling_where_it_is_not_asked_for(self, clocked) -> None:
+        clocked(lambda runtime: 0.001 if runtime.compile else 0.01)
+        assert not probe(tiny(), 8, batch=4, try_compile=False).compile
+
+    @pytest.mark.parametrize(
+        ("factor", "chosen"), [(1.0, True), (1 + 1e-4, True), (1.2, False), (float("nan"), False)]
+    )
+    def test_wrong_gradients_are_not_compiled(self, monkeypatch, factor: float, chosen: bool) -> None:
+        class Scaled(nn.Module):
+            def __init__(self, network: nn.Module):
+                super().__init__()
+                self.network = network
+
+            def forward(self, *inputs: Tensor) -> Tensor:
+                return factor * self.network(*inputs)
+
+        monkeypatch.setattr(module, "FASTER", 0.0)  # let nothing but the numbers decide
+        monkeypatch.setattr(module.shutil, "which", lambda name: name)
+        monkeypatch.setattr(module, "_bf16_refused", lambda device: "not in this test")
+        monkeypatch.setattr(module, "_compiled", Scaled)
+        runtime = probe(tiny(), 8, batch=4)
+        assert runtime.compile == chosen
+        assert any("gradients are wrong" in note for note in runtime.notes) != chosen
+
+    def test_a_failing_compiler_is_survived(self, monkeypatch) -> None:
+        def broken(network: nn.Module) -> nn.Module:
+            raise RuntimeError("Python.h not found\nand much more")
+
+        monkeypatch.setattr(module.shutil, "which", lambda name: name)
+        monkeypatch.setattr(module, "_compiled", broken)
+        runtime = probe(tiny(), 8, batch=4)
+        assert not runtime.compile
+        assert "torch.compile: not chosen, it fails: RuntimeError: Python.h not found" in runtime.notes
+
+    def test_leaves_network_and_random_state_alone(self) -> None:
+        network = tiny().eval()
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        state = torch.get_rng_state()
+        probe(network, 8, batch=4, try_compile=False)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert not network.training
+        assert all(p.grad is None for p in network.parameters())
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    def test_a_resumed_training_keeps_its_runtime(self, clocked) -> None:
+        clocked(lambda runtime: 0.01)
+        odd = replace(Runtime(), dtype=BF16, machine=describe_machine("cpu"), notes=("as it was",))
+        assert probe(tiny(), 8, batch=4, recorded=odd.to_dict()) == odd
+        assert probe(tiny(), 8, batch=4, recorded=Runtime().to_dict()) == Runtime()
+        elsewhere = replace(odd, machine="a laptop")
+        runtime = probe(tiny(), 8, batch=4, recorded=elsewhere.to_dict())
+        assert choice(runtime) == (None, False, False)
+        assert any("a laptop" in note and "not bit for bit" in note for note in runtime.notes)
+
+    @pytest.mark.slow
+    def test_the_compiler_of_this_machine(self, monkeypatch) -> None:
+        monkeypatch.setattr(module, "FASTER", 0.0)
+        assert probe(tiny(), 16, batch=4).compile
+
+
+def step(runtime: Runtime, x: Tensor, target: Tensor, pieces: int) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """The gradients of a step accumulated over pieces and its mean loss; one gradient after each piece."""
+    network = tiny()
+    nn.init.normal_(network.output.weight)
+    network.double()
+    stepped = runtime.parallel(network)
+    total = torch.zeros((), dtype=x.dtype)
+    grown = []
+    parts = list(zip(x.chunk(pieces), target.chunk(pieces), strict=True))
+    for i, (x_part, target_part) in enumerate(parts):
+        with accumulating(stepped) if i < pieces - 1 else nullcontext():
+            error = stepped(x_part, torch.ones(len(x_part), dtype=x.dtype)) - target_part
+            loss = error.square().mean() / pieces
+            loss.backward()
+        total += loss.detach()
+        grown.append(network.output.weight.grad.clone())
+    grads = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    return grads | {"loss": runtime.mean(total)}, grown
+
+
+def work(rank: int, folder: Path, x: Tensor, target: Tensor) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": (folder / "port").read_text(),
+    }
+    with processes():
+        chosen = probe(tiny(), 8, batch=4, try_compile=False)
+        runtime = Runtime()
+        mine = slice(4 * rank, 4 * rank + 4)
+        results = {
+            "chosen": json.dumps(chosen.to_dict()),
+            "rank": (runtime.rank, runtime.world_size, runtime.is_main),
+            "told": runtime.broadcast({"from": rank}),
+            "step": step(runtime, x[mine], target[mine], pieces=2),
+        }
+        runtime.barrier()
+    torch.save(results, folder / f"{rank}.pt")
+
+
+def test_two_processes_step_like_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (tmp_path / "port").write_text(str(free.getsockname()[1]))
+    x, target = torch.randn(2, 8, 3, 8, 8, dtype=torch.float64)
+    mp.spawn(work, (tmp_path, x, target), nprocs=2)
+    a, b = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert a["chosen"] == b["chosen"]
+    assert (a["rank"], b["rank"]) == ((0, 2, True), (1, 2, False))
+    assert a["told"] == b["told"] == {"from": 0}
+    expected, _ = step(Runtime(), x, target, pieces=1)
+    (grads_a, grown_a), (grads_b, grown_b) = a["step"], b["step"]
+    assert [torch.equal(*pair) for pair in zip(grown_a, grown_b)] == [
+        False,
+        True,
+    ]  # averaged once, at the end
+    for result in (grads_a, grads_b):
+        assert result.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(result[name], value, atol=1e-10, rtol=1e-8, msg=name)

@@ -1,0 +1,375 @@
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alphabar.diffusion.noise import Noise
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.training import trainer
+from alphabar.training.run import Run, build_denoiser, load_model
+from alphabar.training.runtime import Runtime
+from alphabar.training.trainer import Feed, Finished, Note, Progress, Saved, begin, train
+from training_child import tiny_dataset, tiny_recipe
+
+CHILD = Path(__file__).with_name("training_child.py")
+WEIGHTS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
+
+
+def run_all(dataset, run, **options):
+    return list(train(dataset, run, runtime=Runtime(), **options))
+
+
+def final_weights(run: Run, images: int) -> dict[str, bytes]:
+    checkpoint, problems = run.newest_checkpoint()
+    assert checkpoint is not None and checkpoint.images == images and not problems
+    return {name: checkpoint.files[name] for name in WEIGHTS}
+
+
+@pytest.fixture(scope="module")
+def dataset(picture_folder):
+    return tiny_dataset(picture_folder)
+
+
+@pytest.fixture(scope="module")
+def straight(dataset, tmp_path_factory):
+    """An uninterrupted training of 96 images."""
+    run = begin(tmp_path_factory.mktemp("runs") / "straight", tiny_recipe())
+    records = run_all(dataset, run, images=96)
+    return run, records
+
+
+def test_the_loss_falls(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe("network.dropout=0", "optimizer.learning_rate=2e-3"))
+    losses = [r.loss for r in run_all(dataset, run, images=1600) if isinstance(r, Progress)]
+    assert np.mean(losses[-30:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_a_run_folder_is_complete(straight):
+    run, records = straight
+    assert isinstance(records[-1], Finished) and records[-1].images == 96
+    names = {p.name for p in run.path.iterdir()}
+    assert {"recipe.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "model"} <= names
+    assert (run.path / "samples" / "000000096.png").is_file()
+    model = load_model(run.path)
+    exported = load_model(run.path / "model")
+    assert model.images == exported.images == 96
+    for a, b in zip(model.denoiser.parameters(), exported.denoiser.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 11])
+def test_resume_equals_never_having_stopped(dataset, straight, tmp_path, stop_after):
+    run = begin(tmp_path / "run", tiny_recipe())
+    records = train(dataset, run, images=96, runtime=Runtime())
+    updates = 0
+    for record in records:
+        updates += isinstance(record, Progress)
+        if updates == stop_after:
+            break
+    records.close()
+    assert Run(run.path).newest_checkpoint()[0].images == 8 * stop_after
+    run_all(dataset, run, images=96)
+    assert final_weights(run, 96) == final_weights(straight[0], 96)
+
+
+def test_a_longer_training_goes_on(dataset, straight, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    run_all(dataset, run, images=40)
+    run_all(dataset, run, images=96)
+    assert final_weights(run, 96) == final_weights(straight[0], 96)
+    again = run_all(dataset, run, images=96)
+    assert "already trained" in again[-1].reason
+
+
+def test_stop_event_saves_and_leaves(dataset, tmp_path):
+    run, stop = begin(tmp_path / "run", tiny_recipe()), threading.Event()
+    records = []
+    for record in train(dataset, run, images=96, runtime=Runtime(), stop=stop):
+        records.append(record)
+        if isinstance(record, Progress):
+            stop.set()
+    assert records[-1].reason.startswith("stopped") and records[-1].images == 8
+    assert run.newest_checkpoint()[0].images == 8
+
+
+def test_a_flipped_byte_falls_back_and_is_told(dataset, straight, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    run_all(dataset, run, images=40)
+    run_all(dataset, run, images=64)
+    newest = run.checkpoints()[-1] / "model.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    records = run_all(dataset, run, images=96)
+    notes = [r.text for r in records if isinstance(r, Note)]
+    assert any("000000064" in note and "damaged" in note for note in notes)
+    assert any("resuming" in note and " 40 images" in note for note in notes)
+    assert final_weights(run, 96) == final_weights(straight[0], 96)
+
+
+def test_all_checkpoints_damaged_is_an_error_not_a_new_beginning(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    run_all(dataset, run, images=16)
+    for folder in run.checkpoints():
+        (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(AlphabarError, match="every checkpoint"):
+        run_all(dataset, run, images=32)
+    with pytest.raises(AlphabarError, match="nothing to load"):
+        load_model(run.path)
+
+
+def test_old_checkpoints_go_but_one(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    saved = [r for r in run_all(dataset, run, images=48, checkpoint_every=0) if isinstance(r, Saved)]
+    assert [r.images for r in saved] == [8, 16, 24, 32, 40, 48]
+    assert [int(p.name) for p in run.checkpoints()] == [40, 48]
+
+
+def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, monkeypatch):
+    run = begin(tmp_path / "run", tiny_recipe())
+    run_all(dataset, run, images=16)
+    before = final_weights(run, 16)
+
+    def full(*args):
+        raise AlphabarError("no space left; what was saved before is intact")
+
+    monkeypatch.setattr(Run, "save", full)
+    seen = []
+    with pytest.raises(AlphabarError, match="no space left"):
+        for record in train(dataset, run, images=32, runtime=Runtime(), checkpoint_every=0):
+            seen.append(record)
+    assert sum(isinstance(r, Progress) for r in seen) == 2
+    assert any(isinstance(r, Note) and "goes on" in r.text for r in seen)
+    assert final_weights(run, 16) == before
+
+
+def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypatch):
+    run = begin(tmp_path / "run", tiny_recipe("network=simple_unet", "network.widths=[8,16]"))
+    real, calls = trainer.loss, []
+
+    def sometimes_nan(denoiser, x0, t, eps, **rest):
+        calls.append(1)
+        x0 = x0 * math.nan if len(calls) == 3 else x0
+        return real(denoiser, x0, t, eps, **rest)
+
+    monkeypatch.setattr(trainer, "loss", sometimes_nan)
+    records = train(dataset, run, images=40, runtime=Runtime(), checkpoint_every=0)
+    notes = [r.text for r in records if isinstance(r, Note)]
+    assert any("non-finite" in note for note in notes)
+    for _name, value in load_model(run.path).denoiser.network.state_dict().items():
+        assert torch.isfinite(value).all()
+
+
+def test_a_loss_that_stays_non_finite_ends_the_training(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        trainer,
+        "loss",
+        lambda d, x0, t, eps, **_: sum(p.sum() for p in d.parameters()) * math.nan * x0[:, 0, 0, 0],
+    )
+    run = begin(tmp_path / "run", tiny_recipe())
+    with pytest.raises(AlphabarError, match="not finite 20 times"):
+        run_all(dataset, run, images=800)
+
+
+def test_every_epoch_shows_every_picture_once(dataset):
+    recipe = tiny_recipe()
+    index, _ = dataset.split(recipe.data.held_out)
+    feed = Feed(dataset, index, recipe, build_denoiser(recipe))
+    m = len(index)
+    orders = [feed.pictures(range(e * m, (e + 1) * m)).tolist() for e in range(3)]
+    assert all(sorted(order) == index.tolist() for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    across = feed.pictures(range(m - 3, m + 5)).tolist()
+    assert across == orders[0][-3:] + orders[1][:5]
+
+
+def test_batches_are_functions_of_the_position(dataset):
+    recipe = tiny_recipe()
+    index, held_out = dataset.split(recipe.data.held_out)
+    assert len(held_out) and not set(index) & set(held_out)
+    feed = Feed(dataset, index, recipe, build_denoiser(recipe))
+    whole, left, right = (feed.batch(r) for r in (range(8, 16), range(8, 11), range(11, 16)))
+    for w, parts in zip(whole, zip(left, right, strict=True), strict=True):
+        assert torch.equal(w, torch.cat(parts))
+    assert whole.x0.min() >= -1 and whole.x0.max() <= 1
+    flipped = Noise(recipe.seed, range(1000), "flip").uniform(0) < 0.5
+    assert 0.4 < flipped.double().mean() < 0.6
+
+
+def test_learning_rate_by_images():
+    recipe = tiny_recipe("optimizer.decay_from=0.5", "optimizer.learning_rate=1.0")
+    rates = [trainer._learning_rate(recipe, images, images / 800) for images in range(0, 801, 8)]
+    assert rates[0] == 0.25 and rates[3] == 1.0 and rates[50] == 1.0
+    assert rates[75] == pytest.approx(0.5) and rates[-1] == 0.0
+
+
+def test_a_budget_ends_the_training_over_sittings(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    first = run_all(dataset, run, budget=1.0)[-1]
+    assert 1.0 <= first.seconds < 3.0 and first.images > 0
+    again = run_all(dataset, run, budget=1.0)[-1]
+    assert again.images == first.images
+
+
+def test_two_trainings_in_one_run_are_refused(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    records = train(dataset, run, images=96, runtime=Runtime())
+    next(records)
+    with pytest.raises(AlphabarError, match="another process"):
+        run_all(dataset, Run(run.path), images=96)
+    records.close()
+
+
+def test_another_recipe_or_other_pictures_are_refused(dataset, straight, tmp_path, picture_folder):
+    run, _ = straight
+    with pytest.raises(UsageError, match=r"another recipe \(seed: 0 → 1\)"):
+        begin(run.path, tiny_recipe("seed=1"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.doc").write_text("precious")
+    with pytest.raises(AlphabarError, match="no run"):
+        begin(tmp_path / "full", tiny_recipe())
+    from PIL import Image
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for i in range(20):
+        Image.new("RGB", (20, 20), (i * 10, 0, 0)).save(other / f"{i}.png")
+    with pytest.raises(AlphabarError, match="not those that"):
+        run_all(tiny_dataset(other), run, images=200)
+
+
+@pytest.mark.parametrize("options", [{"images": 0}, {"budget": 0.0}, {"budget": -1.0}])
+def test_nothing_to_do_is_a_mistake(dataset, tmp_path, options):
+    with pytest.raises(UsageError, match="more than zero"):
+        run_all(dataset, begin(tmp_path / "run", tiny_recipe()), **options)
+
+
+def test_the_log_is_rewound_on_resume(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    run_all(dataset, run, images=16)
+    run.log("train", 1000, loss=1.0)
+    with open(run.path / "log.jsonl", "a") as file:
+        file.write('{"kind": "trai')
+    run_all(dataset, run, images=32)
+    assert all(r["images"] <= 32 for r in run.records())
+    for line in (run.path / "log.jsonl").read_text().splitlines():
+        json.loads(line)
+
+
+def start_child(picture_folder, run, images, *rest):
+    return subprocess.Popen(
+        [sys.executable, str(CHILD), str(picture_folder), str(run), str(images), *map(str, rest)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def kill_at_random_moments(
+    picture_folder, run: Path, images: int, kills: int, in_save: int, seed: int
+) -> int:
+    """Start the child again and again, killing it with SIGKILL; the last ``in_save`` kills hit a save.
+
+    Returns how many kills really found a half-written checkpoint.
+    """
+    rng = random.Random(seed)
+    hits = 0
+    for kill in range(kills):
+        child = start_child(picture_folder, run, images, 0)
+        writing = run / "checkpoints"
+        before = {p.name for p in writing.glob("[0-9]*")} if writing.exists() else set()
+        deadline = time.monotonic() + 120
+        if kill >= kills - in_save:
+            while not list(writing.glob(".writing-*")) and time.monotonic() < deadline:
+                pass
+        else:
+            # Wait until it trains, then a moment of its own.
+            while {p.name for p in writing.glob("[0-9]*")} <= before and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.2))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        child.stderr.close()
+        hits += bool(list(writing.glob(".writing-*")))
+    return hits
+
+
+def test_kill_minus_nine(picture_folder, straight, tmp_path):
+    run = tmp_path / "run"
+    kill_at_random_moments(picture_folder, run, 4000, kills=2, in_save=1, seed=0)
+    reached = Run(run).newest_checkpoint()[0].images
+    assert 0 < reached < 4000
+    child = start_child(picture_folder, run, reached + 40, 1000)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 0, err.decode()
+    reference = begin(tmp_path / "reference", tiny_recipe())
+    run_all(tiny_dataset(picture_folder), reference, images=reached + 40)
+    assert final_weights(Run(run), reached + 40) == final_weights(reference, reached + 40)
+
+
+@pytest.mark.parametrize(
+    "settings", [["network.dropout=0"], ["network=simple_unet", "network.widths=[8,16]"]]
+)
+def test_two_processes_train_as_one(picture_folder, dataset, tmp_path, settings):
+    """Same loss curve to 1e-5, for the network with BatchNorm as for the one without."""
+    alone = begin(tmp_path / "one", tiny_recipe(*settings))
+    one = [r.loss for r in run_all(dataset, alone, images=80) if isinstance(r, Progress)]
+    together = tmp_path / "two"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*torchrun, str(CHILD), str(picture_folder), str(together), "80", *settings], capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    np.testing.assert_allclose(json.loads(done.stdout), one, rtol=1e-5)
+    for a, b in zip(
+        load_model(alone.path).denoiser.parameters(), load_model(together).denoiser.parameters(), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_accumulated_pieces_are_one_batch(dataset, straight, tmp_path):
+    curves = []
+    for pieces in (1, 2, 4):
+        recipe = tiny_recipe("network.dropout=0", f"accumulate={pieces}")
+        records = run_all(dataset, begin(tmp_path / str(pieces), recipe), images=64)
+        curves.append([r.loss for r in records if isinstance(r, Progress)])
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
+    np.testing.assert_allclose(curves[2], curves[0], rtol=1e-5)
+
+
+def test_stratified_levels_cover_every_batch(dataset):
+    recipe = tiny_recipe("stratified=true", "density=uniform", "batch=32")
+    index, _ = dataset.split(recipe.data.held_out)
+    t = Feed(dataset, index, recipe, build_denoiser(recipe)).batch(range(64, 96)).t
+    assert sorted((t * 32).ceil().int().tolist()) == list(range(1, 33))
+
+
+def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_path):
+    looks = ["watch.share=0.9", "watch.grid=4", "watch.levels=3", "watch.distance=5"]
+    run = begin(tmp_path / "run", tiny_recipe(*looks))
+    run_all(dataset, run, images=96)
+    assert final_weights(run, 96) == final_weights(straight[0], 96)
+    records = run.records()
+    held_out = [r for r in records if r["kind"] == "held_out"][-1]
+    # Levels are log SNR; the cosine schedule reaches all of them.
+    assert len(held_out["levels"]) == len(held_out["error"]) == len(held_out["train_error"]) == 9
+    assert held_out["levels"][0] == pytest.approx(-2 * math.log(0.05))
+    # Next to no noise, even an untrained v-network is nearly right: D = alpha x - sigma F.
+    assert held_out["error"][0] < 0.05 < held_out["error"][-1]
+    distance = [r for r in records if r["kind"] == "distance"][-1]
+    assert distance["features"] == "lite0_96" and distance["n"] == 5 and distance["kid_error"] > 0
+    assert sorted(p.name for p in (run.path / "samples").iterdir())[-1] == "000000096.png"
+
+
+def test_tensorboard_events(straight):
+    pytest.importorskip("tensorboard")
+    assert list((straight[0].path / "tensorboard").glob("events.*"))

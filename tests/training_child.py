@@ -1,0 +1,66 @@
+"""A small training, for tests to start as a process of its own and to kill.
+
+    python training_child.py PICTURES RUN IMAGES [CHECKPOINT_SECONDS] [key=value …]
+
+It prints the loss of every update as a JSON list.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from alphabar import Run, begin, named_recipe, open_source, prepare, train, with_settings
+from alphabar.training.recipe import Recipe
+from alphabar.training.runtime import Runtime, processes
+from alphabar.training.trainer import Progress
+
+
+def tiny_recipe(*settings: str) -> Recipe:
+    """Seconds, not minutes: 16×16, a small U-Net with dropout and EMA, and no looks but the last."""
+    return with_settings(
+        named_recipe("ddpm"),
+        [
+            "data.size=16",
+            "network.width=16",
+            "network.multipliers=[1,2]",
+            "network.attention=[2]",
+            "network.head_dim=16",
+            "network.dropout=0.1",
+            "batch=8",
+            "ema.half_life=64",
+            "optimizer.warm_up=32",
+            "watch.share=0",
+            "watch.grid=1",
+            "watch.steps=2",
+            "watch.levels=0",
+            "watch.distance=0",
+            *settings,
+        ],
+    )
+
+
+def tiny_dataset(folder: str | Path, size: int = 16):
+    *_, done = prepare(open_source(folder), size, "squash")
+    return done.dataset
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder, run, images, *rest = sys.argv[1:]
+    every = float(rest.pop(0)) if rest and "=" not in rest[0] else 300.0
+    with processes():
+        runtime = Runtime()
+        if runtime.is_main:
+            begin(run, tiny_recipe(*rest))
+        runtime.barrier()
+        dataset = tiny_dataset(folder)
+        records = train(dataset, Run(run), images=int(images), runtime=runtime, checkpoint_every=every)
+        losses = [record.loss for record in records if isinstance(record, Progress)]
+        if runtime.is_main:
+            print(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    main()
