@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,24 @@ def read_folder(path: Path) -> dict[str, bytes]:
     return files
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises AlphabarError naming ``path`` where what is done inside cannot write it."""
+    try:
+        yield
+    except OSError as error:
+        raise AlphabarError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write_file(path: Path, data: bytes) -> None:
-    """Write one file so that it holds the old bytes or the new ones, never a part."""
+    """Write one file so that it holds the old bytes or the new ones, never a part.
+
+    Raises AlphabarError where the disk is full or read-only.
+    """
     beside = path.with_name(f".writing-{path.name}")
-    _write_flushed(beside, data)
-    os.replace(beside, path)
+    with writing(path):
+        _write_flushed(beside, data)
+        os.replace(beside, path)
 
 
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:

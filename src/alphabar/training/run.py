@@ -25,6 +25,7 @@ from alphabar.training.checkpoint import (
     unpack_tensors,
     write_file,
     write_folder,
+    writing,
 )
 from alphabar.training.recipe import Recipe, make_recipe, read_recipe
 from alphabar.training.runtime import default_device
@@ -83,11 +84,9 @@ class Run:
         """Begin a new run. Raises AlphabarError where the folder holds something else."""
         if self.path.exists() and (not self.path.is_dir() or any(_visible(self.path))):
             raise AlphabarError(f"{self.path} holds something that is no run; choose another --run folder")
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_file(self.path / "recipe.toml", recipe.to_toml().encode())
-        except OSError as error:
-            raise AlphabarError(f"cannot create the run {self.path}: {error.strerror or error}") from None
+        write_file(self.path / "recipe.toml", recipe.to_toml().encode())
 
     @property
     def data(self) -> str | None:
@@ -152,7 +151,8 @@ class Run:
 
     def log(self, kind: str, images: int, **values: Any) -> None:
         """Append one record to log.jsonl."""
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+        path = self.path / "log.jsonl"
+        with writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "images": images, **values}) + "\n")
 
     def records(self) -> list[dict[str, Any]]:

@@ -365,7 +365,25 @@ def _train(
     watcher = Watcher(dataset, recipe, run, runtime) if main else None
     events = _Events(run.path, training.images) if main else None
 
+    losses: list[float] = []
+
+    def log_losses() -> None:
+        """Log the mean loss since the last time. A checkpoint's log reaches as far as it does."""
+        if not losses:
+            return
+        record = {
+            "seconds": round(training.seconds, 2),
+            "loss": sum(losses) / len(losses),
+            "rate": progress.rate,
+            "lr": learning_rate,
+            "wait": progress.wait,
+        }
+        run.log("train", training.images, **record)
+        events.scalars(training.images, record)  # type: ignore[union-attr]
+        losses.clear()
+
     def save() -> Saved:
+        log_losses()
         files = training.files(statistics, dataset.fingerprint)
         path = run.save(training.images, files)
         weights = files.get("ema.safetensors", files["model.safetensors"])
@@ -391,7 +409,6 @@ def _train(
     last_save = time.monotonic()
     last_log = time.monotonic()
     recent: deque[tuple[float, float]] = deque(maxlen=50)  # (seconds, seconds waiting) of the last updates
-    losses: list[float] = []
     reason = "already trained that far; give more --images or a longer --budget to go on"
     try:
         while True:
@@ -416,7 +433,7 @@ def _train(
                 )
             if training.bad_steps:
                 yield Note(f"a non-finite loss at {training.images:,} images: that update was left out")
-            else:
+            elif main:
                 losses.append(value)
             busy, waiting = (sum(column) for column in zip(*recent, strict=True))
             rate = len(recent) * recipe.batch / busy
@@ -433,30 +450,22 @@ def _train(
                 share=share(),
             )
             reason = "finished"
-            if main and losses and time.monotonic() - last_log >= 2.0:
-                last_log = time.monotonic()
-                record = {
-                    "seconds": round(training.seconds, 2),
-                    "loss": sum(losses) / len(losses),
-                    "rate": rate,
-                    "lr": learning_rate,
-                    "wait": progress.wait,
-                }
-                run.log("train", training.images, **record)
-                events.scalars(training.images, record)  # type: ignore[union-attr]
-                losses.clear()
             yield progress
-            if watcher and watcher.due(training.seconds, rate):
-                yield _watch(watcher, training, events)
-            if main and time.monotonic() - last_save >= checkpoint_every:
-                last_save = time.monotonic()
-                try:
+            now = time.monotonic()
+            try:
+                if main and now - last_log >= 2.0:
+                    last_log = now
+                    log_losses()
+                if watcher and watcher.due(training.seconds, rate):
+                    yield _watch(watcher, training, events)
+                if main and now - last_save >= checkpoint_every:
+                    last_save = now
                     saved = save()
-                except AlphabarError as error:
-                    yield Note(f"{error}; training goes on, and the next checkpoint will try again")
-                else:
                     saved_at = saved.images
                     yield saved
+            except AlphabarError as error:
+                last_log = now + 60.0
+                yield Note(f"{error}; training goes on, and will try again")
         if asked:
             reason = "stopped; the same command goes on from here"
         elif main and watcher and saved_at != training.images:

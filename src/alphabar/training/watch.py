@@ -23,6 +23,7 @@ from alphabar.diffusion.samplers import SAMPLERS, draw, last
 from alphabar.diffusion.start import STARTS
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, Features, extract
+from alphabar.training.checkpoint import writing
 from alphabar.training.recipe import Recipe
 from alphabar.training.run import Run
 from alphabar.training.runtime import Runtime, extractor_device
@@ -58,11 +59,13 @@ class Watcher:
         return seconds >= self.next_look
 
     def look(self, denoiser: Denoiser, images: int, clock: Any) -> tuple[Path, dict[str, Any] | None]:
-        """Measure and write. Returns the grid's path and the quick distance, if one is wanted."""
+        """Measure and write. Returns the grid's path and the quick distance, if one is wanted.
+
+        Raises AlphabarError where the run folder cannot be written.
+        """
         begun = time.monotonic()
         watch = self.recipe.watch
-        if watch.levels:
-            self.run.log("held_out", images, **self.error_by_level(denoiser))
+        error = self.error_by_level(denoiser) if watch.levels else None
         n = max(watch.grid, watch.distance)
         pictures = torch.cat(
             [
@@ -70,14 +73,15 @@ class Watcher:
                 for first in range(0, n, PICTURES_AT_ONCE)
             ]
         )
-        grid = self.run.path / "samples" / f"{images:09d}.png"
-        grid.parent.mkdir(exist_ok=True)
-        save_grid(pictures[: watch.grid], grid)
         distance = self.distance(pictures[: watch.distance]) if watch.distance else None
-        if distance:
-            self.run.log("distance", images, **distance)
         cost = time.monotonic() - begun
         self.next_look = clock() + cost * (1 / watch.share - 1) if watch.share else None
+        grid = self.run.path / "samples" / f"{images:09d}.png"
+        save_grid(pictures[: watch.grid], grid)
+        if error:
+            self.run.log("held_out", images, **error)
+        if distance:
+            self.run.log("distance", images, **distance)
         return grid, distance
 
     def samples(self, denoiser: Denoiser, positions: range) -> Tensor:
@@ -150,5 +154,7 @@ def save_grid(pictures: Tensor, path: Path) -> None:
         y, x = divmod(i, columns)
         sheet[y * (h + 2) : y * (h + 2) + h, x * (w + 2) : x * (w + 2) + w] = picture
     beside = path.with_suffix(".writing")
-    Image.fromarray(sheet).save(beside, format="PNG")
-    beside.replace(path)
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(sheet).save(beside, format="PNG")
+        beside.replace(path)
