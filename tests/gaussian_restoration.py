@@ -118,7 +118,9 @@ def nearness(found: Affine, mean: Tensor, cov: Tensor, operator: Linear, sigma_y
     # A x - y = (A·gain - I)(y - E y) + its mean + A·(x's own noise)
     miss = A @ found.gain - torch.eye(len(A))
     mean_miss = miss @ y_mean + A @ found.offset
-    total = (miss @ y_cov @ miss.T + A @ found.cov @ A.T)[seen][:, seen].trace() + (mean_miss[seen] ** 2).sum()
+    total = (miss @ y_cov @ miss.T + A @ found.cov @ A.T)[seen][:, seen].trace() + (
+        mean_miss[seen] ** 2
+    ).sum()
     chi2 = total / (seen.sum() * sigma_y**2) if sigma_y > 0 else torch.tensor(torch.nan)
     ratio = found.cov.trace() / least
     return Nearness((10 * torch.log10(1 + excess / least)).item(), ratio.item(), chi2.item())

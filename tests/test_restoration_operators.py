@@ -47,7 +47,9 @@ def linear_operators():
         "crop, then box": then(crop(SHAPE, 12, 20), build("box", (3, 12, 20))),
         "each": Each([build({"name": "blur", "std": 0.5}), build("down")]),
     }
-    return {name: operator for name, operator in (registered | several).items() if isinstance(operator, Linear)}
+    return {
+        name: operator for name, operator in (registered | several).items() if isinstance(operator, Linear)
+    }
 
 
 LINEAR = linear_operators()
@@ -118,7 +120,9 @@ def test_prox_without_noise_changes_no_more_than_it_must(operator):
 def test_singular_values_are_those_of_the_matrix(operator):
     """Of the first picture's operator, written out as a matrix."""
     d = 3 * 16 * 24
-    matrix = operator.A(torch.eye(d, dtype=torch.float64).reshape(d, *SHAPE)[:d]) if operator.s.ndim < 4 else None
+    matrix = (
+        operator.A(torch.eye(d, dtype=torch.float64).reshape(d, *SHAPE)[:d]) if operator.s.ndim < 4 else None
+    )
     if matrix is None:
         pytest.skip("has an operator a picture")
     values = torch.linalg.svdvals(matrix.reshape(d, -1))
@@ -131,7 +135,11 @@ def test_a_batch_of_two_is_two_singles(operator):
     if isinstance(operator, Each) or (isinstance(operator, Mask) and operator.s.ndim == 4):
         pytest.skip("has an operator a picture")
     x, y = signals(), measurements(operator)
-    for f, arguments in ((operator.A, (x,)), (operator.pinv, (y,)), (lambda a, b: operator.prox(a, b, 0.1), (x, y))):
+    for f, arguments in (
+        (operator.A, (x,)),
+        (operator.pinv, (y,)),
+        (lambda a, b: operator.prox(a, b, 0.1), (x, y)),
+    ):
         close(f(*arguments), torch.cat([f(*(a[i : i + 1] for a in arguments)) for i in (0, 1)]), 1e-9)
 
 
@@ -165,7 +173,9 @@ def each_plane(function, x):
 @pytest.mark.parametrize("std", [0.5, 1.5, 3.0])
 def test_blur_is_that_of_scipy(std):
     x = signals()
-    theirs = each_plane(lambda plane: scipy.ndimage.gaussian_filter(plane, std, mode="reflect", truncate=4), x)
+    theirs = each_plane(
+        lambda plane: scipy.ndimage.gaussian_filter(plane, std, mode="reflect", truncate=4), x
+    )
     close(build({"name": "blur", "std": std}).A(x), theirs, 5e-4)  # what CUT leaves away
 
 
@@ -218,7 +228,9 @@ def test_jpeg_is_that_of_pillow(quality, size):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     image = Image.open(file)
-    assert [steps(t, quality).flatten().tolist() for t in (LUMINANCE, CHROMINANCE)] == [*image.quantization.values()]
+    assert [steps(t, quality).flatten().tolist() for t in (LUMINANCE, CHROMINANCE)] == [
+        *image.quantization.values()
+    ]
     theirs = np.asarray(image, np.float64)
     x = torch.tensor(pixels).permute(2, 0, 1)[None].double() / 127.5 - 1
     ours = ((build({"name": "jpeg", "quality": quality}, (3, *size)).A(x)[0] + 1) * 127.5).permute(1, 2, 0)

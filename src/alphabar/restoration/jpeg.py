@@ -46,7 +46,9 @@ def compress(x: Tensor, quality: int) -> Tensor:
     # libjpeg repeats the last row and column to fill blocks of 16 × 16.
     levels = _round(x.clamp(-1, 1) * 127.5 + 127.5)
     levels = F.pad(levels, (0, -w % 16, 0, -h % 16), mode="replicate")
-    ycc = _round(torch.einsum("ij,njhw->nihw", TO_YCC.to(x), levels) - x.new_tensor([128.0, 0, 0])[:, None, None])
+    ycc = _round(
+        torch.einsum("ij,njhw->nihw", TO_YCC.to(x), levels) - x.new_tensor([128.0, 0, 0])[:, None, None]
+    )
     y = _blocks(ycc[:, :1], steps(LUMINANCE, quality))
     cc = _blocks(_round(F.avg_pool2d(ycc[:, 1:], 2)), steps(CHROMINANCE, quality))
     # libjpeg enlarges by the triangle filter, 9 3 3 1 / 16.

@@ -26,6 +26,10 @@ CUT = 1e-4
 """Singular values below this share of the largest are zero: a byte a pixel has nothing to say about them."""
 
 
+LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+"""BT.601: how much red, green and blue count in grey."""
+
+
 class Operator(ABC):
     """What was done to pictures. Linear or not.
 
@@ -137,7 +141,14 @@ class Mask(Spectral):
     def analyse(self, x: Tensor) -> Tensor:
         return x
 
-    synthesise = measure = emit = analyse
+    def synthesise(self, modes: Tensor) -> Tensor:
+        return modes
+
+    def measure(self, y: Tensor) -> Tensor:
+        return y
+
+    def emit(self, modes: Tensor) -> Tensor:
+        return modes
 
 
 class Separable(Spectral):
@@ -304,7 +315,9 @@ def then(first: Operator, second: Operator) -> Operator:
     if second.shape != first.measured:
         raise UsageError(f"an operator for {second.shape} cannot follow one that gives {first.measured}")
     if isinstance(first, Separable) and isinstance(second, Separable):
-        product = [b if a is None else a if b is None else b @ a for a, b in zip(first.matrices, second.matrices)]
+        product = [
+            b if a is None else a if b is None else b @ a for a, b in zip(first.matrices, second.matrices)
+        ]
         return Separable(first.shape, **dict(zip(("colours", "rows", "columns"), product)))
     if isinstance(first, Linear) and isinstance(second, Linear):
         return Product(first, second)
@@ -323,7 +336,7 @@ def grey(shape: Shape) -> Separable:
     """Colour → grey by the weights of BT.601, (1, h, w)."""
     if shape[0] != 3:
         raise UsageError("grey: the picture is grey already")
-    return Separable(shape, colours=torch.tensor([[0.299, 0.587, 0.114]], dtype=torch.float64))
+    return Separable(shape, colours=LUMA[None])
 
 
 def down(shape: Shape, *, factor: int = 4) -> Separable:
@@ -355,7 +368,12 @@ def motion(shape: Shape, *, length: float = 9.0, angle: float = 45.0) -> Convolu
 
 
 def box(
-    shape: Shape, *, x0: int | None = None, y0: int | None = None, x1: int | None = None, y1: int | None = None
+    shape: Shape,
+    *,
+    x0: int | None = None,
+    y0: int | None = None,
+    x1: int | None = None,
+    y1: int | None = None,
 ) -> Mask:
     """A box is missing: columns x0 to x1 - 1 and rows y0 to y1 - 1. Without numbers, the middle half."""
     _, h, w = shape
@@ -417,6 +435,7 @@ OPERATORS = Registry(
 
 def crop(shape: Shape, h: int, w: int) -> Separable:
     """The h × w pixels at the top left: how a picture smaller than a model sits in one of the model's size."""
+
     def matrix(n: int, m: int) -> Tensor | None:
         return None if n == m else torch.eye(n, dtype=torch.float64)[:m]
 

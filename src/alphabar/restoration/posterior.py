@@ -10,13 +10,12 @@ z_t = x0 + sigma·eps whatever the schedule, and J = dD/dz_t.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from alphabar.diffusion import Cond, Denoiser, FunctionDenoiser, Level, Noise, Schedule, Step, broadcast, last
+from alphabar.diffusion import Cond, Denoiser, Level, Noise, Schedule, Step, broadcast
 from alphabar.errors import UsageError
 from alphabar.registry import Registry
 from alphabar.restoration.operators import Linear, Operator, Separable, Spectral
@@ -62,7 +61,9 @@ class Move(NamedTuple):
         return eta * self.level_s.sigma * share.sqrt()
 
 
-def _moves(schedule: Schedule, times: Tensor, pairs: Iterator[tuple[int, int]] | None = None) -> Iterator[Move]:
+def _moves(
+    schedule: Schedule, times: Tensor, pairs: Iterator[tuple[int, int]] | None = None
+) -> Iterator[Move]:
     levels = [Level(*level) for level in zip(*schedule(times))]
     if levels[0].alpha == 0:
         raise UsageError("a posterior solver cannot begin at pure noise: choose the grid log_snr or karras")
@@ -126,7 +127,9 @@ def ddnm(
     """
     operator, y, sigma_y = observation
     if sigma_y > 0 and isinstance(operator, Linear):
-        raise UsageError(f"solver 'ddnm' is for pictures without noise, not {sigma_y:.3g}: choose diffpir or ddrm")
+        raise UsageError(
+            f"solver 'ddnm' is for pictures without noise, not {sigma_y:.3g}: choose diffpir or ddrm"
+        )
     steps = len(times) - 1
     pairs = itinerary(steps, max(travel, 1), max(repeats, 1))
     for move in _moves(denoiser.schedule, times, pairs):
@@ -179,7 +182,9 @@ def ddrm(
         if modes is None:
             modes = operator.analyse(x / broadcast(move.level_t.alpha, x))
             known = sigma_seen < sigma
-            modes = torch.where(known, ybar + (1 - (sigma_seen / sigma) ** 2).clamp(min=0).sqrt() * modes, modes)
+            modes = torch.where(
+                known, ybar + (1 - (sigma_seen / sigma) ** 2).clamp(min=0).sqrt() * modes, modes
+            )
             x = broadcast(move.level_t.alpha, x) * operator.synthesise(modes)
         D = _denoise(denoiser, x, move, cond)
         Dbar, z = operator.analyse(D), operator.analyse(noise.normal(move.draws[0], x))
@@ -208,7 +213,7 @@ def diffpir(
     xhat = argmin ‖A x - y‖² + rho‖x - D‖², rho = trust·sigma_y²/sigma² (the paper's lambda is ``trust``).
     zeta: the share of fresh noise in each step, as variance.
     """
-    operator, y, sigma_y = observation
+    _, y, sigma_y = observation
     linear = _linear(observation, "diffpir")
     for move in _moves(denoiser.schedule, times):
         D = _denoise(denoiser, x, move, cond)
@@ -233,7 +238,7 @@ def pigdm(
     r² = sigma²s²/(sigma² + s²), the variance of x0 given x_t were pixels independent of standard
     deviation s = data_std. The paper has s = 1. One backward pass a step.
     """
-    operator, y, sigma_y = observation
+    _, y, sigma_y = observation
     linear = _linear(observation, "pigdm")
     for move in _moves(denoiser.schedule, times):
         D, vjp = _denoise_and_vjp(denoiser, x, move, cond)
@@ -260,7 +265,7 @@ def mmps(
     xhat = D + sigma²·J Aᵀ v where (A sigma²J Aᵀ + sigma_y²) v = y - A D, by so many iterations of conjugate
     gradients. One backward pass each, and one more.
     """
-    operator, y, sigma_y = observation
+    _, y, sigma_y = observation
     linear = _linear(observation, "mmps")
     for move in _moves(denoiser.schedule, times):
         D, vjp = _denoise_and_vjp(denoiser, x, move, cond)
@@ -289,7 +294,7 @@ def perturb_and_map(
     xhat is a sample of x0 given x_t and y where the first is N(D, r²), r² as in `pigdm`: the picture between
     D + r·e and y + sigma_y·e'. Then x_s = alpha_s·xhat + sigma_s·z. No backward pass.
     """
-    operator, y, sigma_y = observation
+    _, y, sigma_y = observation
     linear = _linear(observation, "perturb_and_map")
     for move in _moves(denoiser.schedule, times):
         D = _denoise(denoiser, x, move, cond)
@@ -350,7 +355,9 @@ def direct(
         raise UsageError("solver 'direct' is for plain denoising: noise, and nothing else")
     schedule = denoiser.schedule
     final = schedule(times[-2:-1]).log_snr / -2
-    log_sigma = torch.lerp(final.new_tensor(sigma_y).log(), final, torch.linspace(0, 1, len(times) - 1).to(final))
+    log_sigma = torch.lerp(
+        final.new_tensor(sigma_y).log(), final, torch.linspace(0, 1, len(times) - 1).to(final)
+    )
     times = torch.cat([schedule.time(-2 * log_sigma), times[-1:]])
     x = broadcast(schedule(times[:1]).alpha, y) * y
     for move in _moves(schedule, times):
@@ -388,6 +395,7 @@ def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iteratio
 
     A picture stops where it is solved, or where the matrix turns out not to be positive.
     """
+
     def dot(u: Tensor, w: Tensor) -> Tensor:
         return (u * w).flatten(1).sum(1).reshape(-1, *[1] * (b.ndim - 1))
 
