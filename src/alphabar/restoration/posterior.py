@@ -169,7 +169,7 @@ def ddrm(
 
     Raises UsageError for an operator whose singular values are not known.
     """
-    operator, y, sigma_y = observation
+    operator, (_, y, sigma_y) = _linear(observation, "ddrm"), observation
     if not isinstance(operator, Spectral):
         raise UsageError("solver 'ddrm' needs the singular values, not known here: choose diffpir or pigdm")
     s = operator.s.to(x)
