@@ -4,7 +4,7 @@
 
 prints a table a task: every solver that can take it, at --steps steps, and the classical baseline. Pictures
 are the first --n that the model's recipe holds out of training. Needs opencv-python-headless and scikit-image
-(the extra "restoration"). Noise levels are in the units of [-1, 1]; y is neither rounded nor clipped.
+(the extra "benchmarks"). Noise levels are in the units of [-1, 1]; y is neither rounded nor clipped.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from alphabar.diffusion import Noise
 from alphabar.errors import UsageError
 from alphabar.metrics.features import EXTRACTORS
 from alphabar.reporting.figures import grid
-from alphabar.restoration import SOLVERS, Convolution, Linear, Mask, Operator
+from alphabar.restoration import SOLVERS, Mask, Operator
 from alphabar.restoring import ROUNDING, Degradation, parse_degradation, restore, settings, spread
 from alphabar.training.run import Model
 

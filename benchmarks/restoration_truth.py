@@ -15,10 +15,10 @@ import torch
 from alphabar.diffusion import GRIDS, SCHEDULES
 from alphabar.restoration import OPERATORS
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from gaussian_restoration import SHAPE, exact_denoiser, law, nearness
 
+ROOT = Path(__file__).parents[1]
 STEPS = (20, 100)
 PROBLEMS = {
     "half the pixels missing": ({"name": "random", "share": 0.5}, 0.05),

@@ -1,6 +1,7 @@
 """The law of a posterior solver on Gaussian data in closed form, beside the exact posterior."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ def law(spec, denoiser: Denoiser, mean: Tensor, cov: Tensor, times: Tensor, oper
     it on a basis of all three gives its matrices: step by step, but for those that are one whole.
     """
     name = spec if isinstance(spec, str) else spec["name"]
-    pieces = [times] if name in WHOLE or "repeats" in spec else [*zip(times, times[1:])]
+    pieces = [times] if name in WHOLE or "repeats" in spec else [*pairwise(times)]
     m = int(torch.tensor(operator.measured).prod())
     found = Affine(torch.zeros(D, m, dtype=torch.float64), mean, cov)
     for piece in pieces:

@@ -221,7 +221,7 @@ def test_grey_is_that_of_pillow():
 @pytest.mark.parametrize("quality", [1, 10, 50, 75])
 @pytest.mark.parametrize("size", [(64, 48), (59, 37)])
 def test_jpeg_is_that_of_pillow(quality, size):
-    """The same tables, and the same picture but for coefficients that libjpeg's integers round the other way."""
+    """The same tables, and the same picture but for coefficients that libjpeg rounds the other way."""
     rng = np.random.default_rng(0)
     smooth = scipy.ndimage.gaussian_filter(rng.normal(size=(*size, 3)), (2, 2, 0)) * 200 + 128
     pixels = (smooth + rng.normal(size=(*size, 3)) * 3).clip(0, 255).astype(np.uint8)

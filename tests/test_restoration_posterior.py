@@ -69,7 +69,7 @@ def test_mmps_converges_to_the_posterior(schedule):
 
 
 def test_direct_denoising_is_the_posterior(denoiser):
-    """A = I: starting at x = y, sigma = sigma_y, gives p(x0 | y), and so does a solver that starts at noise."""
+    """A = I: starting at x = y, sigma = sigma_y, gives p(x0 | y), as does a solver that starts at noise."""
     A, gaps = operator("denoise"), []
     exact = posterior(denoiser.mean, denoiser.cov, A, 0.3)
     times = GRIDS.build("karras")(denoiser.schedule, 60)
@@ -235,4 +235,6 @@ def test_ddrm_needs_singular_values_and_nobody_begins_at_pure_noise():
     with pytest.raises(UsageError, match="singular values"):
         list(SOLVERS.build("ddrm")(denoiser, x, torch.tensor([0.9, 0]), noise, Observation(A, x, 0.1), None))
     with pytest.raises(UsageError, match="pure noise"):
-        list(SOLVERS.build("diffpir")(denoiser, x, torch.tensor([1.0, 0]), noise, Observation(A, x, 0.1), None))
+        list(
+            SOLVERS.build("diffpir")(denoiser, x, torch.tensor([1.0, 0]), noise, Observation(A, x, 0.1), None)
+        )

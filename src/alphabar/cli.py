@@ -205,7 +205,7 @@ def inpaint(
         str,
         typer.Option(
             metavar="MASK",
-            help="What to fill: a mask picture (white is filled), box:x0,y0,x1,y1, random:0.7 or strokes:0.2.",
+            help="A mask picture (white is filled), box:x0,y0,x1,y1, random:0.7 or strokes:0.2.",
         ),
     ],
     n: CountOption = 4,
@@ -250,7 +250,7 @@ def restore(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Undo what was done to a picture: blur, noise, JPEG, lost colours, missing pixels, or several of them."""
+    """Undo what was done to a picture: blur, noise, JPEG, lost colours, missing pixels, or several."""
     _restore(model, image, degradation, out, n, solver, steps, seed, as_json)
 
 

@@ -235,16 +235,16 @@ def _starts(length: int, size: int) -> list[int]:
 
 
 def spread(x: Tensor) -> Tensor:
-    """How far n answers (n, b, c, h, w) lie apart, pixel by pixel: (b, h, w), standard deviations in [-1, 1]."""
+    """How far n answers (n, b, c, h, w) lie apart at each pixel: (b, h, w), standard deviations in [-1, 1]."""
     return x.std(0, correction=1).square().mean(1).sqrt()
 
 
 def estimate_noise(y: Tensor, side: int = 4) -> float:
     """sigma_y of white noise in a signal (c, h, w), from the weakest directions of its side × side patches.
 
-    Patches of a picture vary in few directions; in all others there is noise alone, of variance sigma_y². Of
-    the variances, largest first, those are cut off until the mean of the rest is their median (Chen, Zhu & Heng
-    2015, algorithm 1). Raises UsageError for pictures too small to tell.
+    Patches of a picture vary in few directions; in all others there is noise alone, of variance sigma_y².
+    Of the variances, largest first, those are cut off until the mean of the rest is their median (Chen, Zhu
+    & Heng 2015, algorithm 1). Raises UsageError for pictures too small to tell.
     """
     patches = F.unfold(y[None].double(), side)[0]
     d, count = patches.shape
@@ -277,7 +277,7 @@ def grammar() -> str:
 
 @dataclass(frozen=True)
 class Degradation:
-    """What was done to a picture: parts in their order, then noise of standard deviation sigma, None: to estimate."""
+    """What was done to a picture: parts in their order, then noise of std sigma; None is to be estimated."""
 
     text: str
     parts: tuple[dict[str, Any], ...]
@@ -373,6 +373,10 @@ class Photo:
     extras: dict[str, Any]
 
     @property
+    def grey(self) -> bool:
+        return self.pixels.shape[2] == 1
+
+    @property
     def white(self) -> int:
         return int(np.iinfo(self.pixels.dtype).max)
 
@@ -393,7 +397,7 @@ class Photo:
         known: (h, w) bool, pixels to take from this file as they are. coloured: a grey file becomes colour.
         """
         x, deep = x.cpu(), self.white > 255
-        if self.pixels.shape[2] == 1 and not coloured:
+        if self.grey and not coloured:
             x = torch.einsum("c,chw->hw", LUMA.to(x), x)[None]
         levels = signal_to_levels(x, 255 if coloured else self.white).numpy()
         alpha = self.alpha
@@ -453,6 +457,11 @@ class Task:
     sigma_y: float  # with the rounding to 8 bits, where that matters
 
     @property
+    def coloured(self) -> bool:
+        """Whether it is colour that is asked for."""
+        return any(part["name"] == "grey" for part in self.degradation.parts)
+
+    @property
     def known(self) -> Tensor | None:
         """(h, w) bool: the pixels that are known exactly."""
         exact = isinstance(self.operator, Mask) and self.sigma_y == 0
@@ -468,6 +477,11 @@ def read_task(path: Path, degradation: Degradation) -> Task:
     photo = read_photo(path)
     h, w = photo.pixels.shape[:2]
     operator = degradation.operator((3, h * degradation.factor, w * degradation.factor))
+    exact = isinstance(operator, Mask) and degradation.sigma == 0
+    if photo.grey and operator.measured[0] == 3 and isinstance(operator, Linear) and not exact:
+        # One channel of noise, not three that are equal.
+        to_grey = OPERATORS.build("grey", shape=operator.shape)()
+        operator = then(to_grey, degradation.operator(to_grey.measured))
     y = photo.signal(operator.measured[0])
     if isinstance(operator, Mask):
         y = operator.A(y)
@@ -497,7 +511,8 @@ def degrade(photo: Photo, degradation: Degradation, *, seed: int = 0, position: 
     """The picture spoilt, rounded to 8 bits; missing pixels are grey."""
     if degradation.sigma is None:
         raise UsageError("noise:auto is for restoring: say how much noise to add, such as noise:0.05")
-    x = photo.signal(3)
+    colour = not photo.grey or any(part["name"] in ("grey", "jpeg") for part in degradation.parts)
+    x = photo.signal(3 if colour else 1)
     y = degradation.operator(tuple(x.shape[1:])).A(x)  # type: ignore[arg-type]
     y = y + degradation.sigma * Noise(seed, [position], "degrade").normal(0, y)
     levels = signal_to_levels(y[0], 255).numpy().astype(np.uint8)
@@ -505,7 +520,7 @@ def degrade(photo: Photo, degradation: Degradation, *, seed: int = 0, position: 
 
 
 def panels(task: Task, x: Tensor) -> Tensor:
-    """What to look at, pictures (k, h, w, 3) uint8: as it was given, the n answers (n, 3, h, w), their spread.
+    """What to look at, (k, h, w, 3) uint8: as it was given, the n answers (n, 3, h, w), their spread.
 
     The spread (of n > 1) is white where the answers lie furthest apart.
     """
@@ -533,7 +548,7 @@ def write_answers(
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         for k, answer in enumerate(x):
-            image = task.photo.image(answer, task.known, coloured=task.operator.measured[0] == 1)
+            image = task.photo.image(answer, task.known, task.coloured)
             info = PngInfo()
             info.add_text("alphabar", json.dumps({**about, "answer": k}))
             image.save(beside / f"{task.photo.name}-{k + 1}.png", pnginfo=info, **task.photo.extras)
@@ -557,6 +572,8 @@ def degrade_all(paths: Sequence[Path], names: Sequence[str], degradation: Degrad
         shutil.rmtree(beside, ignore_errors=True)
         for i, (path, name) in enumerate(zip(paths, names, strict=True)):
             target = (beside / name).with_suffix(".png")
+            if target.exists():  # a.jpg beside a.png
+                target = beside / f"{name}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 degrade(read_photo(path), degradation, seed=seed, position=i).save(target)

@@ -60,7 +60,7 @@ class Linear(Operator):
     def lift(self, e: Tensor, rho: float) -> Tensor:
         """Aᵀ(A Aᵀ + rho)⁺ e, the smallest minimum of ‖A u − e‖² + rho‖u‖². rho at least 0.
 
-        By CGLS (Hestenes & Stiefel 1952), each picture with its own step lengths, to the precision of e's type.
+        By CGLS (Hestenes & Stiefel 1952), each picture with its own step lengths, to the precision of e.
         """
         tolerance = (100 * torch.finfo(e.dtype).eps) ** 2
         u, r, g = torch.zeros_like(p := self.adjoint(e)), e, p
@@ -80,7 +80,7 @@ class Linear(Operator):
         return self.lift(y, 0.0)
 
     def prox(self, x: Tensor, y: Tensor, rho: float) -> Tensor:
-        """The u that minimizes ‖A u − y‖² + rho‖u − x‖²; for rho = 0 the nearest to x of those that fit y best."""
+        """The u that minimizes ‖A u − y‖² + rho‖u − x‖²; for rho = 0 the nearest to x that fits y best."""
         return x + self.lift(y - self.A(x), rho)
 
 
@@ -133,7 +133,8 @@ class Mask(Spectral):
     def __init__(self, known: Tensor, shape: Shape):
         if tuple(known.shape[-2:]) != shape[1:]:
             raise UsageError(
-                f"a mask of {known.shape[-1]}×{known.shape[-2]} does not fit a picture of {shape[2]}×{shape[1]}"
+                f"a mask of {known.shape[-1]}×{known.shape[-2]} does not fit"
+                f" a picture of {shape[2]}×{shape[1]}"
             )
         self.shape, self.measured = shape, shape
         self.s = (known > 0).double()
@@ -434,7 +435,7 @@ OPERATORS = Registry(
 
 
 def crop(shape: Shape, h: int, w: int) -> Separable:
-    """The h × w pixels at the top left: how a picture smaller than a model sits in one of the model's size."""
+    """The h × w pixels at the top left: a picture smaller than the model, in one of the model's size."""
 
     def matrix(n: int, m: int) -> Tensor | None:
         return None if n == m else torch.eye(n, dtype=torch.float64)[:m]

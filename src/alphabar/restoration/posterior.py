@@ -319,8 +319,8 @@ def dps(
 ) -> Iterator[Step]:
     """DPS (Chung et al. 2022, algorithm 1): an ancestral step, then one of length zeta down ‖y - A(D)‖.
 
-    Each picture has its own norm. The gradient's step is taken where the variance is preserved, as in the paper:
-    on z_t/sqrt(1 + sigma²). Any operator with a gradient. One backward pass a step.
+    Each picture has its own norm. The gradient's step is taken where the variance is preserved, as in the
+    paper: on z_t/sqrt(1 + sigma²). Any operator with a gradient. One backward pass a step.
     """
     operator, y, _ = observation
     for move in _moves(denoiser.schedule, times):
