@@ -24,7 +24,7 @@ from alphabar.data.decode import full_pixels, upright
 from alphabar.data.folder import Folder
 from alphabar.data.pixels import levels_to_signal, signal_to_levels, to_pictures
 from alphabar.data.source import Unreadable, nothing_in
-from alphabar.diffusion import GRIDS, Cond, Denoiser, FunctionDenoiser, Noise, Step, broadcast
+from alphabar.diffusion import GRIDS, Cond, Denoiser, FunctionDenoiser, Noise, Step, broadcast, clipped
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.registry import Spec
 from alphabar.restoration import (
@@ -38,6 +38,7 @@ from alphabar.restoration import (
     Operator,
     Separable,
     Shape,
+    Spectral,
     crop,
     is_identity,
     then,
@@ -101,7 +102,7 @@ def _best(operator: Operator, sigma_y: float) -> tuple[Spec, int]:
         return "direct", 20
     if isinstance(operator, Mask) and sigma_y == 0:
         return {"name": "ddnm", "travel": 5, "repeats": 3}, 50
-    return "pigdm", 50
+    return ("ddrm", 20) if isinstance(operator, Spectral) else ("diffpir", 50)
 
 
 def restore(
@@ -151,7 +152,10 @@ def _restore(model: Model, ys, operator, sigma_y: float, shape: Shape, n: int, h
     size, device = model.recipe.data.size, next(model.denoiser.parameters()).device
     h, w = shape[1:]
     large = (3, max(h, size), max(w, size))
-    denoiser = windowed(model.denoiser, size) if large != (3, size, size) else model.denoiser
+    # A mean of pictures lies in their range. A network's answer may not, and what leaves it is amplified.
+    denoiser = clipped(model.denoiser)
+    if large != (3, size, size):
+        denoiser = windowed(denoiser, size)
     times = _times(model, how.steps)
     level = denoiser.schedule(times[0])
     mean = F.interpolate(model.statistics.mean[None].to(device), large[1:], mode="bilinear")
@@ -235,7 +239,7 @@ def _starts(length: int, size: int) -> list[int]:
 
 
 def spread(x: Tensor) -> Tensor:
-    """How far n answers (n, b, c, h, w) lie apart at each pixel: (b, h, w), standard deviations in [-1, 1]."""
+    """How far n answers (n, b, c, h, w) lie apart at each pixel: (b, h, w), standard deviations."""
     return x.std(0, correction=1).square().mean(1).sqrt()
 
 
