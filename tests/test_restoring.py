@@ -313,7 +313,7 @@ def test_inpainting_leaves_known_pixels_untouched(model, tmp_path, call):
         assert not np.array_equal(result[hole > 0], pixels[hole > 0])
     assert not np.array_equal(*results)
     about = json.loads(stdout.splitlines()[-1])
-    assert about["sigma_y"] == 0 and about["solver"]["name"] == "ddnm"
+    assert about["sigma_y"] == 0 and about["solver"]["name"] == "pigdm"
 
 
 def test_deep_grey_and_transparent_pictures_are_inpainted_in_kind(model, tmp_path, call):

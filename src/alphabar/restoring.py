@@ -38,7 +38,6 @@ from alphabar.restoration import (
     Operator,
     Separable,
     Shape,
-    Spectral,
     crop,
     is_identity,
     then,
@@ -100,9 +99,7 @@ def _best(operator: Operator, sigma_y: float) -> tuple[Spec, int]:
         return "ddnm", 50
     if is_identity(operator):
         return "direct", 20
-    if isinstance(operator, Mask) and sigma_y == 0:
-        return {"name": "ddnm", "travel": 5, "repeats": 3}, 50
-    return ("ddrm", 20) if isinstance(operator, Spectral) else ("diffpir", 50)
+    return "pigdm", 20
 
 
 def restore(
@@ -183,7 +180,10 @@ def _restore(model: Model, ys, operator, sigma_y: float, shape: Shape, n: int, h
             raise AlphabarError(
                 f"the answers of {model.path} are not finite: more steps or another solver may help"
             )
-        answers.append(step.x[..., :h, :w].float().cpu())
+        x = step.x
+        if sigma_y == 0 and isinstance(A, Linear):
+            x = A.prox(x, y, 0.0)  # what is known for certain, to the last digit
+        answers.append(x[..., :h, :w].float().cpu())
     yield Restored(total, total, step, torch.cat(answers).reshape(n, len(ys), *shape))
 
 
