@@ -198,7 +198,7 @@ def test_time_travel_keeps_the_law_of_noise():
     schedule, mean = SCHEDULES.build("cosine"), torch.linspace(-1, 1, 64, dtype=torch.float64)
     denoiser = GaussianDenoiser(schedule, mean, torch.zeros(64, 64, dtype=torch.float64))
     A = Mask(torch.zeros(1, *SHAPE[1:]), SHAPE)
-    times = GRIDS.build("karras")(schedule, 7)[:-1]
+    times = GRIDS.build("karras")(schedule, 7)[:4]
     spec = {"name": "ddnm", "travel": 3, "repeats": 2}
     found = law(spec, denoiser, *denoiser.marginal(times[0]), times, A, 0.0)
     alpha, sigma = schedule(times[-1])

@@ -38,6 +38,7 @@ from alphabar.restoration import (
     Operator,
     Separable,
     Shape,
+    Spectral,
     crop,
     is_identity,
     then,
@@ -96,10 +97,11 @@ def settings(
 def _best(operator: Operator, sigma_y: float) -> tuple[Spec, int]:
     """Solver and steps by kind of task, as measured in docs/results/restoration.md."""
     if not isinstance(operator, Linear):
-        return "ddnm", 50
-    if is_identity(operator):
+        return "ddnm", 20
+    if is_identity(operator) and sigma_y > 0:
         return "direct", 20
-    return "pigdm", 20
+    smoothed = isinstance(operator, Spectral) and not isinstance(operator, Mask)
+    return ("ddrm" if smoothed and operator.measured[0] == 3 else "pigdm"), 20
 
 
 def restore(
