@@ -283,7 +283,7 @@ def _fastest_eager(plain: Runtime, trial: _Trial, batch: int, notes: list[str]) 
     step()
     n = max(1, min(batch, round(0.4 / step())))
     dtypes: list[torch.dtype | None] = [None]
-    if why := _bf16_refused(plain.device):
+    if why := bf16_refused(plain.device):
         notes.append(f"bf16: not chosen, {why}")
     else:
         dtypes.append(torch.bfloat16)
@@ -328,7 +328,7 @@ def _compiled_if_faster(eager: Runtime, trial: _Trial, n: int, notes: list[str])
     return compiled
 
 
-def _bf16_refused(device: str) -> str | None:
+def bf16_refused(device: str) -> str | None:
     """Why bf16 is out of the question, found by one convolution: emulated, it would make for a long probe."""
     if device.startswith("cuda"):
         return None if torch.cuda.is_bf16_supported(including_emulation=False) else "the GPU has none"
