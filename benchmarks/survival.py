@@ -95,9 +95,9 @@ def main() -> None:
         after, reference = hashes(killed, images), hashes(straight, images)
     print(f"# Survival\n\n```\n{shlex.join(['python', 'benchmarks/survival.py', *sys.argv[1:]])}\n```\n")
     print(
-        "A small training (16×16, a U-Net with dropout and EMA, a checkpoint after every update) is killed with"
-        " SIGKILL again\nand again, goes on each time with the same command, and is compared with one that was"
-        " never disturbed.\n"
+        "A small training (16×16, a U-Net with dropout and EMA, a checkpoint after every update) is killed\n"
+        "with SIGKILL again and again, goes on each time with the same command, and is compared with one\n"
+        "that was never disturbed.\n"
     )
     print(f"{options.kills} kills, of which {struck} left a half-written checkpoint.")
     print(f"Images at the newest whole checkpoint after each: {', '.join(map(str, reached))}.")
