@@ -85,7 +85,7 @@ def train(
         Path, typer.Option(metavar="DIR", help="The run folder; where it holds a run, go on with it.")
     ],
     recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="classic, ddpm, or the path of a recipe.toml.")
+        str | None, typer.Option(metavar="NAME", help="classic, ddpm, lean, or the path of a recipe.toml.")
     ] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time to train in all, for example 90m or 2h.")
