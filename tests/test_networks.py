@@ -303,7 +303,7 @@ class TestMPUNet:
     def test_pixels_come_out_where_they_went_in(self) -> None:
         network = MPUNet(channels=3, **SMALL)
         blocks = []
-        network.stem.register_forward_hook(lambda _m, inputs, _y: blocks.append(inputs[0]))
+        network.downs[0].shrink.register_forward_hook(lambda _m, inputs, _y: blocks.append(inputs[0]))
         network.output.register_forward_hook(lambda _m, _i, _y: blocks[0][:, :12])
         x, t = batch()
         assert torch.equal(network(x, t), x)

@@ -115,6 +115,39 @@ class Block(nn.Module):
         return self.attention(mp_sum(self.skip(x), self.conv2(self.dropout(h)), 0.3))
 
 
+class Down(nn.Module):
+    """One resolution on the way down: comes from the one above, leaves a skip connection after each block."""
+
+    def __init__(self, shrink: nn.Module, blocks: list[Block]):
+        super().__init__()
+        self.shrink = shrink
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        h = unit(self.shrink(h), dim=1)
+        for block in self.blocks:
+            h = block(h, embedding)
+            skips.append(h)
+        return h
+
+
+class Up(nn.Module):
+    """One resolution on the way up: takes a skip connection before each block, goes to the one above.
+
+    The two have the same width and magnitude, so that putting them side by side weighs them alike.
+    """
+
+    def __init__(self, blocks: list[Block], grow: nn.Module):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.grow = grow
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for block in self.blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        return self.grow(h)
+
+
 class MPUNet(Network):
     """By default 6.7 M parameters and 1.5 GFLOP for a picture of 64x64.
 
@@ -153,21 +186,20 @@ class MPUNet(Network):
         self.embed = MPConv(widths[0], embedding_dim, 0)
         self.embed_cond = MPConv(cond_dim, embedding_dim, 0) if cond_dim else None
 
-        def level(in_width: int, out_width: int, attends: bool) -> nn.ModuleList:
-            heads = head_dim if attends else None
-            return nn.ModuleList(
-                Block(in_width, out_width, embedding_dim, dropout, heads) for _ in range(blocks)
-            )
+        def level(i: int, in_width: int) -> list[Block]:
+            heads = head_dim if i == len(widths) - 1 else None
+            return [Block(in_width, widths[i], embedding_dim, dropout, heads) for _ in range(blocks)]
 
         pixels = channels * PATCH**2
         # One channel of ones does what biases would (EDM2 B.2).
-        self.stem = MPConv(pixels + 1, widths[0], 3)
-        last = len(widths) - 1
-        self.downs = nn.ModuleList(level(w, w, i == last) for i, w in enumerate(widths))
+        downs = [Down(MPConv(pixels + 1, widths[0], 3), level(0, widths[0]))]
+        ups = [Up(level(0, 2 * widths[0]), nn.Identity())]
+        for i, (a, b) in enumerate(pairwise(widths), start=1):
+            downs.append(Down(nn.Sequential(nn.PixelUnshuffle(2), MPConv(4 * a, b, 1)), level(i, b)))
+            ups.append(Up(level(i, 2 * b), nn.Sequential(MPConv(b, 4 * a, 1), nn.PixelShuffle(2))))
+        self.downs = nn.ModuleList(downs)
         self.middle = Block(widths[-1], widths[-1], embedding_dim, dropout, head_dim)
-        self.ups = nn.ModuleList(level(2 * w, w, i == last) for i, w in enumerate(widths))
-        self.shrink = nn.ModuleList(MPConv(4 * a, b, 1) for a, b in pairwise(widths))
-        self.grow = nn.ModuleList(MPConv(b, 4 * a, 1) for a, b in pairwise(widths))
+        self.ups = nn.ModuleList(reversed(ups))
         self.output = MPConv(widths[0], pixels, 3)
         self.output_gain = nn.Parameter(torch.zeros(()))
 
@@ -182,20 +214,13 @@ class MPUNet(Network):
             embedding = embedding + self._embed_condition(cond)
         embedding = mp_silu(embedding)
         h = F.pixel_unshuffle(x, PATCH)
-        h = unit(self.stem(torch.cat([h, torch.ones_like(h[:, :1])], dim=1)), dim=1)
+        h = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
         skips: list[Tensor] = []
-        for i, down in enumerate(self.downs):
-            if i > 0:
-                h = unit(self.shrink[i - 1](F.pixel_unshuffle(h, 2)), dim=1)
-            for block in down:
-                h = block(h, embedding)
-                skips.append(h)
+        for down in self.downs:
+            h = down(h, embedding, skips)
         h = self.middle(h, embedding)
-        for i, up in reversed(list(enumerate(self.ups))):
-            for block in up:
-                h = block(torch.cat([h, skips.pop()], dim=1), embedding)
-            if i > 0:
-                h = F.pixel_shuffle(self.grow[i - 1](h), 2)
+        for up in self.ups:
+            h = up(h, embedding, skips)
         return F.pixel_shuffle(self.output(h, self.output_gain), PATCH)
 
     def _embed_condition(self, cond: Tensor) -> Tensor:
