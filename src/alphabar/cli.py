@@ -36,7 +36,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the noise.")]
 SamplerOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="ancestral, ddim, euler, heun or dpmpp_2m; default: the recipe's."),
+    typer.Option(
+        metavar="NAME", help="ancestral, ddim, euler, heun, dpmpp_2m or unipc; default: the recipe's."
+    ),
 ]
 GridOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Noise levels to visit: uniform, karras or log_snr.")
