@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class Machine:
         known = sorted((math.log(f), math.log(f * rate)) for f, rate in self.speeds)
         at = min(max(math.log(forward), known[0][0]), known[-1][0])
         speed = known[-1][1]
-        for (f0, s0), (f1, s1) in zip(known, known[1:]):
+        for (f0, s0), (f1, s1) in pairwise(known):
             if f0 <= at <= f1:
                 speed = s0 + (s1 - s0) * (at - f0) / (f1 - f0)
                 break
@@ -107,7 +108,8 @@ class Plan:
         return [head] + [
             (
                 "→" if option is self.chosen else "",
-                "-".join(map(str, option.size.widths)) + (f" ×{option.size.blocks}" * (option.size.blocks > 1)),
+                "-".join(map(str, option.size.widths))
+                + (f" ×{option.size.blocks}" * (option.size.blocks > 1)),
                 f"{option.size.parameters / 1e6:.1f} M",
                 f"{option.size.flops / 1e9:.2f}",
                 f"{option.rate:.1f}",
@@ -139,7 +141,7 @@ class Measuring:
 
 
 def sizes(picture: int) -> list[Size]:
-    """Networks for pictures of picture x picture, smallest first: 64 channels and their multiples at about 8x8.
+    """Networks for pictures of picture x picture, smallest first: multiples of 64 channels at about 8x8.
 
     Raises UsageError where the size is odd.
     """
@@ -158,21 +160,17 @@ def sizes(picture: int) -> list[Size]:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             network = MPUNet(channels=3, widths=widths, blocks=blocks)
         parameters = sum(p.numel() for p in network.parameters())
-        found.append(
-            Size(widths, blocks, parameters, flops(network, picture), activations(network, picture))
-        )
+        found.append(Size(widths, blocks, parameters, flops(network, picture), activations(network, picture)))
     return found
 
 
 def activations(network: MPUNet, picture: int) -> int:
-    """Bytes that the backward pass of one picture needs kept, weights left out; nothing is computed."""
-    own = {id(p.untyped_storage()) for p in network.parameters()}
-    kept: dict[int, tuple[Any, int]] = {}
+    """Bytes kept for the backward pass of one picture, by a network of meta tensors: nothing is computed."""
+    kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        # Holding the storage keeps its identity from being taken by a later one.
-        kept[storage._cdata] = (storage, storage.nbytes())
+        kept[storage._cdata] = storage  # held, so that no later one takes its address
         return tensor
 
     def total(n: int) -> int:
@@ -180,7 +178,7 @@ def activations(network: MPUNet, picture: int) -> int:
         x = torch.empty(n, 3, picture, picture, device="meta")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             network(x, torch.empty(n, device="meta"))
-        return sum(nbytes for storage, nbytes in kept.values() if id(storage) not in own)
+        return sum(storage.nbytes() for storage in kept.values())
 
     # Weights, as they are and normalised, are kept once whatever the batch.
     return total(2) - total(1)
@@ -217,7 +215,10 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
     assert runtime is not None
     processes = runtime.world_size if runtime.device.startswith("cuda") else 1
     machine = Machine(
-        runtime.device, tuple((f, rate * processes) for f, rate in speeds), loading, free_memory(runtime.device)
+        runtime.device,
+        tuple((f, rate * processes) for f, rate in speeds),
+        loading,
+        free_memory(runtime.device),
     )
     yield Measuring("measuring this machine", total, total, machine)
 
@@ -282,14 +283,16 @@ def _notes(chosen: Option, machine: Machine, options: list[Option]) -> tuple[str
     notes = []
     if chosen.epochs > MANY_EPOCHS:
         notes.append(
-            f"every picture is seen {chosen.epochs:.0f} times: watch the held-out error in log.jsonl, and stop"
-            " where it rises; more pictures would serve better than more time"
+            f"every picture is seen {chosen.epochs:.0f} times: watch the held-out error in log.jsonl, and"
+            " stop where it rises; more pictures would serve better than more time"
         )
     if chosen.rate == machine.loading:
         notes.append(f"making pictures ready is the limit, at {machine.loading:.0f} a second")
     if not 0.5 <= chosen.off <= 2:
         end = "largest" if chosen is options[-1] else "smallest"
-        notes.append(f"the rule asks for a network {1 / chosen.off:.2g} times as costly; this is the {end} here")
+        notes.append(
+            f"the rule asks for a network {1 / chosen.off:.2g} times as costly; this is the {end} here"
+        )
     return tuple(notes)
 
 
