@@ -318,7 +318,12 @@ def test_kill_minus_nine(picture_folder, straight, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [["network.dropout=0"], ["network=simple_unet", "network.widths=[8,16]"]]
+    "settings",
+    [
+        ["network.dropout=0"],
+        ["network=simple_unet", "network.widths=[8,16]"],
+        ["network=mp_unet", "network.widths=[8,16]", "network.head_dim=8"],
+    ],
 )
 def test_two_processes_train_as_one(picture_folder, dataset, tmp_path, settings):
     """Same loss curve to 1e-5, for the network with BatchNorm as for the one without."""

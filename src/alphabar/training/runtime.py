@@ -206,6 +206,21 @@ def probe(
     return Runtime.from_dict(_broadcast(choice))
 
 
+def training_rate(network: Network, size: int, runtime: Runtime, *, most: int) -> float:
+    """Pictures a second of forward and backward passes, timed for a second or so.
+
+    most: pictures at once; fewer where so many take longer than half a second.
+    """
+    with torch.random.fork_rng(devices=[runtime.device] if runtime.device.startswith("cuda") else []):
+        trial = _Trial(network, size)
+        step = trial.start(runtime, 1)
+        step()
+        n = max(1, min(most, round(0.5 / step())))
+        step = trial.start(runtime, n)
+        step()
+        return n / min(step(), step())
+
+
 def _choose(
     network: Network, size: int, batch: int, try_compile: bool, recorded: Mapping[str, Any] | None
 ) -> Runtime:
