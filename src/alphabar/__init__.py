@@ -24,6 +24,8 @@ _ROOMS = {
     "load_model": "training.run",
     "settings": "sampling",
     "sample": "sampling",
+    "restore": "restoring",
+    "parse_degradation": "restoring",
     "evaluate": "evaluation",
     "write_report": "reporting.report",
 }
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from alphabar.errors import UsageError as UsageError
     from alphabar.evaluation import evaluate as evaluate
     from alphabar.reporting.report import write_report as write_report
+    from alphabar.restoring import parse_degradation as parse_degradation
+    from alphabar.restoring import restore as restore
     from alphabar.sampling import sample as sample
     from alphabar.sampling import settings as settings
     from alphabar.training.recipe import Recipe as Recipe

@@ -53,6 +53,29 @@ StartOption = Annotated[
     ),
 ]
 
+ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture file.")]
+AnswersOption = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="A new folder for the answers and an overview.")
+]
+CountOption = Annotated[
+    int, typer.Option("-n", metavar="N", help="How many answers; from two on with a map of their spread.")
+]
+SolverOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="ddnm, ddrm, diffpir, pigdm, mmps, perturb_and_map, dps or direct; default: the best measured.",
+    ),
+]
+NoiseOption = Annotated[
+    str,
+    typer.Option(metavar="STD", help="Noise in the picture, 2 being black to white; or auto to estimate it."),
+]
+DEGRADATION_HELP = (
+    "What was done, for example down:4, blur:1.5+noise:0.05, motion:9,45, grey, jpeg:10, noise:auto, "
+    "random:0.7 or mask:FILE+noise:0.1."
+)
+
 # Small enough for three minutes on two CPU cores, and the EDM choices, which learn fastest.
 DEMO = [
     "data.size=32",
@@ -216,6 +239,122 @@ def sample(
     overview = {"grid": sheet(record.pictures[:100]), "process": reverse_strip(strip.columns)}
     sampling.write_pictures(record.pictures, out, about, overview)
     say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
+    _finish(as_json, {"out": str(out), "n": n, **about})
+
+
+@app.command()
+def inpaint(
+    model: ModelArgument,
+    image: ImageArgument,
+    out: AnswersOption,
+    mask: Annotated[
+        str,
+        typer.Option(
+            metavar="MASK",
+            help="A mask picture (white is filled), box:x0,y0,x1,y1, random:0.7 or strokes:0.2.",
+        ),
+    ],
+    n: CountOption = 4,
+    noise: NoiseOption = "0",
+    solver: SolverOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Fill what is missing in a picture; without noise, known pixels come back untouched."""
+    drawn = mask.partition(":")[0] in ("box", "random", "strokes")
+    what = f"{mask if drawn else f'mask:{mask}'}+noise:{noise}"
+    _restore(model, image, what, out, n, solver, steps, seed, as_json)
+
+
+@app.command()
+def upscale(
+    model: ModelArgument,
+    image: ImageArgument,
+    out: AnswersOption,
+    factor: Annotated[int, typer.Option(metavar="N", help="How many times wider and higher.")] = 4,
+    n: CountOption = 1,
+    noise: NoiseOption = "0",
+    solver: SolverOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Enlarge a picture that was made smaller bicubically."""
+    _restore(model, image, f"down:{factor}+noise:{noise}", out, n, solver, steps, seed, as_json)
+
+
+@app.command()
+def restore(
+    model: ModelArgument,
+    image: ImageArgument,
+    out: AnswersOption,
+    degradation: Annotated[str, typer.Option(metavar="WHAT", help=DEGRADATION_HELP)],
+    n: CountOption = 1,
+    solver: SolverOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Undo what was done to a picture: blur, noise, JPEG, lost colours, missing pixels, or several."""
+    _restore(model, image, degradation, out, n, solver, steps, seed, as_json)
+
+
+@app.command()
+def degrade(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER", help="A picture, or a folder of them.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the spoilt pictures, PNG.")],
+    degradation: Annotated[str, typer.Option(metavar="WHAT", help=DEGRADATION_HELP)],
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Spoil pictures in a known way, to try restoring on."""
+    from alphabar import restoring, sampling
+
+    what = restoring.parse_degradation(degradation)
+    sampling.check_free(out)
+    files, names = restoring.picture_files(image)
+    record = _last(restoring.degrade_all(files, names, what, out, seed), "spoiling")
+    say(f"{record.done} pictures in {out}")
+    _finish(as_json, {"out": str(out), "n": record.done, "degradation": degradation})
+
+
+def _restore(
+    model: Path,
+    image: Path,
+    degradation: str,
+    out: Path,
+    n: int,
+    solver: str | None,
+    steps: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    from alphabar import restoring, sampling
+    from alphabar.reporting.figures import grid as sheet
+    from alphabar.training.run import load_model
+
+    what = restoring.parse_degradation(degradation)
+    sampling.check_free(out)
+    task = restoring.read_task(image, what)
+    how = restoring.settings(task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps)
+    loaded = load_model(model)
+    records = restoring.restore(loaded, task.y, task.operator, task.sigma_y, n=n, how=how)
+    answers = _last(records, "restoring").x[:, 0]
+    about = {
+        "model": str(model),
+        "images": loaded.images,
+        "image": str(image),
+        "degradation": degradation,
+        "sigma_y": task.sigma_y,
+        **how.to_dict(),
+    }
+    shown = restoring.panels(task, answers)
+    overview = {"overview": sheet(shown, len(shown))}
+    if n > 1:
+        overview["spread"] = sheet(shown[-1:])
+    restoring.write_answers(task, answers, out, about, overview)
+    say(f"{n} answer{'s' * (n > 1)} in {out}, with overview.png")
     _finish(as_json, {"out": str(out), "n": n, **about})
 
 

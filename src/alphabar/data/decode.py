@@ -130,6 +130,22 @@ def full_pixels(data: bytes | Image.Image) -> NDArray[np.uint8]:
     return np.asarray(_upright_rgb(_open(data)))
 
 
+def upright(data: bytes) -> Image.Image:
+    """The picture in a file's bytes in the mode it is stored in, upright; ``info`` holds what came with it.
+
+    Raises Unreadable, with the reason, for everything that is not a whole picture.
+    """
+    try:
+        image = _open(data)
+        image.load()
+        turn = _TURNS[_orientation(image)]
+        return image if turn is None else image.transpose(turn)
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise Unreadable(f"damaged: {one_line(error)}") from None
+
+
 def _open(data: bytes | Image.Image) -> Image.Image:
     if isinstance(data, Image.Image):
         return data

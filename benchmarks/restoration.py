@@ -1,0 +1,216 @@
+"""How well a trained model restores pictures it has never seen, beside classical methods.
+
+    python benchmarks/restoration.py --model runs/cars --data stanford_cars --n 32 --gallery gallery.png
+
+prints a table a task: every solver that can take it, at --steps steps, and the classical baseline. Pictures
+are the first --n that the model's recipe holds out of training. Needs opencv-python-headless and scikit-image
+(the extra "benchmarks"). Noise levels are in the units of [-1, 1]; y is neither rounded nor clipped.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage.metrics
+import skimage.restoration
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import alphabar
+from alphabar.data.pixels import to_pictures, to_signal
+from alphabar.diffusion import Noise
+from alphabar.errors import UsageError
+from alphabar.metrics.features import EXTRACTORS
+from alphabar.reporting.figures import grid
+from alphabar.restoration import SOLVERS, Mask, Operator
+from alphabar.restoring import ROUNDING, Degradation, parse_degradation, restore, settings, spread
+from alphabar.training.run import Model
+
+
+def telea(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
+    """Telea's inpainting (2004), OpenCV, radius 3."""
+    missing = (operator.s[0] == 0).numpy().astype(np.uint8)
+    filled = [cv2.inpaint(picture, missing, 3, cv2.INPAINT_TELEA) for picture in to_pictures(y).numpy()]
+    return to_signal(torch.from_numpy(np.stack(filled)))
+
+
+def bicubic(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
+    return F.interpolate(y, operator.shape[1:], mode="bicubic").clamp(-1, 1)
+
+
+def wiener(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
+    """Wiener deconvolution, scikit-image, with the best of five balances (an oracle's choice)."""
+    kernel = torch.zeros(1, 3, *operator.shape[1:])
+    h, w = operator.shape[1:]
+    kernel[..., h // 2, w // 2] = 1
+    psf = operator.A(kernel)[0, 0].numpy()
+    radius = min(h, w) // 2 - 1
+    psf = psf[h // 2 - radius : h // 2 + radius + 1, w // 2 - radius : w // 2 + radius + 1]
+    planes = y.numpy()
+    answers = [
+        torch.tensor(
+            np.stack(
+                [[skimage.restoration.wiener(p, psf, b, clip=True) for p in picture] for picture in planes]
+            )
+        ).float()
+        for b in (1e-4, 1e-3, 1e-2, 3e-2, 0.1)
+    ]
+    return min(answers, key=lambda x: (operator.A(x) - y).square().mean().sub(sigma_y**2).abs().item())
+
+
+def as_given(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
+    return y.expand(-1, 3, -1, -1)
+
+
+TASKS: dict[str, Callable[[Tensor, Operator, float], Tensor]] = {
+    "box": telea,
+    "random:0.7": telea,
+    "down:4": bicubic,
+    "down:8": bicubic,
+    "blur:1.5": wiener,
+    "blur:1.5+noise:0.05": wiener,
+    "motion:7,45": wiener,
+    "motion:7,45+noise:0.05": wiener,
+    "grey": as_given,
+    "jpeg:10": as_given,
+    "noise:0.2": as_given,
+}
+
+
+class Counted:
+    """A denoiser that counts the pictures it is asked for, and the backward passes through it."""
+
+    def __init__(self, denoiser):
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.forward = self.backward = 0
+
+    def __call__(self, x, t, cond=None):
+        self.forward += len(x)
+        D = self.denoiser(x, t, cond)
+        if D.requires_grad:
+            D.register_hook(self._through)
+        return D
+
+    def parameters(self):
+        return self.denoiser.parameters()
+
+    def _through(self, gradient):
+        self.backward += len(gradient)
+
+
+def held_out(model: Model, data: str, n: int) -> Tensor:
+    """The first n pictures that the model's recipe holds out, signals (n, 3, size, size)."""
+    recipe = model.recipe.data
+    *_, prepared = alphabar.prepare(alphabar.open_source(data), recipe.size, recipe.fit)
+    _, index = prepared.dataset.split(recipe.held_out)
+    if len(index) < n:
+        raise SystemExit(f"{data} holds out {len(index)} pictures, {n} are asked for")
+    return to_signal(torch.from_numpy(np.asarray(prepared.dataset.pictures[index[:n]])))
+
+
+def observe(x: Tensor, degradation: Degradation) -> tuple[Operator, Tensor, float]:
+    operator = degradation.operator(tuple(x.shape[1:]))
+    y = operator.A(x)
+    y = y + degradation.sigma * Noise(0, range(len(y)), "benchmark").normal(0, y)
+    return operator, y, degradation.sigma
+
+
+def measures(x: Tensor, truth: Tensor, y: Tensor, operator: Operator, sigma_y: float, extractor) -> list[str]:
+    ours, theirs = to_pictures(x).numpy(), to_pictures(truth).numpy()
+    psnr = [skimage.metrics.peak_signal_noise_ratio(b, a) for a, b in zip(ours, theirs)]
+    ssim = [
+        skimage.metrics.structural_similarity(b, a, channel_axis=2, win_size=7) for a, b in zip(ours, theirs)
+    ]
+    seen, wanted = (torch.as_tensor(extractor(torch.from_numpy(p)).features) for p in (ours, theirs))
+    distance = 1 - F.cosine_similarity(seen, wanted).mean().item()
+    miss = (operator.A(x) - y).square().mean().item()
+    if isinstance(operator, Mask):
+        miss /= operator.s.mean().item()
+    consistency = f"{miss / sigma_y**2:.2f}" if sigma_y > 0 else f"({miss**0.5:.4f})"
+    return [f"{statistics.mean(psnr):.2f}", f"{statistics.mean(ssim):.3f}", f"{distance:.4f}", consistency]
+
+
+def rows(model: Model, truth: Tensor, task: str, solvers: Sequence[str], steps: int) -> Iterator[list[str]]:
+    extractor = EXTRACTORS.build("lite0", device="cpu")
+    operator, y, sigma_y = observe(truth, parse_degradation(task))
+    baseline = TASKS[task]
+    begin = time.perf_counter()
+    x = baseline(y, operator, sigma_y)
+    seconds = time.perf_counter() - begin
+    name = baseline.__name__.replace("_", " ")
+    yield [name, *measures(x, truth, y, operator, sigma_y, extractor), "", "", f"{seconds / len(y):.2f}"]
+    # The smallest singular values of a blur amplify the rounding of float32.
+    told = max(sigma_y, ROUNDING) if task.startswith(("blur", "motion")) else sigma_y
+    for solver in ["default", *solvers]:
+        counted = Counted(model.denoiser)
+        try:
+            how = settings(
+                operator,
+                told,
+                solver=None if solver == "default" else solver,
+                steps=None if solver == "default" else steps,
+            )
+            begin = time.perf_counter()
+            *_, last = restore(replace(model, denoiser=counted), y, operator, told, how=how)
+        except UsageError:
+            continue
+        seconds = time.perf_counter() - begin
+        assert last.x is not None
+        name = f"**default: {how.solver['name']}, {how.steps}**" if solver == "default" else f"`{solver}`"
+        yield [
+            name,
+            *measures(last.x[0], truth, y, operator, sigma_y, extractor),
+            f"{counted.forward / len(y):.0f}",
+            f"{counted.backward / len(y):.0f}",
+            f"{seconds / len(y):.2f}",
+        ]
+
+
+def gallery(model: Model, truth: Tensor, tasks: Sequence[str], file: Path) -> None:
+    """A row a task: original, what is left, four answers of the default, their spread."""
+    panels: list[Tensor] = []
+    for i, task in enumerate(tasks):
+        x = truth[i % len(truth)][None]
+        operator, y, sigma_y = observe(x, parse_degradation(task))
+        told = max(sigma_y, ROUNDING) if task.startswith(("blur", "motion")) else sigma_y
+        *_, last = restore(model, y, operator, told, n=4)
+        assert last.x is not None
+        apart = spread(last.x)
+        shown = F.interpolate(y.expand(-1, 3, -1, -1), x.shape[2:], mode="nearest")
+        scaled = (2 * apart / apart.max().clamp(min=1e-6) - 1).expand(1, 3, -1, -1)
+        panels += [x, shown, *last.x, scaled]
+    grid(to_pictures(torch.cat(panels)), 7, scale=2).save(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--n", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=50, help="of every solver but the default")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--solvers", nargs="*", default=list(SOLVERS))
+    parser.add_argument("--gallery", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    model = alphabar.load_model(given.model, "cpu")
+    truth = held_out(model, given.data, given.n)
+    head = ["", "PSNR", "SSIM", "lite0 distance", "consistency", "evaluations", "backward", "s a picture"]
+    print(f"{model.images:,} images seen; {given.n} held-out pictures of {given.data}; {given.steps} steps\n")
+    for task in given.tasks:
+        print(f"### `{task}`\n", *(f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head))), sep="\n")
+        for row in rows(model, truth, task, given.solvers, given.steps):
+            print(f"| {' | '.join(row)} |", flush=True)
+        print()
+    if given.gallery:
+        gallery(model, truth, given.tasks, given.gallery)
+
+
+if __name__ == "__main__":
+    main()

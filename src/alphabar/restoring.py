@@ -1,0 +1,607 @@
+"""Mending, filling and enlarging pictures with a model that was trained to draw them.
+
+`restore` works on signals of any size; the rest reads pictures from files, knows how they were spoilt, and
+puts the answers back on the disk with everything of the file that can be kept.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from alphabar.data.decode import full_pixels, upright
+from alphabar.data.folder import Folder
+from alphabar.data.pixels import levels_to_signal, signal_to_levels, to_pictures
+from alphabar.data.source import Unreadable, nothing_in
+from alphabar.diffusion import GRIDS, Cond, Denoiser, FunctionDenoiser, Noise, Step, broadcast, clipped
+from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.registry import Spec
+from alphabar.restoration import (
+    OPERATORS,
+    SOLVERS,
+    Convolution,
+    Each,
+    Linear,
+    Mask,
+    Observation,
+    Operator,
+    Separable,
+    Shape,
+    Spectral,
+    crop,
+    is_identity,
+    then,
+)
+from alphabar.restoration.operators import LUMA
+from alphabar.training.checkpoint import pack_json
+from alphabar.training.run import Model
+
+ROUNDING = 2 / 255 / math.sqrt(12)
+"""The standard deviation of what is lost by rounding to 8 bits, in the units of [-1, 1]: 0.0023."""
+
+
+# ---------------------------------------------------------------- restoring signals
+
+
+@dataclass(frozen=True)
+class Restored:
+    """How far a restoration has come. The last record carries the answers."""
+
+    done: int  # steps that are through, over all batches
+    total: int
+    step: Step  # of the batch: x and its xhat, in [-1, 1]
+    x: Tensor | None = None  # (n, b, 3, h, w): n answers for each of the b pictures
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are restored: enough, with the model and y, to restore them again."""
+
+    seed: int
+    solver: dict[str, Any]
+    steps: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"seed": self.seed, "solver": self.solver, "steps": self.steps}
+
+
+def settings(
+    operator: Operator,
+    sigma_y: float,
+    *,
+    seed: int = 0,
+    solver: Spec | None = None,
+    steps: int | None = None,
+) -> Settings:
+    """The settings of a restoration: what is asked for, and what measured best for the rest.
+
+    Raises UsageError for unknown names and for steps below one.
+    """
+    if steps is not None and steps < 1:
+        raise UsageError(f"--steps must be at least 1, not {steps}")
+    best, best_steps = _best(operator, sigma_y)
+    return Settings(seed, SOLVERS.resolve(solver or best), steps or best_steps)
+
+
+def _best(operator: Operator, sigma_y: float) -> tuple[Spec, int]:
+    """Solver and steps by kind of task, as measured in docs/results/restoration.md."""
+    if not isinstance(operator, Linear):
+        return "ddnm", 50
+    if is_identity(operator):
+        return "direct", 20
+    if isinstance(operator, Mask) and sigma_y == 0:
+        return {"name": "ddnm", "travel": 5, "repeats": 3}, 50
+    return ("ddrm", 20) if isinstance(operator, Spectral) else ("diffpir", 50)
+
+
+def restore(
+    model: Model,
+    y: Tensor | Sequence[Tensor],
+    operator: Operator | Sequence[Linear],
+    sigma_y: float = 0.0,
+    *,
+    n: int = 1,
+    how: Settings | None = None,
+    first: int = 0,
+    batch: int = 16,
+) -> Iterator[Restored]:
+    """Pictures x of which y = A(x) + sigma_y·noise is known: n samples of p(x | y) for each of b pictures.
+
+    y: signals (b, *operator.measured), sigma_y in the units of [-1, 1]. Or b of them, (1, …) or (…), with
+        a linear operator for each in ``operator``.
+    Pictures of another size than the model's are seen through overlapping windows (`windowed`).
+    first: the number of the first picture in the whole set. Answer k to picture i depends on the model,
+        the settings, y, i and k alone.
+
+    Yields a record a step, and one more that carries the answers, (n, b, 3, h, w) in about [-1, 1].
+    Raises UsageError for shapes that do not fit and for a solver that cannot take the operator.
+    """
+    if n < 1:
+        raise UsageError(f"-n must be at least 1, not {n}")
+    if isinstance(operator, Operator):
+        operators, ys = None, y
+        measured, shape = operator.measured, operator.shape
+    else:
+        operators = list(operator)
+        shape = operators[0].shape
+        ys, measured = list(y), ()
+        if len(operators) != len(ys):
+            raise UsageError(f"{len(ys)} pictures and {len(operators)} operators: give one a picture")
+    if isinstance(ys, Tensor) and tuple(ys.shape[1:]) != tuple(measured):
+        raise UsageError(f"y of shape {tuple(ys.shape)} given, the operator gives (n, {measured})")
+    if shape[0] != 3:
+        raise UsageError(f"the model draws colour pictures: the operator must take (3, h, w), not {shape}")
+    if not sigma_y >= 0:
+        raise UsageError(f"the noise must be 0 or more, not {sigma_y}")
+    how = how or settings(operators[0] if operators else operator, sigma_y)  # type: ignore[arg-type]
+    return _restore(model, ys, operators or operator, sigma_y, shape, n, how, first, batch)
+
+
+def _restore(model: Model, ys, operator, sigma_y: float, shape: Shape, n: int, how: Settings, first, batch):
+    size, device = model.recipe.data.size, next(model.denoiser.parameters()).device
+    h, w = shape[1:]
+    large = (3, max(h, size), max(w, size))
+    # A mean of pictures lies in their range. A network's answer may not, and what leaves it is amplified.
+    denoiser = clipped(model.denoiser)
+    if large != (3, size, size):
+        denoiser = windowed(denoiser, size)
+    times = _times(model, how.steps)
+    level = denoiser.schedule(times[0])
+    mean = F.interpolate(model.statistics.mean[None].to(device), large[1:], mode="bilinear")
+    jobs = [(i, k) for k in range(n) for i in range(len(ys))]
+    moves = _count(how, times)
+    total, answers = len(jobs) * moves, []
+    for begin in range(0, len(jobs), batch):
+        part = jobs[begin : begin + batch]
+        if isinstance(operator, Operator):
+            A, y = _in(operator, large), ys[[i for i, _ in part]].to(device)
+        else:
+            A = Each([_in(operator[i], large) for i, _ in part])  # type: ignore[misc]
+            y = A.pack([ys[i] for i, _ in part]).to(device)
+        noise = Noise(how.seed, [((first + i) << 20) + k for i, k in part], "restore")
+        # Where the schedule does not reach noise the start matters: noise around what y and the mean tell.
+        guess = mean.expand(len(part), *large)
+        guess = A.prox(guess, y, sigma_y**2 / 0.25) if isinstance(A, Linear) else A.pinv(y)
+        eps = replace(noise, purpose="restore/start").normal(0, guess)
+        x = broadcast(level.alpha, guess) * guess + broadcast(level.sigma, guess) * eps
+        steps = SOLVERS.build(how.solver)(denoiser, x, times, noise, Observation(A, y, sigma_y), None)
+        with torch.no_grad():
+            for i, step in enumerate(steps):
+                yield Restored(begin * moves + (i + 1) * len(part), total, step)
+        if not torch.isfinite(step.x).all():
+            raise AlphabarError(
+                f"the answers of {model.path} are not finite: more steps or another solver may help"
+            )
+        answers.append(step.x[..., :h, :w].float().cpu())
+    yield Restored(total, total, step, torch.cat(answers).reshape(n, len(ys), *shape))
+
+
+def _times(model: Model, steps: int) -> Tensor:
+    """The grid that the model is sampled on, or log-SNR where that one begins at pure noise."""
+    schedule = model.denoiser.schedule
+    times = GRIDS.build(model.recipe.sampling.grid)(schedule, steps)
+    return times if schedule(times[0]).alpha > 0 else GRIDS.build("log_snr")(schedule, steps)
+
+
+def _count(how: Settings, times: Tensor) -> int:
+    """The denoiser evaluations of one walk."""
+    return (len(times) - 1) * how.solver.get("repeats", 1)
+
+
+def _in(operator: Operator, large: Shape) -> Operator:
+    """The operator for a picture that lies at the top left of a larger one."""
+    return operator if operator.shape == large else then(crop(large, *operator.shape[1:]), operator)
+
+
+def windowed(denoiser: Denoiser, size: int) -> Denoiser:
+    """The denoiser for pictures at least as large: the mean of what it says in overlapping windows.
+
+    Windows are size × size and overlap by at least a quarter; each counts most in its middle and fades to its
+    border, so that pictures have no seams. All of them walk together (Bar-Tal et al. 2023, MultiDiffusion).
+    """
+    ramp = torch.minimum(torch.arange(size) + 0.5, size - torch.arange(size) - 0.5)
+    weight = ramp[:, None] * ramp
+
+    def function(x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
+        corners = [(a, b) for a in _starts(x.shape[2], size) for b in _starts(x.shape[3], size)]
+        shares = weight.to(x)
+        total, mass = torch.zeros_like(x), x.new_zeros(x.shape[2:])
+        for a, b in corners:
+            mass[a : a + size, b : b + size] += shares
+        per_call = max(1, 64 // len(x))
+        for i in range(0, len(corners), per_call):
+            some = corners[i : i + per_call]
+            windows = torch.cat([x[:, :, a : a + size, b : b + size] for a, b in some])
+            conds = None if cond is None else cond.repeat(len(some), *[1] * (cond.ndim - 1))
+            said = denoiser(windows, t.repeat(len(some)), conds)
+            for (a, b), D in zip(some, said.split(len(x))):
+                total[:, :, a : a + size, b : b + size] += shares * D
+        return total / mass
+
+    return FunctionDenoiser(denoiser.schedule, function)
+
+
+def _starts(length: int, size: int) -> list[int]:
+    """Where windows begin: evenly from 0 to length - size, at most three quarters of the size apart."""
+    count = 1 + math.ceil((length - size) / (size * 3 // 4))
+    return [round(i) for i in np.linspace(0, length - size, count)]
+
+
+def spread(x: Tensor) -> Tensor:
+    """How far n answers (n, b, c, h, w) lie apart at each pixel: (b, h, w), standard deviations."""
+    return x.std(0, correction=1).square().mean(1).sqrt()
+
+
+def estimate_noise(y: Tensor, side: int = 4) -> float:
+    """sigma_y of white noise in a signal (c, h, w), from the weakest directions of its side × side patches.
+
+    Patches of a picture vary in few directions; in all others there is noise alone, of variance sigma_y².
+    Of the variances, largest first, those are cut off until the mean of the rest is their median (Chen, Zhu
+    & Heng 2015, algorithm 1). Raises UsageError for pictures too small to tell.
+    """
+    patches = F.unfold(y[None].double(), side)[0]
+    d, count = patches.shape
+    if count < 4 * d:
+        raise UsageError(
+            f"a picture of {y.shape[2]}×{y.shape[1]} is too small to estimate its noise: give --noise"
+        )
+    variances = torch.linalg.eigvalsh(patches.cov()).clamp(min=0).flip(0)
+    for i in range(d):
+        rest = variances[i:]
+        if rest.mean() <= rest.median():
+            break
+    return rest.mean().sqrt().item()
+
+
+# ---------------------------------------------------------------- degradations, as one writes them
+
+
+def grammar() -> str:
+    """How to write a degradation, in one line."""
+    known = []
+    for name in OPERATORS:
+        values = OPERATORS.settings(name)
+        known.append(name + (":" + ",".join(key.upper() for key in values) if values else ""))
+    return (
+        "write parts joined by +, applied from left to right, such as blur:1.5+noise:0.05; parts are "
+        + " ".join([*known, "mask:FILE", "kernel:FILE", "noise:STD or noise:auto (last, in [-1, 1])"])
+    )
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What was done to a picture: parts in their order, then noise of std sigma; None is to be estimated."""
+
+    text: str
+    parts: tuple[dict[str, Any], ...]
+    sigma: float | None
+
+    def operator(self, shape: Shape) -> Operator:
+        """A for pictures of shape (c, h, w). Raises UsageError where it does not fit them."""
+        operator: Operator = Separable(shape)
+        for part in self.parts:
+            following = _build(part, operator.measured)  # type: ignore[arg-type]
+            operator = following if is_identity(operator) else then(operator, following)
+        return operator
+
+    @property
+    def factor(self) -> int:
+        """How many times wider the picture was before."""
+        return math.prod(part["factor"] for part in self.parts if "factor" in part)
+
+
+def parse_degradation(text: str) -> Degradation:
+    """A degradation such as "down:4", "blur:1.5+noise:0.05" or "jpeg:10" (`grammar`).
+
+    Values follow the order of the operator's settings; those left out have their defaults. Raises
+    UsageError, with the grammar, for what does not parse.
+    """
+    parts: list[dict[str, Any]] = []
+    sigma: float | None = 0.0
+    words = text.split("+")
+    try:
+        for i, word in enumerate(words):
+            name, _, rest = word.strip().partition(":")
+            if name == "noise":
+                if i < len(words) - 1:
+                    raise UsageError("noise comes last")
+                sigma = _sigma(rest)
+            elif name in ("mask", "kernel"):
+                if not rest:
+                    raise UsageError(f"{name} needs a file, {name}:FILE")
+                parts.append({"name": name, "file": rest})
+            elif name not in OPERATORS:
+                raise unknown("degradation", name, [*OPERATORS, "noise", "mask", "kernel"])
+            else:
+                keys, values = list(OPERATORS.settings(name)), rest.split(",") if rest else []
+                if len(values) > len(keys):
+                    raise UsageError(f"{name} takes {len(keys)} values, not {len(values)}")
+                parts.append(OPERATORS.resolve({"name": name, **dict(zip(keys, values))}))
+    except UsageError as error:
+        raise UsageError(f"degradation {text!r}: {error}; {grammar()}") from None
+    return Degradation(text, tuple(parts), sigma)
+
+
+def _sigma(text: str) -> float | None:
+    if text == "auto":
+        return None
+    try:
+        sigma = float(text)
+    except ValueError:
+        sigma = math.nan
+    if not 0 <= sigma < math.inf:
+        raise UsageError(f"noise {text!r} is neither auto nor a standard deviation from 0, such as 0.05")
+    return sigma
+
+
+def _build(part: dict[str, Any], shape: Shape) -> Operator:
+    if part["name"] == "mask":
+        # White is missing, as painting programs and most inpainting tools have it.
+        return Mask(1 - (_grey_file(part["file"]) >= 0.5).double()[None], shape)
+    if part["name"] == "kernel":
+        return Convolution(_grey_file(part["file"]), shape)
+    return OPERATORS.build(part, shape=shape)()
+
+
+def _grey_file(file: str) -> Tensor:
+    photo = read_photo(Path(file))
+    return (photo.signal(1)[0, 0].double() + 1) / 2
+
+
+# ---------------------------------------------------------------- pictures in files
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture file, upright, and what of it is to be kept.
+
+    pixels: (h, w, 3) uint8, or (h, w, 1) uint8 or uint16 where the file is grey.
+    alpha: (h, w) uint8, where it has transparency. extras: what Pillow writes into the new file, EXIF and
+    the colour profile.
+    """
+
+    name: str
+    pixels: NDArray[Any]
+    alpha: NDArray[np.uint8] | None
+    extras: dict[str, Any]
+
+    @property
+    def grey(self) -> bool:
+        return self.pixels.shape[2] == 1
+
+    @property
+    def white(self) -> int:
+        return int(np.iinfo(self.pixels.dtype).max)
+
+    def signal(self, channels: int = 3) -> Tensor:
+        """(1, channels, h, w) in [-1, 1]; transparent pixels on white."""
+        levels = torch.from_numpy(self.pixels.astype(np.int32))
+        x = levels_to_signal(levels, self.white)
+        if self.alpha is not None:
+            opaque = torch.from_numpy(self.alpha.astype(np.float32)) / 255
+            x = opaque * x + (1 - opaque)
+        if channels == 1 and x.shape[1] == 3:
+            return torch.einsum("c,nchw->nhw", LUMA.to(x), x)[:, None]
+        return x.expand(-1, channels, -1, -1)
+
+    def image(self, x: Tensor, known: Tensor | None = None, coloured: bool = False) -> Image.Image:
+        """A signal (3, h, w) as a file of the same kind: grey, deep and transparent where this one is.
+
+        known: (h, w) bool, pixels to take from this file as they are. coloured: a grey file becomes colour.
+        """
+        x, deep = x.cpu(), self.white > 255
+        if self.grey and not coloured:
+            x = torch.einsum("c,chw->hw", LUMA.to(x), x)[None]
+        levels = signal_to_levels(x, 255 if coloured else self.white).numpy()
+        alpha = self.alpha
+        if known is not None:
+            keep = known.cpu().numpy()
+            levels = np.where(keep[..., None], self.pixels, levels)
+            alpha = None if alpha is None else np.where(keep, alpha, 255).astype(np.uint8)
+        if levels.shape[2] == 3:
+            image = Image.fromarray(levels.astype(np.uint8))
+        else:
+            image = Image.fromarray(levels[..., 0].astype(np.uint16 if deep else np.uint8))
+        if alpha is not None:
+            transparency = Image.fromarray(alpha)
+            if transparency.size != image.size:
+                transparency = transparency.resize(image.size, Image.Resampling.BICUBIC)
+            image.putalpha(transparency)
+        return image
+
+
+def read_photo(path: Path) -> Photo:
+    """The picture in a file. Raises AlphabarError where it cannot be read as one."""
+    try:
+        data = path.read_bytes()
+        image = upright(data)
+        mode = image.mode
+        extras = {key: image.info[key] for key in ("icc_profile", "exif") if image.info.get(key)}
+        if "exif" in extras:
+            exif = image.getexif()
+            exif.pop(ExifTags.Base.Orientation, None)
+            extras["exif"] = exif.tobytes()
+        alpha = None
+        if mode.startswith("I;16"):
+            return Photo(path.stem, np.array(image).astype(np.uint16)[..., None], None, extras)
+        if mode in ("I", "F", "CMYK", "LAB", "YCbCr"):
+            extras.pop("icc_profile", None)
+            return Photo(path.stem, full_pixels(data), None, extras)
+        if image.has_transparency_data:
+            image = image.convert("LA" if mode in ("L", "LA") else "RGBA")
+            alpha = np.array(image.getchannel("A"))
+        grey = mode in ("1", "L", "LA")
+        pixels = np.array(image.convert("L" if grey else "RGB"))
+        return Photo(path.stem, pixels[..., None] if grey else pixels, alpha, extras)
+    except OSError as error:
+        raise AlphabarError(f"cannot read {path}: {error.strerror or error}") from None
+    except Unreadable as reason:
+        raise AlphabarError(f"{path} cannot be used: {reason}") from None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A picture file and what was done to it, ready for `restore`."""
+
+    photo: Photo
+    degradation: Degradation
+    operator: Operator
+    y: Tensor  # (1, *operator.measured)
+    sigma_y: float  # with the rounding to 8 bits, where that matters
+
+    @property
+    def coloured(self) -> bool:
+        """Whether it is colour that is asked for."""
+        return any(part["name"] == "grey" for part in self.degradation.parts)
+
+    @property
+    def known(self) -> Tensor | None:
+        """(h, w) bool: the pixels that are known exactly."""
+        exact = isinstance(self.operator, Mask) and self.sigma_y == 0
+        return self.operator.s[0] > 0 if exact else None  # type: ignore[attr-defined]
+
+
+def read_task(path: Path, degradation: Degradation) -> Task:
+    """A spoilt picture file with what is known of how it was spoilt.
+
+    The noise is estimated where the degradation says so. Whatever is not merely masked was rounded to
+    8 bits after it was spoilt, which is noise of standard deviation `ROUNDING`.
+    """
+    photo = read_photo(path)
+    h, w = photo.pixels.shape[:2]
+    operator = degradation.operator((3, h * degradation.factor, w * degradation.factor))
+    exact = isinstance(operator, Mask) and degradation.sigma == 0
+    if photo.grey and operator.measured[0] == 3 and isinstance(operator, Linear) and not exact:
+        # One channel of noise, not three that are equal.
+        to_grey = OPERATORS.build("grey", shape=operator.shape)()
+        operator = then(to_grey, degradation.operator(to_grey.measured))
+    y = photo.signal(operator.measured[0])
+    if isinstance(operator, Mask):
+        y = operator.A(y)
+    sigma = degradation.sigma
+    if sigma is None:
+        if not isinstance(operator, Linear) or _masks(degradation):
+            raise UsageError("the noise cannot be estimated through a mask or JPEG: give --noise a number")
+        sigma = estimate_noise(y[0])
+    elif sigma < ROUNDING and not isinstance(operator, Mask) and isinstance(operator, Linear):
+        sigma = ROUNDING
+    return Task(photo, degradation, operator, y, sigma)
+
+
+def _masks(degradation: Degradation) -> bool:
+    return any(part["name"] in ("mask", "box", "random", "strokes") for part in degradation.parts)
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """How many pictures are spoilt."""
+
+    done: int
+    total: int
+
+
+def degrade(photo: Photo, degradation: Degradation, *, seed: int = 0, position: int = 0) -> Image.Image:
+    """The picture spoilt, rounded to 8 bits; missing pixels are grey."""
+    if degradation.sigma is None:
+        raise UsageError("noise:auto is for restoring: say how much noise to add, such as noise:0.05")
+    colour = not photo.grey or any(part["name"] in ("grey", "jpeg") for part in degradation.parts)
+    x = photo.signal(3 if colour else 1)
+    y = degradation.operator(tuple(x.shape[1:])).A(x)  # type: ignore[arg-type]
+    y = y + degradation.sigma * Noise(seed, [position], "degrade").normal(0, y)
+    levels = signal_to_levels(y[0], 255).numpy().astype(np.uint8)
+    return Image.fromarray(levels if levels.shape[2] == 3 else levels[..., 0])
+
+
+def panels(task: Task, x: Tensor) -> Tensor:
+    """What to look at, (k, h, w, 3) uint8: as it was given, the n answers (n, 3, h, w), their spread.
+
+    The spread (of n > 1) is white where the answers lie furthest apart.
+    """
+    seen = F.interpolate(task.y.expand(-1, 3, -1, -1), x.shape[2:], mode="nearest")
+    shown = [seen, x]
+    if len(x) > 1:
+        apart = spread(x[:, None])
+        shown.append((2 * apart / apart.max().clamp(min=1e-6) - 1).expand(1, 3, -1, -1))
+    return to_pictures(torch.cat(shown))
+
+
+def write_answers(
+    task: Task, x: Tensor, out: Path, about: dict[str, Any], overview: Mapping[str, Image.Image]
+) -> None:
+    """Write n answers (n, 3, h, w) as NAME-1.png …, each with its settings inside, and restoration.json.
+
+    They are of the kind of the file they answer (`Photo.image`). overview: further images by name. The folder
+    appears when all of it is written. Raises AlphabarError where it cannot be.
+    """
+    beside = out.with_name(f".writing-{out.name}")
+    if len(x) > 1:
+        apart = spread(x[:, None])
+        about = {**about, "spread": {"mean": apart.mean().item(), "largest": apart.max().item()}}
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        for k, answer in enumerate(x):
+            image = task.photo.image(answer, task.known, task.coloured)
+            info = PngInfo()
+            info.add_text("alphabar", json.dumps({**about, "answer": k}))
+            image.save(beside / f"{task.photo.name}-{k + 1}.png", pnginfo=info, **task.photo.extras)
+        for name, image in overview.items():
+            image.save(beside / f"{name}.png")
+        (beside / "restoration.json").write_bytes(pack_json({**about, "n": len(x)}))
+        beside.rename(out)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise AlphabarError(f"cannot write {out}: {error.strerror or error}") from None
+
+
+def degrade_all(paths: Sequence[Path], names: Sequence[str], degradation: Degradation, out: Path, seed: int):
+    """Spoil picture files into a new folder as PNG files, picture i with noise of its own.
+
+    Yields a record a picture. The folder appears when all of it is written; a picture that cannot be spoilt
+    ends it with an AlphabarError that names it.
+    """
+    beside = out.with_name(f".writing-{out.name}")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        for i, (path, name) in enumerate(zip(paths, names, strict=True)):
+            target = (beside / name).with_suffix(".png")
+            if target.exists():  # a.jpg beside a.png
+                target = beside / f"{name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                degrade(read_photo(path), degradation, seed=seed, position=i).save(target)
+            except UsageError as error:
+                raise UsageError(f"{path}: {error}") from None
+            yield Degraded(i + 1, len(paths))
+        beside.rename(out)
+    except OSError as error:
+        raise AlphabarError(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def picture_files(path: Path) -> tuple[list[Path], list[str]]:
+    """The picture files that a path names, and what to call them: the file itself, or all in a folder.
+
+    Raises AlphabarError where there is none.
+    """
+    if path.is_file():
+        return [path], [path.name]
+    if not path.is_dir():
+        raise AlphabarError(f"there is no picture or folder at {path}")
+    folder = Folder(path, None)
+    if not folder.items:
+        raise nothing_in(str(path), folder.skipped)
+    names = [item.key for item in folder.items]
+    return [path / name for name in names], names

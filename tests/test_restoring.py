@@ -1,0 +1,413 @@
+"""Restoring pictures: the API on a model, files in and out, the grammar, and the commands."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alphabar import cli
+from alphabar.data.pixels import levels_to_signal, signal_to_levels
+from alphabar.diffusion import FunctionDenoiser, PictureStatistics
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.restoration import OPERATORS, Jpeg, Mask
+from alphabar.restoring import (
+    Degradation,
+    estimate_noise,
+    parse_degradation,
+    read_photo,
+    read_task,
+    restore,
+    settings,
+    spread,
+    windowed,
+)
+from alphabar.training.checkpoint import pack_tensors
+from alphabar.training.recipe import with_settings
+from alphabar.training.recipes import named_recipe
+from alphabar.training.run import Model, Run, build_denoiser, load_model
+
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Model:
+    """A model folder with the weights that training begins from."""
+    recipe = with_settings(
+        named_recipe("ddpm"),
+        ["data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]"],
+    )
+    statistics = PictureStatistics(torch.zeros(3, SIZE, SIZE), torch.eye(192))
+    run = Run(tmp_path_factory.mktemp("restoring"))
+    weights = pack_tensors(build_denoiser(recipe).network.state_dict())
+    run.export(recipe, weights, pack_tensors(statistics._asdict()), 0)
+    return load_model(run.path / "model")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, args)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
+
+
+def ramp(h, w):
+    y, x = np.mgrid[:h, :w]
+    return np.stack([8 * y, 8 * x, 4 * (x + y)], 2).astype(np.uint8)
+
+
+def save(folder, image, name="picture.png", **extras):
+    path = folder / name
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(path, **extras)
+    return path
+
+
+def answers(model, y, operator, sigma_y=0.0, **how):
+    first = how.pop("first", 0)
+    n = how.pop("n", 1)
+    chosen = settings(operator if not isinstance(operator, list) else operator[0], sigma_y, steps=3, **how)
+    *_, last = restore(model, y, operator, sigma_y, n=n, how=chosen, first=first)
+    return last.x
+
+
+# ---------------------------------------------------------------- the API
+
+
+def test_a_restoration_is_a_generator_of_steps(model):
+    operator = OPERATORS.build("box", shape=(3, SIZE, SIZE))()
+    y = operator.A(torch.rand(2, 3, SIZE, SIZE))
+    how = settings(operator, 0.0, solver="diffpir", steps=4)
+    records = list(restore(model, y, operator, n=3, how=how, batch=4))
+    assert len(records) == 2 * 4 + 1  # six answers in batches of four
+    assert [r.done for r in records] == [4, 8, 12, 16, 18, 20, 22, 24, 24]
+    assert all(r.total == 24 for r in records)
+    assert records[-1].x.shape == (3, 2, 3, SIZE, SIZE)
+    assert not torch.equal(records[-1].x[0], records[-1].x[1])
+
+
+@pytest.mark.parametrize("size", [(SIZE, SIZE), (20, 40), (12, 10)])
+def test_an_answer_depends_on_its_picture_alone(model, size):
+    operator = OPERATORS.build("random", shape=(3, *size))()
+    y = operator.A(torch.rand(2, 3, *size))
+    both = answers(model, y, operator, n=2)
+    assert both.shape == (2, 2, 3, *size)
+    for i in (0, 1):
+        single = answers(model, y[i : i + 1], operator, n=1, first=i)
+        torch.testing.assert_close(single[0, 0], both[0, i], rtol=0, atol=1e-4)
+    torch.testing.assert_close(operator.A(both[0]), y, rtol=0, atol=1e-5)
+
+
+def test_each_picture_may_have_its_own_operator(model):
+    operators = [OPERATORS.build(spec, shape=(3, SIZE, SIZE))() for spec in ("down", "blur")]
+    x = torch.rand(2, 3, SIZE, SIZE)
+    ys = [A.A(x[i : i + 1]) for i, A in enumerate(operators)]
+    both = answers(model, ys, operators, 0.05, solver="pigdm", n=2)
+    single = answers(model, ys[1], operators[1], 0.05, solver="pigdm", first=1)
+    torch.testing.assert_close(both[0, 1], single[0, 0], rtol=0, atol=1e-4)
+    with pytest.raises(UsageError, match="2 pictures and 1 operators"):
+        restore(model, ys, operators[:1])
+
+
+def test_what_does_not_fit_is_told(model):
+    operator = OPERATORS.build("box", shape=(3, SIZE, SIZE))()
+    y = torch.zeros(1, 3, SIZE, SIZE)
+    with pytest.raises(UsageError, match="-n must be at least 1"):
+        restore(model, y, operator, n=0)
+    with pytest.raises(UsageError, match="y of shape"):
+        restore(model, y[:, :1], operator)
+    with pytest.raises(UsageError, match="colour pictures"):
+        restore(model, y[:, :1], OPERATORS.build("box", shape=(1, SIZE, SIZE))())
+    with pytest.raises(UsageError, match="0 or more"):
+        restore(model, y, operator, -1.0)
+    with pytest.raises(UsageError, match="steps must be at least 1"):
+        settings(operator, 0.0, steps=0)
+    with pytest.raises(UsageError, match="did you mean 'pigdm'"):
+        settings(operator, 0.0, solver="pigdmm")
+
+
+@pytest.mark.parametrize("spec", OPERATORS)
+@pytest.mark.parametrize("sigma_y", [0.0, 0.1])
+def test_the_default_solver_can_do_its_task(model, spec, sigma_y):
+    operator = OPERATORS.build(spec, shape=(3, SIZE, SIZE))()
+    if spec == "denoise" and sigma_y == 0:
+        pytest.skip("nothing to restore")
+    assert answers(model, operator.A(torch.rand(1, 3, SIZE, SIZE)), operator, sigma_y).isfinite().all()
+
+
+# ---------------------------------------------------------------- windows
+
+
+def test_windows_of_a_denoiser_without_borders_are_the_denoiser(model):
+    """What each pixel is mapped to by itself, windows cannot change."""
+    schedule = model.denoiser.schedule
+    pointwise = FunctionDenoiser(schedule, lambda x, t, cond: x.tanh() * t[:, None, None, None].to(x))
+    x, t = torch.randn(2, 3, 37, 16), torch.tensor([0.3, 0.8])
+    torch.testing.assert_close(windowed(pointwise, 16)(x, t), pointwise(x, t))
+
+
+def test_windows_leave_no_seam(model):
+    """A denoiser that answers every window with a brightness of its own: it is smooth across borders."""
+    schedule = model.denoiser.schedule
+    lone = FunctionDenoiser(schedule, lambda x, t, cond: x.mean((2, 3), keepdim=True).expand_as(x))
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    D = windowed(lone, 16)((x + 2 * y).expand(1, 3, -1, -1), torch.ones(1))
+    # Windows are 12 apart and overlap by 4: a seam would be a jump of 24 and of 12.
+    assert D.diff(dim=2).abs().max() <= 24 / 4 and D.diff(dim=3).abs().max() <= 12 / 4
+
+
+def test_windows_let_gradients_through(model):
+    x = torch.randn(1, 3, 24, 20, requires_grad=True)
+    windowed(model.denoiser, SIZE)(x, torch.tensor([0.5])).sum().backward()
+    assert (x.grad != 0).all()
+
+
+def test_the_spread_of_answers():
+    x = torch.zeros(2, 1, 3, 4, 4)
+    x[0, 0, :, 1, 2], x[1, 0, :, 1, 2] = 0.5, -0.5
+    assert spread(x).shape == (1, 4, 4)
+    assert spread(x)[0, 1, 2].item() == pytest.approx(0.5**0.5) and (spread(x) > 0).sum() == 1
+
+
+# ---------------------------------------------------------------- noise
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.05, 0.1, 0.3])
+def test_noise_is_estimated(sigma):
+    y, x = torch.meshgrid(torch.linspace(-3, 3, 64), torch.linspace(-3, 3, 64), indexing="ij")
+    scene = torch.stack([torch.sin(2 * x + y), torch.tanh(3 * x - y), torch.cos(x * y)]) * 0.7
+    noisy = scene + sigma * torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert estimate_noise(noisy) == pytest.approx(sigma, rel=0.1)
+
+
+def test_a_picture_too_small_to_estimate_is_told():
+    with pytest.raises(UsageError, match="too small"):
+        estimate_noise(torch.zeros(3, 8, 8))
+
+
+# ---------------------------------------------------------------- the grammar
+
+
+def test_degradations_parse():
+    parsed = parse_degradation("blur:1.5+down:2+noise:0.05")
+    assert parsed.sigma == 0.05 and parsed.factor == 2
+    assert parsed.parts == ({"name": "blur", "std": 1.5}, {"name": "down", "factor": 2})
+    assert parsed.operator((3, 16, 24)).measured == (3, 8, 12)
+    assert parse_degradation("noise:auto").sigma is None
+    assert parse_degradation("box:1,2,3,4").operator((3, 8, 8)).s.sum() == 60
+    assert parse_degradation("motion:7,30").parts[0]["angle"] == 30
+    assert isinstance(parse_degradation("jpeg:10").operator((3, 16, 16)), Jpeg)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("blurr:1", "did you mean 'blur'"),
+        ("blur:x", "blur"),
+        ("noise:0.1+blur:1", "noise comes last"),
+        ("noise:-1", "neither auto nor"),
+        ("noise:nan", "neither auto nor"),
+        ("grey:1", "takes 0 values"),
+        ("mask", "mask needs a file"),
+        ("", "unknown degradation"),
+        ("down:2.5", "down"),
+    ],
+)
+def test_what_does_not_parse_is_told_with_the_grammar(text, message):
+    with pytest.raises(UsageError) as told:
+        parse_degradation(text)
+    assert message in str(told.value) and "blur:STD" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+# ---------------------------------------------------------------- files
+
+
+def untouched(photo) -> Image.Image:
+    return photo.image(photo.signal()[0])
+
+
+@pytest.mark.parametrize("white", [255, 65535])
+def test_every_level_survives(white):
+    levels = torch.arange(white + 1).reshape(1, -1, 1)
+    assert torch.equal(signal_to_levels(levels_to_signal(levels, white)[0], white), levels.int())
+
+
+def test_photos_come_back_as_they_were(tmp_path):
+    rgb, grey = ramp(20, 24), ramp(20, 24)[..., 0]
+    deep = (np.arange(480).reshape(20, 24) * 130).astype(np.uint16)
+    alpha = np.full((20, 24), 255, np.uint8)
+    for pixels in (rgb, grey, deep, np.dstack([rgb, alpha])):
+        photo = read_photo(save(tmp_path, pixels))
+        again = np.asarray(untouched(photo))
+        assert again.dtype == pixels.dtype
+        assert np.array_equal(again, pixels)
+
+
+def test_photos_keep_what_can_be_kept(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    path = save(tmp_path, ramp(20, 24), "turned.png", exif=exif, icc_profile=b"profile")
+    photo = read_photo(path)
+    assert photo.pixels.shape == (24, 20, 3)  # upright
+    assert np.array_equal(photo.pixels, np.rot90(ramp(20, 24), -1))
+    assert photo.extras["icc_profile"] == b"profile"
+    kept = Image.Exif()
+    kept.load(photo.extras["exif"])
+    assert kept.get(0x010F) == "a camera" and 0x0112 not in kept
+
+
+def test_transparent_pixels_are_white_to_the_model(tmp_path):
+    pixels = np.dstack([ramp(8, 8), np.zeros((8, 8), np.uint8)])
+    assert (read_photo(save(tmp_path, pixels)).signal() == 1).all()
+
+
+def test_files_that_are_no_pictures_are_told(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(AlphabarError, match=r"a\.png cannot be used: not a picture"):
+        read_photo(tmp_path / "a.png")
+    with pytest.raises(AlphabarError, match=r"cannot read .*b\.png"):
+        read_photo(tmp_path / "b.png")
+
+
+def test_rounding_to_bytes_counts_as_noise(tmp_path):
+    path = save(tmp_path, ramp(16, 16))
+    assert read_task(path, parse_degradation("blur:1")).sigma_y == pytest.approx(2 / 255 / 12**0.5)
+    assert read_task(path, parse_degradation("blur:1+noise:0.1")).sigma_y == 0.1
+    assert read_task(path, parse_degradation("box")).sigma_y == 0
+    assert read_task(path, parse_degradation("down:4")).operator.shape == (3, 64, 64)
+    with pytest.raises(UsageError, match="cannot be estimated"):
+        read_task(path, parse_degradation("box+noise:auto"))
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def test_inpainting_leaves_known_pixels_untouched(model, tmp_path, call):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
+    path, hole = save(tmp_path, pixels), np.zeros((20, 40), np.uint8)
+    hole[5:12, 10:30] = 255
+    mask, out = save(tmp_path, hole, "mask.png"), tmp_path / "out"
+    code, stdout, err = call(
+        "inpaint", model.path, path, "--mask", mask, "--out", out, "-n", 2, "--steps", 2, "--json"
+    )
+    assert code == 0, err
+    assert sorted(p.name for p in out.iterdir()) == [
+        "overview.png", "picture-1.png", "picture-2.png", "restoration.json", "spread.png",
+    ]  # fmt: skip
+    results = [np.asarray(Image.open(out / f"picture-{k}.png")) for k in (1, 2)]
+    for result in results:
+        assert np.array_equal(result[hole == 0], pixels[hole == 0])
+        assert not np.array_equal(result[hole > 0], pixels[hole > 0])
+    assert not np.array_equal(*results)
+    about = json.loads(stdout.splitlines()[-1])
+    assert about["sigma_y"] == 0 and about["solver"]["name"] == "ddnm"
+
+
+def test_deep_grey_and_transparent_pictures_are_inpainted_in_kind(model, tmp_path, call):
+    deep = (np.arange(256).reshape(16, 16) * 255 + 3).astype(np.uint16)
+    clear = np.dstack([ramp(16, 16), np.full((16, 16), 90, np.uint8)])
+    for i, pixels in enumerate((deep, clear)):
+        path, out = save(tmp_path, pixels, f"{i}.png"), tmp_path / f"out{i}"
+        args = ("--mask", "box:2,3,6,8", "--out", out, "-n", 1, "--steps", 2)
+        assert call("inpaint", model.path, path, *args)[0] == 0
+        result = np.asarray(Image.open(out / f"{i}-1.png"))
+        known = np.ones((16, 16), bool)
+        known[3:8, 2:6] = False
+        assert result.dtype == pixels.dtype and result.shape == pixels.shape
+        assert np.array_equal(result[known], pixels[known])
+    assert (result[~known][:, 3] == 255).all()  # what is filled is opaque
+
+
+def test_upscaling_enlarges_and_degrading_shrinks(model, tmp_path, call):
+    path = save(tmp_path, ramp(16, 32))
+    assert call("degrade", path, "--degradation", "down:4+noise:0.02", "--out", tmp_path / "small")[0] == 0
+    small = tmp_path / "small/picture.png"
+    assert Image.open(small).size == (8, 4)
+    args = ("--factor", 4, "--noise", 0.02, "--out", tmp_path / "large", "--steps", 2)
+    assert call("upscale", model.path, small, *args)[0] == 0
+    assert Image.open(tmp_path / "large/picture-1.png").size == (32, 16)
+
+
+def test_grey_pictures_get_their_colours(model, tmp_path, call):
+    path = save(tmp_path, ramp(16, 16)[..., 0])
+    args = ("--degradation", "grey", "--out", tmp_path / "out", "--steps", 2)
+    assert call("restore", model.path, path, *args)[0] == 0
+    assert Image.open(tmp_path / "out/picture-1.png").mode == "RGB"
+
+
+def test_a_grey_picture_stays_grey_and_its_noise_is_counted_once(model, tmp_path, call):
+    path = save(tmp_path, ramp(16, 16)[..., 0])
+    what = ("--degradation", "blur:1+noise:0.05", "--out")
+    assert call("degrade", path, *what, tmp_path / "spoilt")[0] == 0
+    spoilt = tmp_path / "spoilt/picture.png"
+    assert Image.open(spoilt).mode == "L"
+    task = read_task(spoilt, parse_degradation("blur:1+noise:0.05"))
+    assert task.operator.measured == (1, 16, 16) and task.y.shape == (1, 1, 16, 16)
+    assert call("restore", model.path, spoilt, *what, tmp_path / "out", "--steps", 2)[0] == 0
+    assert Image.open(tmp_path / "out/picture-1.png").mode == "L"
+
+
+def test_a_folder_is_degraded_with_noise_of_its_own_for_each(tmp_path, call):
+    (tmp_path / "in/sub").mkdir(parents=True)
+    flat = np.full((8, 8, 3), 128, np.uint8)
+    save(tmp_path / "in", flat, "a.png"), save(tmp_path / "in", flat, "a.bmp")
+    save(tmp_path / "in/sub", flat, "b.bmp")
+    args = ("degrade", tmp_path / "in", "--degradation", "noise:0.2")
+    assert call(*args, "--out", tmp_path / "x")[0] == 0
+    assert call(*args, "--out", tmp_path / "y")[0] == 0
+    a, b = (np.asarray(Image.open(tmp_path / "x" / name)) for name in ("a.png", "sub/b.png"))
+    assert not np.array_equal(a, b)
+    assert len(list((tmp_path / "x").glob("a*.png"))) == 2
+    assert np.array_equal(a, np.asarray(Image.open(tmp_path / "y/a.png")))
+    assert np.std(a / 127.5 - 1) == pytest.approx(0.2, rel=0.2)
+
+
+def test_bad_input_is_one_line_and_writes_nothing(model, tmp_path, call):
+    path, mask = save(tmp_path, ramp(16, 16)), save(tmp_path, ramp(8, 8), "mask.png")
+    out = ("--out", tmp_path / "out")
+    for args, code, message in (
+        (("inpaint", model.path, path, "--mask", mask), 2, "mask of 8×8 does not fit a picture of 16×16"),
+        (("inpaint", model.path, path, "--mask", "box:4,4,20,8"), 2, "not a box inside a picture of 16×16"),
+        (("inpaint", model.path, path, "--mask", tmp_path / "no.png"), 1, "no.png"),
+        (("upscale", model.path, path, "--factor", 0), 2, "factor"),
+        (("restore", model.path, path, "--degradation", "blurr:2"), 2, "parts joined by +"),
+        (("restore", model.path, mask.with_name("none.png"), "--degradation", "grey"), 1, "cannot read"),
+        (("restore", tmp_path, path, "--degradation", "grey"), 1, "neither a run folder"),
+        (("restore", model.path, path, "--degradation", "blur:1", "--solver", "nope"), 2, "unknown solver"),
+        (("restore", model.path, path, "--degradation", "blur:1", "--solver", "ddnm"), 2, "without noise"),
+        (("degrade", path, "--degradation", "down:5"), 2, "does not divide a picture of 16×16"),
+        (("degrade", path, "--degradation", "noise:auto"), 2, "for restoring"),
+        (("degrade", tmp_path / "none", "--degradation", "grey"), 1, "no picture or folder"),
+    ):
+        got, _, err = call(*args, *out)
+        told = [line for line in err.splitlines() if line.startswith("alphabar:")]
+        assert got == code, (args, err)
+        assert len(told) == 1 and message in told[0], (args, err)
+        assert not (tmp_path / "out").exists() and not (tmp_path / ".writing-out").exists(), args
+    path.with_name("taken").mkdir()
+    (tmp_path / "taken/x").write_text("x")
+    got, _, err = call("degrade", path, "--degradation", "grey", "--out", tmp_path / "taken")
+    assert got == 1 and "not empty" in err
+
+
+def test_a_mask_that_misses_nothing_changes_nothing(model):
+    operator = Mask(torch.ones(1, SIZE, SIZE), (3, SIZE, SIZE))
+    y = torch.rand(1, 3, SIZE, SIZE)
+    torch.testing.assert_close(answers(model, y, operator)[0], y, rtol=0, atol=1e-5)
+
+
+def test_a_degradation_without_parts_is_the_picture_itself():
+    assert Degradation("", (), 0.1).operator((3, 8, 8)).measured == (3, 8, 8)
