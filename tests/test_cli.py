@@ -161,7 +161,7 @@ MISTAKES = {
     ),
     "too few": (["evaluate", "{data}", "--against", "{data}", "-n", "41"], 1, "holds 40 pictures"),
     "report of nothing": (["report", "{empty}"], 1, "run"),
-    "usage": (["train", "{data}"], 2, "--run"),
+    "usage": (["sample", "{run}"], 2, "--out"),
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from exact import GaussianDenoiser, MixtureDenoiser
 
 MEAN = torch.tensor([0.4, -0.3], dtype=torch.float64)
 COV = torch.tensor([[0.25, 0.12], [0.12, 0.09]], dtype=torch.float64)
-ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
+ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2, "unipc": 3}
 STOCHASTIC = [{"name": "ancestral"}, {"name": "ddim", "eta": 0.5}, {"name": "ddim", "eta": 1.0}]
 NOISE = Noise(0, range(4), "sample")
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
@@ -198,6 +198,18 @@ def test_evaluations_are_counted(sampler):
     schedule = SCHEDULES.build("variance_exploding")
     times = GRIDS.build("karras")(schedule, 18)
     assert evaluations(SAMPLERS.build(sampler), schedule, times) == (35 if sampler == "heun" else 18)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_unipc_is_of_one_order_more_than_its_predictor(order, mixture):
+    denoiser, x, truth = mixture
+    got = measured_order({"name": "unipc", "order": order}, denoiser, x, lambda t, s: truth)
+    assert got == pytest.approx(order + 1, abs=0.15)
+
+
+def test_unipc_of_order_zero_is_a_mistake():
+    with pytest.raises(UsageError, match="order = 0"):
+        walk({"name": "unipc", "order": 0}, None, torch.zeros(4, 2), torch.tensor([1.0, 0.0]))
 
 
 def test_ancestral_clamps_what_it_is_told_to():

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks import NETWORKS, SimpleUNet, UNet, flops
+from alphabar.networks import NETWORKS, MPUNet, SimpleUNet, UNet, flops
 from alphabar.networks.layers import BatchNorm2d, SelfAttention, Sinusoid, group_norm
+from alphabar.networks.mp_unet import Block, MPAttention, MPConv, MPFourier, mp_silu, mp_sum, unit
 from alphabar.networks.unet import ResidualBlock
 
 SIZE = 16
@@ -225,6 +226,142 @@ class TestUNet:
     @pytest.mark.parametrize(("width", "groups"), [(64, 16), (256, 32), (144, 24), (100, 25), (7, 1)])
     def test_group_norm_takes_any_width(self, width: int, groups: int) -> None:
         assert group_norm(width).num_groups == groups
+
+
+def magnitude(x: Tensor) -> float:
+    return x.square().mean().sqrt().item()
+
+
+SMALL = {"widths": (16, 32), "head_dim": 16}
+
+
+class TestMPUNet:
+    def test_figures(self) -> None:
+        network = MPUNet(channels=3)
+        assert parameters(network) == pytest.approx(6.66e6, rel=0.01)
+        assert flops(network, 64) == pytest.approx(1.54e9, rel=0.01)
+
+    def test_every_level_costs_the_same(self) -> None:
+        """Where widths double, a picture of twice the size and one level more costs one level more."""
+        one, two, three = (
+            flops(MPUNet(channels=3, widths=widths), size)
+            for widths, size in [((64,), 16), ((32, 64), 32), ((16, 32, 64), 64)]
+        )
+        assert three - two == pytest.approx(two - one, rel=0.1)
+
+    @pytest.mark.parametrize(("widths", "size"), [((32,), 16), ((16, 32), 32), ((8, 16, 16, 32), 128)])
+    def test_a_level_more_for_every_doubling_of_the_size(self, widths: tuple[int, ...], size: int) -> None:
+        network = awake(MPUNet(channels=3, widths=widths, head_dim=16))
+        assert network(*batch(1, size=size)).shape[-1] == size
+
+    @pytest.mark.parametrize("layer", [MPConv(64, 96, 0), MPConv(64, 96, 1), MPConv(64, 96, 3)])
+    def test_a_layer_keeps_the_magnitude_whatever_its_weights_scale(self, layer: MPConv) -> None:
+        x = torch.randn(8, 64) if layer.weight.ndim == 2 else torch.randn(8, 64, 16, 16)
+        y = layer(x)
+        inner = y if y.ndim == 2 else y[..., 1:-1, 1:-1]  # at the border some inputs are zeros
+        assert magnitude(inner) == pytest.approx(1, abs=0.05)
+        layer.weight.data *= 7
+        torch.testing.assert_close(layer(x), y, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(layer(x, 0.5), 0.5 * layer(x))
+
+    def test_functions_keep_the_magnitude(self) -> None:
+        a, b = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(0))
+        assert magnitude(mp_silu(a)) == pytest.approx(1, abs=0.01)
+        assert magnitude(mp_sum(a, b, 0.3)) == pytest.approx(1, abs=0.01)
+        torch.testing.assert_close(mp_sum(a, torch.zeros_like(a), 0.3), a * 0.7 / math.sqrt(0.58))
+        x = 5 * torch.randn(3, 16, 4)
+        torch.testing.assert_close(unit(x, 1).square().mean(1), torch.ones(3, 4))
+        assert not unit(torch.zeros(3, 4), 1).any()
+
+    def test_fourier_features(self) -> None:
+        features = MPFourier(4096)
+        assert magnitude(features(torch.tensor([-0.7, 0.2]))) == pytest.approx(1, abs=0.03)
+        assert not list(features.parameters()) and set(features.state_dict()) == {"f", "phi"}
+        features.f[:2], features.phi[:2] = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.25])
+        root = math.sqrt(2)
+        assert features(torch.tensor([0.5]))[0, :2].tolist() == pytest.approx([-root, 0], abs=1e-5)
+
+    def test_features_start_near_magnitude_one_throughout(self) -> None:
+        """Zeros beyond the border, and attention to uncorrelated positions, take a little away."""
+        torch.manual_seed(0)
+        network = MPUNet(channels=3, widths=(48, 96), head_dim=48)
+        seen: dict[str, float] = {}
+        for name, module in network.named_modules():
+            if isinstance(module, Block):
+                module.register_forward_hook(lambda _m, _i, y, name=name: seen.update({name: magnitude(y)}))
+        x, t = batch(8, size=32)
+        network(x, t)
+        assert len(seen) == 5 and all(0.7 < value < 1.1 for value in seen.values()), seen
+
+    def test_starts_at_zero(self) -> None:
+        x, t = batch()
+        network = MPUNet(channels=3, **SMALL)
+        assert not network(x, t).any()
+        network.output_gain.data.fill_(1.0)
+        assert 0.6 < magnitude(network(x, t)) < 1.1
+
+    def test_pixels_come_out_where_they_went_in(self) -> None:
+        network = MPUNet(channels=3, **SMALL)
+        blocks = []
+        network.downs[0].shrink.register_forward_hook(lambda _m, inputs, _y: blocks.append(inputs[0]))
+        network.output.register_forward_hook(lambda _m, _i, _y: blocks[0][:, :12])
+        x, t = batch()
+        assert torch.equal(network(x, t), x)
+        assert torch.equal(blocks[0][:, 4], x[:, 1, ::2, ::2])
+        assert torch.equal(blocks[0][:, 6], x[:, 1, 1::2, ::2])
+        assert (blocks[0][:, 12] == 1).all()
+
+    def test_block_written_out(self) -> None:
+        block = awake(Block(8, 6, 5, dropout=0.0, head_dim=None)).double()
+        x, e = torch.randn(2, 8, 4, 4).double(), torch.randn(2, 5).double()
+
+        def w(layer: MPConv) -> Tensor:
+            return layer.weight / (layer.weight.flatten(1).norm(dim=1) + 1e-4).reshape(
+                -1, *[1] * (layer.weight.ndim - 1)
+            )
+
+        c = 1 + block.gain * e @ w(block.modulation).T
+        h = F.conv2d(F.silu(x) / 0.596, w(block.conv1), padding=1) * c[:, :, None, None]
+        h = F.conv2d(F.silu(h) / 0.596, w(block.conv2), padding=1)
+        expected = (0.7 * F.conv2d(x, w(block.skip)) + 0.3 * h) / math.sqrt(0.7**2 + 0.3**2)
+        torch.testing.assert_close(block(x, e), expected)
+
+    def test_attention_written_out(self) -> None:
+        layer = MPAttention(8, head_dim=4).double()
+        x = torch.randn(2, 8, 3, 5, dtype=torch.float64)
+        y = torch.empty_like(x)
+        q, k, v = layer.qkv(x).flatten(2).chunk(3, dim=1)
+        for head in (slice(0, 4), slice(4, 8)):
+            a, b, c = (unit(part[:, head], 1) for part in (q, k, v))
+            scores = a.transpose(1, 2) @ b / math.sqrt(4)  # (n, to, from)
+            y[:, head] = (c @ scores.softmax(dim=2).transpose(1, 2)).unflatten(2, (3, 5))
+        torch.testing.assert_close(layer(x), mp_sum(x, layer.out(y), 0.3))
+
+    def test_dropout_only_in_training(self) -> None:
+        network = awake(MPUNet(channels=3, **SMALL, dropout=0.5))
+        x, t = batch()
+        assert not torch.equal(network(x, t), network(x, t))
+        network.eval()
+        assert torch.equal(network(x, t), network(x, t))
+
+    def test_condition(self) -> None:
+        network = awake(MPUNet(channels=3, **SMALL, cond_dim=5)).eval()
+        x, t = batch()
+        cond = torch.randn(4, 5)
+        assert torch.equal(network(x, t), network(x, t, torch.zeros(4, 5)))
+        moved = cond.clone()
+        moved[2] += 1
+        changed = (network(x, t, cond) - network(x, t, moved)).flatten(1).abs().amax(1) > 1e-5
+        assert changed.tolist() == [False, False, True, False]
+        with pytest.raises(UsageError, match=r"\(n, 5\)"):
+            network(x, t, torch.zeros(4, 6))
+
+    @pytest.mark.parametrize(
+        "setting", [{"widths": ()}, {"widths": (0, 64)}, {"blocks": 0}, {"head_dim": 60}, {"dropout": 1.0}]
+    )
+    def test_impossible_settings_are_named(self, setting: dict) -> None:
+        with pytest.raises(UsageError, match=next(iter(setting))):
+            MPUNet(channels=3, **setting)
 
 
 def test_sinusoid() -> None:

@@ -75,7 +75,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], None]:
 
         monkeypatch.setattr(module._Trial, "start", start)
         monkeypatch.setattr(module._Trial, "gradients", lambda trial: torch.ones(3))
-        monkeypatch.setattr(module, "_bf16_refused", lambda device: None)
+        monkeypatch.setattr(module, "bf16_refused", lambda device: None)
         monkeypatch.setattr(module.shutil, "which", lambda name: name)
         monkeypatch.setattr(module, "default_device", lambda: "cpu")
 
@@ -116,7 +116,7 @@ class TestProbe:
 
     def test_emulated_bf16_is_never_tried_on_the_network(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 0.001 if runtime.dtype else 0.01)
-        monkeypatch.setattr(module, "_bf16_refused", lambda device: "a convolution crawls")
+        monkeypatch.setattr(module, "bf16_refused", lambda device: "a convolution crawls")
         runtime = probe(tiny(), 8, batch=4)
         assert runtime.dtype is None
         assert "bf16: not chosen, a convolution crawls" in runtime.notes
@@ -124,7 +124,7 @@ class TestProbe:
     def test_slow_bf16_convolutions_are_found(self, monkeypatch) -> None:
         ticks = iter([0, 1, 1, 2, 2, 3, 0, 5, 5, 10, 10, 15])  # three of 1 s in fp32, three of 5 s in bf16
         monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
-        assert "0.20 times the speed of fp32" in (module._bf16_refused("cpu") or "")
+        assert "0.20 times the speed of fp32" in (module.bf16_refused("cpu") or "")
 
     def test_compiling_needs_a_compiler(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 0.001 if runtime.compile else 0.01)
@@ -151,7 +151,7 @@ class TestProbe:
 
         monkeypatch.setattr(module, "FASTER", 0.0)  # let nothing but the numbers decide
         monkeypatch.setattr(module.shutil, "which", lambda name: name)
-        monkeypatch.setattr(module, "_bf16_refused", lambda device: "not in this test")
+        monkeypatch.setattr(module, "bf16_refused", lambda device: "not in this test")
         monkeypatch.setattr(module, "_compiled", Scaled)
         runtime = probe(tiny(), 8, batch=4)
         assert runtime.compile == chosen

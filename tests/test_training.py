@@ -1,7 +1,5 @@
-import errno
 import json
 import math
-import os
 import random
 import signal
 import subprocess
@@ -16,7 +14,7 @@ import torch
 
 from alphabar.diffusion.noise import Noise
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.training import checkpoint, trainer
+from alphabar.training import trainer
 from alphabar.training.run import Run, build_denoiser, load_model
 from alphabar.training.runtime import Runtime
 from alphabar.training.trainer import Feed, Finished, Note, Progress, Saved, begin, train
@@ -66,26 +64,6 @@ def test_a_run_folder_is_complete(straight):
     assert model.images == exported.images == 96
     for a, b in zip(model.denoiser.parameters(), exported.denoiser.parameters(), strict=True):
         assert torch.equal(a, b)
-
-
-def test_a_full_disk_is_told_and_keeps_the_last_checkpoint(dataset, tmp_path, monkeypatch):
-    run = begin(tmp_path / "run", tiny_recipe())
-    run_all(dataset, run, images=16)
-
-    def full(path, data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(checkpoint, "_write_flushed", full)
-    monkeypatch.setattr(run, "rewind_log", lambda images: None)
-    monkeypatch.setattr(trainer, "write_file", lambda path, data: None)
-    told, seen = [], 0
-    with pytest.raises(AlphabarError, match="No space left"):
-        for record in train(dataset, run, images=48, runtime=Runtime(), checkpoint_every=0):
-            told += [record.text] if isinstance(record, Note) and "No space left" in record.text else []
-            seen = record.images if isinstance(record, Progress) else seen
-    assert seen == 48 and len(told) == 4, told
-    newest, problems = run.newest_checkpoint()
-    assert newest.images == 16 and not problems
 
 
 @pytest.mark.parametrize("stop_after", [1, 5, 11])
@@ -156,15 +134,16 @@ def test_old_checkpoints_go_but_one(dataset, tmp_path):
     assert [int(p.name) for p in run.checkpoints()] == [40, 48]
 
 
-def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("write", ["log", "save"])
+def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, monkeypatch, write):
     run = begin(tmp_path / "run", tiny_recipe())
     run_all(dataset, run, images=16)
     before = final_weights(run, 16)
 
-    def full(*args):
+    def full(*args, **values):
         raise AlphabarError("no space left; what was saved before is intact")
 
-    monkeypatch.setattr(Run, "save", full)
+    monkeypatch.setattr(Run, write, full)
     seen = []
     with pytest.raises(AlphabarError, match="no space left"):
         for record in train(dataset, run, images=32, runtime=Runtime(), checkpoint_every=0):
@@ -339,7 +318,12 @@ def test_kill_minus_nine(picture_folder, straight, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [["network.dropout=0"], ["network=simple_unet", "network.widths=[8,16]"]]
+    "settings",
+    [
+        ["network.dropout=0"],
+        ["network=simple_unet", "network.widths=[8,16]"],
+        ["network=mp_unet", "network.widths=[8,16]", "network.head_dim=8"],
+    ],
 )
 def test_two_processes_train_as_one(picture_folder, dataset, tmp_path, settings):
     """Same loss curve to 1e-5, for the network with BatchNorm as for the one without."""

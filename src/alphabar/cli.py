@@ -19,6 +19,8 @@ from alphabar.errors import AlphabarError, UsageError
 if TYPE_CHECKING:
     from alphabar.data.cache import Dataset
     from alphabar.training import trainer as trainer_room
+    from alphabar.training.plan import Plan
+    from alphabar.training.recipe import Recipe
 
 app = typer.Typer(
     help="Train an image diffusion model on your own pictures, judge it honestly, use it.",
@@ -36,7 +38,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the noise.")]
 SamplerOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="ancestral, ddim, euler, heun or dpmpp_2m; default: the recipe's."),
+    typer.Option(
+        metavar="NAME", help="ancestral, ddim, euler, heun, dpmpp_2m or unipc; default: the recipe's."
+    ),
 ]
 GridOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Noise levels to visit: uniform, karras or log_snr.")
@@ -105,10 +109,17 @@ def inspect(data: DataArgument, as_json: JsonOption = False) -> None:
 def train(
     data: DataArgument,
     run: Annotated[
-        Path, typer.Option(metavar="DIR", help="The run folder; where it holds a run, go on with it.")
-    ],
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The run folder, runs/DATA by default; where it holds a run, go on with it."
+        ),
+    ] = None,
     recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="classic, ddpm, or the path of a recipe.toml.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="classic, ddpm, lean, or the path of a recipe.toml; with --budget alone, see alphabar plan.",
+        ),
     ] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time to train in all, for example 90m or 2h.")
@@ -137,13 +148,19 @@ def train(
     from alphabar.training.runtime import Runtime, processes
 
     source = open_source(data)
-    chosen = None
+    run = run or Path("runs") / re.sub(r"[^\w.-]+", "-", Path(data).resolve().name)
+    chosen, planning = None, False
     if recipe is not None:
         chosen = read_recipe(Path(recipe)) if recipe.endswith(".toml") else named_recipe(recipe)
     elif Run(run).exists:
         chosen = Run(run).recipe
     if chosen is None:
-        raise UsageError(f"there is no run at {run} yet: say which recipe, for example --recipe classic")
+        if seconds is None:
+            raise UsageError(
+                f"there is no run at {run} yet: say which recipe, for example --recipe classic,"
+                " or how long to train, for example --budget 2h"
+            )
+        chosen, planning = named_recipe("lean"), True
     chosen = with_settings(chosen, settings or [])
     if Run(run).exists:
         trainer.begin(run, chosen)
@@ -152,6 +169,9 @@ def train(
         main = Runtime().is_main
         pictures = prepare(source, chosen.data.size, chosen.data.fit)
         dataset = _last(pictures, "reading pictures", quiet=not main).dataset
+        if planning and main:
+            planned = _plan(dataset, chosen, seconds or 0.0)
+            chosen = with_settings(planned.recipe, settings or [])
         opened = trainer.begin(run, chosen) if main else Run(run)
         if main:
             opened.remember_data(data)
@@ -164,6 +184,32 @@ def train(
     if main:
         say(f"{finished.reason}: {finished.images:,} images in {format_duration(finished.seconds)}, in {run}")
         _finish(as_json, {"run": str(run), **asdict(finished)})
+
+
+@app.command()
+def plan(
+    data: DataArgument,
+    budget: Annotated[str, typer.Option(metavar="TIME", help="Time to train, for example 90m or 2h.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe lean, e.g. data.size=32."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine, about a minute, and say what to train on it in a budget, and how far it goes."""
+    seconds = parse_duration(budget)
+
+    from alphabar.data.cache import prepare
+    from alphabar.data.source import open_source
+    from alphabar.training.recipe import with_settings
+    from alphabar.training.recipes import named_recipe
+
+    recipe = with_settings(named_recipe("lean"), settings or [])
+    pictures = prepare(open_source(data), recipe.data.size, recipe.data.fit)
+    planned = _plan(_last(pictures, "reading pictures").dataset, recipe, seconds)
+    more = "".join(f" --set {setting}" for setting in settings or [])
+    say(f"to train it: alphabar train {data} --budget {budget}{more}")
+    _finish(as_json, planned.to_dict())
 
 
 @app.command()
@@ -511,6 +557,26 @@ def _show_training(records: "Iterable[trainer_room.Record]", quiet: bool) -> "tr
                     finished = record
     assert finished is not None
     return finished
+
+
+def _plan(dataset: "Dataset", recipe: "Recipe", seconds: float) -> "Plan":
+    """Measure, choose, and print the choice, on stderr where stdout is for JSON."""
+    from datetime import datetime, timedelta
+
+    from alphabar.training.plan import measure, plan
+
+    machine = _last(measure(dataset, recipe), None).machine
+    train_index, _ = dataset.split(recipe.data.held_out)
+    planned = plan(machine, recipe, len(train_index), seconds)
+    rows = planned.rows()
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        say("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    finish = datetime.now() + timedelta(seconds=seconds)
+    say(f"of {len(train_index):,} pictures, in {format_duration(seconds)}: until {finish:%d %b %H:%M}")
+    for note in planned.notes:
+        say(f"note: {note}")
+    return planned
 
 
 def _mention_skipped(dataset: "Dataset") -> None:

@@ -1,5 +1,6 @@
 """Samplers: walks of a denoiser down a grid of times, one `Step` at a time."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -13,6 +14,7 @@ from alphabar.diffusion.forward import posterior
 from alphabar.diffusion.noise import Noise
 from alphabar.diffusion.schedules import Level, Schedule
 from alphabar.diffusion.start import Start
+from alphabar.errors import UsageError
 from alphabar.registry import Registry
 
 
@@ -128,8 +130,78 @@ def dpmpp_2m(
         yield Step(i, s, x, x0)
 
 
+def unipc(
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    noise: Noise,
+    cond: Cond | None = None,
+    *,
+    order: int = 2,
+) -> Iterator[Step]:
+    """UniPC (Zhao et al. 2023, algorithms 1 and 2 with B(h) = e^h - 1): order + 1, one evaluation a step.
+
+    A prediction of the given order (with 2 that of `dpmpp_2m`) is corrected by one order more as soon as the
+    denoiser has been asked at its end, which the next step does anyway. The last prediction stays as it is.
+    Raises UsageError where ``order`` is below 1.
+    """
+    if order < 1:
+        raise UsageError(f"sampler unipc: order = {order} must be at least 1")
+    known: list[tuple[Level, Tensor]] = []  # the last estimates and where they were made, newest last
+    x_before = x
+    for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
+        x0 = denoiser(x, t.expand(len(x)), cond)
+        if known:
+            x = _multistep(x_before, level_t, known, (level_t, x0))
+        known = [*known, (level_t, x0)][-order:]
+        x_before, x = x, _multistep(x, level_s, known)
+        yield Step(i, s, x, x0)
+
+
+def _multistep(
+    x: Tensor,
+    level_t: Level,
+    known: Sequence[tuple[Level, Tensor]],
+    ahead: tuple[Level, Tensor] | None = None,
+) -> Tensor:
+    """From x at the level of the newest estimate to level_t: Zhao et al. 2023, eq. 3 (UniC) or 8 (UniP).
+
+    D is taken for a polynomial in half the log-SNR through the estimates, against which e^half-log-SNR is
+    integrated exactly; through two alone the paper, and we, take half the slope instead.
+    known: estimates at levels already visited; ahead: one made at level_t itself.
+    """
+    level_s, D_s = known[-1]
+    h = ((level_t.log_snr - level_s.log_snr) / 2).item()
+    x_t = level_t.sigma / level_s.sigma * x + level_t.alpha * -math.expm1(-h) * D_s
+    if math.isinf(h):  # from pure noise, or to the clean picture
+        return x_t
+    others = [*known[:-1], *([ahead] if ahead else [])]
+    r = [((level.log_snr - level_s.log_snr) / 2).item() / h for level, _ in others]
+    slopes = [(D - D_s) / r_m for r_m, (_, D) in zip(r, others) if math.isfinite(r_m)]
+    r = [r_m for r_m in r if math.isfinite(r_m)]
+    # moments[k] = the integral of (tau / h)^k e^(tau - h) over [0, h], over that of e^(tau - h)
+    moments = [1.0]
+    for k in range(1, len(r) + 1):
+        moments.append(1 / -math.expm1(-h) - k / h * moments[-1])
+    a = [0.5]
+    if len(r) > 1:
+        powers = torch.tensor(r, dtype=torch.float64) ** torch.arange(len(r))[:, None]
+        a = torch.linalg.solve(powers, torch.tensor(moments[1:], dtype=torch.float64)).tolist()
+    for a_m, slope in zip(a, slopes):
+        x_t = x_t + level_t.alpha * -math.expm1(-h) * a_m * slope
+    return x_t
+
+
 SAMPLERS = Registry(
-    "sampler", {"ancestral": ancestral, "ddim": ddim, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+    "sampler",
+    {
+        "ancestral": ancestral,
+        "ddim": ddim,
+        "euler": euler,
+        "heun": heun,
+        "dpmpp_2m": dpmpp_2m,
+        "unipc": unipc,
+    },
 )
 
 

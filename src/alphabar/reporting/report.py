@@ -64,10 +64,7 @@ def write_report(run: str | Path) -> Path:
         raise AlphabarError(f"{run} is no run folder: it holds no recipe.toml; `alphabar train` makes one")
     path = run / "report.html"
     html = _template().render(**_contents(run))
-    try:
-        write_file(path, html.encode())
-    except OSError as error:
-        raise AlphabarError(f"cannot write {path}: {error.strerror or error}") from None
+    write_file(path, html.encode())
     return path
 
 

@@ -206,6 +206,21 @@ def probe(
     return Runtime.from_dict(_broadcast(choice))
 
 
+def training_rate(network: Network, size: int, runtime: Runtime, *, most: int) -> float:
+    """Pictures a second of forward and backward passes, timed for a second or so.
+
+    most: pictures at once; fewer where so many take longer than half a second.
+    """
+    with torch.random.fork_rng(devices=[runtime.device] if runtime.device.startswith("cuda") else []):
+        trial = _Trial(network, size)
+        step = trial.start(runtime, 1)
+        step()
+        n = max(1, min(most, round(0.5 / step())))
+        step = trial.start(runtime, n)
+        step()
+        return n / min(step(), step())
+
+
 def _choose(
     network: Network, size: int, batch: int, try_compile: bool, recorded: Mapping[str, Any] | None
 ) -> Runtime:
@@ -283,7 +298,7 @@ def _fastest_eager(plain: Runtime, trial: _Trial, batch: int, notes: list[str]) 
     step()
     n = max(1, min(batch, round(0.4 / step())))
     dtypes: list[torch.dtype | None] = [None]
-    if why := _bf16_refused(plain.device):
+    if why := bf16_refused(plain.device):
         notes.append(f"bf16: not chosen, {why}")
     else:
         dtypes.append(torch.bfloat16)
@@ -328,7 +343,7 @@ def _compiled_if_faster(eager: Runtime, trial: _Trial, n: int, notes: list[str])
     return compiled
 
 
-def _bf16_refused(device: str) -> str | None:
+def bf16_refused(device: str) -> str | None:
     """Why bf16 is out of the question, found by one convolution: emulated, it would make for a long probe."""
     if device.startswith("cuda"):
         return None if torch.cuda.is_bf16_supported(including_emulation=False) else "the GPU has none"

@@ -1,0 +1,235 @@
+"""A magnitude-preserving U-Net on blocks of pixels: EDM2's layers (Karras et al. 2024, B.2) in a small shape.
+
+Every layer keeps the magnitude sqrt(mean x²) of what it is given at one, in expectation, so there is no
+group normalisation and no bias, and the scale of a weight means nothing. The shape is spare: the picture
+is cut into 2x2 blocks first, every level has one skip connection a block, and costs the same where the
+widths double; attention is at the lowest resolution only.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alphabar.errors import UsageError
+from alphabar.networks.network import Network
+
+PATCH = 2
+
+
+def unit(x: Tensor, dim: int) -> Tensor:
+    """x with its magnitude along ``dim`` set to one (EDM2 eq. 30, pixel normalisation); zero stays zero."""
+    return x * torch.rsqrt(x.square().mean(dim, keepdim=True) + 1e-8)
+
+
+def mp_silu(x: Tensor) -> Tensor:
+    """silu(x) / 0.596, which keeps the magnitude of standard normal x (EDM2 eq. 81)."""
+    return F.silu(x) / 0.596
+
+
+def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """((1 - t) a + t b) / sqrt((1 - t)² + t²), for uncorrelated a and b (EDM2 eq. 88)."""
+    scale = math.hypot(1 - t, t)
+    return (1 - t) / scale * a + t / scale * b
+
+
+class MPConv(nn.Module):
+    """A convolution without bias whose filters w have length one, whatever is stored (EDM2 eq. 47 and 66).
+
+    kernel 0 makes it a matrix: (n, in_width) → (n, out_width).
+    """
+
+    def __init__(self, in_width: int, out_width: int, kernel: int):
+        super().__init__()
+        self.padding = kernel // 2
+        shape = (kernel, kernel) if kernel else ()
+        self.weight = nn.Parameter(torch.randn(out_width, in_width, *shape))
+
+    def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
+        w = self.weight
+        length = torch.linalg.vector_norm(w, dim=tuple(range(1, w.ndim)), keepdim=True)
+        w = w * (gain / (length + 1e-4))
+        return F.linear(x, w) if w.ndim == 2 else F.conv2d(x, w, padding=self.padding)
+
+
+class MPFourier(nn.Module):
+    """sqrt(2) cos(2 pi (f·t + phi)) of a number t, (n,) → (n, dim) (EDM2 eq. 75).
+
+    f ~ N(0, 1) and phi ~ U(0, 1) are drawn once and kept.
+    """
+
+    f: Tensor
+    phi: Tensor
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.register_buffer("f", torch.randn(dim))
+        self.register_buffer("phi", torch.rand(dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        turns = t[:, None].to(torch.promote_types(t.dtype, self.f.dtype)) * self.f + self.phi
+        return math.sqrt(2) * torch.cos(2 * math.pi * turns)
+
+
+class MPAttention(nn.Module):
+    """Residual self-attention over the positions; queries, keys and values have magnitude one (EDM2 B.2)."""
+
+    def __init__(self, width: int, head_dim: int):
+        super().__init__()
+        self.heads = width // head_dim
+        self.qkv = MPConv(width, 3 * width, 1)
+        self.out = MPConv(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        qkv = unit(self.qkv(x).reshape(n, 3, self.heads, c // self.heads, h * w), dim=3)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return mp_sum(x, self.out(y.transpose(-1, -2).reshape(n, c, h, w)), 0.3)
+
+
+class Block(nn.Module):
+    """mp_sum(x, h, 0.3), h = conv(silu(c · conv(silu(x)))), c = 1 + gain · linear(embedding).
+
+    The gain starts at zero, so the noise level has no say at first. With ``head_dim`` there is attention
+    behind it.
+    """
+
+    def __init__(
+        self, in_width: int, out_width: int, embedding_dim: int, dropout: float, head_dim: int | None
+    ):
+        super().__init__()
+        self.conv1 = MPConv(in_width, out_width, 3)
+        self.modulation = MPConv(embedding_dim, out_width, 0)
+        self.gain = nn.Parameter(torch.zeros(()))
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = MPConv(out_width, out_width, 3)
+        self.skip = nn.Identity() if in_width == out_width else MPConv(in_width, out_width, 1)
+        self.attention = MPAttention(out_width, head_dim) if head_dim else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        c = 1 + self.modulation(embedding, self.gain)[:, :, None, None]
+        h = mp_silu(self.conv1(mp_silu(x)) * c)
+        return self.attention(mp_sum(self.skip(x), self.conv2(self.dropout(h)), 0.3))
+
+
+class Down(nn.Module):
+    """One resolution on the way down: comes from the one above, leaves a skip connection after each block."""
+
+    def __init__(self, shrink: nn.Module, blocks: list[Block]):
+        super().__init__()
+        self.shrink = shrink
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        h = unit(self.shrink(h), dim=1)
+        for block in self.blocks:
+            h = block(h, embedding)
+            skips.append(h)
+        return h
+
+
+class Up(nn.Module):
+    """One resolution on the way up: takes a skip connection before each block, goes to the one above.
+
+    The two have the same width and magnitude, so that putting them side by side weighs them alike.
+    """
+
+    def __init__(self, blocks: list[Block], grow: nn.Module):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.grow = grow
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for block in self.blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        return self.grow(h)
+
+
+class MPUNet(Network):
+    """By default 6.7 M parameters and 1.5 GFLOP for a picture of 64x64.
+
+    channels: of the picture.
+    widths: channels at each level, the first at half the picture's size; each one after it halves it again.
+    blocks: residual blocks at each level, each way; there is one more in the middle.
+    head_dim: channels of an attention head at the last level; its width is a multiple of it.
+    dropout: in the residual blocks, in training.
+    cond_dim: size of the condition vectors; 0 for an unconditional network.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        widths: tuple[int, ...] = (64, 128, 256),
+        blocks: int = 1,
+        head_dim: int = 64,
+        dropout: float = 0.0,
+        cond_dim: int = 0,
+    ):
+        super().__init__()
+        if not widths or min(widths) < 1:
+            raise UsageError(f"widths = {list(widths)}: choose one or more, each at least 1")
+        if blocks < 1:
+            raise UsageError(f"blocks = {blocks}: choose at least 1")
+        if head_dim < 1 or widths[-1] % head_dim:
+            raise UsageError(f"head_dim = {head_dim}: choose a divisor of the last width, {widths[-1]}")
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout = {dropout}: choose a probability below 1")
+        self.channels = channels
+        self.reduction = PATCH * 2 ** (len(widths) - 1)
+        self.cond_dim = cond_dim
+        embedding_dim = widths[-1]
+        self.fourier = MPFourier(widths[0])
+        self.embed = MPConv(widths[0], embedding_dim, 0)
+        self.embed_cond = MPConv(cond_dim, embedding_dim, 0) if cond_dim else None
+
+        def level(i: int, in_width: int) -> list[Block]:
+            heads = head_dim if i == len(widths) - 1 else None
+            return [Block(in_width, widths[i], embedding_dim, dropout, heads) for _ in range(blocks)]
+
+        pixels = channels * PATCH**2
+        # One channel of ones does what biases would (EDM2 B.2).
+        downs = [Down(MPConv(pixels + 1, widths[0], 3), level(0, widths[0]))]
+        ups = [Up(level(0, 2 * widths[0]), nn.Identity())]
+        for i, (a, b) in enumerate(pairwise(widths), start=1):
+            downs.append(Down(nn.Sequential(nn.PixelUnshuffle(2), MPConv(4 * a, b, 1)), level(i, b)))
+            ups.append(Up(level(i, 2 * b), nn.Sequential(MPConv(b, 4 * a, 1), nn.PixelShuffle(2))))
+        self.downs = nn.ModuleList(downs)
+        self.middle = Block(widths[-1], widths[-1], embedding_dim, dropout, head_dim)
+        self.ups = nn.ModuleList(reversed(ups))
+        self.output = MPConv(widths[0], pixels, 3)
+        self.output_gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
+        """F of shape (n, channels, h, w) for x of that shape, c_noise (n,) and cond (n, cond_dim).
+
+        None stands for the condition zero. Raises UsageError for a condition of another size, and for any
+        where cond_dim is 0.
+        """
+        embedding = self.embed(self.fourier(c_noise).to(x.dtype))
+        if cond is not None:
+            embedding = embedding + self._embed_condition(cond)
+        embedding = mp_silu(embedding)
+        h = F.pixel_unshuffle(x, PATCH)
+        h = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
+        skips: list[Tensor] = []
+        for down in self.downs:
+            h = down(h, embedding, skips)
+        h = self.middle(h, embedding)
+        for up in self.ups:
+            h = up(h, embedding, skips)
+        return F.pixel_shuffle(self.output(h, self.output_gain), PATCH)
+
+    def _embed_condition(self, cond: Tensor) -> Tensor:
+        if self.embed_cond is None:
+            raise UsageError(
+                "this mp_unet takes no condition: set cond_dim to the size of the condition vectors"
+            )
+        if cond.shape[1:] != (self.cond_dim,):
+            raise UsageError(
+                f"condition of shape {tuple(cond.shape)}: this mp_unet takes (n, {self.cond_dim})"
+            )
+        return unit(self.embed_cond(cond), dim=1)

@@ -1,0 +1,308 @@
+"""The budget dial: from a machine, a data set and a time to a model, a batch and a number of images.
+
+The rule. A training of C FLOPs is best spent on a network of ``OPTIMAL_FORWARD * sqrt(C / OPTIMAL_COMPUTE)``
+FLOPs a picture: model and data grow alike, which is what Hoffmann et al. 2022 found for language (exponents
+0.5 and 0.5) and Liang et al. 2024 nearly so for diffusion transformers (0.57 and 0.43). Where the line
+passes is an estimate for small pictures, not a fit of ours: one GFLOP for 7e15.
+"""
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from alphabar.data.cache import Dataset
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.networks import MPUNet, flops
+from alphabar.training.recipe import Recipe, with_settings
+from alphabar.training.run import build_denoiser
+from alphabar.training.runtime import Runtime, probe, training_rate
+from alphabar.training.trainer import Feed
+
+OPTIMAL_FORWARD, OPTIMAL_COMPUTE = 1e9, 7e15
+# A network's backward pass takes two forward passes.
+PASSES = 3
+# Long enough for a learning rate to fall, with batches small enough to learn from (powers of two).
+UPDATES, BATCHES = 10_000, (32, 2048)
+# Weights, gradients, Adam's two moments and the average, in float32.
+BYTES_A_PARAMETER = 20
+# Of the free memory; the rest is for what convolutions work in.
+MEMORY_SHARE = 0.5
+# A rule of thumb of ours: from here on the held-out error should be watched.
+MANY_EPOCHS = 200
+MEASURED = (0.2e9, 1.5e9, 6e9)  # forward FLOPs of the networks that are timed
+MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # of 64 channels at the lowest resolution
+
+
+@dataclass(frozen=True)
+class Size:
+    """One setting of the dial: a network for pictures of some size, and what it costs."""
+
+    widths: tuple[int, ...]
+    blocks: int
+    parameters: int
+    flops: int  # one forward pass for one picture
+    activations: int  # bytes kept for the backward pass of one picture, in float32
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured."""
+
+    device: str
+    speeds: tuple[tuple[float, float], ...]  # (forward FLOPs of a network, its training pictures a second)
+    loading: float  # pictures a second that are made ready
+    memory: int  # free bytes
+
+    def rate(self, forward: float) -> float:
+        """Training pictures a second of a network of that many FLOPs.
+
+        The FLOP/s are interpolated between the networks that were timed, and those of the nearest beyond
+        them; no faster than pictures are made ready.
+        """
+        known = sorted((math.log(f), math.log(f * rate)) for f, rate in self.speeds)
+        at = min(max(math.log(forward), known[0][0]), known[-1][0])
+        speed = known[-1][1]
+        for (f0, s0), (f1, s1) in pairwise(known):
+            if f0 <= at <= f1:
+                speed = s0 + (s1 - s0) * (at - f0) / (f1 - f0)
+                break
+        return min(math.exp(speed) / forward, self.loading)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A size of the network and what it would come to in the budget."""
+
+    size: Size
+    rate: float  # pictures a second
+    images: int
+    epochs: float
+    batch: int
+    accumulate: int
+    memory: int  # bytes
+    off: float  # by what factor the network is larger than the rule has it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train in a budget: the recipe, and the options it was chosen from."""
+
+    recipe: Recipe
+    budget: float  # seconds
+    machine: Machine
+    chosen: Option
+    options: tuple[Option, ...]
+    notes: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table to print: a head and the options around the chosen one, which has an arrow."""
+        at = self.options.index(self.chosen)
+        head = ("", "widths", "parameters", "GFLOP", "images/s", "images", "epochs", "batch", "memory")
+        return [head] + [
+            (
+                "→" if option is self.chosen else "",
+                "-".join(map(str, option.size.widths))
+                + (f" ×{option.size.blocks}" * (option.size.blocks > 1)),
+                f"{option.size.parameters / 1e6:.1f} M",
+                f"{option.size.flops / 1e9:.2f}",
+                f"{option.rate:.1f}",
+                f"{option.images:,}",
+                f"{option.epochs:.1f}",
+                f"{option.batch}" + (f" in {option.accumulate}" if option.accumulate > 1 else ""),
+                f"{option.memory / 2**30:.1f} GiB",
+            )
+            for option in self.options[max(0, at - 2) : at + 3]
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(replace(self, recipe=None))  # type: ignore[arg-type]
+        finish = datetime.now() + timedelta(seconds=self.budget)
+        return values | {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "finish": finish.isoformat(timespec="minutes"),
+        }
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How far the measurement has come. The last record carries the machine."""
+
+    stage: str
+    done: int
+    total: int
+    machine: Machine | None = None
+
+
+def sizes(picture: int) -> list[Size]:
+    """Networks for pictures of picture x picture, smallest first: multiples of 64 channels at about 8x8.
+
+    Raises UsageError where the size is odd.
+    """
+    if picture % 2:
+        raise UsageError(f"data.size = {picture}: choose an even number")
+    levels = max(1, round(math.log2(picture / 16)) + 1)
+    while picture % 2**levels:
+        levels -= 1
+    found = []
+    for multiple in MULTIPLES:
+        width = 64 * multiple
+        widths = tuple(width >> i for i in reversed(range(levels)))
+        if widths[0] < 8:
+            continue
+        blocks = 1 if width <= 512 else 2
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = MPUNet(channels=3, widths=widths, blocks=blocks)
+        parameters = sum(p.numel() for p in network.parameters())
+        found.append(Size(widths, blocks, parameters, flops(network, picture), activations(network, picture)))
+    return found
+
+
+def activations(network: MPUNet, picture: int) -> int:
+    """Bytes kept for the backward pass of one picture, by a network of meta tensors: nothing is computed."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage  # held, so that no later one takes its address
+        return tensor
+
+    def total(n: int) -> int:
+        kept.clear()
+        x = torch.empty(n, 3, picture, picture, device="meta")
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            network(x, torch.empty(n, device="meta"))
+        return sum(storage.nbytes() for storage in kept.values())
+
+    # Weights, as they are and normalised, are kept once whatever the batch.
+    return total(2) - total(1)
+
+
+def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
+    """Time this machine, in about a minute: the rate for three sizes of network, data, free memory.
+
+    Yields records; the last carries the ``Machine``. Steps are timed without torch.compile, which a longer
+    training tries and which can only add to the rate.
+    """
+    picture = recipe.data.size
+    choices = sizes(picture)
+    timed = {min(choices, key=lambda c: abs(math.log(c.flops / wanted))) for wanted in MEASURED}
+    total = len(timed) + 2
+    yield Measuring("measuring this machine", 0, total)
+    train_index, _ = dataset.split(recipe.data.held_out)
+    if len(train_index) == 0:
+        raise AlphabarError(f"no picture is left for training: {len(dataset.pictures)} in all")
+    feed = Feed(dataset, train_index, recipe, build_denoiser(recipe))
+    feed.batch(range(8))
+    began = time.perf_counter()
+    feed.batch(range(recipe.batch))
+    loading = recipe.batch / (time.perf_counter() - began)
+    yield Measuring("measuring this machine", 1, total)
+    runtime: Runtime | None = None
+    speeds = []
+    for done, size in enumerate(sorted(timed, key=lambda c: c.flops)):
+        with torch.random.fork_rng(devices=[]):
+            network = MPUNet(channels=3, widths=size.widths, blocks=size.blocks)
+        runtime = runtime or probe(network, picture, batch=recipe.batch, try_compile=False)
+        speeds.append((float(size.flops), training_rate(network, picture, runtime, most=recipe.batch)))
+        yield Measuring("measuring this machine", done + 2, total)
+    assert runtime is not None
+    processes = runtime.world_size if runtime.device.startswith("cuda") else 1
+    machine = Machine(
+        runtime.device,
+        tuple((f, rate * processes) for f, rate in speeds),
+        loading,
+        free_memory(runtime.device),
+    )
+    yield Measuring("measuring this machine", total, total, machine)
+
+
+def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan:
+    """Choose by the rule at the top of this file. A pure function of what was measured.
+
+    recipe: a recipe whose network is an mp_unet, for everything that is not chosen here; pictures: how many
+    there are to train on; budget: seconds.
+
+    Raises UsageError where not even the smallest network fits the memory.
+    """
+    seconds = budget * (1 - recipe.watch.share)
+    options = [
+        option
+        for size in sizes(recipe.data.size)
+        if (option := _option(size, machine, pictures, seconds)) is not None
+    ]
+    if not options:
+        raise UsageError(
+            f"{machine.memory / 2**30:.1f} GiB of free memory are too little for pictures of"
+            f" {recipe.data.size} px: choose a smaller data.size"
+        )
+    chosen = min(options, key=lambda option: abs(math.log(option.off)))
+    scale = math.sqrt(chosen.batch / recipe.batch)
+    widths = str(list(chosen.size.widths))
+    planned = with_settings(
+        recipe,
+        [
+            f"network.widths={widths}",
+            f"network.blocks={chosen.size.blocks}",
+            f"batch={chosen.batch}",
+            f"accumulate={chosen.accumulate}",
+            # Adam's steps grow with the square root of the batch (Malladi et al. 2022).
+            f"optimizer.learning_rate={recipe.optimizer.learning_rate * scale:.3g}",
+            f"optimizer.warm_up={min(recipe.optimizer.warm_up, chosen.images // 20)}",
+            f"images={max(chosen.images, chosen.batch)}",
+        ],
+    )
+    return Plan(planned, budget, machine, chosen, tuple(options), _notes(chosen, machine, options))
+
+
+def _option(size: Size, machine: Machine, pictures: int, seconds: float) -> Option | None:
+    rate = machine.rate(size.flops)
+    images = int(rate * seconds)
+    least, most = BATCHES
+    batch = min(max(2 ** round(math.log2(max(images / UPDATES, 1))), least), most)
+    fixed = BYTES_A_PARAMETER * size.parameters
+    room = MEMORY_SHARE * machine.memory - fixed
+    accumulate = 1
+    while accumulate < batch and size.activations * batch / accumulate > room:
+        accumulate *= 2
+    memory = fixed + size.activations * batch // accumulate
+    if memory > MEMORY_SHARE * machine.memory:
+        return None
+    right = OPTIMAL_FORWARD * math.sqrt(PASSES * size.flops * rate * seconds / OPTIMAL_COMPUTE)
+    off = size.flops / right
+    return Option(size, rate, images, images / pictures, batch, accumulate, memory, off)
+
+
+def _notes(chosen: Option, machine: Machine, options: list[Option]) -> tuple[str, ...]:
+    notes = []
+    if chosen.epochs > MANY_EPOCHS:
+        notes.append(
+            f"every picture is seen {chosen.epochs:.0f} times: watch the held-out error in log.jsonl, and"
+            " stop where it rises; more pictures would serve better than more time"
+        )
+    if chosen.rate == machine.loading:
+        notes.append(f"making pictures ready is the limit, at {machine.loading:.0f} a second")
+    if not 0.5 <= chosen.off <= 2:
+        end = "largest" if chosen is options[-1] else "smallest"
+        notes.append(
+            f"the rule asks for a network {1 / chosen.off:.2g} times as costly; this is the {end} here"
+        )
+    return tuple(notes)
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on the device."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as lines:
+            free = next(line for line in lines if line.startswith("MemAvailable"))
+        return int(free.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,134 @@
+"""The budget dial, on machines that are made up."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from alphabar.errors import UsageError
+from alphabar.networks import NETWORKS, flops
+from alphabar.training import plan as room
+from alphabar.training.plan import Machine, activations, measure, plan, sizes
+from alphabar.training.recipe import with_settings
+from alphabar.training.recipes import named_recipe
+from training_child import tiny_dataset
+
+LEAN = named_recipe("lean")
+# 90 GFLOP/s in training, whatever the network.
+TWO_CORES = Machine("cpu", ((1e9, 30.0),), loading=1e6, memory=8 * 2**30)
+
+
+@pytest.fixture(scope="module")
+def dial():
+    """The sizes for 64 px, counted once."""
+    return sizes(64)
+
+
+@pytest.fixture(autouse=True)
+def _counted_once(dial, monkeypatch):
+    monkeypatch.setattr(room, "sizes", lambda picture: dial if picture == 64 else sizes(picture))
+
+
+def chosen(machine, budget=7200.0, pictures=8000):
+    return plan(machine, LEAN, pictures, budget).chosen
+
+
+def faster(factor):
+    return replace(TWO_CORES, speeds=tuple((f, factor * rate) for f, rate in TWO_CORES.speeds))
+
+
+def test_the_choice_is_the_nearest_to_the_rule():
+    option = chosen(TWO_CORES)
+    compute = 3 * option.size.flops * option.images
+    right = 1e9 * (compute / 7e15) ** 0.5
+    others = [abs(size.flops / right - 1) for size in room.sizes(64)]
+    assert abs(option.size.flops / right - 1) == min(others)
+    assert option.images == pytest.approx(30e9 / option.size.flops * 7200 * 0.95, rel=1e-3)
+    assert option.epochs == pytest.approx(option.images / 8000)
+
+
+@pytest.mark.parametrize("by_machine", [True, False])
+def test_ten_times_the_compute_is_shared_by_model_and_data(by_machine):
+    """On a machine ten times as fast, or in ten times the time, both grow by about the root of ten."""
+    picks = [chosen(faster(f)) if by_machine else chosen(TWO_CORES, 7200 * f) for f in (0.1, 1, 10)]
+    for less, more in pairwise(picks):
+        assert 1.8 < more.size.flops / less.size.flops < 6
+        assert 1.8 < more.images / less.images < 6
+        assert more.size.parameters > less.size.parameters and more.batch >= less.batch
+
+
+def test_the_recipe_is_what_was_chosen():
+    p = plan(TWO_CORES, LEAN, 8000, 7200.0)
+    network = NETWORKS.build(p.recipe.network, channels=3)
+    assert flops(network, 64) == p.chosen.size.flops
+    assert sum(q.numel() for q in network.parameters()) == p.chosen.size.parameters
+    assert (p.recipe.batch, p.recipe.images) == (p.chosen.batch, p.chosen.images)
+    rate = LEAN.optimizer.learning_rate * (p.chosen.batch / LEAN.batch) ** 0.5
+    assert p.recipe.optimizer.learning_rate == pytest.approx(rate, rel=1e-2)
+    head, *rows = p.rows()
+    assert [row[0] for row in rows].count("→") == 1 and all(len(row) == len(head) for row in rows)
+    assert p.to_dict()["chosen"]["images"] == p.chosen.images
+
+
+def test_little_memory_cuts_the_batch_and_then_the_model():
+    plenty = chosen(TWO_CORES)
+    fixed = 20 * plenty.size.parameters
+    tight = replace(TWO_CORES, memory=2 * (fixed + 9 * plenty.size.activations))
+    cut = chosen(tight)
+    assert cut.size == plenty.size and cut.batch // cut.accumulate <= 9 < 2 * (cut.batch // cut.accumulate)
+    tiny = replace(TWO_CORES, memory=2 * fixed)
+    assert chosen(tiny).size.parameters < plenty.size.parameters
+    with pytest.raises(UsageError, match="memory"):
+        chosen(replace(TWO_CORES, memory=2**20))
+
+
+def test_no_faster_than_pictures_are_made_ready():
+    p = plan(replace(TWO_CORES, loading=5.0), LEAN, 8000, 7200.0)
+    assert p.chosen.rate == 5.0 and any("ready" in note for note in p.notes)
+
+
+def test_more_epochs_than_the_data_can_bear_are_reported():
+    assert not plan(TWO_CORES, LEAN, 100_000, 7200.0).notes
+    assert any("held-out error" in note for note in plan(TWO_CORES, LEAN, 500, 7200.0).notes)
+
+
+def test_beyond_the_dial_is_said():
+    assert any("largest" in note for note in plan(faster(1e6), LEAN, 10**9, 7200.0).notes)
+
+
+def test_rates_between_the_networks_that_were_timed():
+    machine = Machine("cpu", ((4e9, 10.0), (1e9, 10.0)), loading=1e6, memory=1)
+    assert machine.rate(1e9) == pytest.approx(10) and machine.rate(4e9) == pytest.approx(10)
+    assert machine.rate(2e9) == pytest.approx(10)  # 20 GFLOP/s, the geometric middle of 10 and 40
+    assert machine.rate(1e8) == pytest.approx(100) and machine.rate(4e10) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("picture", "first", "levels"), [(32, 32, 2), (64, 16, 3), (128, 8, 4), (68, 32, 2)])
+def test_the_dial_fits_the_size_of_the_picture(picture, first, levels, monkeypatch):
+    monkeypatch.setattr(room, "MULTIPLES", (1, 2))
+    smallest, larger = sizes(picture)
+    assert len(smallest.widths) == levels and smallest.widths[0] == first and smallest.widths[-1] == 64
+    assert larger.flops > 2 * smallest.flops
+    with pytest.raises(UsageError, match=r"data\.size = 33"):
+        sizes(33)
+
+
+def test_kept_activations_are_those_of_a_real_pass():
+    recipe = {"name": "mp_unet", "widths": (8, 16), "head_dim": 8}
+    with torch.device("meta"):
+        network = NETWORKS.build(recipe, channels=3)
+    more = activations(NETWORKS.build({**recipe, "blocks": 2}, channels=3).to("meta"), 32)
+    once = activations(network, 32)
+    # At 16×16 a feature map of 8 channels takes 8 KiB; a block keeps some ten of them.
+    assert 20 * 8192 < once < 60 * 8192 and once < more < 2.2 * once
+
+
+def test_measuring_a_real_machine(picture_folder, monkeypatch):
+    monkeypatch.setattr(room, "MULTIPLES", (1,))
+    recipe = with_settings(LEAN, ["data.size=16", "batch=4"])
+    *progress, end = measure(tiny_dataset(picture_folder), recipe)
+    assert [record.done for record in progress] == sorted(record.done for record in progress)
+    (((forward, rate),), loading) = (end.machine.speeds, end.machine.loading)
+    assert forward == sizes(16)[0].flops and 1 < rate < 1e5 and 1 < loading < 1e6
+    assert end.machine.memory > 2**20
