@@ -187,6 +187,8 @@ def activations(network: MPUNet, picture: int) -> int:
 def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
     """Time this machine, in about a minute: the rate for three sizes of network, data, free memory.
 
+    Under several processes all must call it, for it times them at work together.
+
     Yields records; the last carries the ``Machine``. Steps are timed without torch.compile, which a longer
     training tries and which can only add to the rate.
     """
