@@ -105,7 +105,7 @@ class Plan:
         """The table to print: a head and the options around the chosen one, which has an arrow."""
         at = self.options.index(self.chosen)
         head = ("", "widths", "parameters", "GFLOP", "images/s", "images", "epochs", "batch", "memory")
-        return [head] + [
+        options: list[tuple[str, ...]] = [
             (
                 "→" if option is self.chosen else "",
                 "-".join(map(str, option.size.widths))
@@ -120,6 +120,7 @@ class Plan:
             )
             for option in self.options[max(0, at - 2) : at + 3]
         ]
+        return [head, *options]
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(replace(self, recipe=None))  # type: ignore[arg-type]
