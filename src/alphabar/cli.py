@@ -169,8 +169,8 @@ def train(
         main = Runtime().is_main
         pictures = prepare(source, chosen.data.size, chosen.data.fit)
         dataset = _last(pictures, "reading pictures", quiet=not main).dataset
-        if planning and main:
-            planned = _plan(dataset, chosen, seconds or 0.0)
+        if planning:
+            planned = _plan(dataset, chosen, seconds or 0.0, quiet=not main)
             chosen = with_settings(planned.recipe, settings or [])
         opened = trainer.begin(run, chosen) if main else Run(run)
         if main:
@@ -559,15 +559,17 @@ def _show_training(records: "Iterable[trainer_room.Record]", quiet: bool) -> "tr
     return finished
 
 
-def _plan(dataset: "Dataset", recipe: "Recipe", seconds: float) -> "Plan":
-    """Measure, choose, and print the choice, on stderr where stdout is for JSON."""
+def _plan(dataset: "Dataset", recipe: "Recipe", seconds: float, quiet: bool = False) -> "Plan":
+    """Measure, choose, and show the choice."""
     from datetime import datetime, timedelta
 
     from alphabar.training.plan import measure, plan
 
-    machine = _last(measure(dataset, recipe), None).machine
+    machine = _last(measure(dataset, recipe), None, quiet).machine
     train_index, _ = dataset.split(recipe.data.held_out)
     planned = plan(machine, recipe, len(train_index), seconds)
+    if quiet:
+        return planned
     rows = planned.rows()
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
