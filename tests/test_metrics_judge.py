@@ -99,7 +99,9 @@ def test_a_judgement_holds_what_decides_it_and_fits_json():
 def test_the_floor_is_made_of_two_disjoint_sets_of_reals(n, m, floor_n, rest, monkeypatch):
     compared: list[tuple[Features, Features]] = []
     compare = judge_module._compare
-    monkeypatch.setattr(judge_module, "_compare", lambda a, b, *c: (compared.append((a, b)), compare(a, b, *c))[1])
+    monkeypatch.setattr(
+        judge_module, "_compare", lambda a, b, *c: (compared.append((a, b)), compare(a, b, *c))[1]
+    )
     real = features(m, 2)
     judgement = judged(features(n, 1), real)
     assert (judgement.floor_n, judgement.floor_reference_n) == (floor_n, rest)

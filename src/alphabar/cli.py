@@ -413,7 +413,7 @@ def _print_evaluation(result: Any) -> None:
     _print_judgement(result.judgement)
     if result.held_out:
         print("\npictures that the model never saw; they are fewer: only kernel distances compare")
-        _print_judgement(result.held_out)
+        _print_numbers(result.held_out)
     if result.memorization:
         print(f"\ncopies: {result.memorization.sentence}")
     print()
@@ -431,14 +431,18 @@ def _print_evaluation(result: Any) -> None:
 
 
 def _print_judgement(judgement: Any) -> None:
+    _print_numbers(judgement)
+    print(f"protocol: {judgement.protocol}")
+    for warning in judgement.warnings:
+        print(f"note: {warning}")
+
+
+def _print_numbers(judgement: Any) -> None:
     _print_table(("", "value [95 % interval]", "real pictures", "better"), judgement.rows())
     print(f"n = {judgement.n} samples; reference: {judgement.reference}")
     if judgement.floor_n:
         others = judgement.floor_reference_n
         print(f"'real pictures': {judgement.floor_n} real pictures against {others} others")
-    print(f"protocol: {judgement.protocol}")
-    for warning in judgement.warnings:
-        print(f"note: {warning}")
 
 
 def _print_table(head: tuple[str, ...], body: Iterable[tuple[str, ...]]) -> None:

@@ -28,6 +28,7 @@ from alphabar.training.run import Model, Run
 from alphabar.training.runtime import extractor_device
 
 SHOWN = 8  # samples beside the training pictures they are nearest to
+REAL_ENOUGH = 0.5  # precision over that of real pictures, from which on a classifier is asked about samples
 MOST_VALUES = 32  # of an attribute whose shares are counted
 MOST_WORDS = 8  # of class names, where there are more classes than that
 
@@ -167,7 +168,14 @@ def evaluate(
             f" it takes {FEWEST} or more"
         )
     kinds: list[Shares] = []
-    for attribute, values in _attributes(dataset, train):
+    precision = judgement["precision"]
+    alike = precision.value >= REAL_ENOUGH * (precision.floor or 1.0)
+    if not alike:
+        notes.append(
+            f"kinds are not counted: {precision.value:.0%} of the samples lie among real pictures, of which a"
+            " classifier trained on them could tell the kind"
+        )
+    for attribute, values in _attributes(dataset, train) if alike else ():
         yield Evaluating("counting kinds", len(kinds), len(kinds) + 1)
         try:
             kinds.append(shares(attribute, values, real.features, fake.features))

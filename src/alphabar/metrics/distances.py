@@ -303,7 +303,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     radii = _radii(real, k)
     for at, _, x, y in _tiles(real, fake):
-        within = _squared_distances(x, y) <= radii[at, None] + _rounding(x, y)
+        within = squared_distances(x, y) <= radii[at, None] + _rounding(x, y)
         inside += within.sum()
         covered[at] |= within.any(dim=1)
     return DensityCoverage(float(inside) / (k * len(fake)), float(covered.double().mean()))
@@ -317,7 +317,7 @@ def _inside(points: Tensor, members: Tensor, k: int) -> float:
     radii = _radii(members, k)
     inside = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     for at_points, at_members, x, y in _tiles(points, members):
-        within = _squared_distances(x, y) <= radii[at_members] + _rounding(x, y)
+        within = squared_distances(x, y) <= radii[at_members] + _rounding(x, y)
         inside[at_points] |= within.any(dim=1)
     return float(inside.double().mean())
 
@@ -326,7 +326,7 @@ def _radii(members: Tensor, k: int) -> Tensor:
     """The squared distance of each member to its k-th nearest other member."""
     nearest = torch.full((len(members), k + 1), torch.inf, dtype=torch.float64, device=members.device)
     for at, _, x, y in _tiles(members, members):
-        candidates = torch.cat([nearest[at], _squared_distances(x, y)], dim=1)
+        candidates = torch.cat([nearest[at], squared_distances(x, y)], dim=1)
         nearest[at] = candidates.topk(k + 1, largest=False).values
     return nearest[:, k]  # the nearest of a member's k + 1 is itself
 
@@ -336,5 +336,6 @@ def _rounding(x: Tensor, y: Tensor) -> Tensor:
     return 1e-13 * (x.square().sum(dim=1)[:, None] + y.square().sum(dim=1))
 
 
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i − y_j‖² of rows (n, d) and (m, d), to the rounding of products: centre them first."""
     return x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T

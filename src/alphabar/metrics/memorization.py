@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from alphabar.errors import AlphabarError
-from alphabar.metrics.distances import TILE
+from alphabar.metrics.distances import TILE, squared_distances
 from alphabar.metrics.uncertainty import wilson
 
 FALSE_ALARMS = 0.01
 """The share of unseen pictures that may be called copies, over both spaces."""
-CANDIDATES = 8  # training pictures looked at pixel by pixel, those whose thumbnails are nearest
+NEIGHBOURS = 8  # training pictures by whose mean distance a distance is measured
 THUMBNAIL, SIDE = 16, 64  # pixels
 MOST_TOLD = 64
 
@@ -32,7 +32,11 @@ class Seen(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """For each picture the distance to the nearest training picture, which, and whether mirrored; (n,)."""
+    """For each picture its nearest training picture: how near, which, and whether mirrored; (n,) each.
+
+    distance: to the nearest over the mean distance to the eight nearest (Carlini et al. 2023, section 5.1):
+    0 for a copy, near 1 where many are about as near, as they are in a crowded region without any copying.
+    """
 
     distance: Tensor
     index: Tensor
@@ -123,7 +127,7 @@ def memorization(samples: Seen, train: Tensor, train_features: Tensor, below: Th
     n = len(samples.pictures)
     near = _nearest(samples, train, train_features)
     limits = {"pixels": below.pixels, "features": below.features}
-    closeness = torch.stack([near[space].distance / max(limits[space], 1e-12) for space in limits], dim=1)
+    closeness = torch.stack([near[space].distance / max(limits[space], 1e-9) for space in limits], dim=1)
     closest = closeness.min(dim=1)
     nearest = []
     for i in closest.values.argsort()[:MOST_TOLD].tolist():
@@ -143,51 +147,51 @@ def _nearest(seen: Seen, train: Tensor, train_features: Tensor) -> dict[str, Nea
 
 def nearest_features(features: Tensor, mirrored: Tensor, train: Tensor) -> Nearest:
     """The nearest of train (m, d) to each picture by its features or those of its mirror image, (n, d)."""
-    plain, flipped = (_nearest_rows(x, train) for x in (features, mirrored))
-    return _nearer(plain, flipped)
+    centre = train.mean(dim=0, dtype=torch.float64)
+    return _nearer(*(_nearest_rows(x.double() - centre, train, centre) for x in (features, mirrored)))
 
 
 def nearest_pixels(pictures: Tensor, train: Tensor) -> Nearest:
     """The nearest of train (m, h, w, 3) uint8 to each picture (n, h, w, 3), pixel by pixel.
 
-    The distance is 1 − correlation over all pixels and colours, which brightness and contrast do not change,
-    after a 3×3 mean, which takes the sharpness off, at the best of the nine shifts by at most a pixel.
-    Pictures above 64 px are shrunk to 64. From 0, the same picture, to 2. It is computed for the eight
-    training pictures whose 16×16 thumbnails correlate best, of the picture and of its mirror image.
+    Distances are √(1 − correlation) over all pixels and colours, which brightness and contrast do not
+    change, after means that take the sharpness off (``_soft``), at the best of the nine shifts by at most a
+    pixel. Pictures above 64 px are shrunk to 64. They are computed for the eight training pictures whose
+    16×16 thumbnails correlate best, of the picture and of its mirror image.
     """
     thumbnails = _unit(_shrunk(train, THUMBNAIL))
     soft = torch.cat([_soft(part) for part in train.split(TILE)])
-    plain = _nearest_by_pixels(pictures, thumbnails, soft)
-    flipped = _nearest_by_pixels(pictures.flip(2), thumbnails, soft)
-    return _nearer(plain, flipped)
+    return _nearer(*(_nearest_by_pixels(x, thumbnails, soft) for x in (pictures, pictures.flip(2))))
 
 
 def _nearer(plain: tuple[Tensor, Tensor], flipped: tuple[Tensor, Tensor]) -> Nearest:
-    mirrored = flipped[0] < plain[0]
-    return Nearest(*(torch.where(mirrored, b, a) for a, b in zip(plain, flipped, strict=True)), mirrored)
+    """From distances to candidates and their numbers, (n, k) each, of pictures and their mirror images."""
+    distances, indices = torch.cat([plain[0], flipped[0]], dim=1), torch.cat([plain[1], flipped[1]], dim=1)
+    near = distances.topk(min(NEIGHBOURS, distances.shape[1]), dim=1, largest=False)
+    nearest = near.indices[:, :1]
+    relative = near.values[:, 0] / near.values.mean(dim=1).clamp(min=1e-12)
+    return Nearest(relative, indices.gather(1, nearest)[:, 0], nearest[:, 0] >= plain[0].shape[1])
 
 
-def _nearest_rows(x: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    distance = torch.full((len(x),), torch.inf, dtype=torch.float64)
-    index = torch.zeros(len(x), dtype=torch.long)
-    centre = train.mean(dim=0, dtype=torch.float64)
-    rows = x.double() - centre
+def _nearest_rows(rows: Tensor, train: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    k = min(NEIGHBOURS, len(train))
+    distances = torch.full((len(rows), k), torch.inf, dtype=torch.float64)
+    indices = torch.zeros(len(rows), k, dtype=torch.long)
     for start in range(0, len(train), TILE):
-        # by differences, not products: a copy's distance is exactly 0
         others = train[start : start + TILE] - centre
-        apart = torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
-        best = apart.min(dim=1)
-        nearer = best.values < distance
-        distance = torch.where(nearer, best.values, distance)
-        index = torch.where(nearer, best.indices + start, index)
-    return distance, index
+        apart = squared_distances(rows, others).clamp(min=0).sqrt()
+        numbers = torch.arange(start, start + len(others)).expand(len(rows), -1)
+        best = torch.cat([distances, apart], dim=1).topk(k, dim=1, largest=False)
+        distances = best.values
+        indices = torch.cat([indices, numbers], dim=1).gather(1, best.indices)
+    return distances, indices
 
 
 def _nearest_by_pixels(pictures: Tensor, thumbnails: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
     distances, indices = [], []
     for part in pictures.split(64):
         alike = _unit(_shrunk(part, THUMBNAIL)) @ thumbnails.T
-        candidates = alike.topk(min(CANDIDATES, len(soft)), dim=1).indices
+        candidates = alike.topk(min(NEIGHBOURS, len(soft)), dim=1).indices
         middle = _unit(_soft(part)[:, :, 1:-1, 1:-1])
         h, w = soft.shape[-2:]
         best = torch.full(candidates.shape, -1.0)
@@ -197,9 +201,8 @@ def _nearest_by_pixels(pictures: Tensor, thumbnails: Tensor, soft: Tensor) -> tu
                 for dx in range(3):
                     shifted = _unit(other[:, :, dy : dy + h - 2, dx : dx + w - 2])
                     best[:, k] = torch.maximum(best[:, k], (middle * shifted).sum(dim=1))
-        top = best.max(dim=1)
-        distances.append((1 - top.values).double().clamp(min=0))
-        indices.append(candidates.gather(1, top.indices[:, None])[:, 0])
+        distances.append((1 - best).clamp(min=0).double().sqrt())
+        indices.append(candidates)
     return torch.cat(distances), torch.cat(indices)
 
 
@@ -210,7 +213,11 @@ def _shrunk(pictures: Tensor, side: int) -> Tensor:
 
 
 def _soft(pictures: Tensor) -> Tensor:
-    return avg_pool2d(_shrunk(pictures, SIDE), 3, 1, 1, count_include_pad=False)
+    """(n, 3, h, w): lightness by 3×3 means and colour by 9×9 means, which is all that a JPEG keeps of it."""
+    x = _shrunk(pictures, SIDE)
+    light = x.mean(dim=1, keepdim=True)
+    colour = avg_pool2d(x - light, 9, 1, 4, count_include_pad=False)
+    return avg_pool2d(light, 3, 1, 1, count_include_pad=False) + colour
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ FEWEST = 20
 FOLDS = 5
 COMPONENTS = 128  # principal components of the features that the classifier sees
 DECAY = 1e-3  # of the classifier's weights, so that separable classes stay finite
-RESAMPLES = 1000
+RESAMPLES = 400
+MISFIT = 4.0  # standard errors
 
 
 class Share(NamedTuple):
@@ -65,12 +66,13 @@ def shares(attribute: str, values: Sequence[str | None], real: Tensor, fake: Ten
     fakes and M the matrix of its mean answers for real pictures of each value, new to it, the shares q solve
     M q = μ (adjusted counting, Forman 2008; with soft answers, Lipton et al. 2018, section 4). The interval
     comes from resampling fakes and reals. It assumes that a sample of a value looks to the classifier like
-    real pictures of it: the worse the samples, the less that holds.
+    real pictures of it; where that fails so badly that no shares explain the answers, there are none.
 
     The classifier is softmax regression on principal components, fitted five times, each without a fifth of
     the reals, which measure its M; fakes get the mean answer of the five. Reals of value None are passed
     over, values with fewer than 20 pictures become one, "(rare)", or are passed over too.
-    Raises AlphabarError where fewer than two values remain.
+    Raises AlphabarError where fewer than two values remain, or where a share would have to lie beyond 0 or 1
+    by more than four standard errors.
     """
     check_features("fakes", fake, at_least=2)
     counts: dict[str, int] = {}
@@ -98,6 +100,12 @@ def shares(attribute: str, values: Sequence[str | None], real: Tensor, fake: Ten
     mean_answer = fake_answers.mean(dim=0)
     estimate = _solve(confusion[None], mean_answer[None])[0]
     spread = _spread(of_value, fake_answers, seed)
+    beyond = torch.maximum(-estimate, estimate - 1) > MISFIT * spread + 1e-9
+    if beyond.any():
+        raise AlphabarError(
+            f"{attribute}: not counted, the samples look to a classifier like no mixture of real pictures:"
+            f" {names[int(beyond.nonzero()[0])]} would be {float(estimate[beyond][0]):.0%} of them"
+        )
     # what a difference must exceed so that of all the values none does by chance, in 95 of 100 cases
     strict = math.sqrt(2) * torch.erfinv(torch.tensor(1 - 0.05 / len(names), dtype=torch.float64)).item()
     data = labels.bincount(minlength=len(names)).double() / len(labels)

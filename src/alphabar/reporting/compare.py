@@ -297,7 +297,13 @@ def _tables(entries: list[Entry]) -> list[Table]:
         if len({row["reference"] for row in held_out if row}) > 1:
             held_out = [None for _ in held_out]
         copies = [((e or {}).get("memorization") or {}).get("sentence") for e in judged]
-        ranking = tuple(_rank(entries, k, *rows[k]) for k in rows)
+        told: dict[str, list[str]] = {}
+        for name, row in rows.values():
+            told.setdefault(_rank(entries, row), []).append(name)
+        ranking = tuple(
+            f"{'every measure' if len(names) == len(rows) else ', '.join(names)}: {finding}"
+            for finding, names in told.items()
+        )
         tables.append(Table(dict(zip(PROTOCOL, key, strict=True)), rows, held_out, copies, ranking))
     return tables
 
@@ -310,7 +316,7 @@ def _held_out_kid(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
     return found and {**found, "reference": (other["reference"], other["n"])}
 
 
-def _rank(entries: list[Entry], key: str, name: str, row: list[dict[str, Any] | None]) -> str:
+def _rank(entries: list[Entry], row: list[dict[str, Any] | None]) -> str:
     """Which method is better by one measure, or why nobody can say.
 
     Seeds are what a method's number varies with, more than with the samples drawn: Welch's t-test between the
@@ -324,10 +330,10 @@ def _rank(entries: list[Entry], key: str, name: str, row: list[dict[str, Any] | 
             better = measure["better"]
     pairs = list(combinations(values, 2))
     if not pairs:
-        return f"{name}: not distinguishable: all judged are repeats of one recipe"
+        return "not distinguishable: all judged are repeats of one recipe"
     few = [f"{method} has {len(v)}" for method, v in values.items() if len(v) < SEEDS]
     if few:
-        return f"{name}: not distinguishable: it takes {SEEDS} seeds of each recipe, {', '.join(few)}"
+        return f"not distinguishable: it takes {SEEDS} seeds of each recipe, {', '.join(few)}"
     told = []
     for a, b in pairs:
         p = float(ttest_ind(values[a], values[b], equal_var=False).pvalue)
@@ -337,7 +343,7 @@ def _rank(entries: list[Entry], key: str, name: str, row: list[dict[str, Any] | 
             told.append(f"{first} is better than {second} (p = {p * len(pairs):.2g})")
         else:
             told.append(f"{a} and {b} are not distinguishable")
-    return f"{name}: {'; '.join(told)}"
+    return "; ".join(told)
 
 
 def _methods(entries: list[Entry]) -> list[str]:
@@ -458,7 +464,6 @@ def _learning(entries: Sequence[Entry]) -> tuple[Markup, str] | None:
         x_label="minutes of training",
         y_label="kernel distance",
         description="Kernel distance of samples from training pictures against wall-clock time, a line a run",
-        log_y=all(value > 0 for curve in curves for value in curve.y),
     )
     missing = [e.name for e in entries if key not in e.distances]
     told = f"{key[1]} samples against {key[2]} training pictures, {key[0]} features"

