@@ -25,6 +25,7 @@ _ROOMS = {
     "settings": "sampling",
     "sample": "sampling",
     "evaluate": "evaluation",
+    "compare": "reporting.compare",
     "write_report": "reporting.report",
 }
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from alphabar.errors import AlphabarError as AlphabarError
     from alphabar.errors import UsageError as UsageError
     from alphabar.evaluation import evaluate as evaluate
+    from alphabar.reporting.compare import compare as compare
     from alphabar.reporting.report import write_report as write_report
     from alphabar.sampling import sample as sample
     from alphabar.sampling import settings as settings

@@ -328,6 +328,8 @@ def _rank(entries: list[Entry], row: list[dict[str, Any] | None]) -> str:
         if measure:
             values.setdefault(method, []).append(measure["value"])
             better = measure["better"]
+    if sum(map(len, values.values())) == 1:
+        return "only one run was judged by it"
     pairs = list(combinations(values, 2))
     if not pairs:
         return "not distinguishable: all judged are repeats of one recipe"
