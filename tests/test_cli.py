@@ -15,7 +15,7 @@ TINY = [
     "data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]", "batch=8",
     "watch.share=0", "watch.grid=4", "watch.steps=2", "watch.levels=4", "watch.distance=8",
 ]  # fmt: skip
-COMMANDS = ["inspect", "plan", "train", "sample", "evaluate", "report", "demo"]
+COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands]
 
 
 @pytest.fixture
