@@ -157,6 +157,7 @@ def train(
         main = Runtime().is_main
         pictures = prepare(source, chosen.data.size, chosen.data.fit)
         dataset = _last(pictures, "reading pictures", quiet=not main).dataset
+        trainer.conditions_of(dataset, chosen)  # fails before anything is written
         opened = trainer.begin(run, chosen) if main else Run(run)
         if main:
             opened.remember_data(data)

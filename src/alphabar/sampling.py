@@ -250,7 +250,7 @@ def check_free(out: Path) -> None:
 def side_by_side(
     drawn: Sequence[Tensor], variants: Sequence[Settings]
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """The pictures (n, h, w, 3) of each variant as one set, a noise after the other, and each one's settings."""
+    """The pictures (n, h, w, 3) of all variants as one set, noise by noise, and the settings of each."""
     each = [{**how.to_dict(), "position": row} for row in range(len(drawn[0])) for how in variants]
     return torch.stack(list(drawn), dim=1).flatten(0, 1), each
 
