@@ -108,12 +108,17 @@ def test_sample(call, trained, tmp_path):
 def test_compare_draws_a_row_a_noise_and_a_column_a_value(call, trained, tmp_path):
     out, plain = tmp_path / "compared", tmp_path / "plain"
     code, text, _ = call(
-        "sample", trained, "-n", 2, "--out", out, "--steps", 4, "--compare", "autoguidance=1,3", "--json"
+        "sample", trained, "-n", 2, "--out", out, "--steps", 4, "--compare", "autoguidance=1,1000", "--json"
     )
-    assert code == 0 and json.loads(text.splitlines()[-1])["compare"] == {"autoguidance": ["1", "3"]}
+    assert code == 0 and json.loads(text.splitlines()[-1])["compare"] == {"autoguidance": ["1", "1000"]}
     pictures = [Image.open(out / f"{i:06d}.png") for i in range(4)]
     about = [json.loads(picture.text["alphabar"]) for picture in pictures]
-    assert [(a["position"], a["autoguidance"]) for a in about] == [(0, 1.0), (0, 3.0), (1, 1.0), (1, 3.0)]
+    assert [(a["position"], a["autoguidance"]) for a in about] == [
+        (0, 1.0),
+        (0, 1000.0),
+        (1, 1.0),
+        (1, 1000.0),
+    ]
     assert Image.open(out / "overview" / "grid.png").size == (34, 34)
     assert call("sample", trained, "-n", 2, "--out", plain, "--steps", 4)[0] == 0
     for i in range(2):
@@ -207,9 +212,6 @@ MISTAKES = {
     "unknown condition": (
         [*NEW, "--recipe", "ddpm", "--condition", "clas"], 2, "did you mean 'class'"
     ),
-    "pictures of no class": (
-        [*NEW, "--recipe", "ddpm", "--condition", "class"], 1, "sub-folders are classes"
-    ),
     "a network without conditions": (
         [*NEW, "--recipe", "classic", "--condition", "class"], 2, "recipe ddpm"
     ),
@@ -239,6 +241,14 @@ def test_mistakes_are_one_line_and_write_nothing(call, case, trained, picture_fo
         assert len(err.strip().splitlines()) == 1
     assert not places["new"].exists() and not places["out"].exists()
     assert sorted(trained.rglob("*")) == before
+
+
+def test_pictures_of_no_class_begin_no_run(call, picture_folder, tmp_path):
+    code, _, err = call(
+        *training(picture_folder, tmp_path / "new", "--recipe", "ddpm", "--condition", "class")
+    )
+    assert code == 1 and "sub-folders are classes" in err.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_damaged_model_is_refused(call, trained, tmp_path):
