@@ -127,6 +127,40 @@ def test_sample(call, trained, tmp_path):
     assert abs(one - other).max() <= 1
 
 
+def test_compare_draws_a_row_a_noise_and_a_column_a_value(call, trained, tmp_path):
+    out, plain = tmp_path / "compared", tmp_path / "plain"
+    code, text, _ = call(
+        "sample", trained, "-n", 2, "--out", out, "--steps", 4, "--compare", "autoguidance=1,1000", "--json"
+    )
+    assert code == 0 and json.loads(text.splitlines()[-1])["compare"] == {"autoguidance": ["1", "1000"]}
+    pictures = [Image.open(out / f"{i:06d}.png") for i in range(4)]
+    about = [json.loads(picture.text["alphabar"]) for picture in pictures]
+    assert [(a["position"], a["autoguidance"]) for a in about] == [
+        (0, 1.0),
+        (0, 1000.0),
+        (1, 1.0),
+        (1, 1000.0),
+    ]
+    assert Image.open(out / "overview" / "grid.png").size == (34, 34)
+    assert call("sample", trained, "-n", 2, "--out", plain, "--steps", 4)[0] == 0
+    for i in range(2):
+        drawn = np.asarray(Image.open(plain / f"{i:06d}.png"), int)
+        unguided, guided = (np.asarray(picture, int) for picture in pictures[2 * i : 2 * i + 2])
+        assert abs(drawn - unguided).max() <= 1 < abs(drawn - guided).max()
+
+
+@pytest.mark.parametrize(
+    ("classes", "attributes", "asked"),
+    [
+        ([], [], []),
+        (["a", "b"], ["color=red"], [{"class": "a", "color": "red"}, {"class": "b", "color": "red"}]),
+        ([], ["x=1", "x = 2"], [{"x": "1"}, {"x": "2"}]),
+    ],
+)
+def test_what_is_asked(classes, attributes, asked):
+    assert cli.parse_asked(classes, attributes) == asked
+
+
 def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
     arguments = ("--against", picture_folder, "--features", "lite0_96", "--json")
     code, out, _ = call("evaluate", trained, "-n", 12, *arguments)
@@ -175,6 +209,34 @@ MISTAKES = {
     "unknown sampler": (["sample", "{run}", "--out", "{out}", "--sampler", "hein"], 2, "did you mean 'heun'"),
     "no steps": (["sample", "{run}", "--out", "{out}", "--steps", "0"], 2, "--steps must be at least 1"),
     "no samples": (["sample", "{run}", "--out", "{out}", "-n", "0"], 2, "-n must be at least 1"),
+    "a class of a model without": (
+        ["sample", "{run}", "--out", "{out}", "--class", "BMW"], 2, "trained without conditions"
+    ),
+    "guidance towards nothing": (["sample", "{run}", "--out", "{out}", "--guidance", "2"], 2, "say what"),
+    "an attribute without a value": (
+        ["sample", "{run}", "--out", "{out}", "--set", "red"], 2, "should read key=value"
+    ),
+    "no interval": (
+        ["sample", "{run}", "--out", "{out}", "--guidance-interval", "5"], 2, "is no interval"
+    ),
+    "no attention": (
+        ["sample", "{run}", "--out", "{out}", "--pag", "3"], 2, "self-attention in the middle"
+    ),
+    "nothing to compare": (
+        ["sample", "{run}", "--out", "{out}", "--compare", "guidance"], 2, "should read key=value,value"
+    ),
+    "comparing what is no setting": (
+        ["sample", "{run}", "--out", "{out}", "--compare", "guidence=1,2"], 2, "did you mean 'guidance'"
+    ),
+    "comparing no numbers": (
+        ["sample", "{run}", "--out", "{out}", "--compare", "sag=much"], 2, "'much' is no number"
+    ),
+    "unknown condition": (
+        [*NEW, "--recipe", "ddpm", "--condition", "clas"], 2, "did you mean 'class'"
+    ),
+    "a network without conditions": (
+        [*NEW, "--recipe", "classic", "--condition", "class"], 2, "recipe ddpm"
+    ),
     "unknown features": (
         ["evaluate", "{run}", "--against", "{data}", "--features", "lite1"], 2, "did you mean 'lite0'"
     ),
@@ -201,6 +263,14 @@ def test_mistakes_are_one_line_and_write_nothing(call, case, trained, picture_fo
         assert len(err.strip().splitlines()) == 1
     assert not places["new"].exists() and not places["out"].exists()
     assert sorted(trained.rglob("*")) == before
+
+
+def test_pictures_of_no_class_begin_no_run(call, picture_folder, tmp_path):
+    code, _, err = call(
+        *training(picture_folder, tmp_path / "new", "--recipe", "ddpm", "--condition", "class")
+    )
+    assert code == 1 and "sub-folders are classes" in err.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_damaged_model_is_refused(call, trained, tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from alphabar.data.cache import prepare
 from alphabar.data.parquet import GROUPS_KEPT, Parquet
-from alphabar.data.source import BUILT_IN, open_source
+from alphabar.data.source import BUILT_IN, Item, open_source
 from alphabar.data.stanford_cars import StanfordCars
 from alphabar.errors import AlphabarError, UsageError
 
@@ -219,6 +219,10 @@ def test_other_files_are_counted(tmp_path):
 # ---------------------------------------------------------------- Stanford Cars
 
 NAMES = ["AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Ram C/V Cargo Van Minivan 2012"]
+MADE = [
+    {"make": "AM General", "model": "Hummer", "body": "SUV", "year": 2000},
+    {"make": "Acura", "model": "RL", "body": "sedan", "year": 2012},
+]
 BOX_FIELDS = ["bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"]
 
 
@@ -376,6 +380,24 @@ def test_pictures_and_annotations_that_do_not_match_are_counted(tmp_path):
     assert "1 pictures of cars_test are not in its annotations: they have no class and no box" in notes
 
 
+@pytest.mark.parametrize(
+    ("label", "caption", "known"),
+    [
+        ("BMW M3 Coupe 2012", "a 2012 BMW M3 coupe", ("BMW", "M3", "coupe", 2012)),
+        ("Ford F-150 Regular Cab 2007", "a 2007 Ford F-150 pickup", ("Ford", "F-150", "pickup", 2007)),
+        ("Ford Ranger SuperCab 2011", "a 2011 Ford Ranger pickup", ("Ford", "Ranger", "pickup", 2011)),
+        ("Ram C/V Cargo Van Minivan 2012", "a 2012 Ram C/V Cargo Van minivan",
+         ("Ram", "C/V Cargo Van", "minivan", 2012)),
+        ("Acura TL Type-S 2008", "a 2008 Acura TL Type-S", ("Acura", "TL Type-S", None, 2008)),
+        ("17", None, (None, None, None, None)),
+    ],
+)  # fmt: skip
+def test_what_a_class_of_stanford_cars_says(label, caption, known):
+    item = StanfordCars.describe(Item("1.jpg", label))
+    assert item.caption == caption
+    assert tuple(item.attributes.get(name) for name in ("make", "model", "body", "year")) == known
+
+
 def test_renumbered_layout(tmp_path):
     from scipy.io import savemat
 
@@ -388,8 +410,8 @@ def test_renumbered_layout(tmp_path):
         picture(tmp_path / "car_ims" / f"{i:06d}.jpg")
     source = open_source(tmp_path)
     assert [(item.label, item.attributes, item.box) for item in source.items] == [
-        (NAMES[1], {"split": "train"}, (0, 0, 8, 8)),
-        (NAMES[0], {"split": "test"}, (2, 0, 8, 8)),
+        (NAMES[1], {"split": "train", **MADE[1]}, (0, 0, 8, 8)),
+        (NAMES[0], {"split": "test", **MADE[0]}, (2, 0, 8, 8)),
     ]
     assert source.notes == []
 

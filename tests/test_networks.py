@@ -85,7 +85,7 @@ class TestEveryNetwork:
             network.check_size(50)
 
     def test_an_unasked_condition_is_refused(self, network: nn.Module) -> None:
-        with pytest.raises(UsageError, match="cond_dim"):
+        with pytest.raises(UsageError, match="takes no condition"):
             network(*batch(), torch.zeros(4, 8))
 
     def test_flops_do_not_touch_the_network(self, network: nn.Module) -> None:
@@ -191,16 +191,43 @@ class TestUNet:
         assert torch.equal(network(x, t), network(x, t))
 
     def test_condition(self) -> None:
-        network = awake(UNet(channels=3, **TINY, cond_dim=5)).eval()
+        network = awake(UNet([("classes", 5), ("numbers", 3)], channels=3, **TINY)).eval()
         x, t = batch()
-        cond = torch.randn(4, 5)
-        assert torch.equal(network(x, t), network(x, t, torch.zeros(4, 5)))
-        moved = cond.clone()
-        moved[2] += 1
-        changed = (network(x, t, cond) - network(x, t, moved)).flatten(1).abs().amax(1) > 1e-4
-        assert changed.tolist() == [False, False, True, False]
-        with pytest.raises(UsageError, match=r"\(n, 5\)"):
-            network(x, t, torch.zeros(4, 6))
+        cond = torch.randn(4, 4)
+        cond[:, 0] = torch.tensor([0.0, 4.0, 2.0, 2.0])
+        y = network(x, t, cond)
+
+        def changed(row: int, column: int, value: float) -> list[bool]:
+            other = cond.clone()
+            other[row, column] = value
+            return ((network(x, t, other) - y).flatten(1).abs().amax(1) > 1e-4).tolist()
+
+        assert (
+            changed(2, 0, 3.0) == changed(2, 3, 9.0) == changed(2, 0, math.nan) == [False, False, True, False]
+        )
+        unknown = torch.full((4, 4), math.nan)
+        assert torch.equal(network(x, t), network(x, t, unknown))
+        with pytest.raises(UsageError, match=r"\(n, 4\)"):
+            network(x, t, torch.zeros(4, 5))
+
+    def test_a_field_with_one_unknown_number_is_unknown(self) -> None:
+        network = awake(UNet([("numbers", 2)], channels=3, **TINY)).eval()
+        x, t = batch()
+        half = torch.tensor([[math.nan, 7.0]]).expand(4, 2)
+        assert torch.equal(network(x, t, half), network(x, t))
+
+    def test_unknown_values_give_finite_gradients_and_teach_the_unknown(self) -> None:
+        network = awake(UNet([("classes", 5), ("numbers", 3)], channels=3, **TINY))
+        x, t = batch()
+        cond = torch.randn(4, 4).abs()
+        cond[1] = math.nan
+        network(x, t, cond).square().mean().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+        assert network.embed_cond is not None and network.embed_cond.unknown.grad.abs().amin(1).gt(0).all()
+
+    def test_middle_attention(self) -> None:
+        assert UNet(channels=3, width=32, multipliers=(1, 2), attention=()).middle_attention() is None
+        assert UNet(channels=3).middle_attention() is not None
 
     def test_every_skip_connection_is_used_once(self) -> None:
         network = UNet(channels=3, width=32, multipliers=(1, 2, 4), blocks=2, attention=(), head_dim=32)
@@ -345,16 +372,23 @@ class TestMPUNet:
         assert torch.equal(network(x, t), network(x, t))
 
     def test_condition(self) -> None:
-        network = awake(MPUNet(channels=3, **SMALL, cond_dim=5)).eval()
+        network = awake(MPUNet([("classes", 5)], channels=3, **SMALL)).eval()
         x, t = batch()
-        cond = torch.randn(4, 5)
-        assert torch.equal(network(x, t), network(x, t, torch.zeros(4, 5)))
-        moved = cond.clone()
-        moved[2] += 1
-        changed = (network(x, t, cond) - network(x, t, moved)).flatten(1).abs().amax(1) > 1e-5
+        cond = torch.tensor([[0.0], [4.0], [2.0], [math.nan]])
+        y = network(x, t, cond)
+        assert torch.equal(network(x, t)[3], y[3])
+        cond[2] = 3.0
+        changed = (network(x, t, cond) - y).flatten(1).abs().amax(1) > 1e-5
         assert changed.tolist() == [False, False, True, False]
-        with pytest.raises(UsageError, match=r"\(n, 5\)"):
-            network(x, t, torch.zeros(4, 6))
+
+    def test_middle_attention_can_be_switched_off(self) -> None:
+        network = awake(MPUNet(channels=3, **SMALL)).eval()
+        x, t = batch()
+        y = network(x, t)
+        with network.middle_attention().each_alone(torch.tensor([True, False, True, False])):
+            changed = (network(x, t) - y).flatten(1).abs().amax(1) > 1e-6
+        assert changed.tolist() == [True, False, True, False]
+        assert torch.equal(network(x, t), y)
 
     @pytest.mark.parametrize(
         "setting", [{"widths": ()}, {"widths": (0, 64)}, {"blocks": 0}, {"head_dim": 60}, {"dropout": 1.0}]

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,28 @@ GridOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Noise levels to visit: uniform, karras or log_snr.")
 ]
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Sampler steps; default: the recipe's.")]
+ClassOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class", metavar="NAME", help="Ask for a class; words of its name do. Repeat for several."
+    ),
+]
+AskOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Ask for an attribute, e.g. color=red. May be repeated."),
+]
+GuidanceOption = Annotated[
+    float, typer.Option(metavar="W", help="Classifier-free guidance towards what is asked; 1 is none.")
+]
+IntervalOption = Annotated[
+    str | None,
+    typer.Option(metavar="LO,HI", help="Noise levels sigma/alpha within which guidance acts; default: all."),
+]
+SagOption = Annotated[float, typer.Option(metavar="S", help="Self-attention guidance; 0 is none.")]
+PagOption = Annotated[float, typer.Option(metavar="S", help="Perturbed-attention guidance; 0 is none.")]
+AutoguidanceOption = Annotated[
+    float, typer.Option(metavar="W", help="Guidance away from the run's early snapshot; 1 is none.")
+]
 StartOption = Annotated[
     str | None,
     typer.Option(
@@ -131,6 +154,10 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe, e.g. data.size=32."),
     ] = None,
+    condition: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="What the model may be asked for: class, or attributes."),
+    ] = None,
     checkpoint_every: Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")] = "5m",
     as_json: JsonOption = False,
 ) -> None:
@@ -161,7 +188,8 @@ def train(
                 " or how long to train, for example --budget 2h"
             )
         chosen, planning = named_recipe("lean"), True
-    chosen = with_settings(chosen, settings or [])
+    changes = [*(settings or []), *([f"condition.on={condition}"] if condition else [])]
+    chosen = with_settings(chosen, changes)
     if Run(run).exists:
         trainer.begin(run, chosen)
     stop = threading.Event()
@@ -169,9 +197,10 @@ def train(
         main = Runtime().is_main
         pictures = prepare(source, chosen.data.size, chosen.data.fit)
         dataset = _last(pictures, "reading pictures", quiet=not main).dataset
+        trainer.conditions_of(dataset, chosen)  # fails before anything is written
         if planning:
             planned = _plan(dataset, chosen, seconds or 0.0, quiet=not main)
-            chosen = with_settings(planned.recipe, settings or [])
+            chosen = with_settings(planned.recipe, changes)
         opened = trainer.begin(run, chosen) if main else Run(run)
         if main:
             opened.remember_data(data)
@@ -216,7 +245,24 @@ def plan(
 def sample(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the pictures.")],
-    n: Annotated[int, typer.Option("-n", metavar="N", help="How many pictures.")] = 64,
+    n: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="How many pictures, 64; of each value compared, 8.")
+    ] = None,
+    classes: ClassOption = None,
+    ask: AskOption = None,
+    guidance: GuidanceOption = 1.0,
+    guidance_interval: IntervalOption = None,
+    sag: SagOption = 0.0,
+    pag: PagOption = 0.0,
+    autoguidance: AutoguidanceOption = 1.0,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=A,B,…",
+            help="Draw from the same noise with guidance, sag, pag, autoguidance, class or an attribute"
+            " at each value: in the overview a row a noise, a column a value.",
+        ),
+    ] = None,
     sampler: SamplerOption = None,
     grid: GridOption = None,
     steps: StepsOption = None,
@@ -225,17 +271,45 @@ def sample(
     as_json: JsonOption = False,
 ) -> None:
     """Draw pictures: PNG files, and in DIR/overview a grid of them and a strip of the reverse process."""
+    asked = parse_asked(classes or [], ask or [])
+    interval = None if guidance_interval is None else parse_interval(guidance_interval)
+    key, values = parse_compared(compare) if compare else ("", [])
     from alphabar import sampling
     from alphabar.reporting.figures import grid as sheet
     from alphabar.reporting.figures import reverse_strip
     from alphabar.training.run import load_model
 
     loaded = load_model(model)
-    how = sampling.settings(loaded, seed=seed, sampler=sampler, grid=grid, steps=steps, start=start)
+    how = sampling.settings(
+        loaded,
+        seed=seed,
+        sampler=sampler,
+        grid=grid,
+        steps=steps,
+        start=start,
+        ask=asked,
+        guidance=guidance,
+        guidance_interval=interval,
+        sag=sag,
+        pag=pag,
+        autoguidance=autoguidance,
+    )
     sampling.check_free(out)
+    about = {"model": str(model), "images": loaded.images, **how.to_dict()}
+    if compare:
+        variants = sampling.compared(loaded, how, key, values)
+        rows = 8 if n is None else n
+        ready = [sampling.sample(loaded, rows, variant) for variant in variants]
+        drawn = [_last(s, f"drawing {key}={v}").pictures for s, v in zip(ready, values, strict=True)]
+        about = {**about, "compare": {key: values}}
+        pictures, each = sampling.side_by_side(drawn, variants)
+        sampling.write_pictures(pictures, out, about, {"grid": sheet(pictures, len(values))}, each)
+        say(f"{rows * len(values)} pictures in {out}, side by side in {out / 'overview'}")
+        _finish(as_json, {"out": str(out), "n": rows * len(values), **about})
+        return
+    n = 64 if n is None else n
     strip = sampling.Strip(loaded.denoiser.schedule, how.steps)
     record = _last(map(strip.watch, sampling.sample(loaded, n, how)), "drawing")
-    about = {"model": str(model), "images": loaded.images, **how.to_dict()}
     overview = {"grid": sheet(record.pictures[:100]), "process": reverse_strip(strip.columns)}
     sampling.write_pictures(record.pictures, out, about, overview)
     say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
@@ -372,6 +446,13 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Weights of the feature network, where it takes a file."),
     ] = None,
+    classes: ClassOption = None,
+    ask: AskOption = None,
+    guidance: GuidanceOption = 1.0,
+    guidance_interval: IntervalOption = None,
+    sag: SagOption = 0.0,
+    pag: PagOption = 0.0,
+    autoguidance: AutoguidanceOption = 1.0,
     sampler: SamplerOption = None,
     grid: GridOption = None,
     steps: StepsOption = None,
@@ -380,6 +461,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Judge samples: how far from real pictures, each number with its protocol; copies; who is left out."""
+    asked = parse_asked(classes or [], ask or [])
+    interval = None if guidance_interval is None else parse_interval(guidance_interval)
     from alphabar import evaluation, sampling
     from alphabar.reporting.figures import nearest_panel
     from alphabar.training.run import Run, holds_model, load_model
@@ -388,7 +471,20 @@ def evaluate(
     judged: Any = what
     if holds_model(what):
         judged = load_model(what)
-        how = sampling.settings(judged, seed=seed, sampler=sampler, grid=grid, steps=steps, start=start)
+        how = sampling.settings(
+            judged,
+            seed=seed,
+            sampler=sampler,
+            grid=grid,
+            steps=steps,
+            start=start,
+            ask=asked,
+            guidance=guidance,
+            guidance_interval=interval,
+            sag=sag,
+            pag=pag,
+            autoguidance=autoguidance,
+        )
     result = _last(
         evaluation.evaluate(judged, against, n=n, features=features, how=how, weights=weights), None
     ).result
@@ -490,6 +586,37 @@ def parse_count(text: str) -> int:
     if value <= 0:
         raise UsageError(f"{text!r} images leave nothing to do: give more than zero")
     return value
+
+
+def parse_asked(classes: list[str], attributes: list[str]) -> list[dict[str, str]]:
+    """What to ask for, every combination of the values given for each field, in their order."""
+    values: dict[str, list[str]] = {"class": classes} if classes else {}
+    for text in attributes:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text!r} should read key=value, for example --set color=red")
+        values.setdefault(key.strip(), []).append(value.strip())
+    if not values:
+        return []
+    return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
+
+
+def parse_interval(text: str) -> tuple[float, float]:
+    """Two numbers: '0.2,5'."""
+    try:
+        lo, hi = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{text!r} is no interval: write for example 0.2,5") from None
+    return lo, hi
+
+
+def parse_compared(text: str) -> tuple[str, list[str]]:
+    """A key and the values to compare: 'guidance=1,1.5,2'."""
+    key, _, values = text.partition("=")
+    parts = [part.strip() for part in values.split(",") if part.strip()]
+    if not parts:
+        raise UsageError(f"--compare {text!r} should read key=value,value, for example guidance=1,1.5,2,3")
+    return key.strip(), parts
 
 
 def format_duration(seconds: float) -> str:

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,22 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from alphabar.data.pixels import to_pictures
+from alphabar.diffusion.denoiser import Cond, Denoiser
 from alphabar.diffusion.grids import GRIDS
+from alphabar.diffusion.guidance import (
+    EVERYWHERE,
+    Autoguidance,
+    ClassifierFree,
+    Guidance,
+    PerturbedAttention,
+    SelfAttentionGuidance,
+    guided,
+)
 from alphabar.diffusion.samplers import SAMPLERS, Step, draw
 from alphabar.diffusion.schedules import Schedule
 from alphabar.diffusion.start import STARTS
-from alphabar.errors import AlphabarError, UsageError
+from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.networks import Network
 from alphabar.registry import Spec
 from alphabar.training.checkpoint import pack_json
 from alphabar.training.run import Model
@@ -43,6 +54,14 @@ class Settings:
     grid: dict[str, Any]
     steps: int
     start: dict[str, Any]
+    ask: Sequence[
+        Mapping[str, str]
+    ] = ()  # picture i is asked for entry i modulo their number; () for nothing
+    guidance: float = 1.0  # classifier-free, 1 is none
+    guidance_interval: tuple[float, float] | None = None  # sigma/alpha within which guidance acts
+    sag: float = 0.0  # 0 is none
+    pag: float = 0.0  # 0 is none
+    autoguidance: float = 1.0  # 1 is none
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,11 +94,19 @@ def settings(
     grid: Spec | None = None,
     steps: int | None = None,
     start: Spec | None = None,
+    ask: Sequence[Mapping[str, str]] = (),
+    guidance: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
+    sag: float = 0.0,
+    pag: float = 0.0,
+    autoguidance: float = 1.0,
 ) -> Settings:
     """The settings of a sampling: what is asked for, and the recipe's choice for the rest.
 
     A sampler other than the recipe's own brings the grid it works best on: log-SNR, unless one is given.
-    Raises UsageError for unknown names and for steps below one.
+    ask: what picture i is asked for, by field of the model's conditioning: entry i modulo their number.
+    guidance, sag, pag, autoguidance: scales of the guidances, see `diffusion.guidance`.
+    Raises UsageError for unknown names and for steps below one; what the model can do, `sample` checks.
     """
     own = model.recipe.sampling
     chosen = SAMPLERS.resolve(sampler) if sampler else own.sampler
@@ -96,22 +123,80 @@ def settings(
         grid=GRIDS.resolve(grid or default_grid),
         steps=steps or default_steps,
         start=STARTS.resolve(start or own.start),
+        ask=tuple(dict(asked) for asked in ask),
+        guidance=guidance,
+        guidance_interval=guidance_interval,
+        sag=sag,
+        pag=pag,
+        autoguidance=autoguidance,
     )
+
+
+def asked_for(model: Model, how: Settings, positions: range) -> Cond | None:
+    """The conditions (n, columns) of the pictures at these positions; None where nothing is asked.
+
+    Raises UsageError for what the model does not know.
+    """
+    if not how.ask:
+        return None
+    if model.conditioning is None:
+        raise UsageError(
+            f"{model.path} was trained without conditions and can be asked for nothing:"
+            " train one with --condition class or attributes"
+        )
+    rows = torch.stack([model.conditioning.request(asked) for asked in how.ask])
+    return rows[torch.tensor(positions) % len(rows)].to(next(model.denoiser.parameters()).device)
+
+
+def guided_denoiser(model: Model, how: Settings) -> Denoiser:
+    """The model's denoiser with the guidances that are asked for.
+
+    Raises UsageError for one that the model lacks the means for, or an interval that is none.
+    """
+    lo, hi = how.guidance_interval or EVERYWHERE
+    if not 0 <= lo < hi:
+        raise UsageError(f"--guidance-interval {lo:g},{hi:g}: the first must be below the second, from 0 up")
+    guidances: list[Guidance] = []
+    if how.guidance != 1:
+        if not how.ask:
+            raise UsageError("--guidance strengthens what is asked for: say what, with --class or --set")
+        guidances.append(ClassifierFree(how.guidance))
+    if how.autoguidance != 1:
+        if model.early is None:
+            raise UsageError(f"--autoguidance needs an early snapshot, which {model.path} does not hold")
+        guidances.append(Autoguidance(model.early, how.autoguidance))
+    if how.sag or how.pag:
+        network = model.denoiser.network
+        attention = network.middle_attention() if isinstance(network, Network) else None
+        if attention is None:
+            raise UsageError(
+                f"--{'sag' if how.sag else 'pag'} needs self-attention in the middle of the network:"
+                f" that of {model.path} has none"
+            )
+        if how.pag:
+            guidances.append(PerturbedAttention(attention.each_alone, how.pag))
+        if how.sag:
+            guidances.append(SelfAttentionGuidance(attention.recorded, how.sag))
+    return guided(model.denoiser, guidances, interval=(lo, hi))
 
 
 def sample(model: Model, n: int, how: Settings | None = None, *, batch: int = 64) -> Iterator[Sampled]:
     """Draw n pictures. Picture i depends on the model, the settings and i alone, not on n or ``batch``.
 
     Yields a record a sampler step, and one more that carries the pictures, (n, size, size, 3) uint8.
-    Raises UsageError for n below one, AlphabarError where the pictures are not finite.
+    Raises UsageError for n below one and, before anything is drawn, for what the model cannot be asked for
+    or guided by; AlphabarError where the pictures are not finite.
     """
     if n < 1:
         raise UsageError(f"-n must be at least 1, not {n}")
-    return _sample(model, n, how or settings(model), batch)
+    how = how or settings(model)
+    asked_for(model, how, range(1))
+    guided_denoiser(model, how)
+    return _sample(model, n, how, batch)
 
 
 def _sample(model: Model, n: int, how: Settings, batch: int) -> Iterator[Sampled]:
-    denoiser, size = model.denoiser, model.recipe.data.size
+    denoiser, size = guided_denoiser(model, how), model.recipe.data.size
     finished: list[Tensor] = []
     for first in range(0, n, batch):
         positions = range(first, min(first + batch, n))
@@ -123,7 +208,8 @@ def _sample(model: Model, n: int, how: Settings, batch: int) -> Iterator[Sampled
             sampler=SAMPLERS.build(how.sampler),
             times=GRIDS.build(how.grid)(denoiser.schedule, how.steps),
             start=STARTS.build(how.start, statistics=model.statistics),
-            device=next(denoiser.parameters()).device,
+            cond=asked_for(model, how, positions),
+            device=next(model.denoiser.parameters()).device,
         ):
             done = first * how.steps + (step.i + 1) * len(positions)
             yield Sampled(done, n * how.steps, first, step)
@@ -133,16 +219,52 @@ def _sample(model: Model, n: int, how: Settings, batch: int) -> Iterator[Sampled
     yield Sampled(done, n * how.steps, first, step, torch.cat(finished))
 
 
+def compared(model: Model, how: Settings, key: str, values: Sequence[str]) -> list[Settings]:
+    """The settings with one of them at each of several values: a guidance's scale, or a field to ask for.
+
+    Raises UsageError for a key that is neither, and for a scale that is no number.
+    """
+    scales = ("guidance", "sag", "pag", "autoguidance")
+    fields = [field.name for field in model.conditioning.fields] if model.conditioning else []
+    variants = []
+    for value in values:
+        if key in fields:
+            variant = replace(how, ask=tuple({**asked, key: value} for asked in how.ask or [{}]))
+        elif key in scales:
+            try:
+                variant = replace(how, **{key: float(value)})  # type: ignore[arg-type]
+            except ValueError:
+                raise UsageError(f"--compare {key}: {value!r} is no number") from None
+        else:
+            raise unknown("thing to compare", key, [*scales, *fields])
+        variants.append(variant)
+    return variants
+
+
 def check_free(out: Path) -> None:
     """Raises AlphabarError where a folder for new samples already holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AlphabarError(f"{out} is not empty: give a new --out folder, or remove it first")
 
 
+def side_by_side(
+    drawn: Sequence[Tensor], variants: Sequence[Settings]
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """The pictures (n, h, w, 3) of all variants as one set, noise by noise, and the settings of each."""
+    each = [{**how.to_dict(), "position": row} for row in range(len(drawn[0])) for how in variants]
+    return torch.stack(list(drawn), dim=1).flatten(0, 1), each
+
+
 def write_pictures(
-    pictures: Tensor, out: Path, about: dict[str, Any], overview: Mapping[str, Image.Image]
+    pictures: Tensor,
+    out: Path,
+    about: dict[str, Any],
+    overview: Mapping[str, Image.Image],
+    each: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Write pictures as 000000.png …, each with its settings inside; beside them samples.json and overview/.
+
+    each: what sets each picture's settings apart from ``about``; by default its position in the set.
 
     The folder appears when all of it is written. Raises AlphabarError where it cannot be.
     """
@@ -152,7 +274,8 @@ def write_pictures(
         (beside / "overview").mkdir(parents=True)
         for i, picture in enumerate(pictures.numpy()):
             info = PngInfo()
-            info.add_text("alphabar", json.dumps({**about, "position": i}))
+            own = {"position": i} if each is None else each[i]
+            info.add_text("alphabar", json.dumps({**about, **own}))
             Image.fromarray(picture).save(beside / f"{i:06d}.png", pnginfo=info)
         for name, image in overview.items():
             image.save(beside / "overview" / f"{name}.png")

@@ -33,6 +33,21 @@ ANNOTATIONS = {
 CLASS_FOLDER = re.compile(r".+ (19|20)\d\d")  # every class ends in its year: "Acura TL Sedan 2012"
 
 
+MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
+BODIES = {  # how class names end before the year
+    "Sedan": "sedan",
+    "SUV": "SUV",
+    "Coupe": "coupe",
+    "Coupe IPL": "coupe",
+    "Convertible": "convertible",
+    "Hatchback": "hatchback",
+    "Wagon": "wagon",
+    "Minivan": "minivan",
+    "Van": "van",
+    **{f"{size}Cab": "pickup" for size in ("Super", "Regular ", "Extended ", "Club ", "Crew ", "Quad ")},
+}
+
+
 class Annotation(NamedTuple):
     """What a devkit knows about one picture."""
 
@@ -42,14 +57,35 @@ class Annotation(NamedTuple):
 
 
 class StanfordCars:
-    """Stanford Cars as a source: labels are class names, attributes hold the split, notes what is missing."""
+    """Stanford Cars as a source: labels are class names, attributes hold the split and what the class names
+    say (make, model, body, year), notes what is missing."""
 
     def __init__(self, folder: Folder, items: Sequence[Item], notes: Sequence[str]):
         self.name = "Stanford Cars"
-        self.items = items
+        self.items = [self.describe(item) for item in items]
         self.notes = notes
         self.skipped: Sequence[Skipped] = folder.skipped
         self._folder = folder
+
+    @staticmethod
+    def describe(item: Item) -> Item:
+        """The item with what its class name says: make, model, body and year, and a caption.
+
+        "BMW M3 Coupe 2012" is a "2012 BMW M3 coupe". A class name that tells no body leaves it out.
+        """
+        if item.label is None or not CLASS_FOLDER.fullmatch(item.label):
+            return item
+        name, year = item.label.rsplit(" ", 1)
+        make = next((m for m in MAKES_OF_TWO_WORDS if name.startswith(m + " ")), name.split(" ", 1)[0])
+        model = name.removeprefix(make).strip()
+        known = {"make": make, "model": model, "year": int(year)}
+        ending = next((e for e in BODIES if model.endswith(" " + e)), None)
+        if ending is not None:
+            known["body"] = BODIES[ending]
+            known["model"] = model.removesuffix(ending).strip()
+        words = (year, make, known["model"], known.get("body"))
+        caption = "a " + " ".join(str(word) for word in words if word)
+        return replace(item, caption=item.caption or caption, attributes={**item.attributes, **known})
 
     @staticmethod
     def find(path: Path) -> "StanfordCars | None":

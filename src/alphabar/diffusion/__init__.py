@@ -4,7 +4,16 @@ from alphabar.diffusion.denoiser import Cond, Denoiser, FunctionDenoiser, Networ
 from alphabar.diffusion.densities import DENSITIES, WEIGHTS, Density, Weight, stratified
 from alphabar.diffusion.forward import diffuse, posterior
 from alphabar.diffusion.grids import GRIDS, Grid
-from alphabar.diffusion.loss import denoising_error, loss
+from alphabar.diffusion.guidance import (
+    Autoguidance,
+    ClassifierFree,
+    ClassifierGuidance,
+    Guidance,
+    PerturbedAttention,
+    SelfAttentionGuidance,
+    guided,
+)
+from alphabar.diffusion.loss import denoising_error, drop_labels, loss
 from alphabar.diffusion.noise import Noise, stream_seed
 from alphabar.diffusion.parameterizations import PARAMETERIZATIONS, Coeffs, Parameterization
 from alphabar.diffusion.samplers import SAMPLERS, Sampler, Step, draw, evaluations, last
@@ -26,19 +35,25 @@ __all__ = [
     "SCHEDULES",
     "STARTS",
     "WEIGHTS",
+    "Autoguidance",
+    "ClassifierFree",
+    "ClassifierGuidance",
     "Coeffs",
     "Cond",
     "Denoiser",
     "Density",
     "FunctionDenoiser",
     "Grid",
+    "Guidance",
     "Level",
     "NetworkDenoiser",
     "Noise",
     "Parameterization",
+    "PerturbedAttention",
     "PictureStatistics",
     "Sampler",
     "Schedule",
+    "SelfAttentionGuidance",
     "Start",
     "Step",
     "Weight",
@@ -47,8 +62,10 @@ __all__ = [
     "denoising_error",
     "diffuse",
     "draw",
+    "drop_labels",
     "evaluations",
     "fit_gaussian",
+    "guided",
     "last",
     "loss",
     "posterior",

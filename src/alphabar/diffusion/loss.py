@@ -1,5 +1,6 @@
 """The one training loss."""
 
+import torch
 from torch import Tensor
 
 from alphabar.diffusion.denoiser import Cond, Denoiser, NetworkDenoiser
@@ -31,6 +32,15 @@ def loss(
     target = broadcast(c_x0, x0) * x0 + broadcast(c_eps, x0) * eps
     error = (denoiser.predict(x_t, coeffs, cond) - target).square().flatten(1).mean(1)
     return weight(level).to(error.dtype).to(error.device) * error
+
+
+def drop_labels(cond: Cond, u: Tensor, probability: float) -> Cond:
+    """The conditions (n, columns) with those of some pictures made unknown (NaN): where u (n,) < probability.
+
+    u: uniform in [0, 1). One network so learns the conditional and the unconditional denoiser, as
+    classifier-free guidance needs (Ho and Salimans 2022, algorithm 1).
+    """
+    return torch.where((u < probability)[:, None], torch.nan, cond)
 
 
 def denoising_error(

@@ -1,6 +1,8 @@
 """What several architectures are built from."""
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -81,7 +83,51 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance * count / (count - 1), self.momentum)
 
 
-class SelfAttention(nn.Module):
+class Attention(nn.Module):
+    """Attention between positions, softmax(q kᵀ/√d) v, into which guidance can look and reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alone: Tensor | None = None
+        self._maps: list[Tensor] | None = None
+
+    def attend(self, qkv: Tensor, shape: tuple[int, int]) -> Tensor:
+        """qkv (n, 3, heads, d, positions) -> (n, heads·d, h, w); the positions are those of shape (h, w)."""
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        y = F.scaled_dot_product_attention(q, k, v)
+        if self._alone is not None:
+            y = torch.where(self._alone[:, None, None, None], v, y)
+        if self._maps is not None:
+            shares = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+            self._maps.append(shares.mean(1).sum(1).reshape(-1, *shape))
+        return y.transpose(-1, -2).reshape(len(y), -1, *shape)
+
+    @contextmanager
+    def each_alone(self, rows: Tensor) -> Iterator[None]:
+        """While open, in the pictures of a batch that rows (n,) bool marks, each position attends to itself.
+
+        The attention matrix is the identity there (PAG, Ahn et al. 2024).
+        """
+        self._alone = rows
+        try:
+            yield
+        finally:
+            self._alone = None
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[Tensor]]:
+        """While open, every pass adds to the list how much attention each position receives, (n, h, w).
+
+        Summed over the positions that attend, mean over heads: 1 on average (SAG, Hong et al. 2023).
+        """
+        self._maps = []
+        try:
+            yield self._maps
+        finally:
+            self._maps = None
+
+
+class SelfAttention(Attention):
     """Residual self-attention over the positions of a feature map (Ho et al. 2020, B; heads as in ADM).
 
     The output projection starts at zero, so the layer starts as the identity.
@@ -102,9 +148,50 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, h * w)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
-        y = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(y.transpose(-1, -2).reshape(n, c, h, w))
+        return x + self.out(self.attend(qkv, (h, w)))
+
+
+Conditions = Sequence[tuple[str, int]]
+"""The fields of a condition: ("classes", how many) takes one column, ("numbers", how many) that many."""
+
+
+class ConditionEmbedding(nn.Module):
+    """The sum of an embedding a field. A field that is NaN is unknown and has a learned embedding of its own.
+
+    Class numbers go through a table, numbers through a two-layer perceptron. (n, columns) → (n, dim).
+    """
+
+    def __init__(self, fields: Conditions, dim: int):
+        super().__init__()
+        self.fields = tuple(fields)
+        self.columns = [1 if kind == "classes" else size for kind, size in self.fields]
+        self.embed = nn.ModuleList(
+            nn.Embedding(size, dim)
+            if kind == "classes"
+            else nn.Sequential(nn.Linear(size, dim), nn.SiLU(), nn.Linear(dim, dim))
+            for kind, size in self.fields
+        )
+        self.unknown = nn.Parameter(torch.randn(len(self.fields), dim))
+
+    def forward(self, cond: Tensor) -> Tensor:
+        """Raises UsageError for a condition of another number of columns."""
+        if cond.ndim != 2 or cond.shape[1] != sum(self.columns):
+            raise UsageError(
+                f"condition of shape {tuple(cond.shape)}: this network takes (n, {sum(self.columns)})"
+            )
+        total = torch.zeros((), dtype=self.unknown.dtype, device=cond.device)
+        for (kind, _), part, embed, unknown in zip(
+            self.fields, cond.split(self.columns, dim=1), self.embed, self.unknown, strict=True
+        ):
+            missing = part.isnan().any(1, keepdim=True)
+            known = part.nan_to_num(0.0)
+            known = known[:, 0].long() if kind == "classes" else known.to(unknown.dtype)
+            total = total + torch.where(missing, unknown, embed(known))
+        return total
+
+    def nothing(self, n: int) -> Tensor:
+        """The condition of n pictures of which nothing is asked, (n, columns)."""
+        return self.unknown.new_full((n, sum(self.columns)), math.nan)
 
 
 def group_norm(width: int) -> nn.GroupNorm:

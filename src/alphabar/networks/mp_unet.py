@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
+from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions
 from alphabar.networks.network import Network
 
 PATCH = 2
@@ -73,7 +74,7 @@ class MPFourier(nn.Module):
         return math.sqrt(2) * torch.cos(2 * math.pi * turns)
 
 
-class MPAttention(nn.Module):
+class MPAttention(Attention):
     """Residual self-attention over the positions; queries, keys and values have magnitude one (EDM2 B.2)."""
 
     def __init__(self, width: int, head_dim: int):
@@ -85,9 +86,7 @@ class MPAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         qkv = unit(self.qkv(x).reshape(n, 3, self.heads, c // self.heads, h * w), dim=3)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
-        y = F.scaled_dot_product_attention(q, k, v)
-        return mp_sum(x, self.out(y.transpose(-1, -2).reshape(n, c, h, w)), 0.3)
+        return mp_sum(x, self.out(self.attend(qkv, (h, w))), 0.3)
 
 
 class Block(nn.Module):
@@ -151,23 +150,23 @@ class Up(nn.Module):
 class MPUNet(Network):
     """By default 6.7 M parameters and 1.5 GFLOP for a picture of 64x64.
 
+    conditions: the fields of its condition; none for an unconditional network.
     channels: of the picture.
     widths: channels at each level, the first at half the picture's size; each one after it halves it again.
     blocks: residual blocks at each level, each way; there is one more in the middle.
     head_dim: channels of an attention head at the last level; its width is a multiple of it.
     dropout: in the residual blocks, in training.
-    cond_dim: size of the condition vectors; 0 for an unconditional network.
     """
 
     def __init__(
         self,
+        conditions: Conditions = (),
         *,
         channels: int,
         widths: tuple[int, ...] = (64, 128, 256),
         blocks: int = 1,
         head_dim: int = 64,
         dropout: float = 0.0,
-        cond_dim: int = 0,
     ):
         super().__init__()
         if not widths or min(widths) < 1:
@@ -180,11 +179,10 @@ class MPUNet(Network):
             raise UsageError(f"dropout = {dropout}: choose a probability below 1")
         self.channels = channels
         self.reduction = PATCH * 2 ** (len(widths) - 1)
-        self.cond_dim = cond_dim
         embedding_dim = widths[-1]
         self.fourier = MPFourier(widths[0])
         self.embed = MPConv(widths[0], embedding_dim, 0)
-        self.embed_cond = MPConv(cond_dim, embedding_dim, 0) if cond_dim else None
+        self.embed_cond = ConditionEmbedding(conditions, embedding_dim) if conditions else None
 
         def level(i: int, in_width: int) -> list[Block]:
             heads = head_dim if i == len(widths) - 1 else None
@@ -204,14 +202,15 @@ class MPUNet(Network):
         self.output_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
-        """F of shape (n, channels, h, w) for x of that shape, c_noise (n,) and cond (n, cond_dim).
+        """F of shape (n, channels, h, w) for x of that shape, c_noise (n,) and cond (n, columns).
 
-        None stands for the condition zero. Raises UsageError for a condition of another size, and for any
-        where cond_dim is 0.
+        NaN in cond is unknown; None is unknown throughout. Raises UsageError for a condition of another
+        size, and for any where the network was made without.
         """
         embedding = self.embed(self.fourier(c_noise).to(x.dtype))
-        if cond is not None:
-            embedding = embedding + self._embed_condition(cond)
+        asked = self.embed_condition(self.embed_cond, cond, len(x))
+        if asked is not None:
+            embedding = mp_sum(embedding, unit(asked.to(x.dtype), dim=1), 0.5)
         embedding = mp_silu(embedding)
         h = F.pixel_unshuffle(x, PATCH)
         h = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
@@ -223,13 +222,5 @@ class MPUNet(Network):
             h = up(h, embedding, skips)
         return F.pixel_shuffle(self.output(h, self.output_gain), PATCH)
 
-    def _embed_condition(self, cond: Tensor) -> Tensor:
-        if self.embed_cond is None:
-            raise UsageError(
-                "this mp_unet takes no condition: set cond_dim to the size of the condition vectors"
-            )
-        if cond.shape[1:] != (self.cond_dim,):
-            raise UsageError(
-                f"condition of shape {tuple(cond.shape)}: this mp_unet takes (n, {self.cond_dim})"
-            )
-        return unit(self.embed_cond(cond), dim=1)
+    def middle_attention(self) -> Attention:
+        return self.middle.attention

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from alphabar.errors import UsageError
+from alphabar.networks.layers import Attention, ConditionEmbedding
 
 
 class Network(nn.Module):
@@ -14,14 +15,34 @@ class Network(nn.Module):
 
     channels: of the picture.
     reduction: by how much the picture is smaller where it is smallest; sizes must be multiples of it.
+
+    Every architecture takes ``conditions`` when it is made: the fields of its condition, none by default.
     """
 
     channels: int
     reduction: int
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
-        """F of shape (n, channels, h, w), for x of that shape, c_noise (n,) and one condition a picture."""
+        """F of shape (n, channels, h, w), for x of that shape, c_noise (n,) and one condition a picture.
+
+        cond (n, columns): NaN where unknown; None is unknown throughout.
+        """
         raise NotImplementedError
+
+    def middle_attention(self) -> Attention | None:
+        """The self-attention between the way down and the way up, where there is one."""
+        return None
+
+    def embed_condition(self, embed: ConditionEmbedding | None, cond: Tensor | None, n: int) -> Tensor | None:
+        """The embedding (n, dim) of the condition of n pictures; None where the network takes none.
+
+        Raises UsageError for a condition of another size, and for any where the network takes none.
+        """
+        if embed is not None:
+            return embed(embed.nothing(n) if cond is None else cond)
+        if cond is not None:
+            raise UsageError(f"this {type(self).__name__} takes no condition: it was made without conditions")
+        return None
 
     def check_size(self, size: int) -> None:
         """Raises UsageError, naming sizes that fit, for a picture of size x size that does not."""

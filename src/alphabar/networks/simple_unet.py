@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.layers import BatchNorm2d, Sinusoid
+from alphabar.networks.layers import BatchNorm2d, Conditions, Sinusoid
 from alphabar.networks.network import Network
 
 
@@ -41,6 +41,7 @@ class Block(nn.Module):
 class SimpleUNet(Network):
     """The mission's network: 15.5 M parameters, 8.6 GFLOP for a picture of 64x64.
 
+    conditions: must be empty: it takes none.
     channels: of the picture.
     widths: channels at each resolution; each one after the first halves the picture.
     time_dim: size of the sinusoidal embedding.
@@ -49,6 +50,7 @@ class SimpleUNet(Network):
 
     def __init__(
         self,
+        conditions: Conditions = (),
         *,
         channels: int,
         widths: tuple[int, ...] = (64, 128, 256, 512),
@@ -56,6 +58,8 @@ class SimpleUNet(Network):
         steps: int = 300,
     ):
         super().__init__()
+        if conditions:
+            raise UsageError("simple_unet takes no condition: choose the network unet, as recipe ddpm does")
         if len(widths) < 2 or min(widths) < 1:
             raise UsageError(f"widths = {list(widths)}: choose two or more, each at least 1")
         if time_dim < 4 or time_dim % 2:
@@ -77,7 +81,7 @@ class SimpleUNet(Network):
         Raises UsageError where a condition is given: this network has no place for one.
         """
         if cond is not None:
-            raise UsageError("simple_unet takes no condition: choose the network unet and set its cond_dim")
+            raise UsageError("simple_unet takes no condition: choose the network unet, as recipe ddpm does")
         embedding = self.time_mlp(self.sinusoid(c_noise * self.steps - 1).to(x.dtype))
         h = self.conv0(x)
         skips = []

@@ -5,7 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.layers import SelfAttention, Sinusoid, group_norm, zero
+from alphabar.networks.layers import (
+    Attention,
+    ConditionEmbedding,
+    Conditions,
+    SelfAttention,
+    Sinusoid,
+    group_norm,
+    zero,
+)
 from alphabar.networks.network import Network
 
 
@@ -72,6 +80,7 @@ class UNet(Network):
 
     Unlike theirs it has as many blocks going up as going down, each pair joined by one skip connection.
 
+    conditions: the fields of its condition; none for an unconditional network.
     channels: of the picture.
     width: channels at full resolution.
     multipliers: of the width at each resolution; each one after the first halves the picture.
@@ -80,11 +89,11 @@ class UNet(Network):
         and 8x8 of 64x64.
     head_dim: channels of an attention head.
     dropout: in the residual blocks, in training.
-    cond_dim: size of the condition vectors; 0 for an unconditional network.
     """
 
     def __init__(
         self,
+        conditions: Conditions = (),
         *,
         channels: int,
         width: int = 48,
@@ -93,7 +102,6 @@ class UNet(Network):
         attention: tuple[int, ...] = (4, 8),
         head_dim: int = 64,
         dropout: float = 0.0,
-        cond_dim: int = 0,
     ):
         super().__init__()
         reductions = [2**level for level in range(len(multipliers))]
@@ -111,7 +119,6 @@ class UNet(Network):
             raise UsageError(f"dropout = {dropout}: choose a probability below 1")
         self.channels = channels
         self.reduction = reductions[-1]
-        self.cond_dim = cond_dim
         widths = [width * m for m in multipliers]
         embedding_dim = 4 * width
 
@@ -119,7 +126,7 @@ class UNet(Network):
         self.embed = nn.Sequential(
             nn.Linear(width, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
-        self.embed_cond = nn.Linear(cond_dim, embedding_dim, bias=False) if cond_dim else None
+        self.embed_cond = ConditionEmbedding(conditions, embedding_dim) if conditions else None
 
         def block(in_width: int, out_width: int, attends: bool) -> ResidualBlock:
             return ResidualBlock(in_width, out_width, embedding_dim, dropout, head_dim if attends else None)
@@ -144,15 +151,16 @@ class UNet(Network):
         self.output = zero(nn.Conv2d(widths[0], channels, 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
-        """F of shape (n, channels, h, w) for x of that shape, c_noise (n,) and cond (n, cond_dim).
+        """F of shape (n, channels, h, w) for x of that shape, c_noise (n,) and cond (n, columns).
 
-        None stands for the condition zero. Raises UsageError for a condition of another size, and for any
-        where cond_dim is 0.
+        NaN in cond is unknown; None is unknown throughout. Raises UsageError for a condition of another
+        size, and for any where the network was made without.
         """
         # DDPM embeds steps 1 ... 1000; times in [0, 1] would all look alike to the sinusoids.
         embedding = self.embed(self.sinusoid(1000 * c_noise).to(x.dtype))
-        if cond is not None:
-            embedding = embedding + self._embed_condition(cond)
+        asked = self.embed_condition(self.embed_cond, cond, len(x))
+        if asked is not None:
+            embedding = embedding + asked.to(x.dtype)
         embedding = F.silu(embedding)
         h = self.stem(x)
         skips: list[Tensor] = []
@@ -164,11 +172,6 @@ class UNet(Network):
             h = up(h, embedding, skips)
         return self.output(F.silu(self.norm(h)))
 
-    def _embed_condition(self, cond: Tensor) -> Tensor:
-        if self.embed_cond is None:
-            raise UsageError(
-                "this unet takes no condition: set cond_dim to the size of the condition vectors"
-            )
-        if cond.shape[1:] != (self.cond_dim,):
-            raise UsageError(f"condition of shape {tuple(cond.shape)}: this unet takes (n, {self.cond_dim})")
-        return self.embed_cond(cond)
+    def middle_attention(self) -> Attention | None:
+        attention = self.middle[0].attention
+        return attention if isinstance(attention, Attention) else None

@@ -9,6 +9,7 @@ import tomli_w
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from alphabar.conditioning.conditioning import KINDS
 from alphabar.diffusion.densities import DENSITIES, WEIGHTS
 from alphabar.diffusion.grids import GRIDS
 from alphabar.diffusion.parameterizations import PARAMETERIZATIONS
@@ -40,6 +41,13 @@ class Data(Section):
     fit: Literal["squash", "crop", "box"] = "squash"
     flip: bool = True  # mirror half of the pictures left to right
     held_out: float = Field(0.1, ge=0, lt=1)  # share kept for judging, by a hash of each file
+
+
+class Condition(Section):
+    """What the model may be asked for, of what the data knows about its pictures."""
+
+    on: str | None = None  # class, attributes; None: nothing
+    drop: float = Field(0.1, ge=0, le=1)  # share of the pictures whose labels are hidden in training
 
 
 class Optimizer(Section):
@@ -85,6 +93,7 @@ class Recipe(Section):
 
     name: str
     data: Data = Data()
+    condition: Condition = Condition()
     schedule: Schedule
     parameterization: Parameterization
     density: Density
@@ -114,8 +123,11 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise _usage_error(error) from None
+    if recipe.condition.on not in (None, *KINDS):
+        raise unknown("condition", recipe.condition.on, KINDS)
     with torch.device("meta"):
-        NETWORKS.build(recipe.network, channels=3).check_size(recipe.data.size)
+        conditions = (("classes", 1),) if recipe.condition.on else ()
+        NETWORKS.build(recipe.network, channels=3, conditions=conditions).check_size(recipe.data.size)
     if recipe.batch % recipe.accumulate:
         raise UsageError(
             f"batch = {recipe.batch} cannot be cut into accumulate = {recipe.accumulate} equal pieces"

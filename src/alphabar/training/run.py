@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alphabar.conditioning.conditioning import Conditioning
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.parameterizations import PARAMETERIZATIONS
 from alphabar.diffusion.schedules import SCHEDULES
@@ -31,11 +32,12 @@ from alphabar.training.recipe import Recipe, make_recipe, read_recipe
 from alphabar.training.runtime import default_device
 
 
-def build_denoiser(recipe: Recipe) -> NetworkDenoiser:
+def build_denoiser(recipe: Recipe, conditioning: Conditioning | None = None) -> NetworkDenoiser:
     """The denoiser that a recipe describes, its weights drawn from the recipe's seed."""
+    conditions = conditioning.conditions if conditioning else ()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = NETWORKS.build(recipe.network, channels=3)
+        network = NETWORKS.build(recipe.network, channels=3, conditions=conditions)
     return NetworkDenoiser(
         network,
         PARAMETERIZATIONS.build(recipe.parameterization),
@@ -52,6 +54,8 @@ class Model:
     statistics: PictureStatistics  # of the training pictures, for the start "gaussian"
     images: int  # seen in training
     path: Path
+    conditioning: Conditioning | None = None  # what it may be asked for
+    early: NetworkDenoiser | None = None  # as it was early in the training: what autoguidance leads away from
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,10 @@ class Run:
             _remove_checkpoint(old)
         return folder
 
-    def export(self, recipe: Recipe, weights: bytes, statistics: bytes, images: int) -> None:
-        """Write ``model/``, the folder that others load."""
+    def export(
+        self, recipe: Recipe, weights: bytes, statistics: bytes, images: int, more: Mapping[str, bytes]
+    ) -> None:
+        """Write ``model/``, the folder that others load. more: files that only some models have."""
         about = {"images": images, "recipe": recipe.model_dump(mode="json")}
         write_folder(
             self.path / "model",
@@ -146,6 +152,7 @@ class Run:
                 "recipe.json": pack_json(about),
                 "model.safetensors": weights,
                 "statistics.safetensors": statistics,
+                **more,
             },
         )
 
@@ -204,12 +211,23 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Mo
         raise AlphabarError(f"{path} is neither a run folder (recipe.toml) nor a model folder (recipe.json)")
     else:
         raise AlphabarError(f"there is no model at {path}")
-    denoiser = build_denoiser(recipe)
-    weights = unpack_tensors(files.get("ema.safetensors", files["model.safetensors"]))
-    load_weights(denoiser.network, weights, path)
-    statistics = PictureStatistics(**unpack_tensors(files["statistics.safetensors"]))
+    conditioning = None
+    if "conditioning.json" in files:
+        conditioning = Conditioning.from_dict(json.loads(files["conditioning.json"]))
+
+    def ready(weights: bytes) -> NetworkDenoiser:
+        denoiser = build_denoiser(recipe, conditioning)
+        load_weights(denoiser.network, unpack_tensors(weights), path)
+        return denoiser.eval().requires_grad_(False).to(device or default_device())
+
     return Model(
-        denoiser.eval().requires_grad_(False).to(device or default_device()), recipe, statistics, images, path
+        denoiser=ready(files.get("ema.safetensors", files["model.safetensors"])),
+        recipe=recipe,
+        statistics=PictureStatistics(**unpack_tensors(files["statistics.safetensors"])),
+        images=images,
+        path=path,
+        conditioning=conditioning,
+        early=ready(files["early.safetensors"]) if "early.safetensors" in files else None,
     )
 
 

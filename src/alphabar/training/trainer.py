@@ -4,6 +4,7 @@ Everything random is a function of (seed, images seen), so the state of a traini
 optimizer and one number.
 """
 
+import hashlib
 import math
 import os
 import platform
@@ -24,11 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.conditioning.conditioning import Conditioning, columns, describe
 from alphabar.data.cache import Dataset
 from alphabar.data.pixels import flip, to_signal
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.densities import DENSITIES, WEIGHTS, stratified
-from alphabar.diffusion.loss import loss
+from alphabar.diffusion.loss import drop_labels, loss
 from alphabar.diffusion.noise import Noise, stream_seed
 from alphabar.diffusion.schedules import terminal_warning
 from alphabar.diffusion.start import fit_gaussian
@@ -49,6 +51,7 @@ from alphabar.training.runtime import Runtime, accumulating, probe
 from alphabar.training.watch import Watcher
 
 LARGEST_RUN_OF_BAD_STEPS = 20
+EARLY = 1 / 8  # share of the training after which weights are kept for autoguidance
 # Trainings from which a minute of compiling is worth trying: in seconds, and in updates.
 WORTH_COMPILING = 600.0, 500
 
@@ -107,16 +110,26 @@ class Batch(NamedTuple):
     x0: Tensor  # (n, 3, size, size) in [-1, 1]
     t: Tensor  # (n,) float64
     eps: Tensor  # like x0
+    cond: Tensor  # (n, columns), NaN where unknown; no column where the model is unconditional
 
 
 class Feed:
     """Training batches as a function of the images seen, over any number of processes.
 
-    dataset: the decoded pictures; index: (m,) which of them are for training.
+    dataset: the decoded pictures; index: (m,) which of them are for training; cond: (n, columns), what is
+    known about each picture of the data set, NaN where unknown.
     """
 
-    def __init__(self, dataset: Dataset, index: np.ndarray, recipe: Recipe, denoiser: NetworkDenoiser):
+    def __init__(
+        self,
+        dataset: Dataset,
+        index: np.ndarray,
+        recipe: Recipe,
+        denoiser: NetworkDenoiser,
+        cond: Tensor | None = None,
+    ):
         self.dataset, self.index, self.recipe = dataset, index, recipe
+        self.cond = torch.empty(len(dataset.pictures), 0) if cond is None else cond
         self.schedule = denoiser.schedule
         self.density = DENSITIES.build(recipe.density)
         self.permutation = lru_cache(2)(self._permutation)
@@ -134,13 +147,29 @@ class Feed:
 
     def batch(self, positions: range) -> Batch:
         seed = self.recipe.seed
-        x0 = to_signal(torch.from_numpy(self.dataset.pictures[self.pictures(positions)]))
+        pictures = self.pictures(positions)
+        x0 = to_signal(torch.from_numpy(self.dataset.pictures[pictures]))
         if self.recipe.data.flip:
             x0 = flip(x0, Noise(seed, positions, "flip").uniform(0) < 0.5)
         u = Noise(seed, positions, "level").uniform(0)
         if self.recipe.stratified:
             u = stratified(u, torch.tensor(positions), self.recipe.batch)
-        return Batch(x0, self.density(self.schedule, u), Noise(seed, positions, "train").normal(0, x0))
+        eps = Noise(seed, positions, "train").normal(0, x0)
+        hidden = Noise(seed, positions, "label").uniform(0)
+        cond = drop_labels(self.cond[pictures], hidden, self.recipe.condition.drop)
+        return Batch(x0, self.density(self.schedule, u), eps, cond)
+
+
+def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Conditioning, Tensor] | None:
+    """What the recipe's model may be asked for, and what is known of each picture, (n, columns).
+
+    None for an unconditional recipe. Raises AlphabarError where the data knows nothing of the kind.
+    """
+    if recipe.condition.on is None:
+        return None
+    known = columns(recipe.condition.on, dataset.labels.tolist(), dataset.classes, dataset.attributes)
+    conditioning = describe(recipe.condition.on, known)
+    return conditioning, conditioning.rows(known)
 
 
 class _Training:
@@ -159,7 +188,16 @@ class _Training:
                 f"no picture is left for training: {len(dataset.pictures)} in all,"
                 f" data.held_out = {recipe.data.held_out}"
             )
-        denoiser = build_denoiser(recipe)
+        self.conditioning: Conditioning | None = None
+        self.cond: Tensor | None = None
+        if conditions := conditions_of(dataset, recipe):
+            self.conditioning, self.cond = conditions
+        self.fingerprint = dataset.fingerprint
+        if self.cond is not None:
+            # Labels are no part of the pictures' fingerprint, but a resumed training must see the same ones.
+            known = dataset.fingerprint.encode() + self.cond.numpy().tobytes()
+            self.fingerprint = hashlib.sha256(known).hexdigest()
+        denoiser = build_denoiser(recipe, self.conditioning)
         self.network = denoiser.network
         runtime.place(self.network)
         self.denoiser = NetworkDenoiser(
@@ -172,7 +210,8 @@ class _Training:
             if recipe.ema.half_life
             else None
         )
-        self.feed = Feed(dataset, train_index, recipe, denoiser)
+        self.early: bytes | None = None
+        self.feed = Feed(dataset, train_index, recipe, denoiser, self.cond)
         self.loader = ThreadPoolExecutor(1)
         self.images = 0
         self.seconds = 0.0
@@ -202,11 +241,12 @@ class _Training:
         local = recipe.batch // runtime.world_size
         total = torch.zeros((), device=runtime.device)
         pieces = zip(*(part.chunk(recipe.accumulate) for part in batch), strict=True)
-        for i, (x0, t, eps) in enumerate(pieces):
+        for i, (x0, t, eps, cond) in enumerate(pieces):
             last = i == recipe.accumulate - 1
             with nullcontext() if last else accumulating(self.denoiser.network):
                 with runtime.autocast():
-                    losses = loss(self.denoiser, runtime.put(x0), t, runtime.put(eps), weight=self.weight)
+                    asked = cond.to(runtime.device) if self.conditioning else None
+                    losses = loss(self.denoiser, runtime.put(x0), t, runtime.put(eps), asked, self.weight)
                 value = losses.sum() / local
                 value.backward()
             total += value.detach()
@@ -225,13 +265,28 @@ class _Training:
             self.ema.update(self.network, self.images, recipe.batch)
         return mean_loss
 
-    def files(self, statistics: bytes, fingerprint: str) -> dict[str, bytes]:
+    def keep_early(self) -> None:
+        """Keep the weights as they are now, at half the precision, for autoguidance."""
+        network = self.ema.network if self.ema else self.network
+        half = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+        self.early = pack_tensors(half)
+
+    def lasting(self) -> dict[str, bytes]:
+        """The files that a checkpoint and the model folder share, where the training has them."""
+        files = {}
+        if self.conditioning:
+            files["conditioning.json"] = pack_json(self.conditioning.to_dict())
+        if self.early:
+            files["early.safetensors"] = self.early
+        return files
+
+    def files(self, statistics: bytes) -> dict[str, bytes]:
         """The bytes of a checkpoint."""
         state = {
             "images": self.images,
             "seconds": self.seconds,
             "bad_steps": self.bad_steps,
-            "data": fingerprint,
+            "data": self.fingerprint,
             "runtime": self.runtime.to_dict(),
             "processes": self.runtime.world_size,
         }
@@ -240,6 +295,7 @@ class _Training:
             "optimizer.safetensors": pack_optimizer(self.optimizer),
             "statistics.safetensors": statistics,
             "state.json": pack_json(state),
+            **self.lasting(),
         }
         if self.ema:
             files["ema.safetensors"] = pack_tensors(self.ema.network.state_dict())
@@ -250,6 +306,7 @@ class _Training:
         if self.ema:
             load_weights(self.ema.network, unpack_tensors(files["ema.safetensors"]), path)
         unpack_optimizer(files["optimizer.safetensors"], self.optimizer)
+        self.early = files.get("early.safetensors")
         self.images, self.seconds, self.bad_steps = state["images"], state["seconds"], state["bad_steps"]
 
 
@@ -322,11 +379,6 @@ def _train(
     if checkpoint is None and problems:
         raise AlphabarError(f"every checkpoint in {run.path} is damaged; begin again in another --run folder")
     state = checkpoint.state if checkpoint else None
-    if state and state["data"] != dataset.fingerprint:
-        raise AlphabarError(
-            f"the pictures are not those that {run.path} was trained on:"
-            " give the same pictures, or another --run"
-        )
     if runtime is None:
         with torch.random.fork_rng(devices=[]):
             network = NETWORKS.build(recipe.network, channels=3)
@@ -340,6 +392,11 @@ def _train(
         )
     yield from (Note(text) for text in runtime.notes)
     training = _Training(dataset, recipe, runtime)
+    if state and state["data"] != training.fingerprint:
+        raise AlphabarError(
+            f"the pictures{' or their labels' if training.conditioning else ''} are not those that {run.path}"
+            " was trained on: give the same pictures, or another --run"
+        )
     if warning := terminal_warning(training.denoiser.schedule):
         yield Note(warning)
     if checkpoint and state:
@@ -362,7 +419,7 @@ def _train(
     if main:
         run.rewind_log(training.images)
         write_file(run.path / "environment.json", pack_json(_environment(dataset, runtime)))
-    watcher = Watcher(dataset, recipe, run, runtime) if main else None
+    watcher = Watcher(dataset, recipe, run, runtime, training.cond) if main else None
     events = _Events(run.path, training.images) if main else None
 
     losses: list[float] = []
@@ -384,10 +441,10 @@ def _train(
 
     def save() -> Saved:
         log_losses()
-        files = training.files(statistics, dataset.fingerprint)
+        files = training.files(statistics)
         path = run.save(training.images, files)
         weights = files.get("ema.safetensors", files["model.safetensors"])
-        run.export(recipe, weights, statistics, training.images)
+        run.export(recipe, weights, statistics, training.images, training.lasting())
         return Saved(training.images, path)
 
     saved_at = training.images if checkpoint else None
@@ -424,6 +481,8 @@ def _train(
             value = training.step(batch, learning_rate)
             recent.append((time.monotonic() - begun, waited))
             training.seconds = elapsed()
+            if training.early is None and share() >= EARLY:
+                training.keep_early()
             if training.bad_steps >= LARGEST_RUN_OF_BAD_STEPS:
                 raise AlphabarError(
                     f"the loss was not finite {training.bad_steps} times in a row"

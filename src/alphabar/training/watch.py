@@ -38,8 +38,12 @@ REFERENCE = 2000  # training pictures that the quick distance compares with, at 
 class Watcher:
     """Looks at a denoiser in training and writes what it sees into the run."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, run: Run, runtime: Runtime):
+    def __init__(
+        self, dataset: Dataset, recipe: Recipe, run: Run, runtime: Runtime, cond: Tensor | None = None
+    ):
+        """cond: (n, columns), what is known about each picture of the data set, for a conditional model."""
         self.dataset, self.recipe, self.run, self.runtime = dataset, recipe, run, runtime
+        self.cond = None if cond is None else cond.to(runtime.device)
         self.train_index, self.held_out_index = dataset.split(recipe.data.held_out)
         self.next_look: float | None = None
         self.reference: Features | None = None
@@ -85,8 +89,13 @@ class Watcher:
         return grid, distance
 
     def samples(self, denoiser: Denoiser, positions: range) -> Tensor:
-        """Pictures from fixed noise, the same noise at every look."""
+        """Pictures from fixed noise, the same noise at every look.
+
+        A conditional model is asked for what is known about training pictures drawn at random.
+        """
         recipe = self.recipe
+        of = Noise(recipe.seed, positions, "asked").uniform(0) * len(self.train_index)
+        chosen = self.train_index[of.long().numpy()]
         size = recipe.data.size
         end = draw(
             denoiser,
@@ -96,6 +105,7 @@ class Watcher:
             sampler=SAMPLERS.build("dpmpp_2m"),
             times=GRIDS.build("log_snr")(denoiser.schedule, recipe.watch.steps),
             start=STARTS.build("noise", statistics=None),
+            cond=None if self.cond is None else self.cond[chosen],
             device=self.runtime.device,
         )
         return to_pictures(last(end).x.cpu())
@@ -119,7 +129,10 @@ class Watcher:
                 continue
             x0 = self.runtime.put(to_signal(torch.from_numpy(self.dataset.pictures[chosen])))
             eps = Noise(self.recipe.seed, range(len(chosen)), "held-out").normal(0, x0)
-            error[name] = [denoising_error(denoiser, x0, t.expand(len(x0)), eps).mean().item() for t in times]
+            cond = None if self.cond is None else self.cond[chosen]
+            error[name] = [
+                denoising_error(denoiser, x0, t.expand(len(x0)), eps, cond).mean().item() for t in times
+            ]
         return error
 
     def distance(self, pictures: Tensor) -> dict[str, Any]:

@@ -1,0 +1,227 @@
+"""What a model may be asked for: vocabularies, requests, and a training that keeps them."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alphabar.conditioning.conditioning import Categorical, Conditioning, Numeric, columns, describe
+from alphabar.data.cache import prepare
+from alphabar.data.source import open_source
+from alphabar.diffusion import drop_labels
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.sampling import Settings, sample, settings
+from alphabar.training.recipe import make_recipe, with_settings
+from alphabar.training.recipes import RECIPES
+from alphabar.training.run import build_denoiser, load_model
+from alphabar.training.runtime import Runtime
+from alphabar.training.trainer import Feed, begin, conditions_of, train
+from training_child import tiny_recipe
+
+CARS = Categorical("class", ("BMW M3 Coupe 2012", "BMW M5 Sedan 2010", "BMW M5 Sedan 2012", "Audi TT"))
+WEIGHTS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "early.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("BMW M3 Coupe 2012", 0), ("bmw  m3 coupe 2012", 0), ("coupe M3", 0), ("M5 2012", 2), ("audi", 3)],
+)
+def test_words_of_a_name_are_enough(text, number):
+    assert CARS.asked(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("M5 sedan", "could be BMW M5 Sedan 2010, BMW M5 Sedan 2012: say which"),
+        ("Audi TX", "did you mean 'Audi TT'"),
+        ("", "unknown class ''"),
+    ],
+)
+def test_what_is_no_single_name_is_told(text, told):
+    with pytest.raises(UsageError, match=told):
+        CARS.asked(text)
+
+
+def test_a_whole_name_wins_over_names_that_contain_it():
+    assert Categorical("color", ("dark red", "red")).asked("red") == 1
+
+
+def test_columns_become_fields():
+    colors = ["red", "blue", None, "red", "blue", "red"]
+    rows = [
+        {
+            "color": c,
+            "year": y,
+            "file": f"{i}.jpg",
+            "same": 1,
+            "split": "ab"[i % 2],
+            "parts": [i],
+            "new": i < 3,
+        }
+        for i, (c, y) in enumerate(zip(colors, ["2001", "2003", "", "2001", "2003", "2002"], strict=True))
+    ]
+    known = columns("attributes", [-1] * 6, [], rows)
+    conditioning = describe("attributes", known)
+    color, new, year = conditioning.fields
+    assert color == Categorical("color", ("blue", "red")) and new == Categorical("new", ("false", "true"))
+    assert year == Numeric("year", 2002.0, pytest.approx(math.sqrt(0.8)))
+    table = conditioning.rows(known)
+    assert table.shape == (6, 3) and table[:, 0].isnan().tolist() == [c is None for c in colors]
+    assert table[0].tolist() == pytest.approx([1, 1, -1 / math.sqrt(0.8)])
+    years = table[:, 2][~table[:, 2].isnan()]
+    assert years.mean().item() == pytest.approx(0, abs=1e-6)
+    assert years.std(correction=0).item() == pytest.approx(1)
+    assert Conditioning.from_dict(json.loads(json.dumps(conditioning.to_dict()))) == conditioning
+
+
+def test_classes_that_look_like_numbers_are_names():
+    known = columns("class", [0, 1, -1, 1], ["1", "10"], [{}] * 4)
+    conditioning = describe("class", known)
+    assert conditioning.fields == (Categorical("class", ("1", "10")),)
+    assert conditioning.rows(known)[:, 0].nan_to_num(-1).tolist() == [0, 1, -1, 1]
+
+
+@pytest.mark.parametrize("kind", ["class", "attributes"])
+def test_data_that_knows_nothing_is_told(kind):
+    with pytest.raises(AlphabarError, match=f"--condition {kind}: the pictures carry none"):
+        describe(kind, columns(kind, [-1, -1], [], [{}, {}]))
+
+
+def test_requests():
+    conditioning = Conditioning((CARS, Numeric("year", 2000.0, 10.0)))
+    row = conditioning.request({"year": "2015"})
+    assert row[0].isnan() and row[1] == 1.5
+    assert conditioning.request({}).isnan().all()
+    with pytest.raises(UsageError, match="unknown condition of this model 'yaer': did you mean 'year'"):
+        conditioning.request({"yaer": "2015"})
+    with pytest.raises(UsageError, match="year = 'old': it is a number, 2000 on average"):
+        conditioning.request({"year": "old"})
+
+
+def test_dropped_labels_are_unknown_as_a_whole():
+    cond = torch.arange(8.0).reshape(4, 2)
+    dropped = drop_labels(cond, torch.tensor([0.05, 0.5, 0.0999, 0.1]), 0.1)
+    assert dropped.isnan().all(1).tolist() == [True, False, True, False]
+    assert torch.equal(dropped[1::2], cond[1::2])
+    assert drop_labels(cond[:, :0], torch.zeros(4), 0.1).shape == (4, 0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_takes_conditions_or_says_which_does(name):
+    values = RECIPES[name]().model_dump(mode="json") | {"condition": {"on": "class"}}
+    if name == "classic":
+        with pytest.raises(UsageError, match="recipe ddpm"):
+            make_recipe(values)
+    else:
+        assert make_recipe(values).condition.drop == 0.1
+    with pytest.raises(UsageError, match="did you mean 'class'"):
+        make_recipe(values | {"condition": {"on": "clas"}})
+
+
+@pytest.fixture(scope="module")
+def two_colors(tmp_path_factory):
+    """Red pictures and blue ones, in folders, and two of unknown class."""
+    folder = tmp_path_factory.mktemp("colors")
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        color = np.array([[230, 20, 20], [20, 20, 230]][i % 2])
+        place = folder / ("" if i < 2 else ["red", "blue"][i % 2])
+        place.mkdir(exist_ok=True)
+        pixels = np.clip(color + rng.integers(-15, 15, (16, 16, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(place / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return with_settings(
+        tiny_recipe("network.dropout=0", "optimizer.learning_rate=5e-3", "data.held_out=0"),
+        ["condition.on=class", "condition.drop=0.25"],
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(two_colors, recipe):
+    *_, last = prepare(open_source(two_colors), recipe.data.size)
+    return last.dataset
+
+
+@pytest.fixture(scope="module")
+def model(dataset, recipe, tmp_path_factory):
+    run = begin(tmp_path_factory.mktemp("runs") / "colors", recipe)
+    list(train(dataset, run, runtime=Runtime(), images=1200))
+    return load_model(run.path / "model")
+
+
+def test_batches_carry_labels_and_hide_the_recipes_share(dataset, recipe):
+    conditioning, cond = conditions_of(dataset, recipe)
+    feed = Feed(dataset, np.arange(24), recipe, build_denoiser(recipe, conditioning), cond)
+    batch, positions = feed.batch(range(480)), range(480)
+    shown = cond[feed.pictures(positions)]
+    hidden = batch.cond.isnan() & ~shown.isnan()
+    assert 0.15 < hidden.float().mean() < 0.35
+    assert torch.equal(batch.cond[~batch.cond.isnan()], shown[~batch.cond.isnan()])
+    red = batch.x0[:, 0].mean((1, 2)) > 0
+    labels = batch.cond[:, 0]
+    assert (conditioning.fields[0].names == ("blue", "red")) and torch.equal(
+        labels[~labels.isnan()] == 1, red[~labels.isnan()]
+    )
+    again = feed.batch(range(96, 128))
+    assert torch.equal(again.cond.isnan(), batch.cond[96:128].isnan())
+
+
+def test_a_model_draws_the_class_that_is_asked(model):
+    how = settings(model, seed=3, steps=8, ask=[{"class": "red"}, {"class": "blue"}], guidance=1.5)
+    *_, last = sample(model, 8, how)
+    means = last.pictures.float().mean((1, 2))
+    assert (means[0::2, 0] > means[0::2, 2] + 40).all() and (means[1::2, 2] > means[1::2, 0] + 40).all()
+    same = Settings(**json.loads(json.dumps(how.to_dict())))
+    *_, other = sample(model, 3, same, batch=2)
+    assert (other.pictures.int() - last.pictures[:3].int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("guidance", [{"sag": 0.5}, {"pag": 2.0}, {"autoguidance": 2.0}])
+def test_every_guidance_moves_the_pictures_and_only_inside_its_interval(model, guidance):
+    *_, plain = sample(model, 2, settings(model, steps=4))
+    *_, moved = sample(model, 2, settings(model, steps=4, **guidance))
+    *_, outside = sample(model, 2, settings(model, steps=4, guidance_interval=(1e8, 1e9), **guidance))
+    assert (plain.step.x - moved.step.x).abs().max() > 1e-3
+    assert torch.equal(plain.step.x, outside.step.x)
+
+
+def test_what_a_model_cannot_do_is_told(model, dataset, recipe):
+    for wrong, told in (
+        ({"ask": [{"class": "green"}]}, "unknown class 'green'"),
+        ({"ask": [{"color": "red"}]}, "unknown condition of this model 'color'"),
+        ({"guidance": 2.0}, "say what"),
+        ({"guidance_interval": (5.0, 1.0)}, "the first must be below the second"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            sample(model, 1, settings(model, **wrong))
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(dataset, recipe, tmp_path):
+    states = []
+    for name, stops in (("straight", [96]), ("resumed", [48, 96])):
+        run = begin(tmp_path / name, recipe)
+        records = train(dataset, run, runtime=Runtime(), images=96)
+        for record in records:
+            if getattr(record, "images", 0) >= stops[0] and len(stops) > 1:
+                records.close()
+                break
+        list(train(dataset, run, runtime=Runtime(), images=96))
+        states.append(run.newest_checkpoint()[0].files)
+    assert all(states[0][name] == states[1][name] for name in WEIGHTS)
+
+
+def test_a_training_does_not_go_on_with_other_labels(dataset, recipe, tmp_path):
+    run = begin(tmp_path / "run", recipe)
+    list(train(dataset, run, runtime=Runtime(), images=16))
+    other = replace(dataset, labels=dataset.labels[::-1].copy())
+    with pytest.raises(AlphabarError, match="or their labels are not those"):
+        list(train(other, run, runtime=Runtime(), images=32))
