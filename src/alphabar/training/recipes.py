@@ -84,7 +84,7 @@ def lean() -> Recipe:
                 "decay_from": 0.6,
             },
             "ema": {"half_life": 500_000},
-            "sampling": {"sampler": "dpmpp_2m", "grid": "karras", "steps": 12},
+            "sampling": {"sampler": {"name": "unipc", "order": 2}, "grid": "log_snr", "steps": 10},
             "batch": 128,
             "images": 1_000_000,
         }
