@@ -78,13 +78,13 @@ def lean() -> Recipe:
             "network": {"name": "mp_unet", "widths": (64, 128, 256)},
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 2e-2,
+                "learning_rate": 3e-2,
                 "betas": (0.9, 0.99),
                 "warm_up": 10_000,
                 "decay_from": 0.6,
             },
             "ema": {"half_life": 500_000},
-            "sampling": {"sampler": "dpmpp_2m", "grid": "karras", "steps": 12},
+            "sampling": {"sampler": {"name": "unipc", "order": 2}, "grid": "log_snr", "steps": 10},
             "batch": 128,
             "images": 1_000_000,
         }
