@@ -14,7 +14,9 @@ TINY = [
     "data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]", "batch=8",
     "watch.share=0", "watch.grid=4", "watch.steps=2", "watch.levels=4", "watch.distance=8",
 ]  # fmt: skip
-COMMANDS = ["inspect", "train", "sample", "evaluate", "report", "demo"]
+COMMANDS = [
+    "inspect", "train", "sample", "evaluate", "report", "demo", "inpaint", "upscale", "restore", "degrade",
+]  # fmt: skip
 
 
 @pytest.fixture
