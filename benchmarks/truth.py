@@ -2,7 +2,7 @@
 
     python benchmarks/truth.py > docs/results/truth.md
 
-Needs the development extras (diffusers, scipy). Seconds on one core; deterministic.
+Needs the development extras (diffusers, scipy). A minute or two on one core; deterministic.
 """
 
 import math

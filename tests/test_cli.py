@@ -9,14 +9,13 @@ from PIL import Image
 
 from alphabar import cli
 from alphabar.errors import UsageError
+from alphabar.training.recipe import make_recipe
 
 TINY = [
     "data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]", "batch=8",
     "watch.share=0", "watch.grid=4", "watch.steps=2", "watch.levels=4", "watch.distance=8",
 ]  # fmt: skip
-COMMANDS = [
-    "inspect", "train", "sample", "evaluate", "report", "demo", "inpaint", "upscale", "restore", "degrade",
-]  # fmt: skip
+COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands]
 
 
 @pytest.fixture
@@ -86,6 +85,27 @@ def test_resume_and_mismatch(call, trained, picture_folder):
     assert code == 0
     code, _, err = call(*training(picture_folder, trained, "--set", "batch=4", "--images", "64"))
     assert code == 2 and "another recipe (batch: 8 → 4)" in err
+
+
+def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeypatch):
+    from alphabar.training import plan as room
+    from alphabar.training.run import Run
+
+    slow = room.Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
+    monkeypatch.setattr(room, "measure", lambda *_: iter([room.Measuring("measuring", 1, 1, slow)]))
+    monkeypatch.setattr(room, "MULTIPLES", (1, 2))
+    settings = [part for s in ["data.size=16", *TINY[5:]] for part in ("--set", s)]
+    code, out, err = call("plan", picture_folder, "--budget", "2s", *settings, "--json")
+    planned = json.loads(out)
+    assert code == 0 and planned["chosen"]["size"]["widths"] == [64] and "→" in err and "GFLOP" in err
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        code, out, err = call("train", picture_folder, "--budget", "2s", *settings, "--json")
+        assert code == 0, err
+    assert "already trained" in err
+    run = Run(tmp_path / "runs" / picture_folder.name)
+    assert run.recipe.to_toml() == make_recipe(planned["recipe"]).to_toml()
+    assert run.recipe.data.size == 16 and run.recipe.watch.share == 0
 
 
 def test_sample(call, trained, tmp_path):

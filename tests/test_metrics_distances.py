@@ -15,7 +15,9 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics import distances
 from alphabar.metrics.distances import (
     classifier_score,
+    density_coverage,
     frechet_distance,
+    frechet_infinite,
     kid,
     kid_over_subsets,
     precision_recall,
@@ -171,11 +173,11 @@ def test_kid_subset_larger_than_a_set_is_refused():
 
 def test_classifier_score_counts_the_classes_of_sure_and_even_answers():
     logits = torch.eye(8).repeat(10, 1) * 200
-    assert classifier_score(logits, splits=10) == pytest.approx((8, 0), abs=1e-9)
+    assert classifier_score(logits, splits=10) == pytest.approx((8, 0, 0), abs=1e-6)
 
 
 def test_classifier_score_of_equal_answers_is_one():
-    assert classifier_score(normal(1, 8).repeat(30, 1), splits=3) == pytest.approx((1, 0), abs=1e-12)
+    assert classifier_score(normal(1, 8).repeat(30, 1), splits=3) == pytest.approx((1, 0, 0), abs=1e-12)
 
 
 def test_classifier_score_splits_in_order():
@@ -223,16 +225,93 @@ def test_a_mode_missed_costs_recall_and_no_precision():
     assert (precision, recall) == (1, 0.5)
 
 
+# density and coverage
+
+
+def test_density_and_coverage_agree_with_brute_force(small_tiles):
+    real, fake = normal(30, 4, 1) + 5, normal(40, 4, 2) * 1.4 + 5.4
+    radii = np.sort(cdist(real, real), axis=1)[:, 5]
+    within = cdist(real, fake) <= radii[:, None]
+    assert density_coverage(real, fake) == (within.sum() / (5 * 40), within.any(axis=1).mean())
+
+
+def test_density_and_coverage_of_one_distribution_are_what_naeem_et_al_derive():
+    n, m, k = 60, 40, 3
+    found = np.array([density_coverage(normal(n, 3, s), normal(m, 3, 1000 + s), k) for s in range(60)])
+    coverage = 1 - math.prod((n - 1 - i) / (n + m - 1 - i) for i in range(k))
+    error = found.std(axis=0) / math.sqrt(60)
+    assert abs(found[:, 0].mean() - 1) < 4 * error[0]
+    assert abs(found[:, 1].mean() - coverage) < 4 * error[1]
+
+
+def test_a_stray_fake_covers_nothing():
+    """Its ball reaches over the reals and flatters recall; coverage asks the balls of the reals."""
+    real = normal(40, 4)
+    fake = torch.cat([real[:10], real[:6] + 1000])
+    assert precision_recall(real, fake).recall > 0.95
+    assert density_coverage(real, fake).coverage < 0.9
+    assert density_coverage(real, real[:20] + 1000) == (0, 0)
+
+
+# at infinite n
+
+
+def shifted(seed: int, n: int = 600, d: int = 16) -> tuple[Tensor, Tensor]:
+    """Sets whose Gaussians are 1 apart."""
+    shift = torch.zeros(d).double()
+    shift[0] = 1
+    return normal(n, d, 2 * seed) + shift, normal(n, d, 2 * seed + 1)
+
+
+def test_the_extrapolated_distance_is_unbiased_and_its_error_is_one():
+    found = [frechet_infinite(*shifted(seed)) for seed in range(100)]
+    values, errors = np.array(found).T
+    raw = np.mean([frechet_distance(*shifted(seed)) for seed in range(10)])
+    assert raw > 1.2 and abs(values.mean() - 1) < 0.04
+    assert math.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=0.2)
+    assert 0.88 <= np.mean(np.abs(values - 1) < 1.96 * errors) <= 1
+
+
+def test_the_extrapolated_distance_of_one_distribution_is_zero_within_its_error():
+    found = np.array([frechet_infinite(normal(300, 8, 2 * s), normal(500, 8, 2 * s + 1)) for s in range(60)])
+    assert abs(found[:, 0].mean()) < 3 * found[:, 0].std() / math.sqrt(60) + 0.005
+    assert np.mean(np.abs(found[:, 0]) < 1.96 * found[:, 1]) >= 0.88
+
+
+def test_the_error_of_the_extrapolated_distance_takes_features_without_spread(small_tiles):
+    a, b = shifted(1, n=60, d=6)
+    dead = torch.zeros(60, 1).double()
+    value, error = frechet_infinite(torch.cat([a, dead], 1), torch.cat([b, dead], 1))
+    assert (value, error) == pytest.approx(frechet_infinite(a, b), rel=1e-9)
+
+
+def test_the_seed_halves_the_sets():
+    a, b = shifted(0, n=60, d=6)
+    assert frechet_infinite(a, b, seed=1) == frechet_infinite(a, b, seed=1) != frechet_infinite(a, b, seed=2)
+
+
+def test_too_few_pictures_are_not_extrapolated():
+    with pytest.raises(AlphabarError, match="second set: 15 pictures are too few, give at least 16"):
+        frechet_infinite(normal(16, 8), normal(15, 8))
+
+
+def test_the_standard_error_of_the_classifier_score_is_one():
+    found = [classifier_score(3 * normal(200, 10, seed), splits=2) for seed in range(200)]
+    spread = np.std([f.mean for f in found], ddof=1)
+    claimed = math.sqrt(np.mean([f.standard_error**2 for f in found]))
+    assert claimed == pytest.approx(spread, rel=0.15)
+
+
 # bad input
 
-TWO_SETS = [frechet_distance, kid, precision_recall]
+TWO_SETS = [frechet_distance, kid, precision_recall, density_coverage]
 
 
 @pytest.mark.parametrize("distance", TWO_SETS)
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (normal(1, 3), normal(9, 3), r"first set: 1 pictures are too few, give at least [24]$"),
+        (normal(1, 3), normal(9, 3), r"first set: 1 pictures are too few, give at least [246]$"),
         (normal(9, 3), normal(9, 4), r"3 and 4 dimensions.*one extractor"),
         (
             normal(9, 3),

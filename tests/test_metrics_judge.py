@@ -9,12 +9,19 @@ from torch import Tensor
 
 from alphabar.errors import AlphabarError
 from alphabar.metrics import judge as judge_module
-from alphabar.metrics.distances import classifier_score, frechet_distance, kid, precision_recall
+from alphabar.metrics.distances import (
+    classifier_score,
+    density_coverage,
+    frechet_distance,
+    frechet_infinite,
+    kid,
+    precision_recall,
+)
 from alphabar.metrics.features import Features
 from alphabar.metrics.judge import Judgement, judge
 
 
-def features(n: int, seed: int, shift: float = 0.0, d: int = 6) -> Features:
+def features(n: int, seed: int, shift: float = 0.0, d: int = 12) -> Features:
     g = torch.Generator().manual_seed(seed)
     return Features(torch.randn(n, d, generator=g) + shift, torch.randn(n, 5, generator=g))
 
@@ -28,10 +35,52 @@ def test_every_number_is_that_of_its_distance():
     judgement = judged(fake, real)
     assert judgement["frechet"].value == frechet_distance(fake.features, real.features)
     assert (judgement["kid"].value, judgement["kid"].error) == kid(fake.features, real.features)
-    assert (judgement["score"].value, judgement["score"].error) == classifier_score(fake.logits)
+    score = classifier_score(fake.logits)
+    assert (judgement["score"].value, judgement["score"].error) == (score.mean, score.standard_error)
+    infinite = judgement["frechet_infinite"]
+    assert (infinite.value, infinite.error) == frechet_infinite(fake.features, real.features)
+    dense = density_coverage(real.features, fake.features)
+    assert (judgement["density"].value, judgement["coverage"].value) == dense
     precision, recall = precision_recall(real.features, fake.features)
     assert (judgement["precision"].value, judgement["recall"].value) == (precision, recall)
-    assert [m.better for m in judgement.measures] == ["lower", "lower", "higher", "higher", "higher"]
+    assert [m.key for m in judgement.measures] == list(judge_module.KEYS)
+    assert [m.better for m in judgement.measures] == ["lower"] * 3 + ["higher"] * 5
+
+
+def test_intervals_are_two_standard_errors_and_what_the_extrapolation_misses_on_real_pictures():
+    judgement = judged(features(40, 1, 0.5), features(100, 2))
+    for key in ("kid", "score", "frechet_infinite"):
+        m = judgement[key]
+        missed = abs(m.floor) if key == "frechet_infinite" else 0
+        low, high = m.interval
+        assert m.value - low == pytest.approx(1.96 * m.error + missed, rel=1e-3)
+        assert high - m.value == pytest.approx(1.96 * m.error + missed, rel=1e-3)
+    assert judgement["frechet_infinite"].floor != 0
+    assert judgement["frechet"].interval is None and judgement["recall"].interval is None
+
+
+@pytest.mark.parametrize(("n", "m", "given"), [(24, 48, True), (23, 48, False), (24, 47, False)])
+def test_infinity_is_not_guessed_from_too_few(n, m, given):
+    judgement = judged(features(n, 1), features(m, 2))
+    assert any(x.key == "frechet_infinite" for x in judgement.measures) == given
+    told = any("24 samples and 48 real pictures" in w for w in judgement.warnings)
+    assert told != given
+
+
+def test_a_stand_in_is_the_floor_against_all_reals(monkeypatch):
+    real, others = features(30, 2), features(90, 3)
+    judgement = judged(features(20, 1), real, stand_in=others)
+    assert (judgement.floor_n, judgement.floor_reference_n) == (20, 30)
+    pool = {tuple(row) for row in others.features.tolist()}
+    compared: list[tuple[Features, Features]] = []
+    compare = judge_module._compare
+    monkeypatch.setattr(
+        judge_module, "_compare", lambda a, b, *c: (compared.append((a, b)), compare(a, b, *c))[1]
+    )
+    judged(features(20, 1), real, stand_in=others)
+    one, other = compared[0]
+    assert {tuple(row) for row in one.features.tolist()} <= pool and len(one.features) == 20
+    assert torch.equal(other.features, real.features)
 
 
 def test_a_judgement_holds_what_decides_it_and_fits_json():
@@ -40,7 +89,7 @@ def test_a_judgement_holds_what_decides_it_and_fits_json():
     assert told["extractor"] == "lite0" and told["protocol"].startswith("how")
     assert told["reference"] == "cars, held out"
     assert (told["n"], told["reference_n"], told["floor_n"], told["floor_reference_n"]) == (40, 100, 40, 60)
-    assert [m["key"] for m in told["measures"]] == ["frechet", "kid", "score", "precision", "recall"]
+    assert [m["key"] for m in told["measures"]] == list(judge_module.KEYS)
     assert all(m["floor"] is not None for m in told["measures"])
 
 
@@ -50,7 +99,9 @@ def test_a_judgement_holds_what_decides_it_and_fits_json():
 def test_the_floor_is_made_of_two_disjoint_sets_of_reals(n, m, floor_n, rest, monkeypatch):
     compared: list[tuple[Features, Features]] = []
     compare = judge_module._compare
-    monkeypatch.setattr(judge_module, "_compare", lambda a, b: (compared.append((a, b)), compare(a, b))[1])
+    monkeypatch.setattr(
+        judge_module, "_compare", lambda a, b, *c: (compared.append((a, b)), compare(a, b, *c))[1]
+    )
     real = features(m, 2)
     judgement = judged(features(n, 1), real)
     assert (judgement.floor_n, judgement.floor_reference_n) == (floor_n, rest)
@@ -92,21 +143,24 @@ def test_other_networks_numbers_are_never_called_fid(extractor):
 
 def test_inceptions_numbers_have_the_names_of_the_papers():
     assert names("inception")[:3] == ["FID", "KID", "Inception Score"]
+    assert judged(features(40, 1), features(100, 2), "inception")["frechet_infinite"].name == "FID∞"
 
 
 def test_without_classes_there_is_no_score():
     fake, real = Features(features(20, 1).features, None), Features(features(60, 2).features, None)
-    assert [m.key for m in judged(fake, real).measures] == ["frechet", "kid", "precision", "recall"]
+    assert [m.key for m in judged(fake, real).measures] == [
+        "frechet", "kid", "precision", "recall", "density", "coverage"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("n", "m", "extractor", "message", "warned"),
     [
-        (5, 40, "lite0", "n = 5 is below the features' dimension 6", True),
-        (40, 5, "lite0", "n = 5 is below the features' dimension 6", True),
+        (7, 40, "lite0", "n = 7 is below the features' dimension 12", True),
+        (40, 7, "lite0", "n = 7 is below the features' dimension 12", True),
         (20, 60, "lite0", "below the features' dimension", False),
         (20, 60, "lite0", "distances of lite0 features are no FID", True),
-        (20, 60, "inception", "n = 20, theirs is 50000", True),
+        (20, 60, "inception", "50000 samples: here n = 20", True),
         (20, 60, "inception", "are no FID", False),
         (20, 30, "lite0", "the floor is at n = 15", True),
         (20, 40, "lite0", "the floor is at", False),
@@ -121,18 +175,28 @@ def test_warnings(n, m, extractor, message, warned):
 
 def test_comparable_with_papers_is_only_the_whole_protocol(monkeypatch):
     monkeypatch.setattr(judge_module, "COMPARABLE_N", 40)
-    warnings = judged(features(40, 1), features(80, 2), "inception").warnings
-    assert not any("not comparable" in w for w in warnings)
-    assert any("where their reference pictures are these" in w for w in warnings)
+
+    def told(n: int, extractor: str, whole: bool) -> str:
+        return judged(features(n, 1), features(80, 2), extractor, whole=whole).warnings[0]
+
+    assert told(40, "inception", True).startswith("comparable with papers")
+    for n, extractor, whole, missing in (
+        (39, "inception", True, "40 samples: here n = 39"),
+        (41, "inception", True, "40 samples: here n = 41"),
+        (40, "inception_1a2b3c4d", True, "inception features"),
+        (40, "inception", False, "a whole training set"),
+    ):
+        line = told(n, extractor, whole)
+        assert line.startswith("not comparable with papers") and missing in line and ";" not in line
 
 
 def test_the_table_reads_well():
     rows = judged(features(20, 1, shift=2), features(60, 2)).rows()
-    assert len(rows) == 5 and all(len(row) == 4 for row in rows)
+    assert len(rows) == 7 and all(len(row) == 4 for row in rows)
     name, value, floor, better = rows[1]
     assert (name, better) == ("kernel distance (lite0)", "lower")
-    number, error = value.split(" ± ")
-    assert float(number) > float(error) > 0 and float(floor) < float(number)
+    number, low, high = (float(part) for part in value.replace("]", "").replace("[", ",").split(","))
+    assert low < number < high and float(floor) < number
     assert judged(features(20, 1), features(6, 2)).rows()[0][2] == "–"
 
 
@@ -153,7 +217,7 @@ def spoiled_logits() -> Tensor:
         (Features(features(20, 1).features, spoiled_logits()), features(20, 2), "logits: .*1 of 20"),
         (features(1, 1), features(20, 2), "fakes: 1 pictures are too few"),
         (features(20, 1), features(0, 2), "reals: 0 pictures are too few"),
-        (features(20, 1), features(20, 2, d=7), "6 and 7 dimensions"),
+        (features(20, 1), features(20, 2, d=7), "12 and 7 dimensions"),
     ],
 )
 def test_features_that_cannot_be_judged_are_refused_in_one_line(fake, real, message):

@@ -27,6 +27,7 @@ _ROOMS = {
     "restore": "restoring",
     "parse_degradation": "restoring",
     "evaluate": "evaluation",
+    "compare": "reporting.compare",
     "write_report": "reporting.report",
 }
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from alphabar.errors import AlphabarError as AlphabarError
     from alphabar.errors import UsageError as UsageError
     from alphabar.evaluation import evaluate as evaluate
+    from alphabar.reporting.compare import compare as compare
     from alphabar.reporting.report import write_report as write_report
     from alphabar.restoring import parse_degradation as parse_degradation
     from alphabar.restoring import restore as restore

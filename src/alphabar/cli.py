@@ -172,8 +172,8 @@ def train(
         main = Runtime().is_main
         pictures = prepare(source, chosen.data.size, chosen.data.fit)
         dataset = _last(pictures, "reading pictures", quiet=not main).dataset
-        if planning and main:
-            planned = _plan(dataset, chosen, seconds or 0.0)
+        if planning:
+            planned = _plan(dataset, chosen, seconds or 0.0, quiet=not main)
             chosen = with_settings(planned.recipe, settings or [])
         opened = trainer.begin(run, chosen) if main else Run(run)
         if main:
@@ -382,8 +382,9 @@ def evaluate(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge samples: distances to real pictures, each with its protocol and its floor."""
+    """Judge samples: how far from real pictures, each number with its protocol; copies; who is left out."""
     from alphabar import evaluation, sampling
+    from alphabar.reporting.figures import nearest_panel
     from alphabar.training.run import Run, holds_model, load_model
 
     how = None
@@ -394,9 +395,11 @@ def evaluate(
     result = _last(
         evaluation.evaluate(judged, against, n=n, features=features, how=how, weights=weights), None
     ).result
-    _print_judgement(result.judgement)
+    _print_evaluation(result)
     if how and Run(what).exists:
         evaluation.add_to_run(Run(what), result)
+        if result.twins:
+            nearest_panel(result.twins.samples, result.twins.originals[:, None]).save(what / "copies.png")
     _finish(as_json, result.to_dict())
 
 
@@ -417,6 +420,29 @@ def report(
     path = write_report(run)
     say(f"the report is at {path}")
     _finish(as_json, {"run": str(run), "report": str(path)})
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the page goes.")] = Path("comparison.html"),
+    as_json: JsonOption = False,
+) -> None:
+    """Put runs side by side: cost, quality, variety, copies, samples; a table here and one HTML page."""
+    from alphabar.reporting import compare as room
+
+    result = _last(room.compare(runs), None).result
+    for (title, (head, *body)), rankings in zip(
+        room.rows(result), [(), *(t.ranking for t in result.tables)], strict=True
+    ):
+        print(title)
+        _print_table(head, body)
+        print("\n".join((*rankings, "")))
+    for note in result.notes:
+        print(f"note: {note}")
+    room.write_page(result, out)
+    say(f"the page is at {out}")
+    _finish(as_json, {"page": str(out), **result.to_dict()})
 
 
 @app.command()
@@ -562,15 +588,17 @@ def _show_training(records: "Iterable[trainer_room.Record]", quiet: bool) -> "tr
     return finished
 
 
-def _plan(dataset: "Dataset", recipe: "Recipe", seconds: float) -> "Plan":
-    """Measure, choose, and print the choice, on stderr where stdout is for JSON."""
+def _plan(dataset: "Dataset", recipe: "Recipe", seconds: float, quiet: bool = False) -> "Plan":
+    """Measure, choose, and show the choice."""
     from datetime import datetime, timedelta
 
     from alphabar.training.plan import measure, plan
 
-    machine = _last(measure(dataset, recipe), None).machine
+    machine = _last(measure(dataset, recipe), None, quiet).machine
     train_index, _ = dataset.split(recipe.data.held_out)
     planned = plan(machine, recipe, len(train_index), seconds)
+    if quiet:
+        return planned
     rows = planned.rows()
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
@@ -591,18 +619,47 @@ def _mention_skipped(dataset: "Dataset") -> None:
         )
 
 
+def _print_evaluation(result: Any) -> None:
+    _print_judgement(result.judgement)
+    if result.held_out:
+        print("\npictures that the model never saw; they are fewer: only kernel distances compare")
+        _print_numbers(result.held_out)
+    if result.memorization:
+        print(f"\ncopies: {result.memorization.sentence}")
+    print()
+    for kind in result.shares:
+        wrong = [s for s in kind.shares if s.verdict]
+        told = "; ".join(
+            f"{s.value} {s.verdict}-produced: {s.samples:.1%} [{s.low:.1%}, {s.high:.1%}], data {s.data:.1%}"
+            for s in wrong
+        )
+        print(f"{kind.attribute} (told apart with accuracy {kind.accuracy:.0%}): {told or 'as in the data'}")
+    for d in result.drift:
+        print(f"{d.look}: {d.difference:+.1f} [{d.low:+.1f}, {d.high:+.1f}] of 255, data {d.data:.1f}")
+    for note in result.notes:
+        print(f"note: {note}")
+
+
 def _print_judgement(judgement: Any) -> None:
-    rows = [("", "value", "real pictures", "better"), *judgement.rows()]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"n = {judgement.n} samples; reference: {judgement.reference}")
-    if judgement.floor_n:
-        others = judgement.floor_reference_n
-        print(f"'real pictures': {judgement.floor_n} of the reference against {others} others")
+    _print_numbers(judgement)
     print(f"protocol: {judgement.protocol}")
     for warning in judgement.warnings:
         print(f"note: {warning}")
+
+
+def _print_numbers(judgement: Any) -> None:
+    _print_table(("", "value [95 % interval]", "real pictures", "better"), judgement.rows())
+    print(f"n = {judgement.n} samples; reference: {judgement.reference}")
+    if judgement.floor_n:
+        others = judgement.floor_reference_n
+        print(f"'real pictures': {judgement.floor_n} real pictures against {others} others")
+
+
+def _print_table(head: tuple[str, ...], body: Iterable[tuple[str, ...]]) -> None:
+    rows = [head, *body]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _finish(as_json: bool, result: dict[str, Any]) -> None:

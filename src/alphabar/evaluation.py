@@ -1,26 +1,36 @@
 """Judging samples, drawn from a model or lying in a folder, against real pictures."""
 
 import json
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alphabar.data.cache import cache_root, prepare, read
+from alphabar.data.cache import Dataset, cache_root, prepare, read
 from alphabar.data.decode import full_pixels
 from alphabar.data.source import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics.features import EXTRACTORS, Extractor, Features, extract
 from alphabar.metrics.judge import Judgement, judge
+from alphabar.metrics.memorization import Memorization, Seen, memorization, thresholds
+from alphabar.metrics.shares import FEWEST, Drift, Shares, Thirds, drift, shares
 from alphabar.sampling import Settings, sample, settings
 from alphabar.training.checkpoint import pack_json, write_file
 from alphabar.training.run import Model, Run
 from alphabar.training.runtime import extractor_device
+
+SHOWN = 8  # samples beside the training pictures they are nearest to
+REAL_ENOUGH = 0.5  # precision over that of real pictures, from which on a classifier is asked about samples
+MOST_VALUES = 32  # of an attribute whose shares are counted
+MOST_WORDS = 8  # of class names, where there are more classes than that
 
 
 @dataclass(frozen=True)
@@ -33,15 +43,44 @@ class Evaluating:
     result: "Evaluation | None" = None
 
 
+class Twins(NamedTuple):
+    """The samples nearest to training pictures, (k, h, w, 3) uint8, and those; a sample may be mirrored."""
+
+    samples: Tensor
+    originals: Tensor
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """A judgement and what was judged."""
+    """A judgement and what was judged.
+
+    judgement: against the pictures trained on. held_out: against those that the model never saw, which are
+    fewer. memorization, twins: None where nothing was held out. shares: one for each attribute of the data.
+    notes: what could not be said, and why.
+    """
 
     judgement: Judgement
-    about: dict[str, Any]  # what drew the samples, and when
+    held_out: Judgement | None
+    memorization: Memorization | None
+    twins: Twins | None
+    shares: tuple[Shares, ...]
+    drift: tuple[Drift, ...]
+    brightness: Thirds
+    notes: tuple[str, ...]
+    about: dict[str, Any]  # what drew the samples, at what cost, and when
 
     def to_dict(self) -> dict[str, Any]:
-        return {**self.about, **self.judgement.to_dict()}
+        """As JSON holds it, all but the pictures."""
+        return {
+            **self.about,
+            **self.judgement.to_dict(),
+            "held_out": self.held_out and self.held_out.to_dict(),
+            "memorization": self.memorization and self.memorization.to_dict(),
+            "shares": [s.to_dict() for s in self.shares],
+            "drift": [d._asdict() for d in self.drift],
+            "brightness": self.brightness._asdict(),
+            "notes": list(self.notes),
+        }
 
 
 def evaluate(
@@ -53,11 +92,12 @@ def evaluate(
     how: Settings | None = None,
     weights: Path | None = None,
 ) -> Generator[Evaluating, None, None]:
-    """Judge n samples against real pictures.
+    """Judge n samples against real pictures: how good, copied or not, and whom they leave out.
 
     what: a model, from which n pictures are drawn, or a folder of pictures, of which the first n count.
     against: the data, as for training. Its pictures are fitted as the model's recipe says, or squashed to
-        the folder's size; those that the model held out are left out of the reference.
+        the folder's size. Those that the model held out are a reference of their own, and tell copies from
+        chance.
     features: the name of the feature network. weights: its weight file, where it takes one.
 
     Yields records; the last one carries the ``Evaluation``. Raises AlphabarError where a folder's pictures
@@ -73,7 +113,9 @@ def evaluate(
         recipe = what.recipe
         size, fit, held_out = recipe.data.size, recipe.data.fit, recipe.data.held_out
         about = {"model": str(what.path), "recipe": recipe.name, "images": what.images, **how.to_dict()}
+        before = perf_counter()
         pictures = yield from _drawn(what, n, how)
+        about["seconds_per_sample"] = (perf_counter() - before) / n
     else:
         pictures = yield from _folder_pictures(Path(what), n)
         size, fit, held_out = pictures.shape[1], "squash", 0.0
@@ -82,21 +124,111 @@ def evaluate(
         yield Evaluating("reading the reference", prepared.done, prepared.total)
     dataset = prepared.dataset
     assert dataset is not None
-    index, _ = dataset.split(held_out)
+    cache = cache_root() / "features"
+    train, held = dataset.split(held_out)
     fake = yield from _features("looking at the samples", extractor, pictures, None)
-    real = yield from _features(
-        "looking at the reference", extractor, dataset.pictures[index], cache_root() / "features"
-    )
+    every = yield from _features("looking at the reference", extractor, dataset.pictures, cache)
+    real = _chosen(every, train)
+    named = f"{dataset.name} ({dataset.fingerprint[:8]}), {fit} to {size} px"
+    known = {"extractor": extractor.name, "protocol": extractor.protocol}
+    without = f", without the {held_out:.0%} held out" if held_out else ""
     judgement = judge(
-        fake,
-        real,
-        extractor=extractor.name,
-        protocol=extractor.protocol,
-        reference=f"{len(index)} pictures of {dataset.name}, {fit} to {size} px"
-        + (f", without the {held_out:.0%} held out" if held_out else ""),
+        fake, real, **known, reference=f"{len(train)} pictures of {named}{without}", whole=not held_out
     )
+    shared = _shared(pictures, dataset.pictures[train])
+    if shared:
+        told = (
+            f"{shared} of {n} samples are pictures of the reference, pixel for pixel: the distances flatter"
+        )
+        judgement = replace(judgement, warnings=(told, *judgement.warnings))
+    notes: list[str] = []
+    beside = copies = twins = None
+    if len(held) >= FEWEST:
+        beside = judge(
+            fake,
+            _chosen(every, held),
+            **known,
+            reference=f"{len(held)} held-out pictures of {named}",
+            stand_in=real,
+        )
+        train_pictures = torch.from_numpy(dataset.pictures[train])
+        held_pictures = torch.from_numpy(dataset.pictures[held])
+        mirrored = yield from _features("looking for copies", extractor, pictures.flip(2), None)
+        calm = yield from _features("looking for copies", extractor, held_pictures.flip(2), cache)
+        unseen = Seen(held_pictures, every.features[held], calm.features)
+        below = thresholds(unseen, train_pictures, real.features)
+        drawn = Seen(pictures, fake.features, mirrored.features)
+        copies = memorization(drawn, train_pictures, real.features, below)
+        shown = copies.nearest[:SHOWN]
+        ours = [pictures[p.sample].flip(1) if p.mirrored else pictures[p.sample] for p in shown]
+        twins = Twins(torch.stack(ours), train_pictures[[p.train for p in shown]])
+    else:
+        notes.append(
+            f"no held-out reference, no search for copies: {len(held)} pictures are held out,"
+            f" it takes {FEWEST} or more"
+        )
+    kinds: list[Shares] = []
+    precision = judgement["precision"]
+    alike = precision.value >= REAL_ENOUGH * (precision.floor or 1.0)
+    if not alike:
+        notes.append(
+            f"kinds are not counted: {precision.value:.0%} of the samples lie among real pictures, of which a"
+            " classifier trained on them could tell the kind"
+        )
+    for attribute, values in _attributes(dataset, train) if alike else ():
+        yield Evaluating("counting kinds", len(kinds), len(kinds) + 1)
+        try:
+            kinds.append(shares(attribute, values, real.features, fake.features))
+        except AlphabarError as problem:
+            notes.append(str(problem))
+    changes, thirds = drift(torch.from_numpy(dataset.pictures[train]), pictures)
     about["when"] = datetime.now(UTC).isoformat(timespec="seconds")
-    yield Evaluating("done", 1, 1, Evaluation(judgement, about))
+    result = Evaluation(judgement, beside, copies, twins, tuple(kinds), changes, thirds, tuple(notes), about)
+    yield Evaluating("done", 1, 1, result)
+
+
+def _chosen(features: Features, index: np.ndarray) -> Features:
+    logits = features.logits
+    return Features(features.features[index], None if logits is None else logits[index])
+
+
+def _shared(pictures: Tensor, reference: np.ndarray) -> int:
+    """How many pictures are in the reference, pixel for pixel."""
+    known = {blake2b(picture.tobytes(), digest_size=16).digest() for picture in reference}
+    return sum(blake2b(p.tobytes(), digest_size=16).digest() in known for p in pictures.numpy())
+
+
+def _attributes(dataset: Dataset, index: np.ndarray) -> Iterator[tuple[str, Sequence[str | None]]]:
+    """What is known of the pictures chosen, by name: the class and every attribute of a few values.
+
+    Of many classes with names of several words ("Audi TTS Coupe 2012") the words count: an attribute each.
+    """
+    labels = [dataset.classes[i] if i >= 0 else None for i in dataset.labels[index]]
+    rows = [dataset.attributes[i] for i in index]
+    found: dict[str, list[str | None]] = {}
+    for name in sorted({key for row in rows for key in row}):
+        column = [row.get(name) for row in rows]
+        if all(value is None or isinstance(value, str | bool | int) for value in column):
+            found[name] = [None if value is None else str(value) for value in column]
+    if labels not in found.values():
+        if len(dataset.classes) <= MOST_VALUES:
+            found["class"] = labels
+        else:
+            found |= _words(labels)
+    for name, values in found.items():
+        if 2 <= len({v for v in values if v is not None}) <= MOST_VALUES:
+            yield name, values
+
+
+def _words(labels: Sequence[str | None]) -> dict[str, list[str | None]]:
+    """For each of the words that most pictures have in the name of their class: "with" or "without" it."""
+    words = [set(label.split()) if label else None for label in labels]
+    count = Counter(w for has in words if has for w in has if w.isalpha() and len(w) > 2)
+    common = [w for w, times in count.most_common(MOST_WORDS) if FEWEST <= times <= len(labels) - FEWEST]
+    return {
+        f"class named “{w}”": [None if has is None else "with" if w in has else "without" for has in words]
+        for w in common
+    }
 
 
 def add_to_run(run: Run, evaluation: Evaluation) -> None:

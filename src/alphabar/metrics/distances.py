@@ -30,11 +30,26 @@ class Spread(NamedTuple):
     std: float
 
 
+class Score(NamedTuple):
+    """The mean over parts of a set, the standard deviation among the parts, and the mean's standard error."""
+
+    mean: float
+    std: float
+    standard_error: float
+
+
 class PrecisionRecall(NamedTuple):
     """Two fractions in [0, 1]: of fakes that look real, and of reals that the fakes cover."""
 
     precision: float
     recall: float
+
+
+class DensityCoverage(NamedTuple):
+    """In how many reals' balls a fake lies, over k (1 for real pictures); the share of balls with a fake."""
+
+    density: float
+    coverage: float
 
 
 def check_features(what: str, features: Tensor, at_least: int) -> None:
@@ -75,6 +90,50 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     trace = torch.linalg.svdvals(root_a @ root_b.T).sum()
     distance = (mean_a - mean_b).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * trace
     return max(float(distance), 0.0)
+
+
+def frechet_infinite(a: Tensor, b: Tensor, seed: int = 0) -> Estimate:
+    """The Fréchet distance that infinitely many pictures would have, from (n, d) and (m, d), n, m ≥ 2d.
+
+    The bias of a finite set falls as 1/n, so the straight line through the distance of the whole sets and of
+    their halves is followed to 1/n = 0 (Chong and Forsyth 2020): 2 F(a, b) − mean F(half of a, half of b).
+    Both sets are halved at random by ``seed`` and both pairs of halves count, which leaves the line without a
+    noise of its own. May be negative where the sets are alike.
+
+    The standard error is that of the influence functions of F: with T the linear map that transports Σ_a to
+    Σ_b, ∂F/∂Σ_a = I − T (Dowson and Landau 1982), so a picture x of a moves F by (x−μ_a)ᵀ(I − T)(x−μ_a)
+    + 2 (μ_a−μ_b)ᵀ(x−μ_a), over n; b likewise. Where the sets are near each other pairs of pictures move F
+    too: halving once doubles their variance, and so does estimating T from the same pictures, so that the
+    error stays true (docs/results/judge.md).
+    Raises AlphabarError for n or m below 2d: the halves would not span the features.
+    """
+    _check_pair(a, b, at_least=2 * a.shape[1])
+    generator = torch.Generator().manual_seed(seed)
+    parts = [x[torch.randperm(len(x), generator=generator)].chunk(2) for x in (a, b)]
+    halves = [frechet_distance(x, y) for x, y in zip(*parts, strict=True)]
+    value = 2 * frechet_distance(a, b) - sum(halves) / 2
+    (mean_a, scale_a, axes_a), (mean_b, scale_b, axes_b) = _principal(a), _principal(b)
+    u, s, v = torch.linalg.svd(scale_a[:, None] * (axes_a.T @ axes_b) * scale_b, full_matrices=False)
+    apart = mean_a - mean_b
+    variance = 0.0
+    for x, mean, scale, axes, turn, shift in (
+        (a, mean_a, scale_a, axes_a, u, apart), (b, mean_b, scale_b, axes_b, v.T, -apart)
+    ):  # fmt: skip
+        moved = []
+        for rows in x.split(TILE):
+            centred = rows.double() - mean
+            transported = ((centred @ axes / scale) @ turn).square() @ s  # xᵀ T x
+            moved.append(centred.square().sum(dim=1) - transported + 2 * centred @ shift)
+        variance += float(torch.cat(moved).var()) / len(x)
+    return Estimate(value, math.sqrt(variance))
+
+
+def _principal(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (d,), standard deviations (r,) along principal axes (d, r); axes without spread are left out."""
+    mean, root = _gaussian(features)
+    values, axes = torch.linalg.eigh(root.T @ root)
+    kept = values > 1e-12 * values[-1]
+    return mean, values[kept].sqrt(), axes[:, kept]
 
 
 def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,21 +256,25 @@ def kid_over_subsets(
     return Spread(float(np.mean(values)), float(np.std(values)))
 
 
-def classifier_score(logits: Tensor, splits: int = 10) -> Spread:
+def classifier_score(logits: Tensor, splits: int = 10) -> Score:
     """exp E_x KL(p(y|x) ‖ p(y)) of a classifier's logits (n, classes), over consecutive splits, n ≥ splits.
 
     On Inception's logits this is the Inception Score (Salimans et al. 2016). From 1 to the number of
-    classes; it knows nothing of the real pictures, and grows with n / splits.
+    classes; it knows nothing of the real pictures, and grows with n / splits. The standard error is that of
+    the mean over the splits, by the delta method: what one picture moves of E_x KL is its own KL, since the
+    change of p(y) adds nothing to first order. Papers print the standard deviation, which is none.
     """
     check_features("logits", logits, at_least=max(splits, 2))
     n = len(logits)
     log_p = logits.double().log_softmax(dim=1)
-    scores = []
+    scores, variance = [], 0.0
     for i in range(splits):
         part = log_p[i * n // splits : (i + 1) * n // splits]
         log_marginal = part.logsumexp(dim=0) - math.log(len(part))
-        scores.append(float((part.exp() * (part - log_marginal)).sum(dim=1).mean().exp()))
-    return Spread(float(np.mean(scores)), float(np.std(scores)))
+        divergence = (part.exp() * (part - log_marginal)).sum(dim=1)
+        scores.append(float(divergence.mean().exp()))
+        variance += scores[-1] ** 2 * float(divergence.var(correction=0)) / len(part)
+    return Score(float(np.mean(scores)), float(np.std(scores)), math.sqrt(variance) / splits)
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
@@ -225,23 +288,54 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     return PrecisionRecall(precision=_inside(fake, real, k), recall=_inside(real, fake, k))
 
 
+def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
+    """Density and coverage by nearest neighbours, of features (n, d) and (m, d), n, m > k.
+
+    Naeem et al. 2020, eq. 3 and 4: both count in the balls of the reals alone, each reaching to the real's
+    k-th nearest real, so that a stray fake makes nothing look covered. For fakes that are real pictures the
+    expected density is 1 and the expected coverage 1 − (n−1)…(n−k) / ((n+m−1)…(n+m−k)): 31/32 for k = 5 and
+    n = m. Both depend on n and m: compare only at equal sizes.
+    """
+    _check_pair(real, fake, at_least=k + 1)
+    centre = real.mean(dim=0, dtype=torch.float64)
+    real, fake = real - centre, fake - centre
+    inside = torch.zeros((), dtype=torch.float64, device=real.device)
+    covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    radii = _radii(real, k)
+    for at, _, x, y in _tiles(real, fake):
+        within = squared_distances(x, y) <= radii[at, None] + _rounding(x, y)
+        inside += within.sum()
+        covered[at] |= within.any(dim=1)
+    return DensityCoverage(float(inside) / (k * len(fake)), float(covered.double().mean()))
+
+
 def _inside(points: Tensor, members: Tensor, k: int) -> float:
     """The fraction of points that lie in the k-th neighbour's ball of some member."""
     centre = members.mean(dim=0, dtype=torch.float64)
     # distances by products lose digits far from the origin
     points, members = points - centre, members - centre
-    nearest = torch.full((len(members), k + 1), torch.inf, dtype=torch.float64, device=members.device)
-    for at, _, x, y in _tiles(members, members):
-        candidates = torch.cat([nearest[at], _squared_distances(x, y)], dim=1)
-        nearest[at] = candidates.topk(k + 1, largest=False).values
-    radii = nearest[:, k]  # the nearest of a member's k + 1 is itself
+    radii = _radii(members, k)
     inside = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     for at_points, at_members, x, y in _tiles(points, members):
-        # the slack is the rounding of the products: a member's copy is inside even where the radius is 0
-        slack = 1e-13 * (x.square().sum(dim=1)[:, None] + y.square().sum(dim=1))
-        inside[at_points] |= (_squared_distances(x, y) <= radii[at_members] + slack).any(dim=1)
+        within = squared_distances(x, y) <= radii[at_members] + _rounding(x, y)
+        inside[at_points] |= within.any(dim=1)
     return float(inside.double().mean())
 
 
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+def _radii(members: Tensor, k: int) -> Tensor:
+    """The squared distance of each member to its k-th nearest other member."""
+    nearest = torch.full((len(members), k + 1), torch.inf, dtype=torch.float64, device=members.device)
+    for at, _, x, y in _tiles(members, members):
+        candidates = torch.cat([nearest[at], squared_distances(x, y)], dim=1)
+        nearest[at] = candidates.topk(k + 1, largest=False).values
+    return nearest[:, k]  # the nearest of a member's k + 1 is itself
+
+
+def _rounding(x: Tensor, y: Tensor) -> Tensor:
+    """The rounding of squared distances: with it a member's copy is inside even where the radius is 0."""
+    return 1e-13 * (x.square().sum(dim=1)[:, None] + y.square().sum(dim=1))
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i − y_j‖² of rows (n, d) and (m, d), to the rounding of products: centre them first."""
     return x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T

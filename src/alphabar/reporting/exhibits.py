@@ -49,7 +49,7 @@ def exhibit(run: Run, data: str | Path | None = None) -> Iterator[Exhibited]:
     model = load_model(run.path)
     schedule, network = model.denoiser.schedule, model.denoiser.network
     assert isinstance(network, Network)
-    how = _patient_settings(model)
+    how = patient_settings(model)
     folder = run.path / "report"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -88,7 +88,7 @@ def exhibit(run: Run, data: str | Path | None = None) -> Iterator[Exhibited]:
     write_file(folder / "figures.json", pack_json(about))
 
 
-def _patient_settings(model: Model) -> Settings:
+def patient_settings(model: Model) -> Settings:
     """The recipe's own sampling, or a quick one where that takes too many evaluations to wait for."""
     how = settings(model)
     return how if how.steps <= PATIENCE else settings(model, sampler="dpmpp_2m", steps=20)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
@@ -43,6 +43,9 @@ MEANINGS = {
     "score": "High when each sample is clearly one thing and all together are many; blind to your pictures.",
     "precision": "The share of samples that lie among real pictures: are they believable?",
     "recall": "The share of real pictures that lie among samples: is nothing left out?",
+    "density": "How thickly samples lie where real pictures are; 1 for real pictures, and it may exceed 1.",
+    "coverage": "The share of real pictures with a sample near them: a recall that strays do not fool.",
+    "frechet_infinite": "What the Fréchet distance would be with samples and real pictures without end.",
 }
 
 
@@ -63,19 +66,25 @@ def write_report(run: str | Path) -> Path:
     if not (run / "recipe.toml").is_file():
         raise AlphabarError(f"{run} is no run folder: it holds no recipe.toml; `alphabar train` makes one")
     path = run / "report.html"
-    html = _template().render(**_contents(run))
+    html = page_template("report.html").render(**_contents(run))
     write_file(path, html.encode())
     return path
 
 
 @cache
-def _template() -> Template:
+def page_template(name: str) -> Template:
+    """A page of this room, ready to be filled."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(
+            lambda page: files("alphabar.reporting").joinpath(page).read_text(encoding="utf-8")
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"count": _count, "number": _number, "setting": _setting}
-    page = files("alphabar.reporting").joinpath("report.html")
-    return environment.from_string(page.read_text(encoding="utf-8"))
+    return environment.get_template(name)
 
 
 def _contents(run: Path) -> dict[str, Any]:
@@ -102,6 +111,7 @@ def _contents(run: Path) -> dict[str, Any]:
         "sampling": [f"{key} {_setting(value)}" for key, value in pieces["samples"].items()],
         "levels": {name: _levels(pieces[name].get("levels")) for name in ("forward", "reverse")},
         "nearest_distances": [_nearest(d) for d in _list(pieces["nearest"].get("distances"))],
+        "copies": _picture(run / "copies.png"),
         "film": _film(run / "samples"),
         "plots": {
             "levels": _levels_plot(looks),
@@ -318,15 +328,72 @@ def _curves(name: str, curves: Sequence[Curve], *, log_y: bool = True, **how: An
 
 def _evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:
     """One entry of evaluation.json. All but what is shown elsewhere is the protocol: name, value."""
-    shown = ("measures", "warnings", "images", "when")
-    measures = [m for m in _list(evaluation.get("measures")) if isinstance(m, dict)]
+    shown = (
+        "measures", "warnings", "images", "when", "held_out", "memorization", "shares", "drift", "brightness",
+        "notes",
+    )  # fmt: skip
+    held_out = _mapping(evaluation.get("held_out"))
     return {
         "images": evaluation.get("images"),
         "when": str(evaluation.get("when", ""))[:16].replace("T", " "),
-        "measures": [m | {"meaning": MEANINGS.get(str(m.get("key")))} for m in measures],
+        "measures": _measures(evaluation),
         "warnings": _list(evaluation.get("warnings")),
         "protocol": [(k.replace("_", " "), _setting(v)) for k, v in evaluation.items() if k not in shown],
+        "held_out": {"measures": _measures(held_out), "warnings": []},
+        "held_out_reference": _setting(held_out.get("reference")),
+        "copies": _mapping(evaluation.get("memorization")).get("sentence"),
+        "shares": [_share_rows(s) for s in _list(evaluation.get("shares")) if isinstance(s, dict)],
+        "drift": [
+            (str(d.get("look")), f"{_signed(d.get('difference'))} of 255",
+             f"from {_signed(d.get('low'))} to {_signed(d.get('high'))}", _number(d.get("data")))
+            for d in _list(evaluation.get("drift"))
+            if isinstance(d, dict)
+        ],
+        "notes": [str(note) for note in _list(evaluation.get("notes"))],
+    }  # fmt: skip
+
+
+def _measures(judgement: dict[str, Any]) -> list[dict[str, Any]]:
+    measures = [m for m in _list(judgement.get("measures")) if isinstance(m, dict)]
+    return [
+        m | {"meaning": MEANINGS.get(str(m.get("key"))), "interval": _interval(m.get("interval"))}
+        for m in measures
+    ]
+
+
+def _interval(interval: Any) -> str | None:
+    ends = [_number(end) for end in _list(interval) if _finite(end)]
+    return f"{ends[0]} to {ends[1]}" if len(ends) == 2 else None
+
+
+def _share_rows(shares: dict[str, Any]) -> dict[str, Any]:
+    """The shares of one attribute as words, those that differ first."""
+    rows = [s for s in _list(shares.get("shares")) if isinstance(s, dict)]
+    rows.sort(key=lambda s: not s.get("verdict"))
+    return {
+        "attribute": str(shares.get("attribute")),
+        "accuracy": _percent(shares.get("accuracy")),
+        "imbalance": _number(shares.get("imbalance")),
+        "wrong": sum(bool(s.get("verdict")) for s in rows),
+        "rows": [
+            (
+                str(s.get("value")),
+                _percent(s.get("samples")),
+                f"{_percent(s.get('low'))} to {_percent(s.get('high'))}",
+                _percent(s.get("data")),
+                {"under": "too seldom", "over": "too often"}.get(str(s.get("verdict")), ""),
+            )
+            for s in rows
+        ],
     }
+
+
+def _percent(value: Any) -> str:
+    return f"{100 * value:.1f} %" if _finite(value) else "–"
+
+
+def _signed(value: Any) -> str:
+    return f"{value:+.1f}" if _finite(value) else "–"
 
 
 # Numbers and settings in words

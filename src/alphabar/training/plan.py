@@ -105,7 +105,7 @@ class Plan:
         """The table to print: a head and the options around the chosen one, which has an arrow."""
         at = self.options.index(self.chosen)
         head = ("", "widths", "parameters", "GFLOP", "images/s", "images", "epochs", "batch", "memory")
-        return [head] + [
+        options: list[tuple[str, ...]] = [
             (
                 "→" if option is self.chosen else "",
                 "-".join(map(str, option.size.widths))
@@ -120,6 +120,7 @@ class Plan:
             )
             for option in self.options[max(0, at - 2) : at + 3]
         ]
+        return [head, *options]
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(replace(self, recipe=None))  # type: ignore[arg-type]
@@ -186,6 +187,8 @@ def activations(network: MPUNet, picture: int) -> int:
 
 def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
     """Time this machine, in about a minute: the rate for three sizes of network, data, free memory.
+
+    Under several processes all must call it, for it times them at work together.
 
     Yields records; the last carries the ``Machine``. Steps are timed without torch.compile, which a longer
     training tries and which can only add to the rate.

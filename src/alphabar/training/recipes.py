@@ -78,7 +78,7 @@ def lean() -> Recipe:
             "network": {"name": "mp_unet", "widths": (64, 128, 256)},
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 1e-2,
+                "learning_rate": 2e-2,
                 "betas": (0.9, 0.99),
                 "warm_up": 10_000,
                 "decay_from": 0.6,

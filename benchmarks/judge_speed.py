@@ -1,0 +1,168 @@
+"""How fast does the judge look? Features and a Fréchet distance, ours and torch-fidelity's own pipeline.
+
+The same pictures and the same network on both sides: torch-fidelity gets our extractor through its
+registry, or both use its Inception where --weights names the file. Run it on an otherwise idle machine:
+python benchmarks/judge_speed.py > docs/results/judge_speed.md
+Needs torch-fidelity whole, with torchvision.
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from alphabar.data.cache import prepare
+from alphabar.data.toycars import ToyCars
+from alphabar.metrics.distances import frechet_distance
+from alphabar.metrics.features import EXTRACTORS, Extractor, extract
+from alphabar.metrics.lite0 import load_lite0
+
+ROUNDS = 3
+
+
+def toycars(n: int, seed: int) -> Tensor:
+    *_, last = prepare(ToyCars(n, seed=seed), 64)
+    assert last.dataset is not None
+    return torch.from_numpy(last.dataset.pictures)
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def ours(extractor: Extractor, a: Tensor, b: Tensor, batch: int) -> float:
+    sets = []
+    for pictures in (a, b):
+        *_, last = extract(extractor, pictures, batch=batch)
+        assert last.features is not None
+        sets.append(last.features.features)
+    return frechet_distance(*sets)
+
+
+def fidelity(extractor: Extractor, weights: str | None, a: Path, b: Path) -> float:
+    """torch-fidelity's calculate_metrics on two folders, as its `fidelity` command does it."""
+    import torch_fidelity
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    class Ours(FeatureExtractorBase):
+        """Our network inside torch-fidelity: (n, 3, h, w) uint8 in, features out."""
+
+        def __init__(self, name: str, features_list: list[str], **_: Any):
+            super().__init__(name, features_list)
+            self.anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return ("pooled",)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "pooled"
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        @staticmethod
+        def get_dummy_input_for_compile() -> Tensor:
+            return torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (extractor(x.permute(0, 2, 3, 1)).features,)
+
+    how: dict[str, Any] = {"feature_extractor_weights_path": weights} if weights else {}
+    if not weights:
+        torch_fidelity.register_feature_extractor("ours", Ours)
+        how = {"feature_extractor": "ours", "feature_layer_fid": "pooled"}
+    found = torch_fidelity.calculate_metrics(
+        input1=str(a), input2=str(b), fid=True, cuda=False, cache=False, verbose=False, **how
+    )
+    return found["frechet_inception_distance"]
+
+
+def written(pictures: Tensor, folder: Path) -> Path:
+    folder.mkdir()
+    for i, picture in enumerate(pictures.numpy()):
+        Image.fromarray(picture).save(folder / f"{i:06d}.png")
+    return folder
+
+
+def variants(pictures: Tensor) -> list[tuple[str, str, str]]:
+    """What the machine could do otherwise with lite0: pictures a second, and how far the features are off."""
+    network = load_lite0()
+    x = pictures[:64].permute(0, 3, 1, 2).float()
+    x = (torch.nn.functional.interpolate(x, size=(96, 96), mode="bicubic", antialias=True) - 127) / 128
+    last = x.contiguous(memory_format=torch.channels_last)
+    compiled = torch.compile(load_lite0().to(memory_format=torch.channels_last))
+    channels_last = load_lite0().to(memory_format=torch.channels_last)
+
+    def half(x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return channels_last(x)
+
+    kinds: dict[str, tuple[Callable[[Tensor], tuple[Tensor, Tensor]], Tensor]] = {
+        "float32, channels first": (network, x),
+        "float32, channels last (used)": (channels_last, last),
+        "bfloat16 autocast, channels last": (half, last),
+        "float32, channels last, torch.compile": (compiled, last),
+    }
+    truth = network(x)[0]
+    rows = []
+    with torch.inference_mode():
+        for name, (forward, given) in kinds.items():
+            features = forward(given)[0].float()  # also the warm-up
+            best = min(timed(lambda f=forward, g=given: f(g))[0] for _ in range(ROUNDS))
+            error = float((features - truth).norm() / truth.norm())
+            rows.append((name, f"{len(given) / best:.1f}", f"{error:.1e}"))
+    return rows
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    for row in (head, tuple("---" for _ in head), *rows):
+        print("| " + " | ".join(row) + " |", flush=True)
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-n", type=int, default=256, help="pictures in each of the two sets")
+    parser.add_argument("--weights", metavar="FILE", help="Inception weights: both sides use that network")
+    chosen = parser.parse_args()
+    spec: Any = {"name": "inception", "weights": chosen.weights} if chosen.weights else "lite0"
+    extractor = EXTRACTORS.build(spec)
+    a, b = toycars(chosen.n, 1), toycars(chosen.n, 2)
+    print("# How fast the judge looks\n")
+    print(
+        f"`python benchmarks/judge_speed.py -n {chosen.n}`, {platform.machine()}, {torch.get_num_threads()}"
+    )
+    print(f"threads, torch {torch.__version__}; two sets of toycars of 64×64, the best of {ROUNDS}:\n")
+    with tempfile.TemporaryDirectory() as root:
+        folders = written(a, Path(root) / "a"), written(b, Path(root) / "b")
+        sides = {
+            "alphabar": lambda: ours(extractor, a, b, batch=64),
+            "torch-fidelity": lambda: fidelity(extractor, chosen.weights, *folders),
+        }
+        rows, values = [], []
+        for name, work in sides.items():
+            seconds, value = min(timed(work) for _ in range(ROUNDS))
+            values.append(value)
+            rows.append((name, f"{2 * chosen.n / seconds:.1f}", f"{value:.6g}"))
+    table(("pipeline", "pictures/s", f"Fréchet distance ({extractor.name})"), rows)
+    print(f"They agree to {abs(values[0] / values[1] - 1):.1e}.\n")
+    print("## What else the machine could do with EfficientNet-Lite0 at 96×96\n")
+    table(("how", "pictures/s", "relative error of the features"), variants(a))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Runs side by side: equal protocols only, rankings only where seeds bear them, pictures from the models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alphabar.diffusion.start import fit_gaussian
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.reporting import compare as room
+from alphabar.reporting.compare import Comparison, compare, slerp, write_page
+from alphabar.training.checkpoint import pack_json, pack_tensors
+from alphabar.training.recipe import with_settings
+from alphabar.training.recipes import named_recipe
+from alphabar.training.run import Run, build_denoiser, load_model
+
+TINY = [
+    "data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]",
+    "sampling.steps=2",
+]  # fmt: skip
+
+
+def evaluation(frechet: float, **protocol: object) -> dict:
+    """What `evaluate` stores, as far as a comparison reads it."""
+    return {
+        "sampler": {"name": "ddim", "eta": 0.0},
+        "grid": {"name": "uniform"},
+        "steps": 7,
+        "seconds_per_sample": 0.25,
+        "extractor": "lite0",
+        "protocol": "224 px",
+        "reference": "1000 pictures of toycars (12345678)",
+        "n": 500,
+        "reference_n": 1000,
+        "measures": [
+            {"key": "frechet", "name": "Fréchet distance (lite0)", "value": frechet, "better": "lower",
+             "error": None, "floor": 8.0, "interval": None},
+            {"key": "kid", "name": "kernel distance (lite0)", "value": frechet / 500, "better": "lower",
+             "error": 0.01, "floor": 0.0, "interval": [frechet / 500 - 0.02, frechet / 500 + 0.02]},
+            {"key": "recall", "name": "recall (lite0)", "value": 0.4, "better": "higher", "error": None,
+             "floor": 0.8, "interval": None},
+        ],
+        "warnings": [],
+        "memorization": {"sentence": "3 of 500 samples are as near as a copy; by chance 5 would be"},
+    } | protocol  # fmt: skip
+
+
+def make_run(path: Path, *settings: str, images: int = 96, judged: tuple[dict, ...] = ()) -> Path:
+    recipe = with_settings(named_recipe("ddpm"), [*TINY, *settings])
+    run = Run(path)
+    run.create(recipe)
+    network = build_denoiser(recipe).network
+    statistics = fit_gaussian([torch.rand(20, 3, 16, 16)])
+    weights = pack_tensors(network.state_dict())
+    files = {"model.safetensors": weights, "statistics.safetensors": pack_tensors(statistics._asdict())}
+    run.save(images, {**files, "state.json": pack_json({})})
+    for i in (1, 2, 3):
+        run.log("train", images * i // 3, seconds=40.0 * i, loss=1.0)
+        run.log("distance", images * i // 3, features="lite0_96", n=8, n_reference=90, kid=1.0 / i)
+    run.log("train", 10 * images, seconds=9999.0, loss=0.1)  # after the checkpoint: not this model's
+    (path / "environment.json").write_bytes(pack_json({"data": {"fingerprint": "f"}}))
+    if judged:
+        (path / "evaluation.json").write_bytes(pack_json(list(judged)))
+    return path
+
+
+def compared(*runs: Path) -> Comparison:
+    *_, record = compare(runs)
+    assert record.result is not None and record.done == record.total == len(runs)
+    return record.result
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("compare")
+    older = evaluation(999.0)
+    other = evaluation(5.0, n=400)
+    return (
+        make_run(root / "plain", judged=(older, evaluation(200.0), other)),
+        make_run(root / "wide", "network.width=32", judged=(evaluation(150.0),)),
+    )
+
+
+@pytest.fixture(scope="module")
+def comparison(two) -> Comparison:
+    return compared(*two)
+
+
+def test_costs_are_those_of_the_model(comparison, two):
+    model = load_model(two[0])
+    plain, wide = (e.cost for e in comparison.entries)
+    assert plain.parameters == sum(p.numel() for p in model.denoiser.parameters()) < wide.parameters
+    assert (plain.images, plain.train_seconds, plain.sample_seconds) == (96, 120.0, 0.25)
+    assert plain.evaluations == 7  # of DDIM in 7 steps, as it was judged
+    assert plain.train_flop / plain.sample_flop == pytest.approx(3 * 96 / 7)
+
+
+def test_each_protocol_has_a_table_of_its_own(comparison):
+    first, second = comparison.tables
+    assert [t.protocol["n"] for t in (first, second)] == [500, 400]
+    name, row = first.measures["frechet"]
+    assert name == "Fréchet distance (lite0)" and [m["value"] for m in row] == [200.0, 150.0]
+    assert [m and m["value"] for m in second.measures["frechet"][1]] == [5.0, None]
+    assert any("judged by 2 protocols" in note for note in comparison.notes)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("extractor", "lite0_96"),
+        ("protocol", "96 px"),
+        ("reference", "others"),
+        ("n", 501),
+        ("reference_n", 999),
+    ],
+)
+def test_whatever_differs_in_the_protocol_keeps_numbers_apart(key, value):
+    entries = [entry("a", evaluation(1.0)), entry("b", evaluation(2.0, **{key: value}))]
+    assert [sum(m is not None for m in t.measures["frechet"][1]) for t in room._tables(entries)] == [1, 1]
+
+
+def entry(name: str, judged: dict, settings: str = "s", images: int = 100) -> room.Entry:
+    from PIL import Image
+
+    cost = room.Cost(images, 1.0, None, 10, 5, 1.0, None)
+    picture = Image.new("RGBA", (8, 8))
+    key = tuple(judged[k] for k in room.PROTOCOL)
+    return room.Entry(name, Path(name), settings, settings, cost, {key: judged}, {}, picture, picture)
+
+
+def ranking(*values: tuple[str, float], images: tuple[int, ...] = ()) -> str:
+    entries = [
+        entry(f"{i}", evaluation(value), settings, images[i] if images else 100)
+        for i, (settings, value) in enumerate(values)
+    ]
+    (table,) = room._tables(entries)
+    return table.ranking[0]
+
+
+def test_one_run_of_each_is_never_ranked():
+    told = ranking(("a", 1.0), ("b", 100.0))
+    assert "not distinguishable: it takes 3 seeds of each recipe, a has 1, b has 1" in told
+
+
+def test_three_seeds_of_each_are_ranked_where_they_differ():
+    a, b = [("a", v) for v in (10.0, 11.0, 12.0)], [("b", v) for v in (20.0, 21.0, 22.0)]
+    assert "a is better than b" in ranking(*a, *b)
+    close = [("b", v) for v in (9.0, 12.0, 14.0)]
+    assert ranking(*a, *close).endswith("a and b are not distinguishable")
+    assert "not distinguishable: it takes 3 seeds" in ranking(*a, *b[:2])
+    assert ranking(*a).endswith("all judged are repeats of one recipe")
+
+
+def test_runs_at_other_moments_are_no_repeats():
+    values = [("a", v) for v in (10.0, 11.0, 12.0, 1.0, 2.0, 3.0)]
+    told = ranking(*values, images=(100, 101, 99, 1000, 990, 1000))
+    assert "3 is better than 0" in told  # named by the first of each, since both have one recipe
+
+
+def test_more_pairs_make_a_ranking_harder():
+    """p of one pair is 0.03: enough alone, not among three."""
+    a, b = [("a", v) for v in (10.0, 11.0, 12.0)], [("b", v) for v in (12.6, 13.6, 14.6)]
+    assert "a is better than b" in ranking(*a, *b)
+    assert "a is better than b" not in ranking(*a, *b, *[("c", v) for v in (11.0, 12.0, 13.5)])
+
+
+def test_slerp_keeps_the_norm_and_the_ends():
+    a, b = torch.randn(3, 16, 16), torch.randn(3, 16, 16)
+    b = b / b.norm() * a.norm()
+    walk = slerp(a, b, 8)
+    torch.testing.assert_close(walk[0], a)
+    torch.testing.assert_close(walk[-1], b)
+    assert walk.flatten(1).norm(dim=1).tolist() == pytest.approx([float(a.norm())] * 8, rel=1e-5)
+    steps = (walk[1:] - walk[:-1]).flatten(1).norm(dim=1)
+    assert steps.tolist() == pytest.approx([float(steps[0])] * 7, rel=1e-4)
+    torch.testing.assert_close(slerp(a, a, 3), a.expand(3, -1, -1, -1))
+
+
+def test_interpolations_begin_and_end_with_samples_of_their_noise(two):
+    model = load_model(two[0])
+    pictures = room.interpolations(model)
+    assert pictures.shape == (room.ROWS * room.COLUMNS, 16, 16, 3)
+    rows = pictures.reshape(room.ROWS, room.COLUMNS, -1).double()
+    apart = (rows[:, 1:] - rows[:, :-1]).abs().mean(dim=2)
+    across = (rows[:, 0] - rows[:, -1]).abs().mean(dim=1)
+    assert (apart < across[:, None]).all()  # each step is shorter than the way
+
+
+def test_the_page_is_whole_and_shows_every_run(comparison, tmp_path):
+    from test_reporting import Page
+
+    html = write_page(comparison, tmp_path / "c.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert html.count("data:image/png;base64,") == 4 and sum(tag == "svg" for tag, _ in page.tags) == 1
+    assert "plain and wide" in page.text and "not distinguishable" in page.text
+    assert "200 (real 8)" in page.text and "0.4 [0.38, 0.42]" in page.text
+    assert "8 samples against 90 training pictures, lite0_96 features" in page.text
+    assert "{{" not in html and "//" not in html.replace("data:image", "").split("base64,")[0]
+
+
+def test_json_holds_everything_but_pictures(comparison):
+    told = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+    assert [run["name"] for run in told["runs"]] == ["plain", "wide"]
+    assert told["tables"][0]["measures"]["recall"][0]["value"] == 0.4
+    assert np.isfinite(told["runs"][0]["train_flop"])
+
+
+def test_learning_curves_run_over_wall_clock(comparison):
+    (curve,) = comparison.entries[0].distances.values()
+    assert curve == [(40.0, 1.0), (80.0, 0.5), (120.0, 1 / 3)]
+
+
+def test_mistakes_are_told(two, tmp_path):
+    with pytest.raises(UsageError, match="two or more different runs"):
+        compare([two[0]])
+    with pytest.raises(UsageError, match="two or more different runs"):
+        compare([two[0], two[0] / "."])
+    with pytest.raises(AlphabarError, match="is no run folder"):
+        compare([two[0], tmp_path])
+
+
+def test_an_unjudged_run_says_what_to_run_and_names_stay_apart(two, tmp_path):
+    other = make_run(tmp_path / "plain")
+    result = compared(two[0], other)
+    assert any(f"alphabar evaluate {other} --against DATA" in note for note in result.notes)
+    names = [e.name for e in result.entries]
+    assert len(set(names)) == 2 and all(name.endswith("/plain") for name in names)
+    assert result.tables[0].measures["frechet"][1][1] is None
+    (other / "evaluation.json").write_text("[{")
+    with pytest.raises(AlphabarError, match=r"evaluation\.json cannot be read"):
+        compared(two[0], other)

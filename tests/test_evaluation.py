@@ -1,0 +1,134 @@
+"""An evaluation says everything at once, and nothing that its pictures cannot bear."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from alphabar import evaluation as room
+from alphabar.data.cache import prepare
+from alphabar.data.toycars import ToyCars
+from alphabar.evaluation import Evaluation, evaluate
+from alphabar.metrics.features import EXTRACTORS, Features
+from alphabar.sampling import Sampled
+from alphabar.training.run import load_model
+from test_compare import make_run
+
+
+class Blocks:
+    """A quick extractor: mean colours of 4×4 blocks."""
+
+    name, dim, protocol = "blocks", 48, "mean colours of 4×4 blocks"
+
+    def __init__(self, device: str = "cpu"):
+        pass
+
+    def __call__(self, pictures: Tensor) -> Features:
+        n, size = pictures.shape[:2]
+        means = pictures.float().reshape(n, 4, size // 4, 4, size // 4, 3).mean(dim=(2, 4)).flatten(1)
+        return Features(means, means[:, :10] / 40)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setitem(EXTRACTORS, "blocks", Blocks)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("evaluation") / "run", "data.held_out=0.3")
+
+
+def toys(n: int, seed: int = 0) -> Tensor:
+    *_, last = prepare(ToyCars(n, seed=seed), 16)
+    assert last.dataset is not None
+    return torch.from_numpy(np.array(last.dataset.pictures))
+
+
+def evaluated(what: object, against: str, n: int, **how: object) -> Evaluation:
+    *_, last = evaluate(what, against, n=n, features="blocks", **how)  # type: ignore[arg-type]
+    assert last.result is not None
+    return last.result
+
+
+@pytest.fixture
+def drawing(monkeypatch):
+    """Have the model draw what the test says."""
+
+    def draws(pictures: Tensor) -> None:
+        def sample(model, n, how):
+            yield Sampled(1, 1, 0, None, pictures[:n])  # type: ignore[arg-type]
+
+        monkeypatch.setattr(room, "sample", sample)
+
+    return draws
+
+
+def test_a_model_that_draws_new_toycars_is_clean(run, drawing):
+    drawing(toys(300, seed=5))
+    result = evaluated(load_model(run), "toycars:500", 300)
+    assert result.held_out is not None and result.memorization is not None and result.twins is not None
+    train, held = result.judgement, result.held_out
+    assert train.reference_n + held.reference_n == 500 and held.n == train.n == 300
+    assert held.floor_reference_n == held.reference_n and held.floor_n == 300
+    assert train.reference.endswith("without the 30% held out") and "held-out pictures of" in held.reference
+    assert result.memorization.train_n == train.reference_n
+    assert result.memorization.thresholds.held_out_n == held.reference_n
+    assert result.memorization.sentence.endswith("no sign of copying")
+    assert result.twins.samples.shape == result.twins.originals.shape == (8, 16, 16, 3)
+    # "class" is the body, and is not told twice; numbers are no kinds
+    names = {kind.attribute for kind in result.shares}
+    assert names <= {"background", "body", "color", "time", "view"} and "time" in names
+    assert result.drift[0].look == "brightness"
+    assert result.about["seconds_per_sample"] > 0
+    assert all("not comparable with papers" in j.warnings[0] for j in (train, held))
+    told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert told["held_out"]["n"] == 300 and told["memorization"]["copies"] == result.memorization.copies
+
+
+def test_a_model_that_copies_is_caught_with_the_originals(run, drawing):
+    model = load_model(run)
+    *_, last = prepare(ToyCars(500), 16)
+    index, _ = last.dataset.split(0.3)
+    copied = torch.from_numpy(last.dataset.pictures[index[:50]]).flip(2)
+    drawing(torch.cat([copied, toys(50, seed=6)]))
+    result = evaluated(model, "toycars:500", 100)
+    assert result.memorization.copies >= 50 and result.memorization.sentence.endswith("it copies")
+    pairs = [p for p in result.memorization.nearest[:20] if p.sample < 50]
+    assert len(pairs) >= 19 and all(p.train == p.sample and p.mirrored for p in pairs)
+    # shown the way the original lies
+    assert (result.twins.samples.int() - result.twins.originals.int()).abs().double().mean() < 2
+
+
+def test_kinds_of_noise_are_not_counted(run, drawing):
+    drawing(
+        torch.randint(0, 256, (60, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    )
+    result = evaluated(load_model(run), "toycars:300", 60)
+    assert result.shares == () and any("kinds are not counted: 0%" in note for note in result.notes)
+
+
+def test_pictures_of_the_reference_among_samples_are_said(tmp_path):
+    for i, picture in enumerate(toys(30).numpy()):
+        Image.fromarray(picture).save(tmp_path / f"{i:03d}.png")
+    other = tmp_path.with_name(f"{tmp_path.name}-other")
+    shutil.copytree(tmp_path, other)
+    for i, picture in enumerate(toys(12, seed=1).numpy()):
+        Image.fromarray(picture).save(other / f"{i:03d}.png")
+    result = evaluated(other, str(tmp_path), 30)
+    assert result.judgement.warnings[0].startswith("18 of 30 samples are pictures of the reference")
+    assert result.held_out is None and result.memorization is None
+    assert any("no held-out reference, no search for copies: 0 pictures" in note for note in result.notes)
+
+
+def test_words_of_class_names_are_kinds_where_classes_are_many():
+    makes = ["Audi", "BMW", "Fiat", "Ford", "Opel", "Seat", "Saab", "Volvo", "Lada"]
+    labels = [f"{make} {i} {kind} 2012" for kind in ("Coupe", "SUV") for i in range(2) for make in makes] * 4
+    found = room._words(labels)
+    assert {"class named “Coupe”", "class named “SUV”"} <= set(found) and not any("2012" in k for k in found)
+    assert found["class named “SUV”"].count("with") == len(labels) // 2

@@ -1,0 +1,132 @@
+"""A planted bias is found and its size estimated rightly; none is found where there is none."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from alphabar.errors import AlphabarError
+from alphabar.metrics.shares import FEWEST, drift, looks, shares
+
+NAMES = ["bus", "coupe", "van", "wagon"]
+
+
+def world(n: int, weights: list[float], seed: int, apart: float = 1.6) -> tuple[Tensor, list[str]]:
+    """Features of four kinds that overlap, and what they are."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.choice(4, n, p=np.array(weights) / sum(weights))
+    centres = apart * np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-0.7, -0.7, 0]])
+    noise = rng.normal(size=(n, 8))
+    noise[:, :3] += centres[kinds]
+    return torch.from_numpy(noise).float(), [NAMES[k] for k in kinds]
+
+
+def test_a_planted_bias_is_found_and_its_size_is_right():
+    real, values = world(2000, [1, 1, 1, 1], 0)
+    fake, truth = world(1500, [3, 1, 1, 0.3], 1)
+    result = shares("body", values, real, fake)
+    assert result.accuracy < 0.9  # a classifier that errs: counting its answers would be wrong
+    for share in result.shares:
+        true = truth.count(share.value) / len(truth)
+        assert share.low <= true <= share.high
+        assert share.data == values.count(share.value) / len(values)
+    verdicts = {share.value: share.verdict for share in result.shares}
+    assert verdicts["bus"] == "over" and verdicts["wagon"] == "under"
+    assert sum(share.samples for share in result.shares) == pytest.approx(1, abs=1e-6)
+
+
+def test_intervals_cover_the_truth():
+    inside = total = 0
+    real, values = world(800, [1, 2, 1, 2], 2)
+    for seed in range(15):
+        weights = np.random.default_rng(seed).uniform(0.3, 3, 4).tolist()
+        fake, truth = world(500, weights, 100 + seed)
+        for share in shares("body", values, real, fake, seed=seed).shares:
+            inside += share.low <= truth.count(share.value) / len(truth) <= share.high
+            total += 1
+    assert inside / total >= 0.88
+
+
+def test_no_bias_is_no_verdict():
+    real, values = world(2000, [1, 1, 1, 1], 3)
+    verdicts = [
+        share.verdict
+        for seed in range(5)
+        for share in shares("body", values, real, world(500, [1, 1, 1, 1], 50 + seed)[0]).shares
+    ]
+    assert sum(map(bool, verdicts)) <= 1
+
+
+def test_a_classifier_without_a_clue_says_so_by_its_intervals():
+    real, values = world(600, [1, 1, 1, 1], 4, apart=0.0)
+    result = shares("body", values, real, world(400, [1, 0, 0, 0], 5, apart=0.0)[0])
+    assert result.accuracy < 0.4 and not any(share.verdict for share in result.shares)
+    assert all(share.high - share.low > 0.3 for share in result.shares)
+
+
+def test_rare_values_are_put_together_or_passed_over():
+    real, values = world(400, [1, 1, 0.001, 0.001], 6)
+    named: list[str | None] = [*values]
+    named[:FEWEST] = ["one of a kind"] * 12 + ["odd"] * (FEWEST - 12)
+    named[FEWEST] = None
+    result = shares("body", named, real, real)
+    assert [share.value for share in result.shares] == ["bus", "coupe", "(rare)"]
+    assert result.real_n == 399
+    named[:FEWEST] = [None] * 9 + ["odd"] * (FEWEST - 9)
+    assert [share.value for share in shares("body", named, real, real).shares] == ["bus", "coupe"]
+    with pytest.raises(AlphabarError, match=f"body: fewer than two of its values have {FEWEST} pictures"):
+        shares("body", ["bus"] * 400, real, real)
+
+
+def test_features_that_are_no_numbers_are_refused():
+    real, values = world(100, [1, 1, 1, 1], 7)
+    with pytest.raises(AlphabarError, match="fakes: the features of 1 of 100"):
+        shares("body", values, real, real.index_fill(0, torch.tensor([2]), torch.nan))
+
+
+def test_imbalance_and_json():
+    real, values = world(900, [4, 1, 1, 1], 8)
+    result = shares("body", values, real, real[:300])
+    largest = max(map(values.count, NAMES)) / min(map(values.count, NAMES))
+    assert result.imbalance == pytest.approx(largest)
+    told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert told["attribute"] == "body" and len(told["shares"]) == 4 and told["imbalance"] == result.imbalance
+
+
+# Light and tint
+
+
+def noise(n: int, seed: int) -> Tensor:
+    rng = np.random.default_rng(seed)
+    level = rng.uniform(60, 160, (n, 1, 1, 1))
+    return torch.from_numpy((level + rng.uniform(-30, 30, (n, 8, 8, 3))).astype(np.uint8))
+
+
+def test_looks_of_plain_colours():
+    red, yellow, grey = ([200, 0, 0], [120, 120, 20], [90, 90, 90])
+    pictures = torch.tensor([red, yellow, grey], dtype=torch.uint8)[:, None, None].expand(3, 4, 4, 3)
+    seen = {name: value.tolist() for name, value in looks(pictures).items()}
+    assert seen["redness"] == [200, 0, 0] and seen["yellowness"] == [100, 100, 0]
+    assert seen["colour"] == [200, 100, 0] and seen["contrast"] == [0, 0, 0]
+    assert seen["brightness"] == pytest.approx([59.8, 108.6, 90])
+
+
+def test_a_planted_tint_is_found_and_its_size_is_right():
+    real = noise(400, 1)
+    fake = noise(400, 2).clone()
+    fake[..., 0] += 10
+    found = {d.look: d for d in drift(real, fake)[0]}
+    assert found["redness"].low <= 10 <= found["redness"].high and found["redness"].low > 5
+    assert found["yellowness"].low <= 5 <= found["yellowness"].high
+    same = [d for seed in range(4) for d in drift(real, noise(400, 10 + seed))[0]]
+    assert sum(not d.low <= 0 <= d.high for d in same) <= 4
+
+
+def test_darkness_shows_in_the_thirds():
+    real = noise(600, 1)
+    dark, middle, bright = drift(real, noise(600, 2) - 30)[1]
+    assert dark[0] > 0.5 and bright[0] < 0.1 and dark[1] < dark[0] < dark[2]
+    assert dark[0] + middle[0] + bright[0] == pytest.approx(1)
+    assert all(low < 1 / 3 < high for _, low, high in drift(real, noise(600, 3))[1])
