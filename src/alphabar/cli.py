@@ -90,6 +90,9 @@ SolverOption = Annotated[
         help="ddnm, ddrm, diffpir, pigdm, mmps, perturb_and_map, dps or direct; default: the best measured.",
     ),
 ]
+SolverStepsOption = Annotated[
+    int | None, typer.Option("--steps", metavar="N", help="Solver steps; default: the best measured.")
+]
 NoiseOption = Annotated[
     str,
     typer.Option(metavar="STD", help="Noise in the picture, 2 being black to white; or auto to estimate it."),
@@ -331,7 +334,7 @@ def inpaint(
     n: CountOption = 4,
     noise: NoiseOption = "0",
     solver: SolverOption = None,
-    steps: StepsOption = None,
+    steps: SolverStepsOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -350,7 +353,7 @@ def upscale(
     n: CountOption = 1,
     noise: NoiseOption = "0",
     solver: SolverOption = None,
-    steps: StepsOption = None,
+    steps: SolverStepsOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -366,7 +369,7 @@ def restore(
     degradation: Annotated[str, typer.Option(metavar="WHAT", help=DEGRADATION_HELP)],
     n: CountOption = 1,
     solver: SolverOption = None,
-    steps: StepsOption = None,
+    steps: SolverStepsOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
