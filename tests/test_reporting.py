@@ -314,7 +314,9 @@ def evaluation(images: int, frechet: float) -> dict:
                 {"value": "van", "data": 0.4, "samples": 0.1, "low": 0.07, "high": 0.13, "verdict": "under"},
             ]},
         ],
-        "drift": [{"look": "redness", "data": 5.5, "samples": 9.5, "difference": 4.0, "low": 3.1, "high": 4.9}],
+        "drift": [
+            {"look": "redness", "data": 5.5, "samples": 9.5, "difference": 4.0, "low": 3.1, "high": 4.9},
+        ],
         "notes": ["colour: fewer than two values"],
     }  # fmt: skip
 
