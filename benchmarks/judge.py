@@ -171,11 +171,10 @@ def planted_bias(real: Dataset, pool: Dataset, repeats: int, n: int) -> Iterator
             # a third of the values three times too often, a third three times too seldom
             weight = dict(zip(names, random.permutation([3.0, 1 / 3, 1.0] * 4)[: len(names)], strict=True))
             p = np.array([weight[value] for value in of_pool])
-            p /= p.sum()
-            chosen = random.choice(len(of_pool), n, p=p)
+            chosen = random.choice(len(of_pool), n, replace=False, p=p / p.sum())
             result = shares(attribute, values, real_features, pool_features[chosen], seed=repeat)
             for share in result.shares:
-                truth = float(p[of_pool == share.value].sum())
+                truth = float((of_pool[chosen] == share.value).mean())
                 inside += share.low <= truth <= share.high
                 errors.append(abs(share.samples - truth))
                 naive.append(abs(share.data - truth))
@@ -240,12 +239,17 @@ def cars_infinite(folder: str) -> None:
 def bias() -> None:
     print("## Planted bias\n")
     print("Samples are 400 of 1500 fresh toycars of 32×32, chosen with a third of the values three times too")
-    print("often and a third three times too seldom; the shares are estimated by a classifier that saw 2000")
-    print("others. *if nothing were done* is the mean error of taking the data's shares, *error* that of the")
     print(
-        "estimate. A bias of more than 1.5 times is *found* where its verdict is right; *wrong* verdicts say"
+        "often and a third three times too seldom; the truth is their shares as chosen. A classifier that saw"
     )
-    print("the opposite of the truth:\n")
+    print("2000 others estimates them. *if nothing were done* is the mean error of taking the data's shares,")
+    print(
+        "*error* that of the estimate. A bias of more than 1.5 times is *found* where its verdict is right;"
+    )
+    print(
+        "*wrong* verdicts say the opposite of the truth. (The interval is for the process behind the samples,"
+    )
+    print("so it covers the shares of the very samples more often than 95 %.)\n")
     pool = dataset(ToyCars(1500, seed=1), 32)
     head = (
         "attribute",

@@ -52,6 +52,7 @@ def fidelity(extractor: Extractor, weights: str | None, a: Path, b: Path) -> flo
     """torch-fidelity's calculate_metrics on two folders, as its `fidelity` command does it."""
     import torch_fidelity
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     class Ours(FeatureExtractorBase):
         """Our network inside torch-fidelity: (n, 3, h, w) uint8 in, features out."""
@@ -81,7 +82,8 @@ def fidelity(extractor: Extractor, weights: str | None, a: Path, b: Path) -> flo
 
     how: dict[str, Any] = {"feature_extractor_weights_path": weights} if weights else {}
     if not weights:
-        torch_fidelity.register_feature_extractor("ours", Ours)
+        if "ours" not in FEATURE_EXTRACTORS_REGISTRY:
+            torch_fidelity.register_feature_extractor("ours", Ours)
         how = {"feature_extractor": "ours", "feature_layer_fid": "pooled"}
     found = torch_fidelity.calculate_metrics(
         input1=str(a), input2=str(b), fid=True, cuda=False, cache=False, verbose=False, **how

@@ -70,12 +70,12 @@ def drawing(monkeypatch):
 
 
 def test_a_model_that_draws_new_toycars_is_clean(run, drawing):
-    drawing(toys(300, seed=5))
-    result = evaluated(load_model(run), "toycars:500", 300)
+    drawing(toys(80, seed=5))
+    result = evaluated(load_model(run), "toycars:200", 80)
     assert result.held_out is not None and result.memorization is not None and result.twins is not None
     train, held = result.judgement, result.held_out
-    assert train.reference_n + held.reference_n == 500 and held.n == train.n == 300
-    assert held.floor_reference_n == held.reference_n and held.floor_n == 300
+    assert train.reference_n + held.reference_n == 200 and held.n == train.n == 80
+    assert held.floor_reference_n == held.reference_n and held.floor_n == 80
     assert train.reference.endswith("without the 30% held out") and "held-out pictures of" in held.reference
     assert result.memorization.train_n == train.reference_n
     assert result.memorization.thresholds.held_out_n == held.reference_n
@@ -88,18 +88,18 @@ def test_a_model_that_draws_new_toycars_is_clean(run, drawing):
     assert result.about["seconds_per_sample"] > 0
     assert all("not comparable with papers" in j.warnings[0] for j in (train, held))
     told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert told["held_out"]["n"] == 300 and told["memorization"]["copies"] == result.memorization.copies
+    assert told["held_out"]["n"] == 80 and told["memorization"]["copies"] == result.memorization.copies
 
 
 def test_a_model_that_copies_is_caught_with_the_originals(run, drawing):
     model = load_model(run)
-    *_, last = prepare(ToyCars(500), 16)
+    *_, last = prepare(ToyCars(200), 16)
     index, _ = last.dataset.split(0.3)
-    copied = torch.from_numpy(last.dataset.pictures[index[:50]]).flip(2)
-    drawing(torch.cat([copied, toys(50, seed=6)]))
-    result = evaluated(model, "toycars:500", 100)
-    assert result.memorization.copies >= 50 and result.memorization.sentence.endswith("it copies")
-    pairs = [p for p in result.memorization.nearest[:20] if p.sample < 50]
+    copied = torch.from_numpy(last.dataset.pictures[index[:30]]).flip(2)
+    drawing(torch.cat([copied, toys(20, seed=5)]))
+    result = evaluated(model, "toycars:200", 50)
+    assert result.memorization.copies >= 30 and result.memorization.sentence.endswith("it copies")
+    pairs = [p for p in result.memorization.nearest[:20] if p.sample < 30]
     assert len(pairs) >= 19 and all(p.train == p.sample and p.mirrored for p in pairs)
     # shown the way the original lies
     assert (result.twins.samples.int() - result.twins.originals.int()).abs().double().mean() < 2
@@ -109,7 +109,7 @@ def test_kinds_of_noise_are_not_counted(run, drawing):
     drawing(
         torch.randint(0, 256, (60, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     )
-    result = evaluated(load_model(run), "toycars:300", 60)
+    result = evaluated(load_model(run), "toycars:200", 60)
     assert result.shares == () and any("kinds are not counted: 0%" in note for note in result.notes)
 
 

@@ -109,18 +109,18 @@ def test_the_promise_is_what_the_held_out_pictures_can_bear(held, promise):
 
 def test_distances_are_zero_for_a_copy_and_do_not_depend_on_light():
     copy = nearest_pixels(TRAIN[:5], TRAIN)
-    assert copy.distance.max() < 1e-2 and copy.index.tolist() == [0, 1, 2, 3, 4] and not copy.mirrored.any()
+    assert copy.distance.max() < 1e-2 and copy.which.tolist() == [0, 1, 2, 3, 4] and not copy.mirrored.any()
     darker = nearest_pixels((TRAIN[:5] // 2), TRAIN)
     assert darker.distance.max() < 0.1
     exact = nearest_features(features(TRAIN[:5]), features(TRAIN[:5].flip(2)), features(TRAIN))
-    assert exact.distance.max() < 1e-6 and exact.index.tolist() == [0, 1, 2, 3, 4]
+    assert exact.distance.max() < 1e-6 and exact.which.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_distance_is_measured_by_its_neighbourhood():
     """One at 2 and fourteen at 4, of which seven count: 2 / (30/8). In a crowd of equals it is 1."""
     train = torch.tensor([[2.0, 0.0], *[[0.0, 4.0]] * 7, *[[0.0, -4.0]] * 7])
     near = nearest_features(torch.zeros(1, 2), torch.zeros(1, 2) + 100, train)
-    assert float(near.distance) == pytest.approx(2 / (30 / 8)) and int(near.index) == 0
+    assert float(near.distance) == pytest.approx(2 / (30 / 8)) and int(near.which) == 0
     crowd = nearest_features(torch.zeros(1, 2), torch.zeros(1, 2) + 100, train[1:])
     assert float(crowd.distance) == pytest.approx(1)
 
@@ -128,7 +128,7 @@ def test_a_distance_is_measured_by_its_neighbourhood():
 def test_large_pictures_and_pictures_of_one_colour_are_taken():
     large = pictures(4, 1, size=160)
     near = nearest_pixels(large, large)
-    assert near.index.tolist() == [0, 1, 2, 3] and near.distance.max() < 1e-2
+    assert near.which.tolist() == [0, 1, 2, 3] and near.distance.max() < 1e-2
     flat = torch.full((2, 32, 32, 3), 7, dtype=torch.uint8)
     assert (nearest_pixels(flat, TRAIN).distance == 1).all()
 

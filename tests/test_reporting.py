@@ -302,7 +302,23 @@ def evaluation(images: int, frechet: float) -> dict:
             },
         ],
         "warnings": ["n is below the dimension"],
-    }
+        "held_out": {
+            "reference": "810 held-out pictures of cars",
+            "measures": [{"key": "kid", "name": "kernel distance (lite0)", "value": 0.52, "better": "lower",
+                          "error": 0.02, "floor": 0.001, "interval": [0.48, 0.56]}],
+        },
+        "memorization": {"sentence": "31 of 1000 samples are as near as a copy; by chance 10: it copies"},
+        "shares": [
+            {"attribute": "body", "accuracy": 0.9, "imbalance": 2.5, "shares": [
+                {"value": "bus", "data": 0.2, "samples": 0.21, "low": 0.18, "high": 0.24, "verdict": ""},
+                {"value": "van", "data": 0.4, "samples": 0.1, "low": 0.07, "high": 0.13, "verdict": "under"},
+            ]},
+        ],
+        "drift": [
+            {"look": "redness", "data": 5.5, "samples": 9.5, "difference": 4.0, "low": 3.1, "high": 4.9},
+        ],
+        "notes": ["colour: fewer than two values"],
+    }  # fmt: skip
 
 
 FIGURES = {
@@ -392,6 +408,13 @@ def test_report_tells_the_numbers_with_their_protocol(run: Path) -> None:
         "256 samples and lite0_96 features",
         "SNR 0.05",
         "3.25 5.5",
+        "Against 810 held-out pictures of cars",
+        "0.52 0.48 to 0.56 0.001 lower",
+        "31 of 1000 samples are as near as a copy",
+        "body: 1 of 2 drawn too seldom or too often (told apart with accuracy 90.0 %",
+        "van 10.0 % 7.0 % to 13.0 % 40.0 % too seldom bus 21.0 %",
+        "redness +4.0 of 255 from +3.1 to +4.9 5.5",
+        "colour: fewer than two values",
     ):
         assert said in text, said
 
@@ -520,8 +543,23 @@ def of(*keys: str) -> st.SearchStrategy[dict]:
 @given(
     about=of(*FIGURES),
     samples=of("steps"),
-    judged=st.lists(of("images", "when", "measures", "warnings", "n") | JSON, max_size=2),
-    measure=of("key", "name", "value", "error", "floor", "better"),
+    judged=st.lists(
+        of(
+            "images",
+            "when",
+            "measures",
+            "warnings",
+            "n",
+            "held_out",
+            "memorization",
+            "shares",
+            "drift",
+            "notes",
+        )
+        | JSON,
+        max_size=2,
+    ),
+    measure=of("key", "name", "value", "error", "floor", "better", "interval"),
     level=of("t", "snr"),
     environment=JSON,
 )

@@ -39,7 +39,7 @@ class Nearest(NamedTuple):
     """
 
     distance: Tensor
-    index: Tensor
+    which: Tensor
     mirrored: Tensor
 
 
@@ -132,7 +132,7 @@ def memorization(samples: Seen, train: Tensor, train_features: Tensor, below: Th
     nearest = []
     for i in closest.values.argsort()[:MOST_TOLD].tolist():
         space = list(limits)[int(closest.indices[i])]
-        index, mirrored = int(near[space].index[i]), bool(near[space].mirrored[i])
+        index, mirrored = int(near[space].which[i]), bool(near[space].mirrored[i])
         nearest.append(Pair(i, index, space, float(closest.values[i]), mirrored))
     copies = int((closest.values < 1).sum())
     return Memorization(n, len(train), copies, (copies / n, *wilson(copies, n)), below, tuple(nearest))

@@ -18,7 +18,7 @@ FEWEST = 20
 FOLDS = 5
 COMPONENTS = 128  # principal components of the features that the classifier sees
 DECAY = 1e-3  # of the classifier's weights, so that separable classes stay finite
-RESAMPLES = 400
+RESAMPLES = 1000
 MISFIT = 4.0  # standard errors
 
 

@@ -338,7 +338,8 @@ def _rank(entries: list[Entry], row: list[dict[str, Any] | None]) -> str:
         return f"not distinguishable: it takes {SEEDS} seeds of each recipe, {', '.join(few)}"
     told = []
     for a, b in pairs:
-        p = float(ttest_ind(values[a], values[b], equal_var=False).pvalue)
+        alike = len({*values[a], *values[b]}) == 1
+        p = 1.0 if alike else float(ttest_ind(values[a], values[b], equal_var=False).pvalue)
         if p * len(pairs) < 1 - SURE:
             a_first = (np.mean(values[a]) < np.mean(values[b])) == (better == "lower")
             first, second = (a, b) if a_first else (b, a)
