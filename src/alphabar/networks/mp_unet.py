@@ -223,4 +223,6 @@ class MPUNet(Network):
         return F.pixel_shuffle(self.output(h, self.output_gain), PATCH)
 
     def middle_attention(self) -> Attention:
-        return self.middle.attention
+        attention = self.middle.attention
+        assert isinstance(attention, Attention)
+        return attention
