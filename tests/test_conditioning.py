@@ -86,6 +86,16 @@ def test_classes_that_look_like_numbers_are_names():
     assert conditioning.rows(known)[:, 0].nan_to_num(-1).tolist() == [0, 1, -1, 1]
 
 
+def test_names_of_single_pictures_are_classes_but_no_attributes():
+    names = ["a", "b", "c"]
+    conditioning = describe("class", columns("class", [0, 1, 2], names, [{}] * 3))
+    assert conditioning.fields == (Categorical("class", ("a", "b", "c")),)
+    rows = [{"file": name, "even": i % 2 == 0} for i, name in enumerate(names)]
+    assert [field.name for field in describe("attributes", columns("attributes", [], [], rows)).fields] == [
+        "even"
+    ]
+
+
 @pytest.mark.parametrize("kind", ["class", "attributes"])
 def test_data_that_knows_nothing_is_told(kind):
     with pytest.raises(AlphabarError, match=f"--condition {kind}: the pictures carry none"):

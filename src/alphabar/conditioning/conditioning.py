@@ -16,7 +16,7 @@ from torch import Tensor
 from alphabar.errors import AlphabarError, UsageError, unknown
 
 KINDS = ("class", "attributes")
-MOST_NAMES = 1000  # that one field may have; what has more is a name of the picture, no property of it
+MOST_NAMES = 1000  # that one attribute may have
 NOT_ASKED = ("split",)  # attributes that say where a picture lies, not what it shows
 
 Value = Any  # of a field: a string, a number, or None where unknown
@@ -142,7 +142,8 @@ def describe(kind: str, known: Mapping[str, Sequence[Value]]) -> Conditioning:
     """The vocabulary of columns: a field for each that tells pictures apart.
 
     A column whose every value is a number is numeric, also where the numbers are written as text; others are
-    categorical. Columns of one value are left out, and so are names that hardly two pictures share.
+    categorical. Columns of one value are left out, and so are attributes (never classes) that hardly two
+    pictures share: they name a picture and say nothing of it.
     Raises AlphabarError where nothing is left.
     """
     fields = tuple(_fields(known))
@@ -163,7 +164,8 @@ def _fields(known: Mapping[str, Sequence[Value]]) -> Iterator[Field]:
                 yield Numeric(name, float(np.mean(numbers)), std)
             continue
         names = sorted({str(value) for value in values})
-        if 1 < len(names) <= min(MOST_NAMES, max(2, len(values) // 2)):
+        most = len(names) if name == "class" else min(MOST_NAMES, max(2, len(values) // 2))
+        if 1 < len(names) <= most:
             yield Categorical(name, tuple(names))
 
 

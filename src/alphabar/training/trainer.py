@@ -246,7 +246,9 @@ class _Training:
             with nullcontext() if last else accumulating(self.denoiser.network):
                 with runtime.autocast():
                     asked = cond.to(runtime.device) if self.conditioning else None
-                    losses = loss(self.denoiser, runtime.put(x0), t, runtime.put(eps), asked, self.weight)
+                    losses = loss(
+                        self.denoiser, runtime.put(x0), t, runtime.put(eps), cond=asked, weight=self.weight
+                    )
                 value = losses.sum() / local
                 value.backward()
             total += value.detach()
