@@ -42,7 +42,7 @@ def model(tmp_path_factory) -> Model:
     statistics = PictureStatistics(torch.zeros(3, SIZE, SIZE), torch.eye(192))
     run = Run(tmp_path_factory.mktemp("restoring"))
     weights = pack_tensors(build_denoiser(recipe).network.state_dict())
-    run.export(recipe, weights, pack_tensors(statistics._asdict()), 0)
+    run.export(recipe, weights, pack_tensors(statistics._asdict()), 0, {})
     return load_model(run.path / "model")
 
 

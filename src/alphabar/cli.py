@@ -87,11 +87,11 @@ SolverOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="ddnm, ddrm, diffpir, pigdm, mmps, perturb_and_map, dps or direct; default: the best measured.",
+        help="ddnm, ddrm, diffpir, pigdm, mmps, perturb_and_map, dps or direct; default: by the task.",
     ),
 ]
 SolverStepsOption = Annotated[
-    int | None, typer.Option("--steps", metavar="N", help="Solver steps; default: the best measured.")
+    int | None, typer.Option("--steps", metavar="N", help="Solver steps; default: 50.")
 ]
 NoiseOption = Annotated[
     str,

@@ -38,7 +38,6 @@ from alphabar.restoration import (
     Operator,
     Separable,
     Shape,
-    Spectral,
     crop,
     is_identity,
     then,
@@ -47,6 +46,8 @@ from alphabar.restoration.operators import LUMA
 from alphabar.training.checkpoint import pack_json
 from alphabar.training.run import Model
 
+STEPS = 50
+"""Of a restoration unless asked otherwise: enough for the spread of the answers to be nearly right."""
 ROUNDING = 2 / 255 / math.sqrt(12)
 """The standard deviation of what is lost by rounding to 8 bits, in the units of [-1, 1]: 0.0023."""
 
@@ -90,18 +91,14 @@ def settings(
     """
     if steps is not None and steps < 1:
         raise UsageError(f"--steps must be at least 1, not {steps}")
-    best, best_steps = _best(operator, sigma_y)
-    return Settings(seed, SOLVERS.resolve(solver or best), steps or best_steps)
+    return Settings(seed, SOLVERS.resolve(solver or _best(operator, sigma_y)), steps or STEPS)
 
 
-def _best(operator: Operator, sigma_y: float) -> tuple[Spec, int]:
-    """Solver and steps by kind of task, as measured in docs/results/restoration.md."""
+def _best(operator: Operator, sigma_y: float) -> Spec:
+    """The solver for a kind of task: the nearest to the exact posterior in docs/results/restoration.md."""
     if not isinstance(operator, Linear):
-        return "ddnm", 20
-    if is_identity(operator) and sigma_y > 0:
-        return "direct", 20
-    smoothed = isinstance(operator, Spectral) and not isinstance(operator, Mask)
-    return ("ddrm" if smoothed and operator.measured[0] == 3 else "pigdm"), 20
+        return "ddnm"
+    return "direct" if is_identity(operator) and sigma_y > 0 else "pigdm"
 
 
 def restore(

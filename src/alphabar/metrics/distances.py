@@ -104,7 +104,7 @@ def frechet_infinite(a: Tensor, b: Tensor, seed: int = 0) -> Estimate:
     Σ_b, ∂F/∂Σ_a = I − T (Dowson and Landau 1982), so a picture x of a moves F by (x−μ_a)ᵀ(I − T)(x−μ_a)
     + 2 (μ_a−μ_b)ᵀ(x−μ_a), over n; b likewise. Where the sets are near each other pairs of pictures move F
     too: halving once doubles their variance, and so does estimating T from the same pictures, so that the
-    error stays true (docs/results/judge.md).
+    error stays true (benchmarks/judge.py measures it).
     Raises AlphabarError for n or m below 2d: the halves would not span the features.
     """
     _check_pair(a, b, at_least=2 * a.shape[1])

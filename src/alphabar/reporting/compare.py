@@ -269,7 +269,8 @@ def interpolations(model: Model) -> Tensor:
 
 def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
     """(steps, …) tensors from a to b along the great circle through both (Shoemake 1985)."""
-    angle = torch.acos((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-12))
+    cosine = (a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-12)
+    angle = torch.acos(cosine.clamp(-1, 1))
     along = torch.linspace(0, 1, steps, device=a.device).reshape(-1, *[1] * a.ndim)
     if angle < 1e-4:
         return a + along * (b - a)
