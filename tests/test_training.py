@@ -211,6 +211,8 @@ def test_learning_rate_by_images():
     rates = [trainer._learning_rate(recipe, images, images / 800) for images in range(0, 801, 8)]
     assert rates[0] == 0.25 and rates[3] == 1.0 and rates[50] == 1.0
     assert rates[75] == pytest.approx(0.5) and rates[-1] == 0.0
+    # The budget may run out between the look at the clock and the update; a rate that never falls stays.
+    assert trainer._learning_rate(tiny_recipe("optimizer.decay_from=1.0"), 800, 1.0) > 0
 
 
 def test_a_budget_ends_the_training_over_sittings(dataset, tmp_path):

@@ -572,7 +572,7 @@ def _learning_rate(recipe: Recipe, images: int, spent: float) -> float:
     """The learning rate after ``images`` images and a share ``spent`` of the training."""
     o = recipe.optimizer
     warm = min(1.0, (images + recipe.batch) / o.warm_up) if o.warm_up else 1.0
-    fall = 1.0 if spent < o.decay_from else max(0.0, (1 - spent) / (1 - o.decay_from))
+    fall = 1.0 if spent <= o.decay_from else max(0.0, (1 - spent) / (1 - o.decay_from))
     return o.learning_rate * warm * fall
 
 
