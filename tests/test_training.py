@@ -17,7 +17,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.training import trainer
 from alphabar.training.run import Run, build_denoiser, load_model
 from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import Feed, Finished, Note, Progress, Saved, begin, train
+from alphabar.training.trainer import Feed, Finished, Note, Progress, Saved, Watched, begin, train
 from training_child import tiny_dataset, tiny_recipe
 
 CHILD = Path(__file__).with_name("training_child.py")
@@ -376,6 +376,13 @@ def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_pat
     distance = [r for r in records if r["kind"] == "distance"][-1]
     assert distance["features"] == "lite0_96" and distance["n"] == 5 and distance["kid_error"] > 0
     assert sorted(p.name for p in (run.path / "samples").iterdir())[-1] == "000000096.png"
+
+
+def test_the_end_is_looked_at_once(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    seen = run_all(dataset, run, images=16, checkpoint_every=0)
+    assert [r.images for r in seen if isinstance(r, Watched)] == [16]
+    assert not any(isinstance(r, Watched) for r in run_all(dataset, run, images=16))
 
 
 def test_tensorboard_events(straight):

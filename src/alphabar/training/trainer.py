@@ -468,6 +468,8 @@ def _train(
     last_save = time.monotonic()
     last_log = time.monotonic()
     recent: deque[tuple[float, float]] = deque(maxlen=50)  # (seconds, seconds waiting) of the last updates
+    trained = False  # in this sitting
+    watched_at: int | None = None
     reason = "already trained that far; give more --images or a longer --budget to go on"
     try:
         while True:
@@ -510,7 +512,7 @@ def _train(
                 wait=waiting / busy,
                 share=share(),
             )
-            reason = "finished"
+            trained, reason = True, "finished"
             yield progress
             now = time.monotonic()
             try:
@@ -518,6 +520,7 @@ def _train(
                     last_log = now
                     log_losses()
                 if watcher and watcher.due(training.seconds, rate):
+                    watched_at = training.images
                     yield _watch(watcher, training, events)
                 if main and now - last_save >= checkpoint_every:
                     last_save = now
@@ -529,7 +532,7 @@ def _train(
                 yield Note(f"{error}; training goes on, and will try again")
         if asked:
             reason = "stopped; the same command goes on from here"
-        elif main and watcher and saved_at != training.images:
+        elif watcher and trained and watched_at != training.images:
             yield _watch(watcher, training, events)
         training.seconds = elapsed() if saved_at != training.images else training.seconds
         if main and saved_at != training.images:
