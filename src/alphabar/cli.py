@@ -102,6 +102,7 @@ DEGRADATION_HELP = (
     "random:0.7 or mask:FILE+noise:0.1."
 )
 
+
 @app.command()
 def inspect(data: DataArgument, as_json: JsonOption = False) -> None:
     """Say what is in a data set: counts, sizes, classes, bad files, duplicates, a size that suits it."""
