@@ -29,7 +29,7 @@ OPTIMAL_FORWARD, OPTIMAL_COMPUTE = 1e9, 7e15
 # A network's backward pass takes two forward passes.
 PASSES = 3
 # Long enough for a learning rate to fall, with batches small enough to learn from (powers of two).
-UPDATES, BATCHES = 10_000, (32, 2048)
+UPDATES, BATCHES = 30_000, (32, 2048)
 # Weights, gradients, Adam's two moments and the average, in float32.
 BYTES_A_PARAMETER = 20
 # Of the free memory; the rest is for what convolutions work in.
@@ -255,7 +255,7 @@ def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan
             f"network.blocks={chosen.size.blocks}",
             f"batch={chosen.batch}",
             f"accumulate={chosen.accumulate}",
-            # Adam's steps grow with the square root of the batch (Malladi et al. 2022).
+            # Steps grow with the square root of the batch (Malladi et al. 2022).
             f"optimizer.learning_rate={recipe.optimizer.learning_rate * scale:.3g}",
             f"optimizer.warm_up={min(recipe.optimizer.warm_up, chosen.images // 20)}",
             f"images={max(chosen.images, chosen.batch)}",

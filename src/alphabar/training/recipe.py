@@ -51,9 +51,9 @@ class Condition(Section):
 
 
 class Optimizer(Section):
-    """Adam or AdamW; the learning rate warms up linearly, stays, then falls to zero."""
+    """Adam, AdamW or Muon; the learning rate warms up linearly, stays, then falls to zero."""
 
-    name: Literal["adam", "adamw"] = "adamw"
+    name: Literal["adam", "adamw", "muon"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)

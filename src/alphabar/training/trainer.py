@@ -45,6 +45,7 @@ from alphabar.training.checkpoint import (
     write_file,
 )
 from alphabar.training.ema import Ema
+from alphabar.training.muon import Muon
 from alphabar.training.recipe import Recipe, differences
 from alphabar.training.run import Run, build_denoiser, load_weights
 from alphabar.training.runtime import Runtime, accumulating, probe
@@ -561,12 +562,15 @@ def _watch(watcher: Watcher, training: _Training, events: "_Events | None") -> W
 
 
 def _optimizer(recipe: Recipe, network: torch.nn.Module, runtime: Runtime) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer.name]
+    o = recipe.optimizer
+    if o.name == "muon":
+        return Muon(network.parameters(), o.learning_rate, o.betas, o.weight_decay)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.name]
     return kind(
         network.parameters(),
-        lr=recipe.optimizer.learning_rate,
-        betas=recipe.optimizer.betas,
-        weight_decay=recipe.optimizer.weight_decay,
+        lr=o.learning_rate,
+        betas=o.betas,
+        weight_decay=o.weight_decay,
         fused=runtime.fused,
     )
 

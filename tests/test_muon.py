@@ -1,0 +1,80 @@
+"""Muon: steps that are orthogonal, of Adam's size, and that go on where they stopped."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from alphabar.training.checkpoint import pack_optimizer, unpack_optimizer
+from alphabar.training.muon import Muon, orthogonal
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 300), (300, 16)])
+def test_the_orthogonal_factor(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    o = orthogonal(matrix)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    inside = u.T @ o @ v.T  # diagonal where the singular vectors are those of the matrix
+    values = inside.diagonal()
+    assert torch.allclose(inside, torch.diag(values), atol=1e-4)
+    # Square Gaussian matrices have singular values next to zero, which five rounds do not lift.
+    large = torch.linalg.svdvals(matrix) > 0.02 * torch.linalg.norm(matrix)
+    assert values[large].min() > 0.65 and values[large].max() < 1.25
+
+
+def test_a_zero_gradient_moves_nothing():
+    p = nn.Parameter(torch.ones(4, 4))
+    p.grad = torch.zeros(4, 4)
+    Muon([p], lr=1.0, betas=(0.9, 0.99)).step()
+    assert torch.equal(p, torch.ones(4, 4))
+
+
+def test_a_step_has_the_size_of_adams():
+    torch.manual_seed(0)
+    for shape in ((64, 32, 3, 3), (48, 200), (200, 48)):
+        p = nn.Parameter(torch.zeros(shape))
+        p.grad = torch.randn(shape)
+        Muon([p], lr=0.1, betas=(0.9, 0.99)).step()
+        assert p.pow(2).mean().sqrt().item() == pytest.approx(0.2 * 0.1, rel=0.2)
+
+
+def test_vectors_move_as_adam_moves_them():
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.ones(7)) for _ in range(2))
+    a, b = Muon([ours], lr=0.01, betas=(0.9, 0.99)), torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99))
+    for _ in range(5):
+        ours.grad = torch.randn(7)
+        theirs.grad = ours.grad.clone()
+        a.step()
+        b.step()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_weights_decay_apart_from_the_gradient():
+    p = nn.Parameter(torch.ones(4, 4))
+    p.grad = torch.zeros(4, 4)
+    Muon([p], lr=0.5, betas=(0.9, 0.99), weight_decay=0.1).step()
+    assert torch.allclose(p, torch.full((4, 4), 0.95))
+
+
+def test_the_state_goes_on_bit_for_bit():
+    def steps(net, optimizer, n):
+        torch.manual_seed(7)
+        for _ in range(n):
+            optimizer.zero_grad()
+            net(torch.randn(5, 3, 8, 8)).pow(2).mean().backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 2, 3))
+    first = Muon(net.parameters(), lr=0.1, betas=(0.9, 0.99))
+    steps(net, first, 3)
+    other = copy.deepcopy(net)
+    second = Muon(other.parameters(), lr=0.1, betas=(0.9, 0.99))
+    unpack_optimizer(pack_optimizer(first), second)
+    steps(net, first, 2)
+    steps(other, second, 2)
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q)
