@@ -12,6 +12,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.studio.gate import LARGEST_UPLOAD, LOOPBACK, Gate
 from alphabar.studio.shelf import Shelf
 from alphabar.studio.texts import LANGUAGES
+from alphabar.studio.trainings import Trainings
 
 WAITING = 32  # jobs in the queue; one more is told to come back later
 
@@ -28,10 +29,10 @@ def _gradio() -> Any:
     return gradio
 
 
-def build(shelf: Shelf, folder: Path) -> Any:
+def build(shelf: Shelf, trainings: Trainings, folder: Path) -> Any:
     """The page, a gradio.Blocks: English at /, Spanish at /es. folder: for what the browser may read."""
     gr = _gradio()
-    from alphabar.studio import generate
+    from alphabar.studio import compare, data, generate, mend, process, runs
     from alphabar.studio.page import LIGHT, Page
 
     with gr.Blocks(title="alphabar studio", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
@@ -69,9 +70,18 @@ def build(shelf: Shelf, folder: Path) -> Any:
 
             model.focus(renew, model, model, **LIGHT)
             with gr.Tabs(elem_id="tabs"):
-                for name, room in (("generate", generate),):
-                    with gr.Tab(page.text(name), id=name, elem_id=f"tab-{name}"):
-                        room.tab(page, model, about_model)
+                with gr.Tab(page.text("generate"), id="generate"):
+                    generate.tab(page, model, about_model)
+                with gr.Tab(page.text("process"), id="process"):
+                    process.tab(page, model)
+                with gr.Tab(page.text("mend"), id="mend"):
+                    mend.tab(page, model)
+                with gr.Tab(page.text("runs"), id="runs"):
+                    runs.tab(page, trainings)
+                with gr.Tab(page.text("compare"), id="compare"):
+                    compare.tab(page, model)
+                with gr.Tab(page.text("data"), id="data"):
+                    data.tab(page)
     blocks.queue(default_concurrency_limit=4, max_size=WAITING)
     return blocks
 
@@ -104,7 +114,8 @@ def serve(
         from alphabar.studio.look import look
 
         Image.MAX_IMAGE_PIXELS = LARGEST // 2  # Pillow refuses what has more than twice as many
-        blocks = build(shelf, folder)
+        trainings = Trainings(shelf)
+        blocks = build(shelf, trainings, folder)
         try:
             _, local, _ = blocks.launch(
                 server_name=host,
@@ -142,6 +153,7 @@ def serve(
         try:
             blocks.block_thread()
         finally:
+            trainings.close()
             blocks.close()
     return None
 
