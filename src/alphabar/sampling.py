@@ -70,9 +70,10 @@ class Settings:
     def from_dict(values: Mapping[str, Any]) -> "Settings":
         """The inverse of `to_dict`, also after JSON and among other values. Raises UsageError for others."""
         try:
-            return TypeAdapter(Settings).validate_python({f.name: values[f.name] for f in fields(Settings)})
+            how = TypeAdapter(Settings).validate_python({f.name: values[f.name] for f in fields(Settings)})
         except (KeyError, ValidationError) as error:
             raise UsageError(f"these are no settings of a sampling: {str(error).splitlines()[0]}") from None
+        return replace(how, ask=tuple(dict(asked) for asked in how.ask))
 
 
 class Strip:

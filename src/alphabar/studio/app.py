@@ -93,8 +93,7 @@ def serve(
     port: int | None = None,
     password: str | None = None,
     opened: Callable[[str], None] = print,
-    wait: bool = True,
-) -> Any:
+) -> None:
     """Serve the page until interrupted. opened: told the address once the page can be used.
 
     Raises UsageError for a host that others can reach without a password, AlphabarError where Gradio is
@@ -148,14 +147,11 @@ def serve(
         except OSError as error:
             raise AlphabarError(f"cannot serve at {host}: {error}") from None
         opened(local)
-        if not wait:
-            return blocks
         try:
             blocks.block_thread()
         finally:
             trainings.close()
             blocks.close()
-    return None
 
 
 def _only(password: str) -> Callable[[str, str], Any]:

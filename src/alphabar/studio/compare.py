@@ -37,8 +37,8 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                 rows = gr.Slider(1, ROWS, 4, step=1, label=text("noises"), min_width=120)
                 seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110)
             with gr.Row():
-                go = gr.Button(text("compare_go"), variant="primary", elem_id="compare-go")
-                stop = gr.Button(text("cancel"))
+                go = gr.Button(text("compare_go"), variant="primary", elem_id="compare-go", min_width=90)
+                stop = gr.Button(text("cancel"), min_width=90)
         with gr.Column(scale=5, min_width=320):
             said = gr.HTML(page.note(""), elem_id="compared-said")
             shown = gr.HTML(empty(text("compare_empty")), elem_id="compared")

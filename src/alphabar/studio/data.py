@@ -36,8 +36,8 @@ def tab(page: Page) -> None:
                 visible=not names, elem_id="data-files",
             )  # fmt: skip
             with gr.Row():
-                go = gr.Button(text("inspect"), variant="primary", elem_id="inspect")
-                stop = gr.Button(text("cancel"))
+                go = gr.Button(text("inspect"), variant="primary", elem_id="inspect", min_width=90)
+                stop = gr.Button(text("cancel"), min_width=90)
             said = gr.HTML(elem_id="data-said")
         with gr.Column(scale=5, min_width=320):
             shown = gr.HTML(empty(text("data_empty")), elem_id="data-report")

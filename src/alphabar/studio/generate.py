@@ -52,24 +52,26 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
                 sag = gr.Slider(0, 2, 0, step=0.1, label=text("sag"), visible=False)
                 pag = gr.Slider(0, 6, 0, step=0.1, label=text("pag"), visible=False)
             with gr.Row():
-                go = gr.Button(text("draw"), variant="primary", elem_id="draw")
-                stop = gr.Button(text("cancel"), elem_id="cancel")
+                go = gr.Button(text("draw"), variant="primary", elem_id="draw", min_width=90)
+                stop = gr.Button(text("cancel"), elem_id="cancel", min_width=90)
         with gr.Column(scale=3, min_width=320):
             said = gr.HTML(page.note(""), elem_id="drawn-said")
             shown = gr.HTML(empty(text("draw_empty")), elem_id="drawn")
-            save = gr.DownloadButton(text("save_all"), visible=False, elem_id="save-all")
+            save = gr.DownloadButton(text("save_all"), visible=False, elem_id="save-all", min_width=90)
             with gr.Accordion(text("again"), open=False, elem_id="again"):
                 gr.Markdown(text("again_info"))
                 dropped = gr.File(label=text("again_drop"), file_types=[".png"], height=120, elem_id="again-file")
                 again = gr.HTML(elem_id="again-shown")
 
     scales = (guidance, sag, pag, autoguidance)
+    where = [sampler, steps, start, more, *scales, about_model]
     chosen = (number, seed, sampler, steps, start, *scales, *fields)
 
     def adapt(name: str) -> Iterator[list[Any]]:
         """Only the controls that the model supports, at its own defaults."""
         if name not in page.shelf.models():
-            yield [gr.skip()] * (5 + len(scales) + FIELDS)
+            none = page.note(text("no_model", folder=page.shelf.path))
+            yield [*[gr.skip()] * (len(where) - 1), none, *[gr.skip()] * FIELDS]
             return
         loaded = page.shelf.load(name)
         how = patient_settings(loaded)
@@ -140,7 +142,6 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
         assert record.pictures is not None
         yield reproduced(page, Path(file), record.pictures[0].numpy(), about, loaded.images)
 
-    where = [sampler, steps, start, more, guidance, sag, pag, autoguidance, about_model]
     gr.on([page.blocks.load, model.change], page.told(adapt), model, [*where, *fields], **ONE_AT_A_TIME)
     sampler.input(page.told(usual_steps), [model, sampler], steps, **ONE_AT_A_TIME)
     job = go.click(page.told(draw), [model, *chosen], [said, shown, save], **ONE_AT_A_TIME)

@@ -56,14 +56,14 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                         elem_id="editor",
                     )
                     with gr.Row():
-                        fill = gr.Button(text("fill_go"), variant="primary", elem_id="fill-go")
-                        example = gr.Button(text("example"), elem_id="fill-example")
-                        undo = gr.Button(text("undo"), elem_id="undo")
+                        fill = gr.Button(text("fill_go"), variant="primary", elem_id="fill-go", min_width=90)
+                        example = gr.Button(text("example"), elem_id="fill-example", min_width=90)
+                        undo = gr.Button(text("undo"), elem_id="undo", min_width=90)
                 with gr.Tab(text("enlarge"), id="enlarge", elem_id="tab-enlarge"):
                     gr.Markdown(text("enlarge_info"))
                     small = gr.Image(label=text("own_picture"), type="filepath", sources=["upload", "clipboard"], height=260)
                     factor = gr.Radio([2, 4, 8], value=4, label=text("factor"))
-                    enlarge = gr.Button(text("enlarge_go"), variant="primary", elem_id="enlarge-go")
+                    enlarge = gr.Button(text("enlarge_go"), variant="primary", elem_id="enlarge-go", min_width=90)
                 with gr.Tab(text("restore"), id="restore", elem_id="tab-restore"):
                     gr.Markdown(text("restore_info"))
                     spoilt = gr.Image(
@@ -75,7 +75,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                         info=text("degradation_info"), elem_id="degradation",
                     )  # fmt: skip
                     spoil = gr.Checkbox(True, label=text("spoil"))
-                    restore = gr.Button(text("restore_go"), variant="primary", elem_id="restore-go")
+                    restore = gr.Button(text("restore_go"), variant="primary", elem_id="restore-go", min_width=90)
             with gr.Row():
                 n = gr.Slider(1, ANSWERS, 4, step=1, label=text("answers"), min_width=130)
                 steps = gr.Slider(5, 200, 30, step=1, label=text("steps"), min_width=130)
@@ -85,7 +85,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         with gr.Column(scale=1, min_width=320):
             said = gr.HTML(empty(text("mend_empty")), elem_id="mended-said")
             with gr.Row():
-                stop = gr.Button(text("cancel"), elem_id="mend-cancel")
+                stop = gr.Button(text("cancel"), elem_id="mend-cancel", min_width=90)
             with gr.Column(visible=False) as results:
                 slider = gr.ImageSlider(label=text("before_after"), interactive=False, elem_id="before-after", height=380)
                 gallery = gr.Gallery(
@@ -94,8 +94,8 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                 )  # fmt: skip
                 apart = gr.Image(label=text("spread"), interactive=False, height=220, buttons=[], elem_id="spread")
                 with gr.Row():
-                    save = gr.DownloadButton(text("save_all"), elem_id="mend-save")
-                    go_on = gr.Button(text("go_on"))
+                    save = gr.DownloadButton(text("save_all"), elem_id="mend-save", min_width=90)
+                    go_on = gr.Button(text("go_on"), min_width=90)
 
     def finish(name: str, task: Task, before: Path, how: tuple[int, int, int]) -> Iterator[tuple[Any, ...]]:
         count, steps, seed = how

@@ -46,7 +46,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                 elem_id="process-upload",
             )  # fmt: skip
             seed = gr.Number(0, label=text("noise_seed"), precision=0, minimum=0)
-            go = gr.Button(text("take"), variant="primary", elem_id="take")
+            go = gr.Button(text("take"), variant="primary", elem_id="take", min_width=90)
         with gr.Column(scale=5, min_width=320):
             t = gr.Slider(0, 1, 0.4, step=0.01, label=text("time"), info=text("time_info"), elem_id="time")
             trio = gr.HTML(empty(text("process_empty")), elem_id="trio")

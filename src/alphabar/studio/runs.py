@@ -40,16 +40,19 @@ def tab(page: Page, trainings: Trainings) -> None:
         with gr.Column(scale=2, min_width=260):
             more = gr.Textbox("10m", label=text("budget_more"), info=text("budget_info"))
             with gr.Row():
-                pause = gr.Button(text("pause"), elem_id="pause")
-                resume = gr.Button(text("resume"), elem_id="resume")
+                pause = gr.Button(text("pause"), elem_id="pause", min_width=90)
+                resume = gr.Button(text("resume"), elem_id="resume", min_width=90)
     said = gr.HTML(elem_id="runs-said")
-    curves = gr.HTML(elem_id="runs-curves")
-    gr.HTML(f'<h3 class="part">{text("film")}</h3>')
-    with gr.Row(equal_height=True):
-        frame = gr.Slider(0, FRAMES - 1, FRAMES - 1, step=1, label=text("frame"), scale=4, min_width=240, elem_id="frame")
-        play = gr.Button(text("play"), scale=1, min_width=110, elem_id="play")
-        halt = gr.Button(text("stop"), scale=1, min_width=110)
-    film = gr.HTML(elem_id="film")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            gr.HTML(f'<h3 class="part">{text("film")}</h3>')
+            film = gr.HTML(elem_id="film")
+            frame = gr.Slider(0, FRAMES - 1, FRAMES - 1, step=1, label=text("frame"), elem_id="frame")
+            with gr.Row():
+                play = gr.Button(text("play"), elem_id="play", min_width=90)
+                halt = gr.Button(text("stop"), min_width=90)
+        with gr.Column(scale=3, min_width=300):
+            curves = gr.HTML(elem_id="runs-curves")
     with gr.Accordion(text("new_run"), open=not names, elem_id="new-run"):
         with gr.Row(equal_height=False):
             with gr.Column(min_width=280):
@@ -70,7 +73,7 @@ def tab(page: Page, trainings: Trainings) -> None:
                     [(text("by_budget"), BY_BUDGET), *((name, name) for name in RECIPES)], value=BY_BUDGET,
                     label=text("recipe"), elem_id="new-recipe",
                 )  # fmt: skip
-                start = gr.Button(text("train"), variant="primary", elem_id="train")
+                start = gr.Button(text("train"), variant="primary", elem_id="train", min_width=90)
 
     def look(chosen: list[str], seen: Any, at: float) -> Iterator[tuple[Any, ...]]:
         names = page.shelf.runs()
