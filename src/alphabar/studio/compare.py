@@ -11,7 +11,7 @@ from alphabar import sampling
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
 from alphabar.reporting.exhibits import patient_settings
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, data_uri, empty
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, data_uri, cancelling, empty
 from alphabar.training.run import Model
 
 COLUMNS, ROWS = 6, 8  # at most
@@ -72,7 +72,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
 
     what.change(adapt, what, [models, values, ask], **LIGHT)
     job = go.click(page.told(run), [model, what, models, values, ask, rows, seed], [said, shown], **ONE_AT_A_TIME)
-    stop.click(lambda: page.note(text("cancelled")), None, said, cancels=job, **LIGHT)
+    cancelling(page, stop, job, said)
 
 
 def settings(model: Model, what: str, value: str, ask: str, seed: int) -> sampling.Settings:

@@ -14,7 +14,7 @@ from alphabar.data.decode import decode
 from alphabar.data.inspect import Report, inspect
 from alphabar.data.source import Source, Unreadable, open_source
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.studio.page import LIGHT, Page, data_uri, empty
+from alphabar.studio.page import LIGHT, Page, data_uri, cancelling, empty
 from alphabar.studio.unpack import unpack
 
 CLASSES, SKIPPED, GROUPS = 24, 40, 12  # shown
@@ -73,7 +73,7 @@ def tab(page: Page) -> None:
     what.change(adapt, what, files, **LIGHT)
     what.focus(lambda: gr.update(choices=_choices(page)), None, what, **LIGHT)
     job = go.click(page.told(look), [what, files], [said, shown], concurrency_limit=1, show_progress="hidden")
-    stop.click(lambda: page.note(text("cancelled")), None, said, cancels=job, **LIGHT)
+    cancelling(page, stop, job, said)
 
 
 def _choices(page: Page) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from alphabar.errors import UsageError
 from alphabar.networks import Network
 from alphabar.reporting.exhibits import patient_settings
 from alphabar.reporting.figures import short_count
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, data_uri, empty, sheet
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, data_uri, cancelling, empty, sheet
 from alphabar.training.run import Model
 
 FIELDS = 8  # conditions that the page has room for
@@ -145,7 +145,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
     gr.on([page.blocks.load, model.change], page.told(adapt), model, [*where, *fields], **ONE_AT_A_TIME)
     sampler.input(page.told(usual_steps), [model, sampler], steps, **ONE_AT_A_TIME)
     job = go.click(page.told(draw), [model, *chosen], [said, shown, save], **ONE_AT_A_TIME)
-    stop.click(lambda: page.note(text("cancelled")), None, said, cancels=job, **LIGHT)
+    cancelling(page, stop, job, said)
     dropped.change(page.told(redraw), [dropped, model], again, **ONE_AT_A_TIME)
 
 

@@ -17,7 +17,7 @@ from alphabar.errors import UsageError
 from alphabar.restoring import Degradation, Task
 from alphabar.sampling import sample
 from alphabar.reporting.exhibits import patient_settings
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, empty, sheet
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, cancelling, empty, sheet
 
 LONGEST = 512  # pixels of a side that the page works on
 ANSWERS = 8
@@ -61,7 +61,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                         undo = gr.Button(text("undo"), elem_id="undo", min_width=90)
                 with gr.Tab(text("enlarge"), id="enlarge", elem_id="tab-enlarge"):
                     gr.Markdown(text("enlarge_info"))
-                    small = gr.Image(label=text("own_picture"), type="filepath", sources=["upload", "clipboard"], height=260)
+                    small = gr.Image(label=text("own_picture"), type="filepath", sources=["upload", "clipboard"], height=260, elem_id="small")
                     factor = gr.Radio([2, 4, 8], value=4, label=text("factor"))
                     enlarge = gr.Button(text("enlarge_go"), variant="primary", elem_id="enlarge-go", min_width=90)
                 with gr.Tab(text("restore"), id="restore", elem_id="tab-restore"):
@@ -195,7 +195,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         enlarge.click(page.told(on_enlarge), [model, small, factor, *how], outputs, **ONE_AT_A_TIME),
         restore.click(page.told(on_restore), [model, spoilt, degradation, spoil, *how], outputs, **ONE_AT_A_TIME),
     ]
-    stop.click(lambda: page.note(text("cancelled")), None, said, cancels=jobs, **LIGHT)
+    cancelling(page, stop, jobs, said)
     example.click(page.told(on_example), [model, seed], editor, **ONE_AT_A_TIME)
     gallery.select(choose, mended, slider, **LIGHT)
     go_on.click(page.told(take), [slider, editor, past], [editor, past], **LIGHT)

@@ -104,3 +104,9 @@ def sheet(
 def empty(said: str) -> str:
     """A quiet frame where pictures will be."""
     return f'<div class="empty"><span>{html.escape(said)}</span></div>'
+
+
+def cancelling(page: Page, button: gr.Button, jobs: Any, said: gr.HTML) -> None:
+    """Make a button end jobs, and say so after them: what a job said last would come later otherwise."""
+    ended = button.click(None, None, None, cancels=jobs)
+    ended.then(lambda: page.note(page.text("cancelled")), None, said, **LIGHT)

@@ -38,7 +38,7 @@ def tab(page: Page, trainings: Trainings) -> None:
             info=text("runs_shown_info"), scale=3, min_width=280, elem_id="runs-chosen",
         )  # fmt: skip
         with gr.Column(scale=2, min_width=260):
-            more = gr.Textbox("10m", label=text("budget_more"), info=text("budget_info"))
+            more = gr.Textbox("10m", label=text("budget_more"), info=text("budget_info"), elem_id="budget-more")
             with gr.Row():
                 pause = gr.Button(text("pause"), elem_id="pause", min_width=90)
                 resume = gr.Button(text("resume"), elem_id="resume", min_width=90)
@@ -68,7 +68,7 @@ def tab(page: Page, trainings: Trainings) -> None:
                 name = gr.Textbox("", label=text("run_name"), placeholder="cars", elem_id="new-name")
                 with gr.Row():
                     budget = gr.Textbox("10m", label=text("budget"), info=text("budget_info"), min_width=120, elem_id="new-budget")
-                    size = gr.Dropdown([16, 32, 64, 128], value=32, label=text("size"), info=text("size_info"), min_width=120)
+                    size = gr.Dropdown([16, 32, 64, 128], value=32, label=text("size"), info=text("size_info"), min_width=120, elem_id="new-size")
                 recipe = gr.Dropdown(
                     [(text("by_budget"), BY_BUDGET), *((name, name) for name in RECIPES)], value=BY_BUDGET,
                     label=text("recipe"), elem_id="new-recipe",

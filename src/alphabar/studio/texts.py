@@ -4,7 +4,6 @@ LANGUAGES = ("en", "es")
 
 TEXTS: dict[str, tuple[str, str]] = {
     # the page
-    "title": ("alphabar studio", "alphabar studio"),
     "tagline": ("Play with your model, and watch it learn.", "Juega con tu modelo y mira cómo aprende."),
     "other_language": ("Español", "English"),
     "model": ("Model", "Modelo"),
@@ -12,7 +11,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "There is no trained model in {folder} yet: start a training under Runs.",
         "Todavía no hay ningún modelo entrenado en {folder}: empieza un entrenamiento en Entrenamientos.",
     ),
-    "refresh": ("Look again", "Volver a mirar"),
     "broken": (
         "Something in the studio broke ({name}); the terminal shows where.",
         "Algo falló en el estudio ({name}); la terminal muestra dónde.",
