@@ -309,3 +309,25 @@ def test_names_of_new_runs(runs):
         Trainings(Shelf(runs / "newer")).place("x")
     with pytest.raises(AlphabarError, match="no training"):
         trainings.pause("newer")
+
+
+# ---------------------------------------------------------------- painting
+
+
+def test_small_pictures_are_painted_on_large_and_come_back_to_the_bit():
+    pytest.importorskip("gradio")
+    from alphabar.studio.mend import PAINTED, for_painting, from_painting, mask_of
+
+    rng = np.random.default_rng(0)
+    for size in ((16, 16), (32, 20), (64, 64), (200, 150), (241, 300), (600, 400)):
+        image = Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
+        large = for_painting(image)
+        assert max(large.size) <= max(PAINTED, *size)
+        back = from_painting(large)
+        assert back.size == size and np.array_equal(np.asarray(back), np.asarray(image))
+    flat = Image.new("RGB", (600, 600), "white")
+    assert from_painting(flat).size == (600, 600)
+    layer = Image.new("RGBA", (480, 480))
+    layer.paste((255, 0, 0, 255), (0, 0, 45, 480))
+    mask = mask_of([layer], (16, 16))
+    assert mask[:, :2].all() and not mask[:, 2:].any()

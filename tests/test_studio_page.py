@@ -1,5 +1,6 @@
 """The studio as people meet it: the command, a real browser, and those who mean it harm."""
 
+import base64
 import http.client
 import io
 import json
@@ -120,6 +121,8 @@ def set_slider(page, selector: str, value: float) -> None:
 
 def picture_of(page, source: str) -> Image.Image:
     """What an <img> shows: a data: address or a file of the server."""
+    if source.startswith("data:"):
+        return Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))
     response = page.request.get(source)
     assert response.ok
     return Image.open(io.BytesIO(response.body()))
@@ -163,6 +166,23 @@ def test_cancel_ends_the_drawing(page):
     page.wait_for_selector("#drawn a")
 
 
+def test_closing_the_tab_ends_the_drawing(browser, page, address):
+    other = browser.new_page()
+    other.goto(address)
+    other.wait_for_selector("#about-model :text('16 × 16')")
+    set_slider(other, "#steps", 300)
+    other.click("#draw")
+    other.wait_for_selector("#drawn img")
+    seen = int(re.search(r"step (\d+)", other.inner_text("#drawn-said"))[1])
+    assert seen < 150
+    other.close()
+    set_slider(page, "#steps", 2)
+    began = time.monotonic()
+    page.click("#draw")
+    page.wait_for_selector("#drawn a")
+    assert time.monotonic() - began < 6  # what was left of 300 steps takes longer
+
+
 def test_process_shows_what_the_model_sees(page):
     tab(page, "Process")
     page.click("#take")
@@ -182,6 +202,8 @@ def test_fill_what_is_painted_and_nothing_else(page, picture_folder, tmp_path):
     tab(page, "Mend")
     file = tmp_path / "own.png"
     Image.open(picture_folder / "003.png").resize((16, 16)).save(file)
+    page.wait_for_selector("#editor canvas")
+    page.wait_for_timeout(1500)  # the editor says nowhere when it is ready
     page.set_input_files("#editor input[type=file]", file)
     page.wait_for_timeout(1500)
     page.click("#fill-go")

@@ -1,5 +1,6 @@
 """The tab Mend: fill, enlarge and restore pictures, with several answers and how far they lie apart."""
 
+import html
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from alphabar.errors import UsageError
 from alphabar.restoring import Degradation, Task
 from alphabar.sampling import sample
 from alphabar.reporting.exhibits import patient_settings
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, cancelling, empty, sheet
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, cancelling, data_uri, empty, sheet
 
 LONGEST = 512  # pixels of a side that the page works on
+PAINTED = 480  # pixels of the longer side to which a small picture is enlarged for painting, at most
 ANSWERS = 8
 # What one may try without knowing the grammar.
 DEGRADATIONS = (
@@ -46,9 +48,10 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                     gr.Markdown(text("fill_info"))
                     editor = gr.ImageEditor(
                         type="pil",
+                        format="png",  # what is known has to come back to the bit
                         label=text("paint"),
-                        brush=gr.Brush(default_size="auto", colors=["#ff3d8b"], color_mode="fixed"),
-                        eraser=gr.Eraser(),
+                        brush=gr.Brush(default_size=36, colors=["#ff3d8b"], color_mode="fixed"),
+                        eraser=gr.Eraser(default_size=36),
                         layers=False,
                         transforms=(),
                         sources=("upload", "clipboard"),
@@ -82,17 +85,16 @@ def tab(page: Page, model: gr.Dropdown) -> None:
             with gr.Row():
                 seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110)
                 longest = gr.Slider(32, LONGEST, 128, step=8, label=text("longest"), info=text("longest_info"), min_width=150)
+            stop = gr.Button(text("cancel"), elem_id="mend-cancel")
         with gr.Column(scale=1, min_width=320):
             said = gr.HTML(empty(text("mend_empty")), elem_id="mended-said")
-            with gr.Row():
-                stop = gr.Button(text("cancel"), elem_id="mend-cancel", min_width=90)
             with gr.Column(visible=False) as results:
-                slider = gr.ImageSlider(label=text("before_after"), interactive=False, elem_id="before-after", height=380)
+                slider = gr.ImageSlider(label=text("before_after"), show_label=False, interactive=False, elem_id="before-after", height=380)
                 gallery = gr.Gallery(
-                    label=text("answers"), columns=4, height="auto", object_fit="contain", allow_preview=False,
+                    show_label=False, columns=4, height=170, object_fit="contain", allow_preview=False,
                     interactive=False, elem_id="answers", buttons=[],
                 )  # fmt: skip
-                apart = gr.Image(label=text("spread"), interactive=False, height=220, buttons=[], elem_id="spread")
+                apart = gr.HTML(elem_id="spread")
                 with gr.Row():
                     save = gr.DownloadButton(text("save_all"), elem_id="mend-save", min_width=90)
                     go_on = gr.Button(text("go_on"), min_width=90)
@@ -131,7 +133,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
             gr.update(visible=True),
             (str(before), str(paths[0])),
             [str(path) for path in paths],
-            gr.update(value=shown[-1] if count > 1 else None, visible=count > 1),
+            spread_of(page, shown[-1]) if count > 1 else "",
             str(archive),
             Mended(before, tuple(paths)),
         )
@@ -139,7 +141,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     def on_fill(name: str, painted: Any, n: int, steps: int, seed: float, longest: int) -> Iterator[Any]:
         if painted is None or painted["background"] is None:
             raise UsageError(text("no_picture"))
-        picture = fitted(painted["background"].convert("RGB"), longest)
+        picture = fitted(from_painting(painted["background"].convert("RGB")), longest)
         mask = mask_of(painted["layers"], picture.size)
         if not mask.any():
             raise UsageError(text("no_mask"))
@@ -174,7 +176,11 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     def on_example(name: str, seed: float) -> Iterator[Any]:
         loaded = page.shelf.load(name)
         *_, record = sample(loaded, 1, patient_settings(loaded), first=int(seed or 0))
-        yield record.pictures[0].numpy()
+        yield for_painting(Image.fromarray(record.pictures[0].numpy()))
+
+    def on_upload(painted: Any) -> Iterator[Any]:
+        picture = painted["background"] if painted else None
+        yield gr.skip() if picture is None else for_painting(picture.convert("RGB"))
 
     def choose(done: Mended | None, event: gr.SelectData) -> Any:
         return gr.skip() if done is None else (str(done.before), str(done.answers[event.index]))
@@ -183,7 +189,8 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         if pair is None:
             raise UsageError(text("no_picture"))
         before = painted["background"] if painted else None
-        yield pair[1], [*past[-8:], before]
+        with Image.open(pair[1]) as answer:
+            yield for_painting(answer.convert("RGB")), [*past[-8:], before]
 
     def back(past: list[Any]) -> Iterator[Any]:
         yield (past[-1], past[:-1]) if past else (None, [])
@@ -196,10 +203,39 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         restore.click(page.told(on_restore), [model, spoilt, degradation, spoil, *how], outputs, **ONE_AT_A_TIME),
     ]
     cancelling(page, stop, jobs, said)
+    editor.upload(page.told(on_upload), editor, editor, **LIGHT)
     example.click(page.told(on_example), [model, seed], editor, **ONE_AT_A_TIME)
     gallery.select(choose, mended, slider, **LIGHT)
     go_on.click(page.told(take), [slider, editor, past], [editor, past], **LIGHT)
     undo.click(page.told(back), past, [editor, past], **LIGHT)
+
+
+def painting_factor(width: int, height: int) -> int:
+    """How many times a picture is enlarged to be painted on: the editor shows no less than its pixels."""
+    return max(PAINTED // max(width, height), 1)
+
+
+def for_painting(image: Image.Image) -> Image.Image:
+    """A small picture with its pixels enlarged, so that a brush is finer than it."""
+    times = painting_factor(*image.size)
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+
+
+def from_painting(image: Image.Image) -> Image.Image:
+    """The picture before `for_painting`, to the bit; another one as it is."""
+    for times in range(PAINTED // 8, 1, -1):
+        width, height = image.width // times, image.height // times
+        if (width * times, height * times) == image.size and painting_factor(width, height) == times:
+            small = image.resize((width, height), Image.Resampling.NEAREST)
+            if np.array_equal(np.asarray(for_painting(small)), np.asarray(image)):
+                return small
+    return image
+
+
+def spread_of(page: Page, shown: np.ndarray) -> str:
+    """The map of how far the answers lie apart, with what it means."""
+    said = html.escape(page.text("spread"))
+    return f'<div class="pair"><figure><img src="{data_uri(shown)}" alt=""><figcaption>{said}</figcaption></figure></div>'
 
 
 def fitted(image: Image.Image, longest: int) -> Image.Image:
