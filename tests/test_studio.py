@@ -150,13 +150,21 @@ def test_an_archive_becomes_a_folder_of_classes(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["../a.png", "x/../../a.png", "/tmp/a.png", "..\\a.png", "C:\\a.png", "C:a.png", "\\\\host\\share\\a.png"],
+    [
+        "../a.png",
+        "x/../../a.png",
+        "/tmp/a.png",
+        "..\\a.png",
+        "C:\\a.png",
+        "C:a.png",
+        "\\\\host\\share\\a.png",
+    ],
 )
 def test_an_archive_that_reaches_outside_is_refused(tmp_path, name):
     file = archive(tmp_path / "p.zip", {"good.png": b"1", name: b"2"})
     with pytest.raises(AlphabarError, match="outside itself"):
         unpack([file], tmp_path / "in" / "out")
-    assert [p for p in (tmp_path / "in").rglob("*")] == []
+    assert list((tmp_path / "in").rglob("*")) == []
 
 
 def test_links_and_devices_in_an_archive_are_refused(tmp_path):
@@ -202,7 +210,9 @@ def gate(tmp_path: Path, loopback: bool = True) -> Gate:
 def status(gate: Gate, method: str, path: str, **headers: str) -> int:
     """What the gate alone says to a request; 200 where it lets it pass."""
     try:
-        gate.check(method, path, {"host": "127.0.0.1:7860", **{k.replace("_", "-"): v for k, v in headers.items()}})
+        gate.check(
+            method, path, {"host": "127.0.0.1:7860", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        )
     except Refused as refusal:
         return refusal.status
     return 200
@@ -225,11 +235,22 @@ def test_only_the_own_page_is_answered(tmp_path):
 @pytest.mark.parametrize(
     "path",
     [
-        f"{API}/proxy=http://127.0.0.1/x", f"{API}/stream/a/b/1/playlist.m3u8", f"{API}/component_server", "/monitoring",
-        f"{API}/vibe-edit", f"{API}/run/draw", f"{API}/call/draw", f"{API}/openapi.json", f"{API}/process_recording",
-        f"{API}/deep_link", f"{API}/file/etc/passwd", "/dev/reload", "/docs", f"{API}/run-history/records",
+        f"{API}/proxy=http://127.0.0.1/x",
+        f"{API}/stream/a/b/1/playlist.m3u8",
+        f"{API}/component_server",
+        "/monitoring",
+        f"{API}/vibe-edit",
+        f"{API}/run/draw",
+        f"{API}/call/draw",
+        f"{API}/openapi.json",
+        f"{API}/process_recording",
+        f"{API}/deep_link",
+        f"{API}/file/etc/passwd",
+        "/dev/reload",
+        "/docs",
+        f"{API}/run-history/records",
     ],
-)  # fmt: skip
+)
 def test_routes_that_the_page_does_not_use_are_not_there(tmp_path, path):
     assert status(gate(tmp_path), "GET", path) == 404
 
@@ -272,7 +293,12 @@ def test_a_body_without_a_length_is_bounded(tmp_path):
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": f"{API}/queue/join", "headers": [(b"host", b"localhost")]}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": f"{API}/queue/join",
+        "headers": [(b"host", b"localhost")],
+    }
     asyncio.run(gate(tmp_path)(scope, receive, send))
     assert sent[0]["status"] == 413
     sent.clear()

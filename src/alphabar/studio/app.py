@@ -105,7 +105,7 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="alphabar-studio-") as name:
         folder = Path(name).resolve()
         os.environ["GRADIO_TEMP_DIR"] = name
-        gr = _gradio()
+        _gradio()
         from PIL import Image
         from starlette.middleware import Middleware
 

@@ -11,12 +11,16 @@ from alphabar import sampling
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
 from alphabar.reporting.exhibits import patient_settings
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, data_uri, cancelling, empty
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, cancelling, data_uri, empty
 from alphabar.training.run import Model
 
 COLUMNS, ROWS = 6, 8  # at most
 WHAT = ("models", "samplers", "steps", "guidance")
-USUAL = {"samplers": "ddim, heun, dpmpp_2m, unipc", "steps": "3, 5, 10, 20, 50", "guidance": "1, 1.5, 2, 3, 5"}
+USUAL = {
+    "samplers": "ddim, heun, dpmpp_2m, unipc",
+    "steps": "3, 5, 10, 20, 50",
+    "guidance": "1, 1.5, 2, 3, 5",
+}
 
 
 def tab(page: Page, model: gr.Dropdown) -> None:
@@ -25,13 +29,22 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=290, elem_classes="controls"):
             what = gr.Radio(
-                [(text(f"vary_{name}"), name) for name in WHAT], value="samplers", label=text("vary"), elem_id="vary"
+                [(text(f"vary_{name}"), name) for name in WHAT],
+                value="samplers",
+                label=text("vary"),
+                elem_id="vary",
             )
             models = gr.Dropdown(
-                page.shelf.models(), multiselect=True, max_choices=COLUMNS, label=text("models"), visible=False,
+                page.shelf.models(),
+                multiselect=True,
+                max_choices=COLUMNS,
+                label=text("models"),
+                visible=False,
                 elem_id="compare-models",
-            )  # fmt: skip
-            values = gr.Textbox(USUAL["samplers"], label=text("values"), info=text("values_info"), elem_id="values")
+            )
+            values = gr.Textbox(
+                USUAL["samplers"], label=text("values"), info=text("values_info"), elem_id="values"
+            )
             ask = gr.Textbox("", label=text("ask"), info=text("ask_info"), visible=False)
             with gr.Row():
                 rows = gr.Slider(1, ROWS, 4, step=1, label=text("noises"), min_width=120)
@@ -48,7 +61,9 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         names = gr.update(visible=what == "models", choices=page.shelf.models())
         return names, usual, gr.update(visible=what == "guidance")
 
-    def run(name: str, what: str, models: list[str], values: str, ask: str, rows: int, seed: float) -> Iterator[Any]:
+    def run(
+        name: str, what: str, models: list[str], values: str, ask: str, rows: int, seed: float
+    ) -> Iterator[Any]:
         if what == "models":
             columns = list(models or [])
         else:
@@ -62,7 +77,10 @@ def tab(page: Page, model: gr.Dropdown) -> None:
             how = settings(loaded, what, column, ask, int(seed or 0))
             for record in sampling.sample(loaded, n, how):
                 share = (i + record.done / record.total) / len(columns)
-                yield page.progress(share, 1, f"{column}: {text('step', i=record.step.i + 1, n=how.steps)}"), gr.skip()
+                yield (
+                    page.progress(share, 1, f"{column}: {text('step', i=record.step.i + 1, n=how.steps)}"),
+                    gr.skip(),
+                )
             assert record.pictures is not None
             about = {"model": column if what == "models" else name, "images": loaded.images, **how.to_dict()}
             pictures = enumerate(record.pictures.numpy())
@@ -71,7 +89,9 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         yield page.note(text("compared")), table(columns, drawn, n)
 
     what.change(adapt, what, [models, values, ask], **LIGHT)
-    job = go.click(page.told(run), [model, what, models, values, ask, rows, seed], [said, shown], **ONE_AT_A_TIME)
+    job = go.click(
+        page.told(run), [model, what, models, values, ask, rows, seed], [said, shown], **ONE_AT_A_TIME
+    )
     cancelling(page, stop, job, said)
 
 
@@ -81,7 +101,9 @@ def settings(model: Model, what: str, value: str, ask: str, seed: int) -> sampli
     if what == "models":
         return usual
     if what == "samplers":
-        return sampling.settings(model, seed=seed, sampler=SAMPLERS.resolve(value), steps=min(usual.steps, 50))
+        return sampling.settings(
+            model, seed=seed, sampler=SAMPLERS.resolve(value), steps=min(usual.steps, 50)
+        )
     try:
         number = float(value)
     except ValueError:

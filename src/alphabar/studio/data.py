@@ -14,7 +14,7 @@ from alphabar.data.decode import decode
 from alphabar.data.inspect import Report, inspect
 from alphabar.data.source import Source, Unreadable, open_source
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.studio.page import LIGHT, Page, data_uri, cancelling, empty
+from alphabar.studio.page import LIGHT, Page, cancelling, data_uri, empty
 from alphabar.studio.unpack import unpack
 
 CLASSES, SKIPPED, GROUPS = 24, 40, 12  # shown
@@ -29,12 +29,19 @@ def tab(page: Page) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280, elem_classes="controls"):
             what = gr.Dropdown(
-                _choices(page), value=f"run:{names[0]}" if names else "upload", label=text("data_what"), elem_id="data-what"
+                _choices(page),
+                value=f"run:{names[0]}" if names else "upload",
+                label=text("data_what"),
+                elem_id="data-what",
             )
             files = gr.File(
-                label=text("pictures_drop"), file_count="multiple", file_types=[".zip", "image"], height=150,
-                visible=not names, elem_id="data-files",
-            )  # fmt: skip
+                label=text("pictures_drop"),
+                file_count="multiple",
+                file_types=[".zip", "image"],
+                height=150,
+                visible=not names,
+                elem_id="data-files",
+            )
             with gr.Row():
                 go = gr.Button(text("inspect"), variant="primary", elem_id="inspect", min_width=90)
                 stop = gr.Button(text("cancel"), min_width=90)
@@ -60,7 +67,12 @@ def tab(page: Page) -> None:
             else:
                 source = open_source(BUILT_IN)
             for record in inspect(source):
-                yield page.progress(record.done, record.total, text("looking", n=record.done, total=record.total)), empty("…")
+                yield (
+                    page.progress(
+                        record.done, record.total, text("looking", n=record.done, total=record.total)
+                    ),
+                    empty("…"),
+                )
             assert record.report is not None
             yield page.note(""), report_of(page, record.report, source)
         finally:
@@ -93,7 +105,9 @@ def report_of(page: Page, report: Report, source: Source) -> str:
         (f"{short[1]} × {long[1]}", text("fact_size")),
         (f"{report.size} px, {report.fit}", text("fact_suggested")),
     )
-    boxes = "".join(f'<div class="fact"><b>{html.escape(a)}</b><span>{html.escape(b)}</span></div>' for a, b in facts)
+    boxes = "".join(
+        f'<div class="fact"><b>{html.escape(a)}</b><span>{html.escape(b)}</span></div>' for a, b in facts
+    )
     parts = [f'<div class="facts">{boxes}</div>']
     parts += [page.note(note) for note in (*report.notes, *report.reasons)]
     for title, counts in ((text("classes"), report.classes), (text("shapes"), report.aspects)):
@@ -104,7 +118,8 @@ def report_of(page: Page, report: Report, source: Source) -> str:
         parts.append(f'<h3 class="part">{html.escape(text("double"))}</h3>{twins(page, report, source)}')
     if report.skipped:
         rows = "".join(
-            f'<tr><td class="long">{html.escape(skip.key)}</td><td class="long">{html.escape(skip.reason)}</td></tr>'
+            f'<tr><td class="long">{html.escape(skip.key)}</td>'
+            f'<td class="long">{html.escape(skip.reason)}</td></tr>'
             for skip in report.skipped[:SKIPPED]
         )
         more = len(report.skipped) - SKIPPED
@@ -118,7 +133,8 @@ def bars(page: Page, counts: dict[str, int]) -> str:
     """How many pictures of each kind, the most numerous first."""
     most = max(counts.values())
     rows = "".join(
-        f'<span>{html.escape(name)}</span><i style="width:{100 * count / most:.1f}%"></i><span>{count:,}</span>'
+        f"<span>{html.escape(name)}</span>"
+        f'<i style="width:{100 * count / most:.1f}%"></i><span>{count:,}</span>'
         for name, count in list(counts.items())[:CLASSES]
     )
     more = len(counts) - CLASSES
@@ -136,11 +152,15 @@ def twins(page: Page, report: Report, source: Source) -> str:
                 pixels = decode(read(source, items[key]), SIDE, "crop").pixels
             except (Unreadable, KeyError):
                 continue
-            images.append(f'<img src="{data_uri(Image.fromarray(pixels), quick=True)}" alt="{html.escape(key)}">')
+            images.append(
+                f'<img src="{data_uri(Image.fromarray(pixels), quick=True)}" alt="{html.escape(key)}">'
+            )
         said = f"{page.text(f'copies_{group.kind}')}: {' = '.join(group.keys[:3])}"
         if group.across_split:
             said += f" ({page.text('across')})"
-        figures.append(f"<figure><div>{''.join(images)}</div><figcaption>{html.escape(said)}</figcaption></figure>")
+        figures.append(
+            f"<figure><div>{''.join(images)}</div><figcaption>{html.escape(said)}</figcaption></figure>"
+        )
     more = len(report.copies) - GROUPS
     rest = page.note(page.text("and_more", n=f"{more:,}")) if more > 0 else ""
     return f'<div class="twins">{"".join(figures)}</div>{rest}'

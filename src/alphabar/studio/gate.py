@@ -26,8 +26,8 @@ ROUTES = re.compile(
 
 # The page needs nothing but itself; Gradio's own scripts are inline and evaluate templates.
 POLICY = (
-    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'; form-action 'self';"
-    " object-src 'none'; base-uri 'self'"
+    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none';"
+    " base-uri 'self'; frame-ancestors 'self'; form-action 'self'"
 )
 
 Scope = dict[str, Any]
@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 class Gate:
-    """ASGI middleware. files: the folder that files are served from; loopback: whether only this machine asks."""
+    """ASGI middleware. files: the folder that is served from; loopback: whether only this machine asks."""
 
     def __init__(self, app: Any, files: Path, loopback: bool):
         self.app, self.files, self.loopback = app, files.resolve(), loopback
@@ -55,7 +55,9 @@ class Gate:
         try:
             if scope["type"] != "http":
                 raise Refused(403, "this page needs no sockets")
-            headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+            headers = {
+                key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]
+            }
             self.check(scope["method"], scope["path"], headers)
             receive = await self.bounded(scope["path"], headers, receive)
         except Refused as refusal:
@@ -63,7 +65,10 @@ class Gate:
 
         async def sending(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                more = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff")]
+                more = [
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 

@@ -21,7 +21,7 @@ from alphabar.errors import UsageError
 from alphabar.networks import Network
 from alphabar.reporting.exhibits import patient_settings
 from alphabar.reporting.figures import short_count
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, data_uri, cancelling, empty, sheet
+from alphabar.studio.page import ONE_AT_A_TIME, Page, cancelling, data_uri, empty, sheet
 from alphabar.training.run import Model
 
 FIELDS = 8  # conditions that the page has room for
@@ -40,12 +40,16 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
                 gr.Dropdown([], label=text("field"), visible=False, allow_custom_value=True)
                 for _ in range(FIELDS)
             ]
-            guidance = gr.Slider(1, 8, 1, step=0.1, label=text("guidance"), info=text("guidance_info"), visible=False)
+            guidance = gr.Slider(
+                1, 8, 1, step=0.1, label=text("guidance"), info=text("guidance_info"), visible=False
+            )
             with gr.Row():
                 sampler = gr.Dropdown(list(SAMPLERS), label=text("sampler"), min_width=140)
                 steps = gr.Slider(1, 300, 20, step=1, label=text("steps"), min_width=140, elem_id="steps")
             start = gr.Radio(
-                [(text(f"start_{name}"), name) for name in STARTS], label=text("start"), info=text("start_info")
+                [(text(f"start_{name}"), name) for name in STARTS],
+                label=text("start"),
+                info=text("start_info"),
             )
             with gr.Accordion(text("more"), open=False, visible=False) as more:
                 autoguidance = gr.Slider(1, 4, 1, step=0.1, label=text("autoguidance"), visible=False)
@@ -60,7 +64,9 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             save = gr.DownloadButton(text("save_all"), visible=False, elem_id="save-all", min_width=90)
             with gr.Accordion(text("again"), open=False, elem_id="again"):
                 gr.Markdown(text("again_info"))
-                dropped = gr.File(label=text("again_drop"), file_types=[".png"], height=120, elem_id="again-file")
+                dropped = gr.File(
+                    label=text("again_drop"), file_types=[".png"], height=120, elem_id="again-file"
+                )
                 again = gr.HTML(elem_id="again-shown")
 
     scales = (guidance, sag, pag, autoguidance)

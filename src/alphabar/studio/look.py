@@ -17,9 +17,18 @@ HEAD = (
 def look() -> dict[str, Any]:
     """What ``launch`` takes about the look."""
     blue = gr.themes.Color(
-        "#eef6fb", "#d8eaf5", "#b3d5eb", "#82b9dc", "#4a98c9", "#1f7db5", "#0069a3", "#005788", "#04486f", "#0a3d5d",
+        "#eef6fb",
+        "#d8eaf5",
+        "#b3d5eb",
+        "#82b9dc",
+        "#4a98c9",
+        "#1f7db5",
+        "#0069a3",
+        "#005788",
+        "#04486f",
+        "#0a3d5d",
         "#06283e",
-    )  # fmt: skip
+    )
     theme = gr.themes.Base(
         primary_hue=blue,
         neutral_hue=gr.themes.colors.stone,

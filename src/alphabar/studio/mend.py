@@ -15,9 +15,9 @@ from alphabar import restoring
 from alphabar.data.pixels import to_pictures
 from alphabar.data.stamp import stamp
 from alphabar.errors import UsageError
+from alphabar.reporting.exhibits import patient_settings
 from alphabar.restoring import Degradation, Task
 from alphabar.sampling import sample
-from alphabar.reporting.exhibits import patient_settings
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, cancelling, data_uri, empty, sheet
 
 LONGEST = 512  # pixels of a side that the page works on
@@ -25,8 +25,15 @@ PAINTED = 480  # pixels of the longer side to which a small picture is enlarged 
 ANSWERS = 8
 # What one may try without knowing the grammar.
 DEGRADATIONS = (
-    "blur:1.5+noise:0.02", "motion:9,45", "noise:0.2", "jpeg:10", "grey", "random:0.7", "down:2", "noise:auto",
-)  # fmt: skip
+    "blur:1.5+noise:0.02",
+    "motion:9,45",
+    "noise:0.2",
+    "jpeg:10",
+    "grey",
+    "random:0.7",
+    "down:2",
+    "noise:auto",
+)
 
 
 @dataclass(frozen=True)
@@ -64,36 +71,67 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                         undo = gr.Button(text("undo"), elem_id="undo", min_width=90)
                 with gr.Tab(text("enlarge"), id="enlarge", elem_id="tab-enlarge"):
                     gr.Markdown(text("enlarge_info"))
-                    small = gr.Image(label=text("own_picture"), type="filepath", sources=["upload", "clipboard"], height=260, elem_id="small")
+                    small = gr.Image(
+                        label=text("own_picture"),
+                        type="filepath",
+                        sources=["upload", "clipboard"],
+                        height=260,
+                        elem_id="small",
+                    )
                     factor = gr.Radio([2, 4, 8], value=4, label=text("factor"))
-                    enlarge = gr.Button(text("enlarge_go"), variant="primary", elem_id="enlarge-go", min_width=90)
+                    enlarge = gr.Button(
+                        text("enlarge_go"), variant="primary", elem_id="enlarge-go", min_width=90
+                    )
                 with gr.Tab(text("restore"), id="restore", elem_id="tab-restore"):
                     gr.Markdown(text("restore_info"))
                     spoilt = gr.Image(
-                        label=text("own_picture"), type="filepath", sources=["upload", "clipboard"], height=260,
+                        label=text("own_picture"),
+                        type="filepath",
+                        sources=["upload", "clipboard"],
+                        height=260,
                         elem_id="spoilt",
-                    )  # fmt: skip
+                    )
                     degradation = gr.Dropdown(
-                        list(DEGRADATIONS), value=DEGRADATIONS[0], allow_custom_value=True, label=text("degradation"),
-                        info=text("degradation_info"), elem_id="degradation",
-                    )  # fmt: skip
+                        list(DEGRADATIONS),
+                        value=DEGRADATIONS[0],
+                        allow_custom_value=True,
+                        label=text("degradation"),
+                        info=text("degradation_info"),
+                        elem_id="degradation",
+                    )
                     spoil = gr.Checkbox(True, label=text("spoil"))
-                    restore = gr.Button(text("restore_go"), variant="primary", elem_id="restore-go", min_width=90)
+                    restore = gr.Button(
+                        text("restore_go"), variant="primary", elem_id="restore-go", min_width=90
+                    )
             with gr.Row():
                 n = gr.Slider(1, ANSWERS, 4, step=1, label=text("answers"), min_width=130)
                 steps = gr.Slider(5, 200, 30, step=1, label=text("steps"), min_width=130)
             with gr.Row():
                 seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110)
-                longest = gr.Slider(32, LONGEST, 128, step=8, label=text("longest"), info=text("longest_info"), min_width=150)
+                longest = gr.Slider(
+                    32, LONGEST, 128, step=8, label=text("longest"), info=text("longest_info"), min_width=150
+                )
             stop = gr.Button(text("cancel"), elem_id="mend-cancel")
         with gr.Column(scale=1, min_width=320):
             said = gr.HTML(empty(text("mend_empty")), elem_id="mended-said")
             with gr.Column(visible=False) as results:
-                slider = gr.ImageSlider(label=text("before_after"), show_label=False, interactive=False, elem_id="before-after", height=380)
+                slider = gr.ImageSlider(
+                    label=text("before_after"),
+                    show_label=False,
+                    interactive=False,
+                    elem_id="before-after",
+                    height=380,
+                )
                 gallery = gr.Gallery(
-                    show_label=False, columns=4, height=170, object_fit="contain", allow_preview=False,
-                    interactive=False, elem_id="answers", buttons=[],
-                )  # fmt: skip
+                    show_label=False,
+                    columns=4,
+                    height=170,
+                    object_fit="contain",
+                    allow_preview=False,
+                    interactive=False,
+                    elem_id="answers",
+                    buttons=[],
+                )
                 apart = gr.HTML(elem_id="spread")
                 with gr.Row():
                     save = gr.DownloadButton(text("save_all"), elem_id="mend-save", min_width=90)
@@ -112,9 +150,13 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         assert record.x is not None
         answers = record.x[:, 0]
         about = {
-            "model": name, "images": loaded.images, "image": task.photo.name,
-            "degradation": task.degradation.text, "sigma_y": task.sigma_y, **settings.to_dict(),
-        }  # fmt: skip
+            "model": name,
+            "images": loaded.images,
+            "image": task.photo.name,
+            "degradation": task.degradation.text,
+            "sigma_y": task.sigma_y,
+            **settings.to_dict(),
+        }
         paths = []
         for k, answer in enumerate(answers):
             paths.append(page.new_file(".png"))
@@ -153,10 +195,14 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         task = restoring.read_task(file, Degradation("mask", (part,), 0.0))
         yield from finish(name, task, before, (int(n), int(steps), int(seed or 0)))
 
-    def on_enlarge(name: str, file: str | None, factor: int, n: int, steps: int, seed: float, longest: int) -> Iterator[Any]:
+    def on_enlarge(
+        name: str, file: str | None, factor: int, n: int, steps: int, seed: float, longest: int
+    ) -> Iterator[Any]:
         small = working_file(page, file, max(int(longest) // int(factor), 8))
         task = restoring.read_task(small, restoring.parse_degradation(f"down:{int(factor)}"))
-        yield from finish(name, task, enlarged(page, small, int(factor)), (int(n), int(steps), int(seed or 0)))
+        yield from finish(
+            name, task, enlarged(page, small, int(factor)), (int(n), int(steps), int(seed or 0))
+        )
 
     def on_restore(name: str, file: str | None, what: str, spoil: bool, *how: Any) -> Iterator[Any]:
         n, steps, seed, longest = how
@@ -164,7 +210,9 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         if any("file" in part for part in degradation.parts):
             raise UsageError(text("no_files"))
         times = degradation.factor
-        given = working_file(page, file, max(int(longest) // (1 if spoil else times), 8), times if spoil else 1)
+        given = working_file(
+            page, file, max(int(longest) // (1 if spoil else times), 8), times if spoil else 1
+        )
         if spoil:
             image = restoring.degrade(restoring.read_photo(given), degradation, seed=int(seed or 0))
             given = page.new_file(".png")
@@ -176,6 +224,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     def on_example(name: str, seed: float) -> Iterator[Any]:
         loaded = page.shelf.load(name)
         *_, record = sample(loaded, 1, patient_settings(loaded), first=int(seed or 0))
+        assert record.pictures is not None
         yield for_painting(Image.fromarray(record.pictures[0].numpy()))
 
     def on_upload(painted: Any) -> Iterator[Any]:
@@ -200,7 +249,9 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     jobs = [
         fill.click(page.told(on_fill), [model, editor, *how], outputs, **ONE_AT_A_TIME),
         enlarge.click(page.told(on_enlarge), [model, small, factor, *how], outputs, **ONE_AT_A_TIME),
-        restore.click(page.told(on_restore), [model, spoilt, degradation, spoil, *how], outputs, **ONE_AT_A_TIME),
+        restore.click(
+            page.told(on_restore), [model, spoilt, degradation, spoil, *how], outputs, **ONE_AT_A_TIME
+        ),
     ]
     cancelling(page, stop, jobs, said)
     editor.upload(page.told(on_upload), editor, editor, **LIGHT)
@@ -235,7 +286,8 @@ def from_painting(image: Image.Image) -> Image.Image:
 def spread_of(page: Page, shown: np.ndarray) -> str:
     """The map of how far the answers lie apart, with what it means."""
     said = html.escape(page.text("spread"))
-    return f'<div class="pair"><figure><img src="{data_uri(shown)}" alt=""><figcaption>{said}</figcaption></figure></div>'
+    picture = f'<img src="{data_uri(shown)}" alt="">'
+    return f'<div class="pair"><figure>{picture}<figcaption>{said}</figcaption></figure></div>'
 
 
 def fitted(image: Image.Image, longest: int) -> Image.Image:
@@ -265,7 +317,8 @@ def working_file(page: Page, file: str | None, longest: int, multiple: int = 1) 
     image = photo.image(photo.signal()[0])
     path = page.new_file(".png")
     image = fitted(image, longest)
-    image.crop((0, 0, *(max(side // multiple, 1) * multiple for side in image.size))).save(path)
+    width, height = (max(side // multiple, 1) * multiple for side in image.size)
+    image.crop((0, 0, width, height)).save(path)
     return path
 
 

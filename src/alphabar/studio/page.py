@@ -23,15 +23,15 @@ from alphabar.errors import AlphabarError
 from alphabar.studio.shelf import Shelf
 from alphabar.studio.texts import TEXTS
 
-ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
+ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
 """For events that work with a model: there is one in memory."""
-LIGHT = {"concurrency_limit": 8, "show_progress": "hidden"}
+LIGHT: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden"}
 """For events that only read."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """The page in one language. files: the folder for what the browser may read; blocks: where it is built."""
+    """The page in one language. files: what the browser may read lies there; blocks: where it is built."""
 
     language: int  # the column of TEXTS
     shelf: Shelf
@@ -73,7 +73,9 @@ class Page:
         return f'<p class="said">{html.escape(said)}</p>'
 
 
-def data_uri(picture: np.ndarray | Image.Image, about: Mapping[str, Any] | None = None, quick: bool = False) -> str:
+def data_uri(
+    picture: np.ndarray | Image.Image, about: Mapping[str, Any] | None = None, quick: bool = False
+) -> str:
     """A picture (h, w, 3) uint8 as a ``data:`` address: PNG with its settings inside, or a quick JPEG."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     buffer = io.BytesIO()

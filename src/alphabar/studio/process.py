@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,13 @@ def tab(page: Page, model: gr.Dropdown) -> None:
             )
             which = gr.Number(0, label=text("which"), precision=0, minimum=0)
             upload = gr.Image(
-                label=text("own_picture"), type="filepath", sources=["upload", "clipboard"], visible=False, height=220,
+                label=text("own_picture"),
+                type="filepath",
+                sources=["upload", "clipboard"],
+                visible=False,
+                height=220,
                 elem_id="process-upload",
-            )  # fmt: skip
+            )
             seed = gr.Number(0, label=text("noise_seed"), precision=0, minimum=0)
             go = gr.Button(text("take"), variant="primary", elem_id="take", min_width=90)
         with gr.Column(scale=5, min_width=320):
@@ -62,7 +66,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                 raise UsageError(text("no_picture"))
             pixels = torch.from_numpy(decode(Path(upload).read_bytes(), size, "crop").pixels.copy())[None]
         elif source == "data":
-            pixels = yield from _of_the_data(page, loaded, name, int(which or 0))
+            pixels = yield from _of_the_data(page, loaded, int(which or 0))
         else:
             pixels = yield from _drawn(page, loaded, int(which or 0))
         yield (name, to_signal(pixels)), page.note("")
@@ -76,22 +80,26 @@ def tab(page: Page, model: gr.Dropdown) -> None:
 
     source.change(
         lambda kind: (gr.update(visible=kind != "own"), gr.update(visible=kind == "own")),
-        source, [which, upload], **LIGHT,
-    )  # fmt: skip
+        source,
+        [which, upload],
+        **LIGHT,
+    )
     views = [trio, teaching, curves]
     go.click(page.told(take), [model, source, which, upload], [picture, teaching], **ONE_AT_A_TIME).success(
         page.told(slide), [model, picture, t, seed], views, **ONE_AT_A_TIME
     )
     gr.on(
-        [t.input, seed.input], page.told(slide), [model, picture, t, seed], views, trigger_mode="always_last",
+        [t.input, seed.input],
+        page.told(slide),
+        [model, picture, t, seed],
+        views,
+        trigger_mode="always_last",
         **ONE_AT_A_TIME,
-    )  # fmt: skip
-    model.change(
-        lambda: (None, empty(text("process_empty")), "", ""), None, [picture, *views], **LIGHT
     )
+    model.change(lambda: (None, empty(text("process_empty")), "", ""), None, [picture, *views], **LIGHT)
 
 
-def _of_the_data(page: Page, model: Model, name: str, which: int) -> Iterator[tuple[Any, str]]:
+def _of_the_data(page: Page, model: Model, which: int) -> Generator[tuple[Any, str], None, Tensor]:
     """A picture that training held out, or any where none is. Returns (1, size, size, 3) uint8."""
     data = Run(model.path).data
     if data is None:
@@ -105,7 +113,7 @@ def _of_the_data(page: Page, model: Model, name: str, which: int) -> Iterator[tu
     return torch.from_numpy(record.dataset.pictures[index[which % len(index)]].copy())[None]
 
 
-def _drawn(page: Page, model: Model, which: int) -> Iterator[tuple[Any, str]]:
+def _drawn(page: Page, model: Model, which: int) -> Generator[tuple[Any, str], None, Tensor]:
     for record in sampling.sample(model, 1, patient_settings(model), first=which):
         yield gr.skip(), page.progress(record.done, record.total, page.text("drawing"))
     assert record.pictures is not None
@@ -132,9 +140,13 @@ def look_at(page: Page, model: Model, x0: Tensor, t: float, seed: int) -> tuple[
     ratio = sigma / alpha if alpha else math.inf
     region = next(name for most, name in REGIONS if ratio <= most)
     numbers = page.text(
-        "process_numbers", t=f"{t:.2f}", alpha=f"{alpha:.3f}", sigma=f"{sigma:.3f}",
-        snr="∞" if sigma == 0 else f"{(alpha / sigma) ** 2:.3g}", rms=f"{rms:.0f}",
-    )  # fmt: skip
+        "process_numbers",
+        t=f"{t:.2f}",
+        alpha=f"{alpha:.3f}",
+        sigma=f"{sigma:.3f}",
+        snr="∞" if sigma == 0 else f"{(alpha / sigma) ** 2:.3g}",
+        rms=f"{rms:.0f}",
+    )
     teaching = f'<p class="teach">{numbers}</p><p class="teach">{page.text(f"region_{region}")}</p>'
     return f'<div class="trio">{figures}</div>', teaching, curves_at(page, model, t)
 
@@ -153,11 +165,15 @@ def curves_at(page: Page, model: Model, t: float) -> str:
             Curve("σ", x, sigmas.tolist(), SECOND),
             Curve(None, [t, t], [0, top], INK, ":"),
         ],
-        x_label="t", y_label="α, σ", description=page.text("levels_plot"),
-    )  # fmt: skip
+        x_label="t",
+        y_label="α, σ",
+        description=page.text("levels_plot"),
+    )
     ratio = plot(
         f"ratio-{page.language}",
         [Curve(None, x, decibels, THIRD), Curve(None, [t, t], [min(decibels), max(decibels)], INK, ":")],
-        x_label="t", y_label=page.text("snr_axis"), description=page.text("snr_plot"),
-    )  # fmt: skip
+        x_label="t",
+        y_label=page.text("snr_axis"),
+        description=page.text("snr_plot"),
+    )
     return f'<div class="plots"><div>{levels}</div><div>{ratio}</div></div>'

@@ -34,11 +34,20 @@ def tab(page: Page, trainings: Trainings) -> None:
     table = gr.HTML(elem_id="runs-table")
     with gr.Row(equal_height=False):
         chosen = gr.Dropdown(
-            names, value=names[:1], multiselect=True, max_choices=SHOWN, label=text("runs_shown"),
-            info=text("runs_shown_info"), scale=3, min_width=280, elem_id="runs-chosen",
-        )  # fmt: skip
+            names,
+            value=names[:1],
+            multiselect=True,
+            max_choices=SHOWN,
+            label=text("runs_shown"),
+            info=text("runs_shown_info"),
+            scale=3,
+            min_width=280,
+            elem_id="runs-chosen",
+        )
         with gr.Column(scale=2, min_width=260):
-            more = gr.Textbox("10m", label=text("budget_more"), info=text("budget_info"), elem_id="budget-more")
+            more = gr.Textbox(
+                "10m", label=text("budget_more"), info=text("budget_info"), elem_id="budget-more"
+            )
             with gr.Row():
                 pause = gr.Button(text("pause"), elem_id="pause", min_width=90)
                 resume = gr.Button(text("resume"), elem_id="resume", min_width=90)
@@ -53,27 +62,46 @@ def tab(page: Page, trainings: Trainings) -> None:
                 halt = gr.Button(text("stop"), min_width=90)
         with gr.Column(scale=3, min_width=300):
             curves = gr.HTML(elem_id="runs-curves")
-    with gr.Accordion(text("new_run"), open=not names, elem_id="new-run"):
-        with gr.Row(equal_height=False):
-            with gr.Column(min_width=280):
-                source = gr.Radio(
-                    [(text("pictures_upload"), "upload"), (text("pictures_toycars"), "toycars")],
-                    value="upload", label=text("pictures"), elem_id="new-source",
-                )  # fmt: skip
-                files = gr.File(
-                    label=text("pictures_drop"), file_count="multiple", file_types=[".zip", "image"], height=150,
-                    elem_id="new-files",
-                )  # fmt: skip
-            with gr.Column(min_width=280):
-                name = gr.Textbox("", label=text("run_name"), placeholder="cars", elem_id="new-name")
-                with gr.Row():
-                    budget = gr.Textbox("10m", label=text("budget"), info=text("budget_info"), min_width=120, elem_id="new-budget")
-                    size = gr.Dropdown([16, 32, 64, 128], value=32, label=text("size"), info=text("size_info"), min_width=120, elem_id="new-size")
-                recipe = gr.Dropdown(
-                    [(text("by_budget"), BY_BUDGET), *((name, name) for name in RECIPES)], value=BY_BUDGET,
-                    label=text("recipe"), elem_id="new-recipe",
-                )  # fmt: skip
-                start = gr.Button(text("train"), variant="primary", elem_id="train", min_width=90)
+    with gr.Accordion(text("new_run"), open=not names, elem_id="new-run"), gr.Row(equal_height=False):
+        with gr.Column(min_width=280):
+            source = gr.Radio(
+                [(text("pictures_upload"), "upload"), (text("pictures_toycars"), "toycars")],
+                value="upload",
+                label=text("pictures"),
+                elem_id="new-source",
+            )
+            files = gr.File(
+                label=text("pictures_drop"),
+                file_count="multiple",
+                file_types=[".zip", "image"],
+                height=150,
+                elem_id="new-files",
+            )
+        with gr.Column(min_width=280):
+            name = gr.Textbox("", label=text("run_name"), placeholder="cars", elem_id="new-name")
+            with gr.Row():
+                budget = gr.Textbox(
+                    "10m",
+                    label=text("budget"),
+                    info=text("budget_info"),
+                    min_width=120,
+                    elem_id="new-budget",
+                )
+                size = gr.Dropdown(
+                    [16, 32, 64, 128],
+                    value=32,
+                    label=text("size"),
+                    info=text("size_info"),
+                    min_width=120,
+                    elem_id="new-size",
+                )
+            recipe = gr.Dropdown(
+                [(text("by_budget"), BY_BUDGET), *((name, name) for name in RECIPES)],
+                value=BY_BUDGET,
+                label=text("recipe"),
+                elem_id="new-recipe",
+            )
+            start = gr.Button(text("train"), variant="primary", elem_id="train", min_width=90)
 
     def look(chosen: list[str], seen: Any, at: float) -> Iterator[tuple[Any, ...]]:
         names = page.shelf.runs()
@@ -107,7 +135,9 @@ def tab(page: Page, trainings: Trainings) -> None:
         trainings.start(run.path, run.data, budget.strip())
         yield from follow(run.path.name)
 
-    def on_start(source: str, files: list[str] | None, name: str, budget: str, size: int, recipe: str) -> Iterator[str]:
+    def on_start(
+        source: str, files: list[str] | None, name: str, budget: str, size: int, recipe: str
+    ) -> Iterator[str]:
         path = trainings.place(name.strip())
         data = "toycars"
         if source == "upload":
@@ -135,7 +165,11 @@ def tab(page: Page, trainings: Trainings) -> None:
     views = [table, chosen, seen, curves, film]
     looking = {"trigger_mode": "once", **LIGHT}
     gr.on(
-        [page.blocks.load, gr.Timer(EVERY).tick, chosen.change], page.told(look), [chosen, seen, frame], views, **looking
+        [page.blocks.load, gr.Timer(EVERY).tick, chosen.change],
+        page.told(look),
+        [chosen, seen, frame],
+        views,
+        **looking,
     )
     frame.input(page.told(show), [chosen, frame], film, **{**looking, "trigger_mode": "always_last"})
     rolls = play.click(page.told(rolling), chosen, [frame, film], **LIGHT)
@@ -218,7 +252,9 @@ def curves_of(page: Page, runs: Sequence[Run]) -> str:
             images = [r["images"] for r in train]
             loss.append(Curve(name, *smooth(images, [r["loss"] for r in train]), colour))
             rate.append(Curve(name, *smooth(images, [r["rate"] for r in train]), colour))
-        looks = [r for r in records if r.get("kind") == "held_out" and (r.get("error") or r.get("train_error"))]
+        looks = [
+            r for r in records if r.get("kind") == "held_out" and (r.get("error") or r.get("train_error"))
+        ]
         shown = evenly(len(looks), 4) if len(runs) == 1 else ([len(looks) - 1] if looks else [])
         for rank, i in enumerate(shown, 1):
             error = looks[i].get("error") or looks[i]["train_error"]
@@ -229,16 +265,25 @@ def curves_of(page: Page, runs: Sequence[Run]) -> str:
         if kids:
             x, y, error = ([r[key] for r in kids] for key in ("images", "kid", "kid_error"))
             distance.append(Curve(name, x, y, colour, error=error, points=True))
-    parts = [("loss", loss, True), ("levels", levels, False), ("distance", distance, True), ("rate", rate, True)]
+    parts = [
+        ("loss", loss, True),
+        ("levels", levels, False),
+        ("distance", distance, True),
+        ("rate", rate, True),
+    ]
     shown_plots = []
     for key, drawn, counts in parts:
         if not drawn:
             continue
         axis = page.text("images_axis") if counts else page.text("levels_axis")
         svg = plot(
-            f"runs-{key}-{page.language}", drawn, x_label=axis, y_label="", description=page.text(f"plot_{key}"),
+            f"runs-{key}-{page.language}",
+            drawn,
+            x_label=axis,
+            y_label="",
+            description=page.text(f"plot_{key}"),
             counts=counts,
-        )  # fmt: skip
+        )
         shown_plots.append(f"<div><h4>{html.escape(page.text(f'plot_{key}'))}</h4>{svg}</div>")
     return f'<div class="plots">{"".join(shown_plots)}</div>'
 
@@ -253,7 +298,6 @@ def film_of(page: Page, runs: Sequence[Run], at: int) -> str:
         path = paths[round((len(paths) - 1) * min(at, FRAMES - 1) / (FRAMES - 1))]
         uri = base64.b64encode(path.read_bytes()).decode()
         said = f"{run.path.name} · {page.text('images_seen', n=short_count(int(path.stem)))}"
-        figures.append(
-            f'<figure><img src="data:image/png;base64,{uri}" alt=""><figcaption>{html.escape(said)}</figcaption></figure>'
-        )
+        picture = f'<img src="data:image/png;base64,{uri}" alt="">'
+        figures.append(f"<figure>{picture}<figcaption>{html.escape(said)}</figcaption></figure>")
     return f'<div class="trio film">{"".join(figures)}</div>' if figures else page.note(page.text("no_film"))

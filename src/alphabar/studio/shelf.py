@@ -59,7 +59,9 @@ class Shelf:
     def _folder(self, name: str | None, names: list[str]) -> Path:
         if name not in names:
             raise AlphabarError(
-                f"there is no {name!r} in {self.path}" if name else f"there is no trained model in {self.path} yet"
+                f"there is no {name!r} in {self.path}"
+                if name
+                else f"there is no trained model in {self.path} yet"
             )
         return self.path if self.single else self.path / name
 

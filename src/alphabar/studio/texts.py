@@ -54,8 +54,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "save_all": ("Save all (zip)", "Guardar todas (zip)"),
     "again": ("Draw a picture again", "Volver a dibujar una imagen"),
     "again_info": (
-        "A picture saved here, or by `alphabar sample`, knows how it was drawn. Drop it and see it drawn again.",
-        "Una imagen guardada aquí o con `alphabar sample` sabe cómo se dibujó. Suéltala y mira cómo se repite.",
+        "A picture saved here, or by `alphabar sample`, knows how it was drawn. Drop it and see it drawn "
+        "again.",
+        "Una imagen guardada aquí o con `alphabar sample` sabe cómo se dibujó. Suéltala y mira cómo se "
+        "repite.",
     ),
     "again_drop": ("PNG", "PNG"),
     "again_same": ("The same picture, to the last bit.", "La misma imagen, hasta el último bit."),
@@ -80,9 +82,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     # Process
     "process": ("Process", "Proceso"),
     "process_about": (
-        "Diffusion mixes a picture x₀ with noise ε: x<sub>t</sub> = α·x₀ + σ·ε. The model has learned one thing: to "
+        "Diffusion mixes a picture x₀ with noise ε: x<sub>t</sub> = α·x₀ + σ·ε. The model has learned one "
+        "thing: to "
         "guess x₀ from x<sub>t</sub>. Move t and see how much it can still tell.",
-        "La difusión mezcla una imagen x₀ con ruido ε: x<sub>t</sub> = α·x₀ + σ·ε. El modelo ha aprendido una sola "
+        "La difusión mezcla una imagen x₀ con ruido ε: x<sub>t</sub> = α·x₀ + σ·ε. El modelo ha aprendido "
+        "una sola "
         "cosa: adivinar x₀ a partir de x<sub>t</sub>. Mueve t y mira cuánto puede reconocer todavía.",
     ),
     "picture": ("Picture", "Imagen"),
@@ -109,27 +113,34 @@ TEXTS: dict[str, tuple[str, str]] = {
     "process_numbers": (
         "At t = <b>{t}</b>, x<sub>t</sub> = <b>{alpha}</b>·x₀ + <b>{sigma}</b>·ε: a signal-to-noise ratio of "
         "<b>{snr}</b>. The guess is off by <b>{rms}</b> of 255 (root mean square).",
-        "En t = <b>{t}</b>, x<sub>t</sub> = <b>{alpha}</b>·x₀ + <b>{sigma}</b>·ε: una relación señal/ruido de "
+        "En t = <b>{t}</b>, x<sub>t</sub> = <b>{alpha}</b>·x₀ + <b>{sigma}</b>·ε: una relación "
+        "señal/ruido de "
         "<b>{snr}</b>. La estimación se desvía <b>{rms}</b> de 255 (media cuadrática).",
     ),
     "region_polish": (
-        "Nearly clean: everything is there to see, and only the finest grain is left to remove. Sampling ends here.",
+        "Nearly clean: everything is there to see, and only the finest grain is left to remove. Sampling "
+        "ends here.",
         "Casi limpia: todo está a la vista y solo queda quitar el grano más fino. Aquí termina el muestreo.",
     ),
     "region_texture": (
         "Shapes survive the noise, texture does not: the model paints the surface it has learned to expect.",
-        "Las formas sobreviven al ruido, la textura no: el modelo pinta la superficie que aprendió a esperar.",
+        "Las formas sobreviven al ruido, la textura no: el modelo pinta la superficie que aprendió a "
+        "esperar.",
     ),
     "region_forms": (
-        "Only large forms and colours survive. What the picture will show is being decided at these levels, so the "
+        "Only large forms and colours survive. What the picture will show is being decided at these "
+        "levels, so the "
         "guess is a blur of all the pictures that could hide here.",
-        "Solo sobreviven las grandes formas y los colores. En estos niveles se decide qué mostrará la imagen: la "
+        "Solo sobreviven las grandes formas y los colores. En estos niveles se decide qué mostrará la "
+        "imagen: la "
         "estimación es una mezcla borrosa de todas las imágenes que podrían esconderse aquí.",
     ),
     "region_mean": (
-        "Nearly nothing survives, and the best guess is close to the mean of all pictures. That is why one step "
+        "Nearly nothing survives, and the best guess is close to the mean of all pictures. That is why "
+        "one step "
         "cannot draw: sampling takes many, and each decides a little.",
-        "Casi nada sobrevive, y la mejor estimación se acerca a la media de todas las imágenes. Por eso un solo paso "
+        "Casi nada sobrevive, y la mejor estimación se acerca a la media de todas las imágenes. Por eso "
+        "un solo paso "
         "no basta para dibujar: el muestreo da muchos, y cada uno decide un poco.",
     ),
     "levels_plot": ("alpha and sigma over t", "alfa y sigma según t"),
@@ -171,7 +182,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "answers": ("Answers", "Respuestas"),
     "longest": ("Longest side, px", "Lado mayor, px"),
     "longest_info": ("larger pictures are made smaller", "las mayores se reducen"),
-    "mend_empty": ("Answers appear here while they form.", "Las respuestas aparecen aquí mientras se forman."),
+    "mend_empty": (
+        "Answers appear here while they form.",
+        "Las respuestas aparecen aquí mientras se forman.",
+    ),
     "mended": (
         "{n} answers to the same picture: choose one below.",
         "{n} respuestas a la misma imagen: elige una abajo.",
@@ -179,7 +193,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "before_after": ("Before, after", "Antes, después"),
     "spread": ("Spread: white where the answers differ", "Dispersión: blanco donde difieren las respuestas"),
     "go_on": ("Go on with this answer", "Seguir con esta respuesta"),
-    "no_mask": ("nothing is painted yet: paint what is to be filled", "aún no hay nada pintado: pinta lo que falta"),
+    "no_mask": (
+        "nothing is painted yet: paint what is to be filled",
+        "aún no hay nada pintado: pinta lo que falta",
+    ),
     "no_files": (
         "mask and kernel files are for the command line; paint a mask under Fill",
         "los archivos de máscara y núcleo son para la línea de comandos; pinta una máscara en Rellenar",
@@ -211,7 +228,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "recipe": ("Recipe", "Receta"),
     "by_budget": ("what suits this machine and the time", "lo que convenga a esta máquina y al tiempo"),
     "train": ("Train", "Entrenar"),
-    "no_files_given": ("there are no pictures yet: drop a zip or pictures", "aún no hay imágenes: suelta un zip o imágenes"),
+    "no_files_given": (
+        "there are no pictures yet: drop a zip or pictures",
+        "aún no hay imágenes: suelta un zip o imágenes",
+    ),
     "unpacking": ("Unpacking …", "Desempaquetando …"),
     "unpacked": ("{n} files.", "{n} archivos."),
     "ended": ("the training ended at once", "el entrenamiento terminó enseguida"),

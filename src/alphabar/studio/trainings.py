@@ -58,10 +58,24 @@ class Trainings:
         """Run ``alphabar train``. Raises AlphabarError while another training of this page runs."""
         if sum(training.running for training in self.started.values()) >= AT_ONCE:
             raise AlphabarError("a training is running already: pause it first")
-        command = [sys.executable, "-m", "alphabar.cli", "train", data, "--run", str(path), "--budget", budget]
-        spoken = tempfile.TemporaryFile()  # noqa: SIM115: it lives as long as the process
+        command = [
+            sys.executable,
+            "-m",
+            "alphabar.cli",
+            "train",
+            data,
+            "--run",
+            str(path),
+            "--budget",
+            budget,
+        ]
+        spoken = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
         process = subprocess.Popen(
-            [*command, *options], stdin=subprocess.DEVNULL, stdout=spoken, stderr=spoken, start_new_session=True
+            [*command, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=spoken,
+            stderr=spoken,
+            start_new_session=True,
         )
         self.started[path.name] = Training(process, spoken, budget)
 

@@ -14,8 +14,20 @@ LARGEST = 4 * 2**30
 MOST = 200_000
 """Files of one upload."""
 ENDINGS = {
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".csv", ".txt",
-}  # fmt: skip
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".jp2",
+    ".ppm",
+    ".csv",
+    ".txt",
+}
 BLOCK = 2**20
 
 
@@ -42,7 +54,9 @@ def unpack(files: Sequence[Path], folder: Path, largest: int = LARGEST, most: in
             if count > most or left < 0:
                 raise AlphabarError(f"too much at once: at most {most:,} files and {largest // 2**20:,} MB")
         if not count:
-            raise UsageError("there are no pictures in what was uploaded: a zip, or .jpg, .png or .webp files")
+            raise UsageError(
+                "there are no pictures in what was uploaded: a zip, or .jpg, .png or .webp files"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     except OSError as error:
@@ -91,7 +105,9 @@ def _inside(member: zipfile.ZipInfo) -> PurePosixPath | None:
     path = PurePosixPath(name)
     kind = stat.S_IFMT(member.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
-        raise AlphabarError(f"the archive names a place outside itself, {member.filename[:80]!r}: it is refused")
+        raise AlphabarError(
+            f"the archive names a place outside itself, {member.filename[:80]!r}: it is refused"
+        )
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise AlphabarError(f"the archive holds a link or a device, {member.filename[:80]!r}: it is refused")
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
