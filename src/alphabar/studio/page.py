@@ -23,6 +23,8 @@ from alphabar.errors import AlphabarError
 from alphabar.studio.shelf import Shelf
 from alphabar.studio.texts import TEXTS
 
+SHOWN = 8  # seconds that an error stays
+
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
 """For events that work with a model: there is one in memory."""
 LIGHT: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden"}
@@ -50,13 +52,13 @@ class Page:
             try:
                 yield from handler(*arguments)
             except (AlphabarError, Unreadable) as error:
-                raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from None
+                raise gr.Error(html.escape(str(error)), duration=SHOWN, print_exception=False) from None
             except (gr.Error, GeneratorExit):
                 raise
             except Exception as error:
                 traceback.print_exc(file=sys.stderr)
                 said = self.text("broken", name=type(error).__name__)
-                raise gr.Error(said, duration=None, print_exception=False) from None
+                raise gr.Error(said, duration=SHOWN, print_exception=False) from None
 
         return telling
 
