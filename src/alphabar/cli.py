@@ -526,7 +526,7 @@ def compare(
 @app.command()
 def studio(
     folder: Annotated[
-        Path, typer.Argument(metavar="[MODEL|RUNS]", help="A model, a run, or a folder of them.")
+        Path, typer.Argument(metavar="MODEL|RUNS", help="A model, a run, or a folder of them.")
     ] = Path("runs"),
     host: Annotated[
         str, typer.Option(metavar="NAME", help="Where to listen; beyond this machine only with --password.")
@@ -538,11 +538,17 @@ def studio(
         str | None,
         typer.Option(metavar="TEXT", envvar="ALPHABAR_PASSWORD", help="What the page asks for first."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Open the studio: a local web page to draw, mend, compare, train and watch. Needs the extra [studio]."""
     from alphabar.studio.app import serve
 
-    serve(folder, host=host, port=port, password=password, opened=lambda url: say(f"the studio is at {url}"))
+    def opened(address: str) -> None:
+        say(f"the studio is at {address}")
+        _finish(as_json, {"address": address})
+        sys.stdout.flush()
+
+    serve(folder, host=host, port=port, password=password, opened=opened)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,8 @@ def serve(
         except OSError as error:
             raise AlphabarError(f"cannot serve at {host}: {error}") from None
         opened(local)
+        # Whatever ends the command, its trainings are asked to save.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             blocks.block_thread()
         finally:
