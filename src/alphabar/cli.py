@@ -524,6 +524,34 @@ def compare(
 
 
 @app.command()
+def studio(
+    folder: Annotated[
+        Path, typer.Argument(metavar="MODEL|RUNS", help="A model, a run, or a folder of them.")
+    ] = Path("runs"),
+    host: Annotated[
+        str, typer.Option(metavar="NAME", help="Where to listen; beyond this machine only with --password.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(metavar="N", help="Default: the first free one from 7860.")
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", envvar="ALPHABAR_PASSWORD", help="What the page asks for first."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open the studio: a local web page to draw, mend, compare, train and watch. Needs the extra [studio]."""
+    from alphabar.studio.app import serve
+
+    def opened(address: str) -> None:
+        say(f"the studio is at {address}")
+        _finish(as_json, {"address": address})
+        sys.stdout.flush()
+
+    serve(folder, host=host, port=port, password=password, opened=opened)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the run and the samples.")] = Path(
         "runs"

@@ -4,7 +4,6 @@
 puts the answers back on the disk with everything of the file that can be kept.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from alphabar.data.decode import full_pixels, upright
 from alphabar.data.folder import Folder
 from alphabar.data.pixels import levels_to_signal, signal_to_levels, to_pictures
 from alphabar.data.source import Unreadable, nothing_in
+from alphabar.data.stamp import stamp
 from alphabar.diffusion import GRIDS, Cond, Denoiser, FunctionDenoiser, Noise, Step, broadcast, clipped
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.registry import Spec
@@ -552,8 +551,7 @@ def write_answers(
         beside.mkdir(parents=True)
         for k, answer in enumerate(x):
             image = task.photo.image(answer, task.known, task.coloured)
-            info = PngInfo()
-            info.add_text("alphabar", json.dumps({**about, "answer": k}))
+            info = stamp({**about, "answer": k})
             image.save(beside / f"{task.photo.name}-{k + 1}.png", pnginfo=info, **task.photo.extras)
         for name, image in overview.items():
             image.save(beside / f"{name}.png")

@@ -1,18 +1,18 @@
 """Drawing pictures from a model, and putting them on the disk."""
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from alphabar.data.pixels import to_pictures
+from alphabar.data.stamp import stamp
 from alphabar.diffusion.denoiser import Cond, Denoiser
 from alphabar.diffusion.grids import GRIDS
 from alphabar.diffusion.guidance import (
@@ -65,6 +65,15 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Settings":
+        """The inverse of `to_dict`, also after JSON and among other values. Raises UsageError for others."""
+        try:
+            how = TypeAdapter(Settings).validate_python({f.name: values[f.name] for f in fields(Settings)})
+        except (KeyError, ValidationError) as error:
+            raise UsageError(f"these are no settings of a sampling: {str(error).splitlines()[0]}") from None
+        return replace(how, ask=tuple(dict(asked) for asked in how.ask))
 
 
 class Strip:
@@ -180,8 +189,12 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
     return guided(model.denoiser, guidances, interval=(lo, hi))
 
 
-def sample(model: Model, n: int, how: Settings | None = None, *, batch: int = 64) -> Iterator[Sampled]:
-    """Draw n pictures. Picture i depends on the model, the settings and i alone, not on n or ``batch``.
+def sample(
+    model: Model, n: int, how: Settings | None = None, *, first: int = 0, batch: int = 64
+) -> Iterator[Sampled]:
+    """Draw n pictures, number ``first`` and those that follow.
+
+    Picture i depends on the model, the settings and i alone, not on n, ``first`` or ``batch``.
 
     Yields a record a sampler step, and one more that carries the pictures, (n, size, size, 3) uint8.
     Raises UsageError for n below one and, before anything is drawn, for what the model cannot be asked for
@@ -192,14 +205,14 @@ def sample(model: Model, n: int, how: Settings | None = None, *, batch: int = 64
     how = how or settings(model)
     asked_for(model, how, range(1))
     guided_denoiser(model, how)
-    return _sample(model, n, how, batch)
+    return _sample(model, n, how, first, batch)
 
 
-def _sample(model: Model, n: int, how: Settings, batch: int) -> Iterator[Sampled]:
+def _sample(model: Model, n: int, how: Settings, begin: int, batch: int) -> Iterator[Sampled]:
     denoiser, size = guided_denoiser(model, how), model.recipe.data.size
     finished: list[Tensor] = []
     for first in range(0, n, batch):
-        positions = range(first, min(first + batch, n))
+        positions = range(begin + first, begin + min(first + batch, n))
         for step in draw(
             denoiser,
             shape=(3, size, size),
@@ -212,11 +225,11 @@ def _sample(model: Model, n: int, how: Settings, batch: int) -> Iterator[Sampled
             device=next(model.denoiser.parameters()).device,
         ):
             done = first * how.steps + (step.i + 1) * len(positions)
-            yield Sampled(done, n * how.steps, first, step)
+            yield Sampled(done, n * how.steps, begin + first, step)
         if not torch.isfinite(step.x).all():
             raise AlphabarError(f"the samples of {model.path} are not finite: its training has diverged")
         finished.append(to_pictures(step.x.cpu()))
-    yield Sampled(done, n * how.steps, first, step, torch.cat(finished))
+    yield Sampled(done, n * how.steps, begin + first, step, torch.cat(finished))
 
 
 def compared(model: Model, how: Settings, key: str, values: Sequence[str]) -> list[Settings]:
@@ -225,18 +238,18 @@ def compared(model: Model, how: Settings, key: str, values: Sequence[str]) -> li
     Raises UsageError for a key that is neither, and for a scale that is no number.
     """
     scales = ("guidance", "sag", "pag", "autoguidance")
-    fields = [field.name for field in model.conditioning.fields] if model.conditioning else []
+    asked = [field.name for field in model.conditioning.fields] if model.conditioning else []
     variants = []
     for value in values:
-        if key in fields:
-            variant = replace(how, ask=tuple({**asked, key: value} for asked in how.ask or [{}]))
+        if key in asked:
+            variant = replace(how, ask=tuple({**ask, key: value} for ask in how.ask or [{}]))
         elif key in scales:
             try:
                 variant = replace(how, **{key: float(value)})  # type: ignore[arg-type]
             except ValueError:
                 raise UsageError(f"--compare {key}: {value!r} is no number") from None
         else:
-            raise unknown("thing to compare", key, [*scales, *fields])
+            raise unknown("thing to compare", key, [*scales, *asked])
         variants.append(variant)
     return variants
 
@@ -273,10 +286,8 @@ def write_pictures(
         shutil.rmtree(beside, ignore_errors=True)
         (beside / "overview").mkdir(parents=True)
         for i, picture in enumerate(pictures.numpy()):
-            info = PngInfo()
             own = {"position": i} if each is None else each[i]
-            info.add_text("alphabar", json.dumps({**about, **own}))
-            Image.fromarray(picture).save(beside / f"{i:06d}.png", pnginfo=info)
+            Image.fromarray(picture).save(beside / f"{i:06d}.png", pnginfo=stamp({**about, **own}))
         for name, image in overview.items():
             image.save(beside / "overview" / f"{name}.png")
         (beside / "samples.json").write_bytes(pack_json({**about, "n": len(pictures)}))

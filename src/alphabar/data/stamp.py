@@ -1,0 +1,33 @@
+"""The settings inside a PNG file: what drew a picture travels with it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from alphabar.errors import AlphabarError
+
+KEY = "alphabar"  # of the text chunk
+
+
+def stamp(about: Mapping[str, Any]) -> PngInfo:
+    """What Pillow's ``save(…, pnginfo=)`` takes to write ``about``, as JSON, into the file."""
+    info = PngInfo()
+    info.add_text(KEY, json.dumps(about))
+    return info
+
+
+def read_stamp(path: str | Path) -> dict[str, Any]:
+    """What `stamp` wrote into a PNG file. Raises AlphabarError where there is nothing of it."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            about = json.loads(image.info.get(KEY, "null"))
+    # Pillow raises SyntaxError and ValueError for chunks that are damaged, RecursionError comes from JSON.
+    except (OSError, ValueError, SyntaxError, TypeError, RecursionError, Image.DecompressionBombError):
+        about = None
+    if not isinstance(about, dict):
+        raise AlphabarError(f"{Path(path).name} carries no settings: it is no PNG file that alphabar wrote")
+    return about

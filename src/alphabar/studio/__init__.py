@@ -1,0 +1,1 @@
+"""The studio: a local web page for what the command line does. Needs the extra ``studio`` (Gradio)."""

@@ -1,0 +1,519 @@
+"""The studio as people meet it: the command, a real browser, and those who mean it harm."""
+
+import base64
+import http.client
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alphabar.data.stamp import read_stamp
+from alphabar.training.run import Run
+from alphabar.training.runtime import Runtime
+from alphabar.training.trainer import begin, train
+from training_child import tiny_dataset, tiny_recipe
+
+pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+API = "/gradio_api"
+
+
+@pytest.fixture(scope="module")
+def folder(picture_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("opened")
+    run = begin(folder / "tiny", tiny_recipe("watch.grid=4"))
+    run.remember_data(str(picture_folder))
+    for _ in train(tiny_dataset(picture_folder), run, images=160, runtime=Runtime()):
+        pass
+    return folder
+
+
+def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+    """The command, and the address it tells."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alphabar.cli", "studio", str(folder), "--port", str(port), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert "the studio is at http" in line, line + process.stderr.read()
+    # What it says later is read away, so that it never waits for a reader.
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    return process, line.split(" at ")[1].strip().rstrip("/")
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+@pytest.fixture(scope="module")
+def address(folder) -> Iterator[str]:
+    process, address = start(folder)
+    yield address
+    stop(process)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """A headless Chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="driving the page needs playwright")
+    if CHROMIUM is None:
+        pytest.skip("driving the page needs Chromium, which is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, address) -> Iterator:
+    """The page, ready, and what its console calls an error. Loading it takes seconds: all tests share it."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(30_000)
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector("#about-model :text('16 × 16')")
+    yield page, errors
+    page.close()
+
+
+@pytest.fixture
+def page(opened) -> Iterator:
+    """The page; whatever its console calls an error fails the test."""
+    page, errors = opened
+    yield page
+    # In one go in the page: a message that leaves by itself meanwhile cannot be clicked.
+    page.evaluate("document.querySelectorAll('.toast-close').forEach((close) => close.click())")
+    found = errors.copy()
+    errors.clear()
+    assert found == []
+
+
+def tab(page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def set_slider(page, selector: str, value: float) -> None:
+    field = page.locator(f"{selector} input[type=number]")
+    field.fill(str(value))
+    field.press("Enter")
+
+
+def picture_of(page, source: str) -> Image.Image:
+    """What an <img> shows: a data: address or a file of the server."""
+    if source.startswith("data:"):
+        return Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))
+    response = page.request.get(source)
+    assert response.ok
+    return Image.open(io.BytesIO(response.body()))
+
+
+# ---------------------------------------------------------------- what people do
+
+
+def test_generate_and_draw_again_from_the_saved_picture(page, tmp_path):
+    tab(page, "Generate")
+    set_slider(page, "#steps", 4)
+    page.fill("#seed input", "7")
+    page.click("#draw")
+    page.wait_for_selector("#drawn a")
+    assert page.locator("#drawn a").count() == 16
+    with page.expect_download() as download:
+        page.locator("#drawn a").nth(2).click()
+    saved = tmp_path / "saved.png"
+    download.value.save_as(saved)
+    about = read_stamp(saved)
+    assert (about["model"], about["seed"], about["steps"], about["position"]) == ("tiny", 7, 4, 2)
+    page.click("#again button")
+    page.set_input_files("#again-file input[type=file]", saved)
+    page.wait_for_selector("#again-shown .pair img")
+    verdict = page.inner_text("#again-shown .said")
+    assert "to the last bit" in verdict or int(re.search(r"at most (\d+)", verdict)[1]) <= 1
+    other = tmp_path / "other.png"
+    Image.new("RGB", (16, 16)).save(other)
+    page.click("#again-file button[aria-label*='lear'], #again-file button[aria-label*='emove']")
+    page.set_input_files("#again-file input[type=file]", other)
+    page.wait_for_selector("text=carries no settings")
+
+
+def test_cancel_ends_the_drawing(page):
+    tab(page, "Generate")
+    set_slider(page, "#steps", 300)
+    page.click("#draw")
+    page.wait_for_selector("#drawn img")
+    page.click("#cancel")
+    page.wait_for_selector("#drawn-said :text('Cancelled')")
+    set_slider(page, "#steps", 2)
+    page.click("#draw")  # the model is free again
+    page.wait_for_selector("#drawn-said :text('Click one')")
+
+
+def test_closing_the_tab_ends_the_drawing(browser, page, address):
+    tab(page, "Generate")
+    other = browser.new_page()
+    other.goto(address)
+    other.wait_for_selector("#about-model :text('16 × 16')")
+    set_slider(page, "#steps", 2)
+    set_slider(other, "#steps", 300)
+    began = time.monotonic()
+    other.click("#draw")
+    other.wait_for_function(
+        "() => +(document.querySelector('#drawn-said').innerText.match(/step (\\d+)/) || [0, 0])[1] >= 30"
+    )
+    thirty = time.monotonic() - began
+    other.close()
+    began = time.monotonic()
+    page.click("#draw")
+    page.wait_for_selector("#drawn-said :text('Click one')")
+    assert time.monotonic() - began < max(4 * thirty, 6)  # what was left would have taken nine times as long
+
+
+def test_process_shows_what_the_model_sees(page):
+    tab(page, "Process")
+    page.click("#take")
+    page.wait_for_selector("#trio img")
+    set_slider(page, "#time", 0)
+    page.wait_for_selector("#teaching :text('0.00')")
+    first, noised, guess = (
+        np.array(picture_of(page, page.locator("#trio img").nth(i).get_attribute("src"))) for i in range(3)
+    )
+    assert (first == noised).all() and (first == guess).all()  # t = 0 is the picture
+    set_slider(page, "#time", 0.9)
+    page.wait_for_selector("#teaching :text('0.90')")
+    assert page.locator("#curves svg").count() == 2
+
+
+def test_fill_what_is_painted_and_nothing_else(page, picture_folder, tmp_path):
+    tab(page, "Mend")
+    file = tmp_path / "own.png"
+    Image.open(picture_folder / "003.png").resize((16, 16)).save(file)
+    page.wait_for_selector("#editor canvas")
+    page.wait_for_timeout(1500)  # the editor says nowhere when it is ready
+    page.set_input_files("#editor input[type=file]", file)
+    page.wait_for_timeout(1500)
+    page.click("#fill-go")
+    page.wait_for_selector("text=nothing is painted yet")
+    box = page.locator("#editor canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 20, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y, steps=6)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    page.click("#fill-go")
+    page.wait_for_selector("#answers img")
+    assert page.locator("#answers img").count() == 4
+    given = np.array(Image.open(file).convert("RGB"))
+    before = np.array(
+        picture_of(page, page.locator("#before-after img").first.get_attribute("src")).convert("RGB")
+    )
+    known = (before == given).all(-1)
+    assert 0.2 < known.mean() < 1
+    for i in range(4):
+        answer = np.array(
+            picture_of(page, page.locator("#answers img").nth(i).get_attribute("src")).convert("RGB")
+        )
+        assert (answer[known] == given[known]).all()
+        assert (answer[~known] != 127).any()
+    page.wait_for_selector("#spread img")
+    page.locator("#answers button img").nth(1).click()
+
+
+def test_restore_an_uploaded_picture(page, picture_folder):
+    tab(page, "Mend")
+    tab(page, "Restore")
+    page.set_input_files("#spoilt input[type=file]", picture_folder / "005.png")
+    page.wait_for_selector("#spoilt img")
+    page.click("#restore-go")
+    page.wait_for_selector("#mended-said :text('step')")
+    page.wait_for_selector("#mended-said :text('choose one')")
+    field = page.locator("#degradation input")
+    field.fill("mask:/etc/passwd")
+    field.press("Enter")
+    page.click("#restore-go")
+    page.wait_for_selector("text=are for the command line")
+
+
+def test_watch_a_run_pause_and_resume_it(page, folder):
+    seen = Run(folder / "tiny").records()[-1]["images"]
+    tab(page, "Runs")
+    page.wait_for_selector("#runs-curves svg")
+    page.wait_for_selector("#film img")
+    field = page.locator("#budget-more input, #budget-more textarea")
+    field.fill("1h")
+    page.click("#resume")
+    page.wait_for_selector("#runs-table .live")
+    page.wait_for_function(
+        "seen => document.querySelector('#runs-table tr + tr td:nth-child(3)').innerText != `${seen}`",
+        arg=seen,
+    )
+    page.click("#pause")
+    page.wait_for_selector("#runs-table .live", state="detached")
+    assert Run(folder / "tiny").newest_checkpoint()[0].images > seen
+    page.locator("#budget-more input, #budget-more textarea").fill("soon")
+    page.click("#resume")
+    page.wait_for_selector("text=is no time")
+
+
+@pytest.mark.slow
+def test_compare_and_data(page):
+    tab(page, "Compare")
+    page.fill("#values input, #values textarea", "2, 4")
+    page.get_by_label("steps", exact=True).check()
+    page.wait_for_timeout(500)
+    page.fill("#values input, #values textarea", "2, 4")
+    page.click("#compare-go")
+    page.wait_for_selector("#compared-said :text('same noise')")
+    assert page.locator("#compared img").count() == 8
+    tab(page, "Data")
+    page.click("#inspect")
+    page.wait_for_selector("#data-report .fact")
+    assert "40" in page.inner_text("#data-report .fact:first-child")
+
+
+def test_spanish_and_a_telephone(page, opened):
+    _, errors = opened
+
+    def leave(link: str, ready: str) -> None:
+        """To another page. Gradio calls it an error that the streams of the page that is left break off."""
+        page.click(f"text={link}")
+        page.wait_for_selector(ready)
+        errors[:] = [error for error in errors if not re.search(r"abort|errored out|network", error, re.I)]
+
+    page.set_viewport_size({"width": 390, "height": 844})
+    leave("Español", "#draw:has-text('Dibujar')")
+    assert page.evaluate("document.documentElement.lang") == "es"
+    for name in ("Generar", "Proceso", "Reparar", "Entrenamientos", "Comparar", "Datos"):
+        if not page.get_by_role("tab", name=name, exact=True).is_visible():
+            page.locator(".overflow-menu button").first.click()
+            page.locator(f".overflow-dropdown button:has-text('{name}')").click()
+        else:
+            tab(page, name)
+        page.wait_for_timeout(150)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+    leave("English", "#draw:has-text('Draw')")
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+# ---------------------------------------------------------------- what others try
+
+
+def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """One request, its path as it stands."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    try:
+        connection.putrequest(method, path, skip_host="Host" in headers)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (ConnectionError, http.client.HTTPException):
+        return 0, b""  # refused while the body was still on its way
+    finally:
+        connection.close()
+
+
+def test_no_payload_reads_a_file_outside(address, folder, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("THE-SECRET")
+    (folder / "link.txt").symlink_to(secret)
+    toml = folder / "tiny" / "recipe.toml"
+    targets = [
+        str(secret),
+        "/etc/passwd",
+        "/proc/self/environ",
+        str(toml),
+        str(folder / "link.txt"),
+        sys.executable,
+    ]
+    ways = [
+        "{}", "/{}", "..{}", "../../../../../../../..{}", "%2e%2e%2f%2e%2e%2f%2e%2e%2f%2e%2e{}",
+        "....//....//..{}", "..\\..\\..{}", "/tmp/..{}", "file://{}", "~{}", "{}%00.png", "./{}",
+    ]  # fmt: skip
+    ends = [f"{API}/file=", "/file=", "/static/", "/assets/", f"{API}/file/"]
+    urls = [
+        address + "/",
+        "http://169.254.169.254/latest/meta-data",
+        "//evil.example/x",
+        "ftp://evil.example/x",
+    ]
+    paths = [end + way.format(target) for end in ends for way in ways for target in targets]
+    paths += [quote(path, safe="/=") for path in paths[::7]]
+    paths += [end + url for end in (f"{API}/file=", f"{API}/proxy=", "/proxy=") for url in urls]
+    assert len(paths) >= 200
+    hidden = (b"THE-SECRET", b"root:", b"ALPHABAR_CACHE", b"[network]", b"\x7fELF")
+    for path in paths:
+        status, body = ask(address, "GET", path.replace("\0", "%00"))
+        assert status in (400, 403, 404) and not any(word in body for word in hidden), path
+    (folder / "link.txt").unlink()
+
+
+def test_another_page_starts_nothing(address):
+    job = json.dumps({"data": [], "fn_index": 0, "session_hash": "x"}).encode()
+    for headers in (
+        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"},
+        {"Host": "evil.example"},
+    ):  # fmt: skip
+        for path in (f"{API}/queue/join", f"{API}/upload", f"{API}/cancel", "/login"):
+            kind = {"Content_Type": "text/plain"}
+            assert ask(address, "POST", path, job, **headers, **kind)[0] == 403, (headers, path)
+
+
+def test_a_foreign_page_in_a_real_browser_starts_nothing(browser, address, folder):
+    page = browser.new_page()
+    page.goto("data:text/html,<p>evil</p>")
+    said = page.evaluate(
+        """async address => { try {
+            const answer = await fetch(address + '/gradio_api/queue/join', {method: 'POST', mode: 'no-cors',
+                body: JSON.stringify({data: [], fn_index: 0, session_hash: 'x'})});
+            return answer.type } catch (error) { return 'refused' } }""",
+        address,
+    )
+    page.close()
+    assert said in ("opaque", "refused")  # the page cannot even see the 403
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of side × side white pixels in a few kilobytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    packer = zlib.compressobj(9)
+    row = b"\0" + b"\xff" * (side // 8)
+    rows = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_one_sentence(page, tmp_path):
+    file = tmp_path / "bomb.png"
+    file.write_bytes(bomb(24_000))
+    assert file.stat().st_size < 200_000
+    tab(page, "Mend")
+    tab(page, "Enlarge")
+    page.set_input_files("#small input[type=file]", file)
+    page.wait_for_selector("#small img")
+    page.click("#enlarge-go")
+    page.wait_for_selector("text=/gigantic|decompression bomb/")
+
+
+def test_hostile_archives_large_uploads_and_many_jobs_leave_it_serving(address, page, folder, tmp_path):
+    status, _ = ask(address, "POST", f"{API}/upload", b"", Content_Type="multipart/form-data; boundary=x")
+    assert status < 500
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    connection.putrequest("POST", f"{API}/upload")
+    connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+    connection.putheader("Content-Length", str(2**40))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+
+    job = json.dumps({"data": ["tiny"], "fn_index": 0, "session_hash": "many"}).encode()
+    answers: list[int] = []
+    kind = {"Content_Type": "application/json"}
+    threads = [
+        threading.Thread(
+            target=lambda: answers.append(ask(address, "POST", f"{API}/queue/join", job, **kind)[0])
+        )
+        for _ in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 50 and not any(500 <= answer < 503 for answer in answers)
+
+    tab(page, "Data")
+    hostile = tmp_path / "hostile.zip"
+    with zipfile.ZipFile(hostile, "w") as archive:
+        archive.writestr("../../escaped.png", b"x")
+    page.click("#data-what input")
+    page.get_by_role("option", name="my pictures").click()
+    page.set_input_files("#data-files input[type=file]", hostile)
+    page.wait_for_selector("#data-files :text('hostile')")
+    page.click("#inspect")
+    page.wait_for_selector("text=outside itself")
+    assert not list(tmp_path.parent.rglob("escaped.png"))
+
+    began = time.monotonic()
+    assert ask(address, "GET", "/")[0] == 200 and time.monotonic() - began < 10
+
+
+@pytest.mark.slow
+def test_beyond_this_machine_the_page_asks_for_the_password(folder):
+    process, address = start(folder, "--host", "0.0.0.0", "--password", "sesame")
+    try:
+        address = address.replace("0.0.0.0", "127.0.0.1")
+        for path in (f"{API}/info", "/config", f"{API}/queue/data?session_hash=x", f"{API}/file=/etc/passwd"):
+            assert ask(address, "GET", path)[0] in (401, 403), path
+        job = json.dumps({"data": [], "fn_index": 0, "session_hash": "x"}).encode()
+        assert ask(address, "POST", f"{API}/queue/join", job, Content_Type="application/json")[0] == 401
+        form = {"Content_Type": "application/x-www-form-urlencoded"}
+        assert ask(address, "POST", "/login", b"username=me&password=wrong", **form)[0] == 400
+        assert ask(address, "POST", "/login", b"username=me&password=sesame", **form)[0] == 200
+    finally:
+        stop(process)
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.slow
+def test_train_on_an_uploaded_archive(page, folder, picture_folder, tmp_path):
+    file = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in picture_folder.glob("*.png"):
+            archive.write(path, f"waves/{path.name}")
+    tab(page, "Runs")
+    page.click("#new-run button")
+    page.set_input_files("#new-files input[type=file]", file)
+    page.wait_for_selector("#new-files :text('pictures')")
+    page.fill("#new-name input, #new-name textarea", "uploaded")
+    page.fill("#new-budget input, #new-budget textarea", "5s")
+    page.click("#new-recipe input")
+    page.get_by_role("option", name="classic").click()
+    page.click("#new-size input")
+    page.get_by_role("option", name="16", exact=True).click()
+    page.click("#train")
+    page.wait_for_selector("#runs-table .live", timeout=60_000)
+    page.wait_for_selector("#runs-table .live", state="detached", timeout=120_000)
+    run = Run(folder / "uploaded")
+    assert run.newest_checkpoint()[0].images > 0 and run.recipe.data.size == 16
+    assert len(list((folder / ".pictures" / "uploaded" / "waves").glob("*.png"))) == 40
