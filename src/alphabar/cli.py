@@ -34,7 +34,9 @@ app = typer.Typer(
 DataArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="A folder of pictures, 'toycars', or hf://datasets/owner/name.")
 ]
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run folder, a model folder, or a shipped model: cars64.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the noise.")]
 SamplerOption = Annotated[

@@ -6,17 +6,17 @@ import threading
 from pathlib import Path
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.training.run import Model, Run, holds_model, load_model
+from alphabar.training.run import Model, Run, holds_model, load_model, locate, shipped
 
 
 class Shelf:
-    """What the studio may open: a model folder, a run folder, or all of both in a folder.
+    """What the studio may open: a model folder, a run folder, or all of both in a folder and what is shipped.
 
     Raises UsageError for a path that is none of these; a folder that is not there yet is an empty one.
     """
 
     def __init__(self, path: Path):
-        self.path = path.resolve()
+        self.path = locate(path).resolve()
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file: give a model folder, a run folder or a folder of runs")
         self.single = holds_model(self.path)
@@ -26,10 +26,10 @@ class Shelf:
     def _folders(self) -> list[Path]:
         if self.single:
             return [self.path]
-        if not self.path.is_dir():
-            return []
-        inside = (p for p in self.path.iterdir() if not p.name.startswith(".") and not p.is_symlink())
-        return sorted((p for p in inside if holds_model(p)), key=_changed, reverse=True)
+        inside = self.path.iterdir() if self.path.is_dir() else ()
+        visible = (p for p in inside if not p.name.startswith(".") and not p.is_symlink())
+        own = sorted((p for p in visible if holds_model(p)), key=_changed, reverse=True)
+        return own + [p for p in shipped() if p.name not in {q.name for q in own}]
 
     def runs(self) -> list[str]:
         """The names of the runs, the latest first."""
@@ -63,7 +63,7 @@ class Shelf:
                 if name
                 else f"there is no trained model in {self.path} yet"
             )
-        return self.path if self.single else self.path / name
+        return next(folder for folder in self._folders() if folder.name == name)
 
 
 def _changed(folder: Path) -> float:

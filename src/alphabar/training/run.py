@@ -184,18 +184,30 @@ class Run:
             write_file(self.path / "log.jsonl", text.encode())
 
 
+def shipped() -> list[Path]:
+    """The folders of the models that come with alphabar; their names are the models'."""
+    folder = Path(__file__).parent.parent / "models"
+    return sorted(path.parent for path in folder.glob("*/recipe.json"))
+
+
+def locate(path: str | Path) -> Path:
+    """The folder of a model: the path, or where nothing lies there the shipped model of that name."""
+    path = Path(path)
+    return path if path.exists() else next((s for s in shipped() if s.name == str(path)), path)
+
+
 def holds_model(path: Path) -> bool:
-    """Whether a folder is a run or a model, rather than a folder of pictures."""
-    return Run(path).exists or (path / "recipe.json").is_file()
+    """Whether a path or a name is that of a run or a model, rather than of pictures."""
+    return Run(path).exists or (locate(path) / "recipe.json").is_file()
 
 
 def load_model(path: str | Path, device: str | torch.device | None = None) -> Model:
-    """The model in a run folder (its newest whole checkpoint) or in a model folder.
+    """The model in a run folder (its newest whole checkpoint), in a model folder or of a shipped name.
 
     device: where it is to run; by default the GPU, where there is one.
     Raises AlphabarError where there is none or its bytes are damaged.
     """
-    path = Path(path)
+    path = locate(path)
     run = Run(path)
     if run.exists:
         checkpoint, problems = run.newest_checkpoint()
@@ -210,7 +222,8 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Mo
     elif path.exists():
         raise AlphabarError(f"{path} is neither a run folder (recipe.toml) nor a model folder (recipe.json)")
     else:
-        raise AlphabarError(f"there is no model at {path}")
+        names = ", ".join(model.name for model in shipped())
+        raise AlphabarError(f"there is no model at {path}" + (f", nor a shipped one: {names}" if names else ""))
     conditioning = None
     if "conditioning.json" in files:
         conditioning = Conditioning.from_dict(json.loads(files["conditioning.json"]))
