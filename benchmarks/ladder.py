@@ -1,0 +1,230 @@
+"""From `classic` to `lean`, one change a rung, at equal time: what matters when compute is scarce.
+
+    python benchmarks/ladder.py DATA --out runs/ladder --minutes 20 > docs/results/ladder.md
+
+First every rung trains for some seconds in turns, so that a machine that slows down or is shared slows all
+alike; the median rate says how many images a rung gets in the minutes. Then each trains that many, whatever
+else the machine does meanwhile, and is judged: the same held-out pictures and noise, the same sampler,
+steps and seed. Rungs that are done are kept in --out, and an interrupted ladder goes on where it was.
+"""
+
+import argparse
+import json
+import math
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any, NamedTuple
+
+import torch
+
+import alphabar
+from alphabar.data.cache import Dataset
+from alphabar.networks import flops
+from alphabar.training.recipe import Recipe, with_settings
+from alphabar.training.run import build_denoiser
+from alphabar.training.runtime import Runtime, probe
+from alphabar.training.trainer import Progress
+from alphabar.training.watch import Watcher, save_grid
+
+# What is given up and taken on at each rung, over the one below. The settings are those of pictures of 32 px.
+RUNGS: tuple[tuple[str, str], ...] = (
+    ("`classic`", ""),
+    ("a U-Net with GroupNorm and attention", "network=unet"),
+    (
+        "a smaller one, so that more pictures are seen",
+        "network.width=32 network.multipliers=[1,2,2] network.attention=[4]",
+    ),
+    ("batches of 32 for 128", "batch=32"),
+    ("the average of the weights is used", "ema.half_life=500000"),
+    ("the learning rate warms up, and falls to zero", "optimizer.warm_up=1000 optimizer.decay_from=0.6"),
+    (
+        "a cosine schedule down to pure noise, v-prediction",
+        "schedule=cosine parameterization=v density=uniform",
+    ),
+    ("levels spread evenly over the batch", "stratified=true"),
+    (
+        "EDM: variance exploding, preconditioned, log-normal levels",
+        "schedule=variance_exploding parameterization=edm density=log_normal density.mean=-0.8"
+        " density.std=1.4",
+    ),
+    (
+        "a magnitude-preserving U-Net, rate 0.06",
+        "network=mp_unet network.widths=[64,128] optimizer.learning_rate=0.06",
+    ),
+    (
+        "Muon for Adam, rate 0.15: `lean`",
+        "optimizer.name=muon optimizer.learning_rate=0.15 optimizer.betas=[0.9,0.99] optimizer.warm_up=1000"
+        " optimizer.decay_from=0.6",
+    ),
+)
+SEEDED = (0, len(RUNGS) - 1)  # the rungs that are trained with several seeds, for the noise of it all
+STEPS = 20
+
+
+class Rung(NamedTuple):
+    number: int
+    seed: int
+    recipe: Recipe
+
+
+def rungs(size: int, seeds: int) -> list[Rung]:
+    recipe = with_settings(alphabar.named_recipe("classic"), [f"data.size={size}", "watch.share=0"])
+    found = []
+    for number, (_, settings) in enumerate(RUNGS):
+        recipe = with_settings(recipe, settings.split())
+        for seed in range(seeds if number in SEEDED else 1):
+            found.append(Rung(number, seed, with_settings(recipe, [f"seed={seed}"])))
+    return found
+
+
+def rates(
+    dataset: Dataset, ladder: Sequence[Rung], rounds: int, seconds: float, out: Path
+) -> dict[int, float]:
+    """Training pictures a second of each rung, the median over rounds in which all take turns."""
+    kept = out / "rates.json"
+    if kept.exists():
+        return {int(k): v for k, v in json.loads(kept.read_text()).items()}
+    first = [rung for rung in ladder if rung.seed == 0]
+    measured: dict[int, list[float]] = {rung.number: [] for rung in first}
+    for turn in range(rounds):
+        for rung in first:
+            folder = out / f".rate-{rung.number}"
+            shutil.rmtree(folder, ignore_errors=True)
+            records = alphabar.train(
+                dataset, alphabar.begin(folder, rung.recipe), budget=seconds, runtime=runtime(rung.recipe)
+            )
+            progress = [record for record in records if isinstance(record, Progress)]
+            measured[rung.number].append(progress[-1].rate)
+            shutil.rmtree(folder)
+            note(f"round {turn + 1}, rung {rung.number}: {progress[-1].rate:.1f} pictures/s")
+    found = {number: median(values) for number, values in measured.items()}
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def runtime(recipe: Recipe) -> Runtime:
+    """Probed without torch.compile: it takes minutes, and gains all rungs about the same."""
+    network = build_denoiser(recipe).network
+    return probe(network, recipe.data.size, batch=recipe.batch, try_compile=False)
+
+
+def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Path) -> dict[str, Any]:
+    """Train and judge a rung, or read what came of it before."""
+    folder = out / f"{rung.number:02d}-{rung.seed}"
+    kept = folder / "rung.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    note(f"rung {rung.number}, seed {rung.seed}: {images:,} images")
+    run, how = alphabar.begin(folder, rung.recipe), runtime(rung.recipe)
+    began = time.monotonic()
+    for record in alphabar.train(dataset, run, images=images, runtime=how):
+        if isinstance(record, Progress) and time.monotonic() - began > 60:
+            began = time.monotonic()
+            note(f"  {record.images:,} images, {record.eta / 60:.0f} minutes left")
+    model = alphabar.load_model(folder)
+    watched = with_settings(rung.recipe, ["watch.levels=256"])
+    error = Watcher(dataset, watched, run, how).error_by_level(model.denoiser)
+    drawn = alphabar.settings(model, sampler="dpmpp_2m", grid="log_snr", steps=STEPS, seed=0)
+    *_, sampled = alphabar.sample(model, 64, drawn)
+    save_grid(sampled.pictures, out / f"{rung.number:02d}-{rung.seed}.png")
+    *_, judged = alphabar.evaluate(model, data, n=n, how=drawn)
+    judgement = judged.result.to_dict()
+    network = build_denoiser(rung.recipe).network
+    found = {
+        "number": rung.number,
+        "seed": rung.seed,
+        "images": model.images,
+        "gflop": flops(network, rung.recipe.data.size) / 1e9,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "error": error["error"],
+        "sigma": [math.exp(-level / 2) for level in error["levels"]],
+        "frechet": judgement["frechet"]["value"],
+        "kid": judgement["kid"]["value"],
+        "kid_error": judgement["kid"]["standard_error"],
+    }
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(mean(math.log(value) for value in values))
+
+
+def tables(found: list[dict[str, Any]], speeds: dict[int, float], levels: int) -> None:
+    """levels: noise levels that every rung's schedule reaches, over which errors are averaged."""
+    first = {f["number"]: f for f in found if f["seed"] == 0}
+    means = {number: geometric_mean(f["error"][:levels]) for number, f in first.items()}
+    sigma = first[0]["sigma"][:levels]
+    print(
+        "| | what changed | pictures/s | pictures | GFLOP | held-out error | over the last | Fréchet | KID |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for number, f in first.items():
+        step = f"× {means[number] / means[number - 1]:.3f}" if number else ""
+        print(
+            f"| {number} | {RUNGS[number][0]} | {speeds[number]:.1f} | {f['images']:,} | {f['gflop']:.2f}"
+            f" | {means[number]:.5f} | {step} | {f['frechet']:.0f} | {f['kid']:.2f} ± {f['kid_error']:.2f} |"
+        )
+    print("\nThe held-out error of x0 by noise level sigma/alpha:\n")
+    print("| | " + " | ".join(f"{s:g}" for s in (round(s, 2) for s in sigma)) + " |")
+    print("|---" * (levels + 1) + "|")
+    for number, f in first.items():
+        print(f"| {number} | " + " | ".join(f"{value:.4f}" for value in f["error"][:levels]) + " |")
+    print("\nThe noise of the measurement: the same rung with other seeds.\n")
+    print("| | seeds | held-out error | its spread | Fréchet | KID |")
+    print("|---|---|---|---|---|---|")
+    for number in SEEDED:
+        same = [f for f in found if f["number"] == number]
+        if len(same) < 2:
+            continue
+        errors = [geometric_mean(f["error"][:levels]) for f in same]
+        print(
+            f"| {number} | {len(same)} | {mean(errors):.5f} | {stdev(errors) / mean(errors):.2%}"
+            f" | {mean(f['frechet'] for f in same):.0f} ± {stdev(f['frechet'] for f in same):.0f}"
+            f" | {mean(f['kid'] for f in same):.2f} ± {stdev(f['kid'] for f in same):.2f} |"
+        )
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data")
+    parser.add_argument("--out", type=Path, required=True, help="a folder that keeps the rungs")
+    parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of training, for each rung")
+    parser.add_argument("--seeds", type=int, default=3, help="of the first and the last rung")
+    parser.add_argument("-n", type=int, default=500, help="samples judged")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    *_, prepared = alphabar.prepare(alphabar.open_source(args.data), args.size)
+    ladder = rungs(args.size, args.seeds)
+    speeds = rates(prepared.dataset, ladder, 3, args.minutes * 60 / 80, args.out)
+    found = [
+        climb(
+            prepared.dataset, rung, int(speeds[rung.number] * 60 * args.minutes), args.n, args.data, args.out
+        )
+        for rung in ladder
+    ]
+    print(f"# From `classic` to `lean`\n\n```\npython benchmarks/ladder.py {shlex.join(sys.argv[1:])}\n```\n")
+    print(
+        f"{args.size}×{args.size} pictures, {args.minutes:g} minutes of training a rung at the rate measured"
+        f" on {torch.get_num_threads()} threads, one change a rung. The held-out error is that of x0, the"
+        " geometric mean over the noise levels, on 256 pictures that no rung trained on, with the same noise;"
+        f" distances are those of {args.n} samples (DPM-Solver++(2M), {STEPS} steps, the same seed) in"
+        " `lite0`.\n"
+    )
+    tables(found, speeds, min(len(f["error"]) for f in found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What the budget dial would pick on machines that we do not have: arithmetic, nothing measured but the data.
+
+    python benchmarks/machines.py > docs/results/machines.md
+
+A training picture costs the longer of two times: its FLOPs at a share of the peak of the tensor cores, and
+its activations through the memory. The dial itself is the one of `alphabar plan`.
+"""
+
+import time
+from typing import NamedTuple
+
+import torch
+
+import alphabar
+from alphabar.data.cache import Dataset
+from alphabar.networks import MPUNet
+from alphabar.training.plan import PASSES, Machine, Plan, plan, sizes
+from alphabar.training.recipe import with_settings
+from alphabar.training.run import build_denoiser
+from alphabar.training.trainer import Feed
+
+# Of the dense peak, which convolutions of some hundred channels reach in training.
+UTILISATION = 0.35
+# How often what is kept for the backward pass crosses the memory: written and read going forward, read
+# going backward, and its gradient written and read.
+CROSSINGS = 5
+BYTES = 2 / 4  # of bfloat16 or float16, to those of float32
+PICTURES = 8_144  # the training pictures of Stanford Cars
+HOURS = 2
+
+
+class Card(NamedTuple):
+    """The makers' figures: dense FLOP/s in half precision, bytes/s and bytes of memory."""
+
+    name: str
+    peak: float
+    bandwidth: float
+    memory: float
+    count: int = 1
+
+
+CARDS = (
+    Card("T4", 65e12, 320e9, 15 * 2**30),
+    Card("L4", 121e12, 300e9, 22 * 2**30),
+    Card("H100", 989e12, 3.35e12, 79 * 2**30),
+    Card("64 × H100", 989e12, 3.35e12, 79 * 2**30, 64),
+)
+
+
+def machine(card: Card, picture: int, loading: float) -> Machine:
+    """loading: pictures a second that one process makes ready; every card has its own process."""
+    speeds = []
+    for size in sizes(picture):
+        computing = PASSES * size.flops / (UTILISATION * card.peak)
+        moving = CROSSINGS * BYTES * size.activations / card.bandwidth
+        speeds.append((float(size.flops), card.count / max(computing, moving)))
+    return Machine(card.name, tuple(speeds), loading * card.count, int(card.memory))
+
+
+def loading() -> float:
+    """Pictures of 64 px a second, mirrored and with their noise, that one process makes ready here."""
+    recipe = alphabar.named_recipe("lean")
+    *_, prepared = alphabar.prepare(alphabar.open_source("toycars"), 64)
+    dataset: Dataset = prepared.dataset
+    index, _ = dataset.split(recipe.data.held_out)
+    feed = Feed(dataset, index, recipe, build_denoiser(recipe))
+    feed.batch(range(8))
+    began = time.perf_counter()
+    feed.batch(range(1024))
+    return 1024 / (time.perf_counter() - began)
+
+
+def row(card: Card, picture: int, planned: Plan) -> str:
+    best = planned.chosen
+    with torch.device("meta"):
+        network = MPUNet(channels=3, widths=best.size.widths, blocks=best.size.blocks)
+    parameters = sum(p.numel() for p in network.parameters())
+    at_limit = " (pictures made ready)" if best.rate == planned.machine.loading else ""
+    widths = "-".join(map(str, best.size.widths)) + f" ×{best.size.blocks}" * (best.size.blocks > 1)
+    return (
+        f"| {card.name} | {picture}² | {widths} | {parameters / 1e6:.0f} M | {best.size.flops / 1e9:.1f}"
+        f" | {best.rate:,.0f}{at_limit} | {best.images / 1e6:.1f} M | {best.epochs:,.0f} | {best.batch}"
+        f" | {best.off:.2g} |"
+    )
+
+
+def main() -> None:
+    recipe = alphabar.named_recipe("lean")
+    print("# Beyond this machine\n\n```\npython benchmarks/machines.py\n```\n")
+    print(
+        f"What `alphabar plan --budget {HOURS}h` would pick for {PICTURES:,} pictures. Nothing here ran on"
+        f" these cards: a picture costs the longer of {PASSES} × its FLOPs at {UTILISATION:.0%} of the dense"
+        f" peak in half precision, and {CROSSINGS} crossings of the memory by its activations. The pictures"
+        " of 64 px that one process makes ready a second are measured, on the machine that wrote this page;"
+        " larger ones go by their pixels, and every card has its process. The last column is the size picked"
+        " to the size that the rule wants.\n"
+    )
+    print(
+        "| card | pictures | widths | parameters | GFLOP | pictures/s | seen | epochs | batch | to the rule |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    ready = loading()
+    for card in CARDS:
+        for picture in (64, 128, 256):
+            there = machine(card, picture, ready * (64 / picture) ** 2)
+            sized = with_settings(recipe, [f"data.size={picture}"])
+            print(row(card, picture, plan(there, sized, PICTURES, HOURS * 3600.0)))
+
+
+if __name__ == "__main__":
+    main()
