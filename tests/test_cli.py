@@ -14,6 +14,7 @@ from alphabar.training.recipe import make_recipe
 TINY = [
     "data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]", "batch=8",
     "watch.share=0", "watch.grid=4", "watch.steps=2", "watch.levels=4", "watch.distance=8",
+    "ema.snapshots=3",
 ]  # fmt: skip
 COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands]
 
@@ -176,6 +177,10 @@ def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
     values, values_again = ({m["key"]: m["value"] for m in r["measures"]} for r in (result, again))
     # Not equal: the folder knows nothing of the pictures that the model held out.
     assert values_again["frechet"] == pytest.approx(values["frechet"], rel=0.2)
+    code, out, _ = call("evaluate", trained, "-n", 12, *arguments, "--ema", "0.05,0.2")
+    swept = json.loads(out.splitlines()[-1])["ema"]
+    assert code == 0 and [r["length"] for r in swept] == [0.05, 0.2]
+    assert swept[0]["measures"] != swept[1]["measures"] and out.count("\n0.") == 2
     code, out, _ = call("report", trained, "--json")
     page = json.loads(out)["report"]
     html = Path(page).read_text(encoding="utf-8")
@@ -243,6 +248,8 @@ MISTAKES = {
     "weights where none are taken": (
         ["evaluate", "{run}", "--against", "{data}", "--weights", "{data}"], 2, "'weights'"
     ),
+    "a length of no number": (["evaluate", "{run}", "--against", "{data}", "--ema", "long"], 2, "0.03,0.1"),
+    "an average out of reach": (["sample", "{run}", "--out", "{out}", "--ema", "0.9"], 2, "0.01 to 0.25"),
     "too few": (["evaluate", "{data}", "--against", "{data}", "-n", "41"], 1, "holds 40 pictures"),
     "report of nothing": (["report", "{empty}"], 1, "run"),
     "usage": (["sample", "{run}"], 2, "--out"),

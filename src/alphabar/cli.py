@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import product
@@ -75,6 +75,15 @@ StartOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME", help="noise, or gaussian: noise that carries the data's mean and covariance."
+    ),
+]
+
+EmaOption = Annotated[
+    float | None,
+    typer.Option(
+        "--ema",
+        metavar="LENGTH",
+        help="Another length of the average of the weights, as a share of the training, e.g. 0.1.",
     ),
 ]
 
@@ -254,6 +263,7 @@ def sample(
     grid: GridOption = None,
     steps: StepsOption = None,
     start: StartOption = None,
+    ema: EmaOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -266,7 +276,7 @@ def sample(
     from alphabar.reporting.figures import reverse_strip
     from alphabar.training.run import load_model
 
-    loaded = load_model(model)
+    loaded = load_model(model, ema=ema)
     how = sampling.settings(
         loaded,
         seed=seed,
@@ -283,6 +293,8 @@ def sample(
     )
     sampling.check_free(out)
     about = {"model": str(model), "images": loaded.images, **how.to_dict()}
+    if ema is not None:
+        about["ema"] = ema
     if compare:
         variants = sampling.compared(loaded, how, key, values)
         rows = 8 if n is None else n
@@ -444,6 +456,14 @@ def evaluate(
     grid: GridOption = None,
     steps: StepsOption = None,
     start: StartOption = None,
+    ema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            help="Other lengths of the average of the weights, as shares of the training, e.g. 0.03,0.1,0.2;"
+            " of several, a table.",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -454,29 +474,37 @@ def evaluate(
     from alphabar.reporting.figures import nearest_panel
     from alphabar.training.run import Run, holds_model, load_model
 
-    how = None
-    judged: Any = what
-    if holds_model(what):
-        judged = load_model(what)
-        how = sampling.settings(
-            judged,
-            seed=seed,
-            sampler=sampler,
-            grid=grid,
-            steps=steps,
-            start=start,
-            ask=asked,
-            guidance=guidance,
-            guidance_interval=interval,
-            sag=sag,
-            pag=pag,
-            autoguidance=autoguidance,
-        )
-    result = _last(
-        evaluation.evaluate(judged, against, n=n, features=features, how=how, weights=weights), None
-    ).result
+    if ema and not holds_model(what):
+        raise UsageError(f"--ema {ema}: {what} is a folder of pictures; only a run's average has a length")
+    results = []
+    for length in parse_lengths(ema) if ema else [None]:
+        how = None
+        judged: Any = what
+        if holds_model(what):
+            judged = load_model(what, ema=length)
+            how = sampling.settings(
+                judged,
+                seed=seed,
+                sampler=sampler,
+                grid=grid,
+                steps=steps,
+                start=start,
+                ask=asked,
+                guidance=guidance,
+                guidance_interval=interval,
+                sag=sag,
+                pag=pag,
+                autoguidance=autoguidance,
+            )
+        judging = evaluation.evaluate(judged, against, n=n, features=features, how=how, weights=weights)
+        results.append((length, _last(judging, None).result))
+    if len(results) > 1:
+        _print_lengths(results)
+        _finish(as_json, {"ema": [{"length": length, **r.to_dict()} for length, r in results]})
+        return
+    ((length, result),) = results
     _print_evaluation(result)
-    if how and Run(what).exists:
+    if how and length is None and Run(what).exists:
         evaluation.add_to_run(Run(what), result)
         if result.twins:
             nearest_panel(result.twins.samples, result.twins.originals[:, None]).save(what / "copies.png")
@@ -623,6 +651,16 @@ def parse_interval(text: str) -> tuple[float, float]:
     except ValueError:
         raise UsageError(f"{text!r} is no interval: write for example 0.2,5") from None
     return lo, hi
+
+
+def parse_lengths(text: str) -> list[float]:
+    """Numbers: '0.03,0.1,0.2'."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--ema {text!r} should read as shares of the training, for example 0.03,0.1"
+        ) from None
 
 
 def parse_compared(text: str) -> tuple[str, list[str]]:
@@ -777,6 +815,26 @@ def _print_evaluation(result: Any) -> None:
         print(f"{d.look}: {d.difference:+.1f} [{d.low:+.1f}, {d.high:+.1f}] of 255, data {d.data:.1f}")
     for note in result.notes:
         print(f"note: {note}")
+
+
+def _print_lengths(results: Sequence[tuple[float | None, Any]]) -> None:
+    shown = ("frechet", "kid", "precision", "recall")
+    first = results[0][1].judgement
+    names = [m.name for m in first.measures if m.key in shown]
+    rows = [
+        (
+            f"{length:g}",
+            *(
+                f"{m.value:.4g}" + (f" ± {m.error:.2g}" if m.error else "")
+                for m in result.judgement.measures
+                if m.key in shown
+            ),
+        )
+        for length, result in results
+    ]
+    _print_table(("ema", *names), rows)
+    print(f"n = {first.n} samples from the same noise; reference: {first.reference}")
+    print(f"protocol: {first.protocol}")
 
 
 def _print_judgement(judgement: Any) -> None:

@@ -1,8 +1,12 @@
 """The exponential moving average of the weights: sharper samples for free."""
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 
@@ -25,8 +29,54 @@ class Ema:
     def update(self, network: nn.Module, images: int, batch: int) -> None:
         """Move toward ``network`` after a step of ``batch`` images, ``images`` seen in all."""
         half_life = max(min(self.half_life, self.ramp * images), 1e-9)
-        beta = 0.5 ** (batch / half_life)
-        for mean, value in zip(self.network.parameters(), network.parameters(), strict=True):
-            mean.lerp_(value.to(mean.dtype), 1 - beta)
-        for own, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
-            own.copy_(buffer)
+        _follow(self.network, network, 0.5 ** (batch / half_life))
+
+
+# Post-hoc EMA (Karras et al. 2024, section 3 and appendix C): averages of two lengths are kept as they were
+# at some moments of the training; after it, their weighted sum is the average of any other length, nearly.
+LENGTHS = (0.05, 0.10)
+
+
+def exponent(length: float) -> float:
+    """gamma of the profile t^gamma whose relative standard deviation is ``length`` (EDM2 eq. 123)."""
+    roots = np.roots([1, 7, 16 - length**-2, 12 - length**-2])
+    return float(roots.real.max())
+
+
+class PowerAverage:
+    """An average of the weights at time t of the training in which theirs at tau < t counts as tau^gamma.
+
+    length: the profile's standard deviation as a share of the training, sigma_rel of EDM2.
+    """
+
+    def __init__(self, network: nn.Module, length: float):
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.gamma = exponent(length)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, images: int, batch: int) -> None:
+        """Move toward ``network`` after a step of ``batch`` images, ``images`` seen in all (EDM2 eq. 127)."""
+        _follow(self.network, network, (1 - batch / images) ** (self.gamma + 1))
+
+
+def combination(times: Sequence[float], lengths: Sequence[float], time: float, length: float) -> NDArray:
+    """The weights with which kept averages come nearest to one of another length (EDM2 algorithm 3).
+
+    times, lengths: of each average that was kept; time, length: of the one that is wanted.
+    """
+    t, g = np.asarray(times, float), np.array([exponent(each) for each in lengths])
+    overlaps = _overlap(t[:, None], g[:, None], t[None], g[None])
+    return np.linalg.solve(overlaps, _overlap(t, g, float(time), exponent(length)))
+
+
+def _overlap(t1: Any, g1: Any, t2: Any, g2: Any) -> Any:
+    """The inner product of two profiles, one of them up to time t1, the other to t2."""
+    ratio = (t1 / t2) ** np.where(t1 < t2, g2, -np.asarray(g1))
+    return (g1 + 1) * (g2 + 1) * ratio / ((g1 + g2 + 1) * np.maximum(t1, t2))
+
+
+def _follow(mean: nn.Module, network: nn.Module, beta: float) -> None:
+    for kept, value in zip(mean.parameters(), network.parameters(), strict=True):
+        kept.lerp_(value.to(kept.dtype), 1 - beta)
+    for own, buffer in zip(mean.buffers(), network.buffers(), strict=True):
+        own.copy_(buffer)

@@ -67,6 +67,7 @@ class Average(Section):
 
     half_life: int = Field(0, ge=0)  # images
     ramp: float = Field(0.05, gt=0)  # largest half-life as a share of the images seen
+    snapshots: int = Field(0, ge=0)  # moments that are kept, from which other lengths can be had afterwards
 
 
 class Sampling(Section):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.parameterizations import PARAMETERIZATIONS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.start import PictureStatistics
-from alphabar.errors import AlphabarError
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import NETWORKS
 from alphabar.training.checkpoint import (
     Damaged,
@@ -28,6 +29,7 @@ from alphabar.training.checkpoint import (
     write_folder,
     writing,
 )
+from alphabar.training.ema import LENGTHS, combination
 from alphabar.training.recipe import Recipe, make_recipe, read_recipe
 from alphabar.training.runtime import default_device
 
@@ -141,6 +143,38 @@ class Run:
             _remove_checkpoint(old)
         return folder
 
+    def snapshots(self) -> dict[int, Path]:
+        """The files of the averages that were kept for a choice afterwards, by the images seen until then."""
+        return {int(path.stem): path for path in sorted((self.path / "averages").glob("*.safetensors"))}
+
+    def keep(self, images: int, averages: bytes) -> None:
+        """Keep the averages as they are now."""
+        (self.path / "averages").mkdir(exist_ok=True)
+        write_file(self.path / "averages" / f"{images:09d}.safetensors", averages)
+
+    def average(self, length: float) -> dict[str, Tensor]:
+        """The parameters averaged over another length of the training (`ema.combination`).
+
+        Raises UsageError where the run kept nothing for it, or for a length out of reach.
+        """
+        kept = self.snapshots()
+        if not kept:
+            raise UsageError(
+                f"{self.path} kept no averages to make another from: train it with --set ema.snapshots=8"
+            )
+        if not 0.01 <= length <= 0.25:
+            raise UsageError(f"--ema {length:g}: choose a share of the training from 0.01 to 0.25")
+        times, lengths = zip(*product(kept, LENGTHS), strict=True)
+        shares = combination(times, lengths, max(kept), length)
+        total: dict[str, Tensor] = {}
+        for images, path in kept.items():
+            of = {(t, each): c for t, each, c in zip(times, lengths, shares, strict=True)}
+            for name, value in unpack_tensors(path.read_bytes()).items():
+                each, _, key = name.partition("/")
+                c = of[images, float(each)]
+                total[key] = total.get(key, 0) + c * value.double()
+        return {key: value.float() for key, value in total.items()}
+
     def export(
         self, recipe: Recipe, weights: bytes, statistics: bytes, images: int, more: Mapping[str, bytes]
     ) -> None:
@@ -176,8 +210,11 @@ class Run:
                 continue
         return records
 
-    def rewind_log(self, images: int) -> None:
-        """Drop what was logged after a checkpoint, so that a resumed run logs it once."""
+    def rewind(self, images: int) -> None:
+        """Drop what was logged and kept after a checkpoint, so that a resumed run does it once."""
+        for at, path in self.snapshots().items():
+            if at > images:
+                path.unlink()
         kept = [r for r in self.records() if r["images"] <= images]
         if (self.path / "log.jsonl").exists():
             text = "".join(json.dumps(r) + "\n" for r in kept)
@@ -201,11 +238,15 @@ def holds_model(path: Path) -> bool:
     return Run(path).exists or (locate(path) / "recipe.json").is_file()
 
 
-def load_model(path: str | Path, device: str | torch.device | None = None) -> Model:
+def load_model(
+    path: str | Path, device: str | torch.device | None = None, *, ema: float | None = None
+) -> Model:
     """The model in a run folder (its newest whole checkpoint), in a model folder or of a shipped name.
 
     device: where it is to run; by default the GPU, where there is one.
-    Raises AlphabarError where there is none or its bytes are damaged.
+    ema: the length of the average of the weights, as a share of the training, instead of the recipe's.
+    Raises AlphabarError where there is none or its bytes are damaged, UsageError for an average that the
+    run cannot give.
     """
     path = locate(path)
     run = Run(path)
@@ -223,18 +264,25 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Mo
         raise AlphabarError(f"{path} is neither a run folder (recipe.toml) nor a model folder (recipe.json)")
     else:
         names = ", ".join(model.name for model in shipped())
-        raise AlphabarError(f"there is no model at {path}" + (f", nor a shipped one: {names}" if names else ""))
+        raise AlphabarError(
+            f"there is no model at {path}" + (f", nor a shipped one: {names}" if names else "")
+        )
+    if ema is not None and not run.exists:
+        raise UsageError(f"{path} is a model folder: only a run can change the length of its average")
     conditioning = None
     if "conditioning.json" in files:
         conditioning = Conditioning.from_dict(json.loads(files["conditioning.json"]))
 
-    def ready(weights: bytes) -> NetworkDenoiser:
+    def ready(weights: bytes, other: Mapping[str, Tensor] | None = None) -> NetworkDenoiser:
         denoiser = build_denoiser(recipe, conditioning)
-        load_weights(denoiser.network, unpack_tensors(weights), path)
+        load_weights(denoiser.network, {**unpack_tensors(weights), **(other or {})}, path)
         return denoiser.eval().requires_grad_(False).to(device or default_device())
 
     return Model(
-        denoiser=ready(files.get("ema.safetensors", files["model.safetensors"])),
+        denoiser=ready(
+            files.get("ema.safetensors", files["model.safetensors"]),
+            None if ema is None else run.average(ema),
+        ),
         recipe=recipe,
         statistics=PictureStatistics(**unpack_tensors(files["statistics.safetensors"])),
         images=images,

@@ -44,7 +44,7 @@ from alphabar.training.checkpoint import (
     unpack_tensors,
     write_file,
 )
-from alphabar.training.ema import Ema
+from alphabar.training.ema import LENGTHS, Ema, PowerAverage
 from alphabar.training.muon import Muon
 from alphabar.training.recipe import Recipe, differences
 from alphabar.training.run import Run, build_denoiser, load_weights
@@ -211,6 +211,8 @@ class _Training:
             if recipe.ema.half_life
             else None
         )
+        kept = LENGTHS if recipe.ema.snapshots else ()
+        self.averages = {length: PowerAverage(self.network, length) for length in kept}
         self.early: bytes | None = None
         self.feed = Feed(dataset, train_index, recipe, denoiser, self.cond)
         self.loader = ThreadPoolExecutor(1)
@@ -266,6 +268,8 @@ class _Training:
         self.images += recipe.batch
         if self.ema:
             self.ema.update(self.network, self.images, recipe.batch)
+        for average in self.averages.values():
+            average.update(self.network, self.images, recipe.batch)
         return mean_loss
 
     def keep_early(self) -> None:
@@ -273,6 +277,14 @@ class _Training:
         network = self.ema.network if self.ema else self.network
         half = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
         self.early = pack_tensors(half)
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The parameters averaged over each of `LENGTHS`, by length and name."""
+        return {
+            f"{length}/{name}": value
+            for length, average in self.averages.items()
+            for name, value in average.network.named_parameters()
+        }
 
     def lasting(self) -> dict[str, bytes]:
         """The files that a checkpoint and the model folder share, where the training has them."""
@@ -302,12 +314,18 @@ class _Training:
         }
         if self.ema:
             files["ema.safetensors"] = pack_tensors(self.ema.network.state_dict())
+        if self.averages:
+            files["averages.safetensors"] = pack_tensors(self.averaged())
         return files
 
     def restore(self, files: dict[str, bytes], state: dict[str, Any], path: Path) -> None:
         load_weights(self.network, unpack_tensors(files["model.safetensors"]), path)
         if self.ema:
             load_weights(self.ema.network, unpack_tensors(files["ema.safetensors"]), path)
+        if self.averages:
+            kept = unpack_tensors(files["averages.safetensors"])
+            for name, value in self.averaged().items():
+                value.copy_(kept[name])
         unpack_optimizer(files["optimizer.safetensors"], self.optimizer)
         self.early = files.get("early.safetensors")
         self.images, self.seconds, self.bad_steps = state["images"], state["seconds"], state["bad_steps"]
@@ -420,7 +438,7 @@ def _train(
         statistics = pack_tensors(fit_gaussian(batches)._asdict())
     main = runtime.is_main
     if main:
-        run.rewind_log(training.images)
+        run.rewind(training.images)
         write_file(run.path / "environment.json", pack_json(_environment(dataset, runtime)))
     watcher = Watcher(dataset, recipe, run, runtime, training.cond) if main else None
     events = _Events(run.path, training.images) if main else None
@@ -450,6 +468,10 @@ def _train(
         run.export(recipe, weights, statistics, training.images, training.lasting())
         return Saved(training.images, path)
 
+    def keep() -> None:
+        """Keep the averages as they are now, at half the precision."""
+        run.keep(training.images, pack_tensors({k: v.half() for k, v in training.averaged().items()}))
+
     saved_at = training.images if checkpoint else None
     clock = time.monotonic()
     already = training.seconds
@@ -466,6 +488,7 @@ def _train(
         """Whether any process raises its flag: all must leave the loop at the same update."""
         return bool(runtime.mean(torch.tensor(float(flag), device=runtime.device)) > 0)
 
+    moment = int(share() * recipe.ema.snapshots)
     last_save = time.monotonic()
     last_log = time.monotonic()
     recent: deque[tuple[float, float]] = deque(maxlen=50)  # (seconds, seconds waiting) of the last updates
@@ -517,6 +540,9 @@ def _train(
             yield progress
             now = time.monotonic()
             try:
+                if main and (reached := int(share() * recipe.ema.snapshots)) > moment:
+                    moment = reached
+                    keep()
                 if main and now - last_log >= 2.0:
                     last_log = now
                     log_losses()
@@ -531,6 +557,8 @@ def _train(
             except AlphabarError as error:
                 last_log = now + 60.0
                 yield Note(f"{error}; training goes on, and will try again")
+        if main and trained and not asked and recipe.ema.snapshots:
+            keep()
         if asked:
             reason = "stopped; the same command goes on from here"
         elif watcher and trained and watched_at != training.images:

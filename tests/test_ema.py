@@ -1,0 +1,113 @@
+"""Averages of the weights: the profile of each, and others made from what a run kept."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alphabar.errors import UsageError
+from alphabar.training.checkpoint import unpack_tensors
+from alphabar.training.ema import LENGTHS, PowerAverage, combination, exponent
+from alphabar.training.run import load_model
+from alphabar.training.runtime import Runtime
+from alphabar.training.trainer import Progress, begin, train
+from training_child import tiny_dataset, tiny_recipe
+
+
+@pytest.mark.parametrize("length", [0.02, 0.05, 0.1, 0.2])
+def test_the_length_is_the_standard_deviation_of_the_profile(length):
+    # t^gamma on [0, 1] as a density is Beta(gamma + 1, 1).
+    a = exponent(length) + 1
+    assert np.sqrt(a / ((a + 1) ** 2 * (a + 2))) == pytest.approx(length, rel=1e-6)
+
+
+def walk(steps: int) -> list[nn.Module]:
+    """Weights that move as in training: towards somewhere, with noise."""
+    torch.manual_seed(0)
+    networks = []
+    value = torch.zeros(1000)
+    for _ in range(steps):
+        value = value + 0.01 * (torch.linspace(-3, 3, 1000) - value) + 0.05 * torch.randn(1000)
+        network = nn.Linear(1000, 1, bias=False)
+        network.weight.data = value[None].clone()
+        networks.append(network)
+    return networks
+
+
+def test_an_average_is_that_of_its_profile():
+    networks = walk(400)
+    average = PowerAverage(networks[0], 0.1)
+    for i, network in enumerate(networks):
+        average.update(network, 8 * (i + 1), 8)
+    edges = (np.arange(401) / 400) ** (exponent(0.1) + 1)
+    wanted = sum(w * n.weight for w, n in zip(np.diff(edges), networks, strict=True))
+    # A step forgets 1 - 1/t of the past to the power, the integral over the step's share of the profile.
+    assert torch.allclose(average.network.weight, wanted, atol=5e-3)
+
+
+@pytest.mark.parametrize("length", [0.03, 0.07, 0.15, 0.2])
+def test_another_length_comes_from_what_was_kept(length):
+    networks = walk(800)
+    averages = {each: PowerAverage(networks[0], each) for each in (*LENGTHS, length)}
+    kept = []
+    for i, network in enumerate(networks):
+        for average in averages.values():
+            average.update(network, i + 1, 1)
+        if (i + 1) % 100 == 0:
+            kept += [(i + 1, each, averages[each].network.weight.clone()) for each in LENGTHS]
+    times, lengths, weights = zip(*kept, strict=True)
+    shares = combination(times, lengths, 800, length)
+    made = sum(float(c) * w for c, w in zip(shares, weights, strict=True))
+    right = averages[length].network.weight
+    nearest = min((averages[each].network.weight - right).norm() for each in LENGTHS)
+    assert (made - right).norm() < 0.4 * nearest
+
+
+def test_a_kept_average_is_itself():
+    shares = combination([50, 50, 100, 100], [*LENGTHS, *LENGTHS], 100, 0.05)
+    assert np.allclose(shares, [0, 0, 1, 0], atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def dataset(picture_folder):
+    return tiny_dataset(picture_folder)
+
+
+def recipe():
+    return tiny_recipe("ema.snapshots=4")
+
+
+def test_a_run_keeps_what_is_needed(dataset, tmp_path):
+    straight = begin(tmp_path / "straight", recipe())
+    list(train(dataset, straight, images=96, runtime=Runtime()))
+    assert list(straight.snapshots()) == [24, 48, 72, 96]
+    averages = unpack_tensors(straight.newest_checkpoint()[0].files["averages.safetensors"])
+    for name, value in load_model(straight.path, ema=0.05).denoiser.network.named_parameters():
+        assert torch.allclose(value, averages[f"0.05/{name}"], atol=2e-3)
+
+    stopped = begin(tmp_path / "stopped", recipe())
+    records = train(dataset, stopped, images=96, runtime=Runtime())
+    updates = 0
+    for record in records:
+        updates += isinstance(record, Progress)
+        if updates == 7:
+            break
+    records.close()
+    stopped.keep(88, b"of a training that was killed before it saved")
+    list(train(dataset, stopped, images=96, runtime=Runtime()))
+    assert list(stopped.snapshots()) == [24, 48, 72, 96]
+    for images, path in straight.snapshots().items():
+        assert path.read_bytes() == stopped.snapshots()[images].read_bytes()
+
+
+def test_what_cannot_be_had(dataset, tmp_path):
+    without = begin(tmp_path / "without", tiny_recipe())
+    list(train(dataset, without, images=8, runtime=Runtime()))
+    with pytest.raises(UsageError, match="train it with"):
+        load_model(without.path, ema=0.1)
+    run = begin(tmp_path / "run", recipe())
+    list(train(dataset, run, images=8, runtime=Runtime()))
+    with pytest.raises(UsageError, match=r"0\.01 to 0\.25"):
+        load_model(run.path, ema=0.5)
+    with pytest.raises(UsageError, match="only a run"):
+        load_model(run.path / "model", ema=0.1)
