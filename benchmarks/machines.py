@@ -14,10 +14,10 @@ import torch
 import alphabar
 from alphabar.data.cache import Dataset
 from alphabar.networks import MPUNet
-from alphabar.training.plan import PASSES, Machine, Plan, plan, sizes
+from alphabar.training.plan import BATCHES, MANY_EPOCHS, PASSES, Machine, Plan, plan, sizes
 from alphabar.training.recipe import with_settings
 from alphabar.training.run import build_denoiser
-from alphabar.training.trainer import Feed
+from alphabar.training.trainer import LOADERS, Feed
 
 # Of the dense peak, which convolutions of some hundred channels reach in training.
 UTILISATION = 0.35
@@ -25,6 +25,7 @@ UTILISATION = 0.35
 # going backward, and its gradient written and read.
 CROSSINGS = 5
 BYTES = 2 / 4  # of bfloat16 or float16, to those of float32
+NETWORK = 50e9  # bytes a second between cards of different hosts: 400 Gbit/s for each
 PICTURES = 8_144  # the training pictures of Stanford Cars
 HOURS = 2
 
@@ -53,12 +54,16 @@ def machine(card: Card, picture: int, loading: float) -> Machine:
     for size in sizes(picture):
         computing = PASSES * size.flops / (UTILISATION * card.peak)
         moving = CROSSINGS * BYTES * size.activations / card.bandwidth
-        speeds.append((float(size.flops), card.count / max(computing, moving)))
+        rate = card.count / max(computing, moving)
+        if card.count > 1:
+            # A ring sends the gradients out and back, while the next ones are computed.
+            rate = min(rate, BATCHES[1] * NETWORK / (2 * 4 * size.parameters))
+        speeds.append((float(size.flops), rate))
     return Machine(card.name, tuple(speeds), loading * card.count, int(card.memory))
 
 
 def loading() -> float:
-    """Pictures of 64 px a second, mirrored and with their noise, that one process makes ready here."""
+    """Pictures of 64 px a second, mirrored and with their noise, that a thread makes ready here."""
     recipe = alphabar.named_recipe("lean")
     *_, prepared = alphabar.prepare(alphabar.open_source("toycars"), 64)
     dataset: Dataset = prepared.dataset
@@ -80,7 +85,7 @@ def row(card: Card, picture: int, planned: Plan) -> str:
     return (
         f"| {card.name} | {picture}² | {widths} | {parameters / 1e6:.0f} M | {best.size.flops / 1e9:.1f}"
         f" | {best.rate:,.0f}{at_limit} | {best.images / 1e6:.1f} M | {best.epochs:,.0f} | {best.batch}"
-        f" | {best.off:.2g} |"
+        f" | {best.off:.2g} | {MANY_EPOCHS * PICTURES / best.rate / 60:,.0f} min |"
     )
 
 
@@ -90,16 +95,20 @@ def main() -> None:
     print(
         f"What `alphabar plan --budget {HOURS}h` would pick for {PICTURES:,} pictures. Nothing here ran on"
         f" these cards: a picture costs the longer of {PASSES} × its FLOPs at {UTILISATION:.0%} of the dense"
-        f" peak in half precision, and {CROSSINGS} crossings of the memory by its activations. The pictures"
-        " of 64 px that one process makes ready a second are measured, on the machine that wrote this page;"
-        " larger ones go by their pixels, and every card has its process. The last column is the size picked"
-        " to the size that the rule wants.\n"
+        f" peak in half precision, and {CROSSINGS} crossings of the memory by its activations; between hosts,"
+        f" gradients in float32 go at {NETWORK / 1e9:.0f} GB/s a card. How many pictures of 64 px a thread"
+        " makes ready a second is measured, on the machine that wrote this page; larger ones go by their"
+        f" pixels, and every card has its process of {LOADERS} threads. *To the rule* is the size picked to"
+        " the size that the rule wants; the last column says after how long every picture has been seen"
+        f" {MANY_EPOCHS} times. From there on more time or a larger machine asks for more pictures: that is"
+        " where it stops making sense.\n"
     )
     print(
-        "| card | pictures | widths | parameters | GFLOP | pictures/s | seen | epochs | batch | to the rule |"
+        "| card | pictures | widths | parameters | GFLOP | pictures/s | seen | epochs | batch | to the rule"
+        f" | {MANY_EPOCHS} times |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    ready = loading()
+    print("|---" * 11 + "|")
+    ready = LOADERS * loading()
     for card in CARDS:
         for picture in (64, 128, 256):
             there = machine(card, picture, ready * (64 / picture) ** 2)

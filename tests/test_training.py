@@ -206,6 +206,15 @@ def test_batches_are_functions_of_the_position(dataset):
     assert 0.4 < flipped.double().mean() < 0.6
 
 
+@pytest.mark.parametrize("threads", [3, 8, 20])
+def test_batches_made_ready_in_pieces_are_the_same(dataset, threads):
+    training = trainer._Training(dataset, tiny_recipe("stratified=true"), Runtime())
+    whole = training.next_batch()
+    training.loaders, training.pending = threads, None
+    for a, b in zip(whole, training.next_batch(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_learning_rate_by_images():
     recipe = tiny_recipe("optimizer.decay_from=0.5", "optimizer.learning_rate=1.0")
     rates = [trainer._learning_rate(recipe, images, images / 800) for images in range(0, 801, 8)]

@@ -22,8 +22,8 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import MPUNet, flops
 from alphabar.training.recipe import Recipe, with_settings
 from alphabar.training.run import build_denoiser
-from alphabar.training.runtime import Runtime, probe, training_rate
-from alphabar.training.trainer import Feed
+from alphabar.training.runtime import Runtime, default_device, probe, training_rate
+from alphabar.training.trainer import Feed, loading_threads
 
 OPTIMAL_FORWARD, OPTIMAL_COMPUTE = 1e9, 7e15
 # A network's backward pass takes two forward passes.
@@ -37,6 +37,7 @@ MEMORY_SHARE = 0.5
 # A rule of thumb of ours: from here on the held-out error should be watched.
 MANY_EPOCHS = 200
 MEASURED = (0.2e9, 1.5e9, 6e9)  # forward FLOPs of the networks that are timed
+LOADED = 128  # pictures made ready, for the time it takes
 MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # of 64 channels at the lowest resolution
 
 
@@ -204,8 +205,8 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
     feed = Feed(dataset, train_index, recipe, build_denoiser(recipe))
     feed.batch(range(8))
     began = time.perf_counter()
-    feed.batch(range(recipe.batch))
-    loading = recipe.batch / (time.perf_counter() - began)
+    feed.batch(range(LOADED))
+    loading = loading_threads(str(default_device())) * LOADED / (time.perf_counter() - began)
     yield Measuring("measuring this machine", 1, total)
     runtime: Runtime | None = None
     speeds = []

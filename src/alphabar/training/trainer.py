@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,6 +52,7 @@ from alphabar.training.runtime import Runtime, accumulating, probe
 from alphabar.training.watch import Watcher
 
 LARGEST_RUN_OF_BAD_STEPS = 20
+LOADERS = 8  # threads that make pictures ready for an accelerator, at most
 EARLY = 1 / 8  # share of the training after which weights are kept for autoguidance
 # Trainings from which a minute of compiling is worth trying: in seconds, and in updates.
 WORTH_COMPILING = 600.0, 500
@@ -161,6 +162,11 @@ class Feed:
         return Batch(x0, self.density(self.schedule, u), eps, cond)
 
 
+def loading_threads(device: str) -> int:
+    """How many threads make pictures ready: an accelerator leaves the processor free, and outruns one."""
+    return 1 if device == "cpu" else min(LOADERS, os.cpu_count() or 1)
+
+
 def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Conditioning, Tensor] | None:
     """What the recipe's model may be asked for, and what is known of each picture, (n, columns).
 
@@ -215,22 +221,31 @@ class _Training:
         self.averages = {length: PowerAverage(self.network, length) for length in kept}
         self.early: bytes | None = None
         self.feed = Feed(dataset, train_index, recipe, denoiser, self.cond)
-        self.loader = ThreadPoolExecutor(1)
+        self.loaders = loading_threads(runtime.device)
+        self.loader = ThreadPoolExecutor(self.loaders)
         self.images = 0
         self.seconds = 0.0
         self.bad_steps = 0
-        self.pending: Any = None
+        self.pending: list[Future[Batch]] | None = None
 
     def positions(self, images: int) -> range:
         local = self.recipe.batch // self.runtime.world_size
         first = images + self.runtime.rank * local
         return range(first, first + local)
 
+    def load(self, images: int) -> "list[Future[Batch]]":
+        """The batch after so many images, in as many pieces as there are threads to make them ready."""
+        positions = self.positions(images)
+        piece = math.ceil(len(positions) / self.loaders)
+        pieces = [positions[i : i + piece] for i in range(0, len(positions), piece)]
+        return [self.loader.submit(self.feed.batch, each) for each in pieces]
+
     def next_batch(self) -> Batch:
         """The batch for the images seen so far; the one after it is prepared meanwhile."""
-        pending = self.pending or self.loader.submit(self.feed.batch, self.positions(self.images))
-        self.pending = self.loader.submit(self.feed.batch, self.positions(self.images + self.recipe.batch))
-        return pending.result()
+        pending = self.pending or self.load(self.images)
+        self.pending = self.load(self.images + self.recipe.batch)
+        pieces = [piece.result() for piece in pending]
+        return Batch(*map(torch.cat, zip(*pieces, strict=True)))
 
     def step(self, batch: Batch, learning_rate: float) -> float:
         """One update. Returns the loss; where it or the gradient is not finite nothing is changed."""
