@@ -14,7 +14,7 @@ import torch
 
 from alphabar.diffusion.noise import Noise
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.training import trainer
+from alphabar.training import methods, trainer
 from alphabar.training.run import Run, build_denoiser, load_model
 from alphabar.training.runtime import Runtime
 from alphabar.training.trainer import Feed, Finished, Note, Progress, Saved, Watched, begin, train
@@ -155,14 +155,14 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, mo
 
 def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypatch):
     run = begin(tmp_path / "run", tiny_recipe("network=simple_unet", "network.widths=[8,16]"))
-    real, calls = trainer.loss, []
+    real, calls = methods.loss, []
 
     def sometimes_nan(denoiser, x0, t, eps, **rest):
         calls.append(1)
         x0 = x0 * math.nan if len(calls) == 3 else x0
         return real(denoiser, x0, t, eps, **rest)
 
-    monkeypatch.setattr(trainer, "loss", sometimes_nan)
+    monkeypatch.setattr(methods, "loss", sometimes_nan)
     records = train(dataset, run, images=40, runtime=Runtime(), checkpoint_every=0)
     notes = [r.text for r in records if isinstance(r, Note)]
     assert any("non-finite" in note for note in notes)
@@ -172,7 +172,7 @@ def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypa
 
 def test_a_loss_that_stays_non_finite_ends_the_training(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        trainer,
+        methods,
         "loss",
         lambda d, x0, t, eps, **_: sum(p.sum() for p in d.parameters()) * math.nan * x0[:, 0, 0, 0],
     )

@@ -137,7 +137,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="classic, ddpm, lean, or the path of a recipe.toml; with --budget alone, see alphabar plan.",
+            help="classic, ddpm, lean, gan, vae, or the path of a recipe.toml; with --budget alone, see alphabar plan.",
         ),
     ] = None,
     budget: Annotated[

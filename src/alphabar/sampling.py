@@ -31,6 +31,7 @@ from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.networks import Network
 from alphabar.registry import Spec
 from alphabar.training.checkpoint import pack_json
+from alphabar.training.methods import diffuses
 from alphabar.training.run import Model
 
 
@@ -126,7 +127,7 @@ def settings(
     if other:
         default_grid = "uniform" if chosen["name"] in ("ancestral", "ddim") else "log_snr"
     default_steps = own.steps if not other else 250 if chosen["name"] == "ancestral" else 20
-    return Settings(
+    how = Settings(
         seed=seed,
         sampler=chosen,
         grid=GRIDS.resolve(grid or default_grid),
@@ -139,6 +140,17 @@ def settings(
         pag=pag,
         autoguidance=autoguidance,
     )
+    if not diffuses(model.recipe) and (how.sampler, how.grid, how.steps, how.start) != (
+        own.sampler,
+        own.grid,
+        own.steps,
+        own.start,
+    ):
+        raise UsageError(
+            f"{model.path} is a {model.recipe.method['name']} and draws in one evaluation:"
+            " leave out sampler, grid, steps and start"
+        )
+    return how
 
 
 def asked_for(model: Model, how: Settings, positions: range) -> Cond | None:

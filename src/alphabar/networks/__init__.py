@@ -1,11 +1,21 @@
 """Architectures, one a file: x (n, c, h, w), c_noise (n,) → F of x's shape. ``NETWORKS`` names them."""
 
+from alphabar.networks.latent import Autoencoder, Generator
 from alphabar.networks.mp_unet import MPUNet
 from alphabar.networks.network import Network, flops
 from alphabar.networks.simple_unet import SimpleUNet
 from alphabar.networks.unet import UNet
 from alphabar.registry import Registry
 
-__all__ = ["NETWORKS", "MPUNet", "Network", "SimpleUNet", "UNet", "flops"]
+__all__ = ["NETWORKS", "Autoencoder", "Generator", "MPUNet", "Network", "SimpleUNet", "UNet", "flops"]
 
-NETWORKS = Registry("network", {"simple_unet": SimpleUNet, "unet": UNet, "mp_unet": MPUNet})
+NETWORKS = Registry(
+    "network",
+    {
+        "simple_unet": SimpleUNet,
+        "unet": UNet,
+        "mp_unet": MPUNet,
+        "generator": Generator,
+        "autoencoder": Autoencoder,
+    },
+)

@@ -39,6 +39,7 @@ from alphabar.reporting.figures import (
 from alphabar.reporting.report import page_template
 from alphabar.sampling import sample, settings
 from alphabar.training.checkpoint import write_file
+from alphabar.training.methods import diffuses, training_flops
 from alphabar.training.run import Model, Run, load_model
 
 SEEDS = 3
@@ -193,7 +194,7 @@ def _entry(path: Path, name: str) -> Entry:
     train = [r for r in records if r.get("kind") == "train" and "seconds" in r]
     cost = Cost(
         images=model.images,
-        train_flop=3.0 * pass_flop * model.images,
+        train_flop=training_flops(model.recipe) * model.images,
         train_seconds=train[-1]["seconds"] if train else None,
         parameters=sum(p.numel() for p in network.parameters()),
         evaluations=each,
@@ -249,10 +250,10 @@ def _distances(
 def interpolations(model: Model) -> Tensor:
     """Rows of pictures (4·8, size, size, 3) uint8, each from one start noise to another.
 
-    Between two noises the way is along the sphere (slerp), which keeps their norm, and DPM-Solver++(2M) takes
-    each to its picture without noise of its own.
+    Between two noises the way is along the sphere (slerp), which keeps their norm, and DPM-Solver++(2M), or
+    the one evaluation of a GAN or a VAE, takes each to its picture without noise of its own.
     """
-    how = settings(model, sampler="dpmpp_2m", steps=20)
+    how = settings(model, sampler="dpmpp_2m", steps=20) if diffuses(model.recipe) else settings(model)
     schedule, size = model.denoiser.schedule, model.recipe.data.size
     times = GRIDS.build(how.grid)(schedule, how.steps)
     start = STARTS.build(how.start, statistics=model.statistics)

@@ -18,6 +18,7 @@ from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.start import STARTS
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.networks import NETWORKS
+from alphabar.training.methods import METHODS, check_method
 
 Settings = dict[str, Any]
 Schedule = Annotated[Settings, BeforeValidator(SCHEDULES.resolve)]
@@ -28,6 +29,7 @@ Network = Annotated[Settings, BeforeValidator(NETWORKS.resolve)]
 Sampler = Annotated[Settings, BeforeValidator(SAMPLERS.resolve)]
 Grid = Annotated[Settings, BeforeValidator(GRIDS.resolve)]
 Start = Annotated[Settings, BeforeValidator(STARTS.resolve)]
+Method = Annotated[Settings, BeforeValidator(METHODS.resolve)]
 
 
 class Section(BaseModel):
@@ -94,6 +96,7 @@ class Recipe(Section):
 
     name: str
     data: Data = Data()
+    method: Method = {"name": "diffusion"}
     condition: Condition = Condition()
     schedule: Schedule
     parameterization: Parameterization
@@ -126,6 +129,7 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         raise _usage_error(error) from None
     if recipe.condition.on not in (None, *KINDS):
         raise unknown("condition", recipe.condition.on, KINDS)
+    check_method(recipe)
     with torch.device("meta"):
         conditions = (("classes", 1),) if recipe.condition.on else ()
         NETWORKS.build(recipe.network, channels=3, conditions=conditions).check_size(recipe.data.size)

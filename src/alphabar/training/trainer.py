@@ -29,8 +29,8 @@ from alphabar.conditioning.conditioning import Conditioning, columns, describe
 from alphabar.data.cache import Dataset
 from alphabar.data.pixels import flip, to_signal
 from alphabar.diffusion.denoiser import NetworkDenoiser
-from alphabar.diffusion.densities import DENSITIES, WEIGHTS, stratified
-from alphabar.diffusion.loss import drop_labels, loss
+from alphabar.diffusion.densities import DENSITIES, stratified
+from alphabar.diffusion.loss import drop_labels
 from alphabar.diffusion.noise import Noise, stream_seed
 from alphabar.diffusion.schedules import terminal_warning
 from alphabar.diffusion.start import fit_gaussian
@@ -45,6 +45,7 @@ from alphabar.training.checkpoint import (
     write_file,
 )
 from alphabar.training.ema import LENGTHS, Ema, PowerAverage
+from alphabar.training.methods import METHODS, diffuses
 from alphabar.training.muon import Muon
 from alphabar.training.recipe import Recipe, differences
 from alphabar.training.run import Run, build_denoiser, load_weights
@@ -210,7 +211,12 @@ class _Training:
         self.denoiser = NetworkDenoiser(
             runtime.parallel(self.network), denoiser.parameterization, denoiser.schedule
         )
-        self.weight = WEIGHTS.build(recipe.weight)
+        self.method = METHODS.build(
+            recipe.method,
+            denoiser=self.denoiser if diffuses(recipe) else denoiser,
+            recipe=recipe,
+            runtime=runtime,
+        )
         self.optimizer = _optimizer(recipe, self.network, runtime)
         self.ema = (
             Ema(self.network, half_life=recipe.ema.half_life, ramp=recipe.ema.ramp)
@@ -254,6 +260,7 @@ class _Training:
         torch.manual_seed(stream_seed(recipe.seed, "dropout", self.images, runtime.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.method.prepare(runtime.put(batch.x0), runtime.put(batch.eps), self.images, learning_rate)
         buffers = [b.clone() for b in self.network.buffers()]
         self.network.train()
         local = recipe.batch // runtime.world_size
@@ -264,9 +271,7 @@ class _Training:
             with nullcontext() if last else accumulating(self.denoiser.network):
                 with runtime.autocast():
                     asked = cond.to(runtime.device) if self.conditioning else None
-                    losses = loss(
-                        self.denoiser, runtime.put(x0), t, runtime.put(eps), cond=asked, weight=self.weight
-                    )
+                    losses = self.method.losses(runtime.put(x0), t, runtime.put(eps), asked)
                 value = losses.sum() / local
                 value.backward()
             total += value.detach()
@@ -325,6 +330,7 @@ class _Training:
             "optimizer.safetensors": pack_optimizer(self.optimizer),
             "statistics.safetensors": statistics,
             "state.json": pack_json(state),
+            **self.method.files(),
             **self.lasting(),
         }
         if self.ema:
@@ -342,6 +348,7 @@ class _Training:
             for name, value in self.averaged().items():
                 value.copy_(kept[name])
         unpack_optimizer(files["optimizer.safetensors"], self.optimizer)
+        self.method.restore(files)
         self.early = files.get("early.safetensors")
         self.images, self.seconds, self.bad_steps = state["images"], state["seconds"], state["bad_steps"]
 
@@ -422,7 +429,8 @@ def _train(
             network,
             recipe.data.size,
             batch=recipe.batch // (Runtime().world_size * recipe.accumulate),
-            try_compile=(budget or math.inf) >= WORTH_COMPILING[0]
+            try_compile=diffuses(recipe)
+            and (budget or math.inf) >= WORTH_COMPILING[0]
             and (total or math.inf) >= WORTH_COMPILING[1] * recipe.batch,
             recorded=state["runtime"] if state else None,
         )
@@ -524,7 +532,7 @@ def _train(
             value = training.step(batch, learning_rate)
             recent.append((time.monotonic() - begun, waited))
             training.seconds = elapsed()
-            if training.early is None and share() >= EARLY:
+            if training.early is None and share() >= EARLY and diffuses(recipe):
                 training.keep_early()
             if training.bad_steps >= LARGEST_RUN_OF_BAD_STEPS:
                 raise AlphabarError(

@@ -24,6 +24,7 @@ from alphabar.diffusion.start import STARTS
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, Features, extract
 from alphabar.training.checkpoint import writing
+from alphabar.training.methods import diffuses
 from alphabar.training.recipe import Recipe
 from alphabar.training.run import Run
 from alphabar.training.runtime import Runtime, extractor_device
@@ -69,7 +70,7 @@ class Watcher:
         """
         begun = time.monotonic()
         watch = self.recipe.watch
-        error = self.error_by_level(denoiser) if watch.levels else None
+        error = self.error_by_level(denoiser) if watch.levels and diffuses(self.recipe) else None
         n = max(watch.grid, watch.distance)
         pictures = torch.cat(
             [

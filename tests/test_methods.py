@@ -1,0 +1,211 @@
+"""The GAN and the VAE: their losses against closed forms, and the same life as any model."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from alphabar.diffusion.denoiser import NetworkDenoiser
+from alphabar.errors import UsageError
+from alphabar.networks import NETWORKS, Autoencoder
+from alphabar.networks.latent import kl_to_standard_normal, latents
+from alphabar.restoration.operators import Mask
+from alphabar.restoring import restore
+from alphabar.sampling import sample, settings
+from alphabar.training.methods import METHODS, augmented, gradient_penalty, training_flops
+from alphabar.training.recipe import Recipe, with_settings
+from alphabar.training.recipes import named_recipe
+from alphabar.training.run import build_denoiser, load_model
+from alphabar.training.runtime import Runtime
+from alphabar.training.trainer import Progress, begin, train
+from training_child import tiny_dataset
+
+OPPONENTS = ("gan", "vae")
+
+
+def tiny(name: str, *settings: str) -> Recipe:
+    small = (
+        "data.size=16",
+        "network.width=4",
+        "batch=8",
+        "watch.share=0",
+        "watch.grid=1",
+        "watch.distance=0",
+    )
+    return with_settings(named_recipe(name), [*small, "ema.half_life=64", *settings])
+
+
+@pytest.fixture(scope="module")
+def dataset(picture_folder):
+    return tiny_dataset(picture_folder)
+
+
+def built(recipe: Recipe):
+    denoiser = build_denoiser(recipe)
+    return METHODS.build(recipe.method, denoiser=denoiser, recipe=recipe, runtime=Runtime())
+
+
+class TestLosses:
+    def test_a_linear_critic_has_its_weight_for_a_gradient(self):
+        weight, x = torch.randn(3, 8, 8), torch.randn(5, 3, 8, 8, requires_grad=True)
+        penalty = gradient_penalty((x * weight).sum((1, 2, 3)), x)
+        assert torch.allclose(penalty, weight.square().sum().expand(5))
+
+    def test_a_critic_that_cannot_tell_leaves_log_two(self):
+        gan = built(tiny("gan"))
+        for parameter in gan.critic.parameters():
+            nn.init.zeros_(parameter)
+        x = torch.randn(4, 3, 16, 16)
+        assert torch.allclose(gan.losses(x, torch.ones(4), x, None), torch.tensor(math.log(2)))
+
+    def test_the_critic_learns_to_tell_and_the_generator_hears_of_it(self):
+        torch.manual_seed(0)
+        gan = built(tiny("gan", "method.augment=false"))
+        real, eps = torch.full((8, 3, 16, 16), 0.8), torch.randn(8, 3, 16, 16)
+        for i in range(30):
+            gan.prepare(real, eps, 8 * i, 5e-3)
+        told = gan.losses(real, torch.ones(8), eps, None).mean()
+        assert told > 1.5 * math.log(2)
+        told.backward()
+        assert all(p.grad is None or not p.grad.any() for p in gan.critic.parameters())
+        assert any(p.grad is not None and p.grad.any() for p in gan.generator.parameters())
+
+    def test_penalties_come_every_few_updates(self, monkeypatch):
+        from alphabar.training import methods
+
+        asked = []
+        monkeypatch.setattr(methods, "gradient_penalty", lambda c, x: asked.append(1) or c.new_zeros(len(c)))
+        gan = built(tiny("gan", "method.every=4"))
+        x = torch.randn(8, 3, 16, 16)
+        for i in range(8):
+            gan.prepare(x, x, 8 * i, 1e-4)
+        assert len(asked) == 2 * 2  # R1 and R2, twice
+
+    def test_kl_of_gaussians(self):
+        mean, std = torch.randn(6, 4, 2, 2).double(), torch.rand(6, 4, 2, 2).double() + 0.2
+        wanted = torch.distributions.kl_divergence(
+            torch.distributions.Normal(mean, std), torch.distributions.Normal(0.0, 1.0)
+        )
+        found = kl_to_standard_normal(mean, std.log())
+        assert torch.allclose(found, wanted.sum((1, 2, 3)))
+
+    def test_the_bound_is_the_evidence_where_the_posterior_is_exact(self):
+        """Pixels z + N(0, s²) of one latent number each, z ~ N(0, 1): p(x) = N(0, 1 + s²)."""
+        s2 = 0.3
+
+        class Linear(nn.Module):
+            def forward(self, x):
+                mean = latents(x, 192) / (1 + s2)
+                log_std = torch.full_like(mean, 0.5 * math.log(s2 / (1 + s2)))
+                return torch.cat([mean, log_std], dim=1)
+
+        vae = Autoencoder(channels=3, width=4, latent=192)
+        vae.encoder, vae.decoder = Linear(), nn.PixelShuffle(8)
+        vae.log_sigma.data.fill_(0.5 * math.log(s2))
+        torch.manual_seed(0)
+        x = math.sqrt(1 + s2) * torch.randn(64, 3, 32, 32)
+        bound = vae.negative_elbo(x, torch.randn(x.shape)).mean().item()
+        evidence = -torch.distributions.Normal(0, math.sqrt(1 + s2)).log_prob(x).mean().item()
+        assert bound == pytest.approx(evidence, abs=0.01)
+
+    def test_augmented_pictures_are_moved_and_cut_and_gradients_pass(self):
+        torch.manual_seed(0)
+        x = torch.rand(64, 3, 16, 16, requires_grad=True)
+        y = augmented(x)
+        assert y.shape == x.shape and torch.isfinite(y).all()
+        (gradient,) = torch.autograd.grad(y.square().sum(), x)
+        assert (gradient.flatten(1).abs().sum(1) > 0).all()
+        cut = (y == 0).all(1).flatten(1).float().mean(1)
+        assert 0.05 < cut.mean() < 0.5
+
+
+class TestNetworks:
+    @pytest.mark.parametrize("name", ("generator", "autoencoder"))
+    def test_latents_are_normal_and_of_any_size(self, name):
+        noise = torch.randn(50, 3, 32, 32)
+        z = latents(noise, 8)
+        assert z.shape == (50, 8, 4, 4) and abs(z.std().item() - 1) < 0.05
+        network = NETWORKS.build({"name": name, "width": 4}, channels=3)
+        for size in (8, 24):
+            assert network(torch.randn(2, 3, size, size), torch.ones(2)).shape == (2, 3, size, size)
+
+    @pytest.mark.parametrize("name", OPPONENTS)
+    def test_the_cost_of_training_is_what_is_computed(self, name):
+        # Without penalties: the counter cannot follow a gradient of gradients.
+        free = ["method.gamma=0", "method.augment=false"] if name == "gan" else []
+        recipe = tiny(name, "network.width=16", *free)
+        method, x = built(recipe), torch.randn(8, 3, 16, 16)
+        with FlopCounterMode(display=False) as counter:
+            method.prepare(x, x, 0, 1e-4)
+            method.losses(x, torch.ones(8), x, None).mean().backward()
+        assert counter.get_total_flops() / 8 == pytest.approx(training_flops(recipe), rel=0.1)
+
+
+@pytest.mark.parametrize("name", OPPONENTS)
+class TestLife:
+    def test_resume_equals_never_having_stopped(self, name, dataset, tmp_path):
+        straight = begin(tmp_path / "straight", tiny(name))
+        list(train(dataset, straight, images=64, runtime=Runtime()))
+        stopped = begin(tmp_path / "stopped", tiny(name))
+        records = train(dataset, stopped, images=64, runtime=Runtime())
+        for record in records:
+            if isinstance(record, Progress) and record.images == 24:
+                break
+        records.close()
+        list(train(dataset, stopped, images=64, runtime=Runtime()))
+        files = [run.newest_checkpoint()[0].files for run in (straight, stopped)]
+        for file in files[0]:
+            if file.endswith(".safetensors"):
+                assert files[0][file] == files[1][file], file
+
+    def test_it_draws_and_says_what_it_cannot(self, name, dataset, tmp_path):
+        run = begin(tmp_path / "run", tiny(name))
+        list(train(dataset, run, images=16, runtime=Runtime()))
+        assert list(run.path.glob("samples/*.png"))
+        model = load_model(run.path)
+        *_, drawn = sample(model, 3)
+        *_, again = sample(model, 5)
+        assert drawn.total == 3 and torch.equal(drawn.pictures, again.pictures[:3])
+        for wrong in ({"steps": 5}, {"sampler": "heun"}, {"start": "gaussian"}):
+            with pytest.raises(UsageError, match="one evaluation"):
+                settings(model, **wrong)
+        with pytest.raises(UsageError, match="without conditions"):
+            sample(model, 1, settings(model, ask=[{"class": "red"}]))
+        with pytest.raises(UsageError, match="early snapshot"):
+            sample(model, 1, settings(model, autoguidance=2.0))
+        with pytest.raises(UsageError, match="self-attention"):
+            sample(model, 1, settings(model, pag=2.0))
+        hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
+        with pytest.raises(UsageError, match=f"is a {name}: only diffusion models restore"):
+            restore(model, torch.zeros(1, *hole.measured), hole)
+
+    def test_what_does_not_belong_together_is_refused(self, name):
+        with pytest.raises(UsageError, match=r"choose (generator|autoencoder)"):
+            with_settings(named_recipe(name), ["network=unet"])
+        with pytest.raises(UsageError, match="choose simple_unet or unet or mp_unet"):
+            with_settings(named_recipe("lean"), [f"network={named_recipe(name).network['name']}"])
+        with pytest.raises(UsageError, match="takes no condition"):
+            with_settings(named_recipe(name), ["condition.on=class"])
+
+
+def test_a_vae_learns_the_mean_picture_first(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny("vae", "optimizer.learning_rate=5e-3", "optimizer.warm_up=0"))
+    losses = [r.loss for r in train(dataset, run, images=1600, runtime=Runtime()) if isinstance(r, Progress)]
+    assert sum(losses[-20:]) / 20 < sum(losses[:5]) / 5 - 0.3
+
+
+def test_several_processes_are_refused():
+    recipe = tiny("gan")
+    runtime = SimpleNamespace(world_size=2)
+    with pytest.raises(UsageError, match="one process"):
+        METHODS.build(recipe.method, denoiser=build_denoiser(recipe), recipe=recipe, runtime=runtime)
+
+
+def test_old_recipes_are_of_diffusion():
+    values = named_recipe("lean").model_dump(mode="json")
+    del values["method"]
+    assert Recipe.model_validate(values).method == {"name": "diffusion"}
+    assert isinstance(build_denoiser(named_recipe("gan")), NetworkDenoiser)
