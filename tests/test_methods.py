@@ -1,6 +1,7 @@
 """The GAN and the VAE: their losses against closed forms, and the same life as any model."""
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -8,16 +9,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alphabar.diffusion.denoiser import NetworkDenoiser
-from alphabar.errors import UsageError
+from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import NETWORKS, Autoencoder
 from alphabar.networks.latent import kl_to_standard_normal, latents
 from alphabar.restoration.operators import Mask
 from alphabar.restoring import restore
 from alphabar.sampling import sample, settings
+from alphabar.training.checkpoint import write_file
 from alphabar.training.methods import METHODS, augmented, gradient_penalty, training_flops
 from alphabar.training.recipe import Recipe, with_settings
-from alphabar.training.recipes import named_recipe
+from alphabar.training.recipes import named_recipe, shortened
 from alphabar.training.run import build_denoiser, load_model
 from alphabar.training.runtime import Runtime
 from alphabar.training.trainer import Progress, begin, train
@@ -27,15 +29,16 @@ OPPONENTS = ("gan", "vae")
 
 
 def tiny(name: str, *settings: str) -> Recipe:
-    small = (
+    small = [
         "data.size=16",
-        "network.width=4",
         "batch=8",
+        "ema.half_life=64",
         "watch.share=0",
         "watch.grid=1",
         "watch.distance=0",
-    )
-    return with_settings(named_recipe(name), [*small, "ema.half_life=64", *settings])
+    ]
+    widths = ["network.widths=[8,16]", "network.head_dim=16"] if name == "lean" else ["network.width=4"]
+    return with_settings(named_recipe(name), [*small, *widths, *settings])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ class TestLosses:
         gan = built(tiny("gan", "method.augment=false"))
         real, eps = torch.full((8, 3, 16, 16), 0.8), torch.randn(8, 3, 16, 16)
         for i in range(30):
-            gan.prepare(real, eps, 8 * i, 5e-3)
+            gan.prepare(real, eps, 8 * i, 0.0, 5e-3)
         told = gan.losses(real, torch.ones(8), eps, None).mean()
         assert told > 1.5 * math.log(2)
         told.backward()
@@ -81,7 +84,7 @@ class TestLosses:
         gan = built(tiny("gan", "method.every=4"))
         x = torch.randn(8, 3, 16, 16)
         for i in range(8):
-            gan.prepare(x, x, 8 * i, 1e-4)
+            gan.prepare(x, x, 8 * i, 0.0, 1e-4)
         assert len(asked) == 2 * 2  # R1 and R2, twice
 
     def test_kl_of_gaussians(self):
@@ -139,7 +142,7 @@ class TestNetworks:
         recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
         with FlopCounterMode(display=False) as counter:
-            method.prepare(x, x, 0, 1e-4)
+            method.prepare(x, x, 0, 0.0, 1e-4)
             method.losses(x, torch.ones(8), x, None).mean().backward()
         assert counter.get_total_flops() / 8 == pytest.approx(training_flops(recipe), rel=0.1)
 
@@ -189,6 +192,59 @@ class TestLife:
             with_settings(named_recipe("lean"), [f"network={named_recipe(name).network['name']}"])
         with pytest.raises(UsageError, match="takes no condition"):
             with_settings(named_recipe(name), ["condition.on=class"])
+
+
+class TestShortened:
+    def test_targets_come_nearer_by_stages(self):
+        recipe = shortened(named_recipe("lean"))
+        method = built(recipe)
+        sigma = torch.tensor([0.01, 0.5, 5.0, 80.0], dtype=torch.float64)
+        t = method.denoiser.schedule.time(-2 * sigma.log())
+        steps = []
+        for stage in range(8):
+            method.prepare(torch.empty(0), torch.empty(0), 0, stage / 8, 0.0)
+            r, weight = method.nearer(t)
+            nearer = torch.where(r > 0, (-method.denoiser.schedule(r).log_snr / 2).exp(), 0.0)
+            steps.append((sigma - nearer) / sigma)
+            assert torch.allclose(weight, 1 / (sigma - nearer))
+        assert (steps[0][:2] == 1).all()  # denoising, to begin with
+        wanted = (1 + 8 * torch.sigmoid(-sigma)) / 2**8
+        assert torch.allclose(steps[-1], wanted)
+        assert all((a >= b).all() for a, b in pairwise(steps))
+
+    def test_a_consistent_denoiser_has_no_loss(self):
+        """All pictures the same: the denoiser that says so is right at every level."""
+        recipe = shortened(tiny("lean"))
+        method = built(recipe)
+        picture = torch.full((1, 3, 16, 16), 0.3)
+        method.denoiser = FunctionDenoiser(method.denoiser.schedule, lambda x, t, cond: picture.expand_as(x))
+        method.prepare(picture, picture, 0, 0.6, 0.0)
+        t = torch.linspace(0.1, 1, 5, dtype=torch.float64)
+        losses = method.losses(picture.expand(5, -1, -1, -1), t, torch.randn(5, 3, 16, 16), None)
+        assert (losses < 1e-2).all()  # of a summand of 1e-6 under the root
+
+    def test_it_begins_with_the_model_and_leaves_it_alone(self, dataset, tmp_path):
+        run = begin(tmp_path / "run", tiny("lean"))
+        list(train(dataset, run, images=32, runtime=Runtime()))
+        before = {path: path.read_bytes() for path in run.path.rglob("*.safetensors")}
+        model = load_model(run.path)
+        short = begin(tmp_path / "short", shortened(model.recipe), start=model)
+        still = with_settings(short.recipe, ["optimizer.learning_rate=1e-30"])
+        write_file(short.path / "recipe.toml", still.to_toml().encode())
+        list(train(dataset, short, images=16, runtime=Runtime()))
+        again = load_model(short.path)
+        for a, b in zip(model.denoiser.parameters(), again.denoiser.parameters(), strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
+        assert all(path.read_bytes() == data for path, data in before.items())
+        *_, drawn = sample(again, 2)
+        assert drawn.total == 2 * 2 and drawn.pictures.shape == (2, 16, 16, 3)
+        with pytest.raises(UsageError, match="cannot be shortened"):
+            shortened(again.recipe)
+
+    def test_lost_weights_are_an_error(self, dataset, tmp_path):
+        short = begin(tmp_path / "short", shortened(tiny("lean")))
+        with pytest.raises(AlphabarError, match="lacks the weights"):
+            list(train(dataset, short, images=16, runtime=Runtime()))
 
 
 def test_a_vae_learns_the_mean_picture_first(dataset, tmp_path):

@@ -137,7 +137,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="classic, ddpm, lean, gan, vae, or the path of a recipe.toml; with --budget alone, see alphabar plan.",
+            help="classic, ddpm, lean, gan, vae, or the path of a recipe.toml; with --budget alone, see"
+            " alphabar plan.",
         ),
     ] = None,
     budget: Annotated[
@@ -154,6 +155,14 @@ def train(
         str | None,
         typer.Option(metavar="KIND", help="What the model may be asked for: class, or attributes."),
     ] = None,
+    shorten: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Instead of a recipe: tune a copy of a model trained on DATA to draw in one to four"
+            " evaluations.",
+        ),
+    ] = None,
     checkpoint_every: Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")] = "5m",
     as_json: JsonOption = False,
 ) -> None:
@@ -166,14 +175,20 @@ def train(
     from alphabar.data.source import open_source
     from alphabar.training import trainer
     from alphabar.training.recipe import read_recipe, with_settings
-    from alphabar.training.recipes import named_recipe
-    from alphabar.training.run import Run
+    from alphabar.training.recipes import named_recipe, shortened
+    from alphabar.training.run import Run, load_model
     from alphabar.training.runtime import Runtime, processes
 
     source = open_source(data)
-    run = run or Path("runs") / re.sub(r"[^\w.-]+", "-", Path(data).resolve().name)
+    name = re.sub(r"[^\w.-]+", "-", Path(data).resolve().name) + "-short" * bool(shorten)
+    run = run or Path("runs") / name
+    if shorten and recipe:
+        raise UsageError("--shorten takes the recipe of its model: leave out --recipe")
+    model = load_model(shorten) if shorten else None
     chosen, planning = None, False
-    if recipe is not None:
+    if model is not None:
+        chosen = shortened(model.recipe)
+    elif recipe is not None:
         chosen = read_recipe(Path(recipe)) if recipe.endswith(".toml") else named_recipe(recipe)
     elif Run(run).exists:
         chosen = Run(run).recipe
@@ -193,11 +208,15 @@ def train(
         main = Runtime().is_main
         pictures = prepare(source, chosen.data.size, chosen.data.fit)
         dataset = _last(pictures, "reading pictures", quiet=not main).dataset
-        trainer.conditions_of(dataset, chosen)  # fails before anything is written
+        asked = trainer.conditions_of(dataset, chosen)  # fails before anything is written
+        if model and (asked and asked[0]) != model.conditioning:
+            raise UsageError(
+                f"{shorten} was trained on other labels than those of {data}: give the same pictures"
+            )
         if planning:
             planned = _plan(dataset, chosen, seconds or 0.0, quiet=not main)
             chosen = with_settings(planned.recipe, changes)
-        opened = trainer.begin(run, chosen) if main else Run(run)
+        opened = trainer.begin(run, chosen, start=model) if main else Run(run)
         if main:
             opened.remember_data(data)
             _mention_skipped(dataset)

@@ -1,4 +1,4 @@
-"""What a training minimises: diffusion, and its honest opponents, a GAN and a VAE.
+"""What a training minimises: diffusion, what makes it quick, and its honest opponents, a GAN and a VAE.
 
 The loop, its records and what it survives are the same for all. A method says what the loss of a batch is,
 what else it updates, and what of itself a checkpoint must hold.
@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from alphabar.diffusion.denoiser import Cond, NetworkDenoiser
 from alphabar.diffusion.densities import WEIGHTS
+from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.loss import loss
+from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import UsageError
 from alphabar.networks import NETWORKS, Autoencoder, flops
 from alphabar.networks.latent import Encoder
@@ -34,8 +36,11 @@ class Diffusion:
         self.denoiser = denoiser
         self.weight = WEIGHTS.build(recipe.weight)
 
-    def prepare(self, x0: Tensor, eps: Tensor, images: int, learning_rate: float) -> None:
-        """Whatever has to happen before an update of the network."""
+    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
+        """Whatever has to happen before an update of the network.
+
+        images: seen so far; share: of the training that is done.
+        """
 
     def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None) -> Tensor:
         """What the network is to make small, a picture (n,)."""
@@ -52,6 +57,50 @@ class Diffusion:
     def cost(recipe: "Recipe") -> float:
         """FLOPs of training, a picture: the backward pass takes two forward ones."""
         return 3.0 * _flops(recipe)
+
+
+class Consistency(Diffusion):
+    """Tuning a trained denoiser to answer in one evaluation (Geng et al. 2024, Easy Consistency Tuning).
+
+    D learns to say at sigma_t what it says itself, for the same picture and noise, at a lower sigma_r. At the
+    end of all steps is the picture. It begins with sigma_r near 0, which is denoising, and the step from t to
+    r halves at every stage: sigma_r = sigma_t (1 - n(sigma_t) / 2^stage), n = 1 + 8 sigmoid(-sigma_t).
+
+    stages: of equal length, in the whole training.
+    """
+
+    def __init__(self, *, denoiser: NetworkDenoiser, recipe: Any, runtime: Runtime, stages: int = 8):
+        super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
+        if stages < 1:
+            raise UsageError(f"stages = {stages}: choose at least 1")
+        self.stages, self.share = stages, 0.0
+
+    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
+        self.share = share
+
+    def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None) -> Tensor:
+        D = self.denoiser
+        r, weight = self.nearer(t)
+        answer = D(diffuse(D.schedule, x0, t, eps), t, cond)
+        with torch.no_grad():
+            target = D(diffuse(D.schedule, x0, r, eps), r, cond)
+            target = torch.where(broadcast(r, x0) > 0, target, x0)
+        # The norm, not its square: the loss of ECT with c = 0. The summand keeps its gradient finite.
+        distance = (answer - target).square().flatten(1).mean(1).add(1e-12).sqrt()
+        return weight.to(distance) * distance
+
+    def nearer(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The times r < t (n,) of the present stage, and the losses' weights 1 / (sigma_t - sigma_r)."""
+        schedule = self.denoiser.schedule
+        sigma = (-schedule(t).log_snr / 2).exp()
+        stage = min(int(self.share * self.stages), self.stages - 1) + 1
+        ratio = (1 - (1 + 8 * torch.sigmoid(-sigma)) / 2**stage).clamp(min=0)
+        r = torch.where(ratio > 0, schedule.time(-2 * (sigma * ratio.clamp(min=1e-6)).log()), 0.0)
+        return r, 1 / (sigma * (1 - ratio))
+
+    @staticmethod
+    def cost(recipe: "Recipe") -> float:
+        return 4.0 * _flops(recipe)
 
 
 class Vae(Diffusion):
@@ -110,7 +159,7 @@ class Gan(Diffusion):
         """C of pictures as they are seen, (n,)."""
         return self.critic(pictures).flatten(1).mean(1)
 
-    def prepare(self, x0: Tensor, eps: Tensor, images: int, learning_rate: float) -> None:
+    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
         """An update of the critic; none where its loss is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -164,7 +213,7 @@ class Gan(Diffusion):
         return 4 * _flops(recipe) + (6 + 3 + 8 / every) * _encoder_flops(recipe)
 
 
-METHODS = Registry("method", {"diffusion": Diffusion, "gan": Gan, "vae": Vae})
+METHODS = Registry("method", {"diffusion": Diffusion, "consistency": Consistency, "gan": Gan, "vae": Vae})
 
 
 def gradient_penalty(c: Tensor, pictures: Tensor) -> Tensor:
@@ -206,7 +255,7 @@ def training_flops(recipe: "Recipe") -> float:
 
 def diffuses(recipe: "Recipe") -> bool:
     """Whether a recipe trains a denoiser: a GAN or a VAE draws in one evaluation, and nothing else."""
-    return recipe.method["name"] == "diffusion"
+    return recipe.method["name"] in ("diffusion", "consistency")
 
 
 def check_method(recipe: "Recipe") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from alphabar.errors import unknown
+from alphabar.errors import UsageError, unknown
 from alphabar.training.recipe import Recipe, make_recipe
 
 
@@ -118,6 +118,34 @@ def vae() -> Recipe:
             "network": {"name": "autoencoder", "width": 24},
             "optimizer": {"name": "adam", "learning_rate": 1e-3, "warm_up": 1_000, "decay_from": 0.6},
             **_AT_ONCE,
+        }
+    )
+
+
+def shortened(recipe: Recipe) -> Recipe:
+    """The recipe that tunes a model of another to draw in one to four evaluations (`methods.Consistency`).
+
+    Raises UsageError for one that is not of diffusion.
+    """
+    if recipe.method["name"] != "diffusion":
+        raise UsageError(
+            f"a model of method {recipe.method['name']!r} cannot be shortened: give one of diffusion"
+        )
+    values = recipe.model_dump(mode="json")
+    values["optimizer"] |= {
+        "learning_rate": recipe.optimizer.learning_rate / 10,
+        "warm_up": 1_000,
+        "decay_from": 0.6,
+    }
+    return make_recipe(
+        values
+        | {
+            "name": f"{recipe.name}, shortened",
+            "method": "consistency",
+            "density": {"name": "log_normal", "mean": -1.1, "std": 2.0},
+            "sampling": {"sampler": "consistency", "grid": {"name": "karras", "sigma_min": 0.8}, "steps": 2},
+            "watch": values["watch"] | {"steps": 2},
+            "images": 200_000,
         }
     )
 

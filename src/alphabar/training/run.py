@@ -86,6 +86,11 @@ class Run:
     def recipe(self) -> Recipe:
         return read_recipe(self.path / "recipe.toml")
 
+    @property
+    def start(self) -> Path:
+        """The weights that the training begins with, where it goes on from another model."""
+        return self.path / "start.safetensors"
+
     def create(self, recipe: Recipe) -> None:
         """Begin a new run. Raises AlphabarError where the folder holds something else."""
         if self.path.exists() and (not self.path.is_dir() or any(_visible(self.path))):

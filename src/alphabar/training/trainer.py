@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ from alphabar.training.ema import LENGTHS, Ema, PowerAverage
 from alphabar.training.methods import METHODS, diffuses
 from alphabar.training.muon import Muon
 from alphabar.training.recipe import Recipe, differences
-from alphabar.training.run import Run, build_denoiser, load_weights
+from alphabar.training.run import Model, Run, build_denoiser, load_weights
 from alphabar.training.runtime import Runtime, accumulating, probe
 from alphabar.training.watch import Watcher
 
@@ -234,6 +234,12 @@ class _Training:
         self.bad_steps = 0
         self.pending: list[Future[Batch]] | None = None
 
+    def start_from(self, weights: Mapping[str, Tensor], path: Path) -> None:
+        """Begin with the weights of a trained model instead of random ones."""
+        averages = [average.network for average in self.averages.values()]
+        for network in (self.network, *([self.ema.network] if self.ema else []), *averages):
+            load_weights(network, weights, path)
+
     def positions(self, images: int) -> range:
         local = self.recipe.batch // self.runtime.world_size
         first = images + self.runtime.rank * local
@@ -253,14 +259,14 @@ class _Training:
         pieces = [piece.result() for piece in pending]
         return Batch(*map(torch.cat, zip(*pieces, strict=True)))
 
-    def step(self, batch: Batch, learning_rate: float) -> float:
+    def step(self, batch: Batch, learning_rate: float, share: float) -> float:
         """One update. Returns the loss; where it or the gradient is not finite nothing is changed."""
         recipe, runtime = self.recipe, self.runtime
         # Dropout is the one randomness inside the network.
         torch.manual_seed(stream_seed(recipe.seed, "dropout", self.images, runtime.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.method.prepare(runtime.put(batch.x0), runtime.put(batch.eps), self.images, learning_rate)
+        self.method.prepare(runtime.put(batch.x0), runtime.put(batch.eps), self.images, share, learning_rate)
         buffers = [b.clone() for b in self.network.buffers()]
         self.network.train()
         local = recipe.batch // runtime.world_size
@@ -353,9 +359,10 @@ class _Training:
         self.images, self.seconds, self.bad_steps = state["images"], state["seconds"], state["bad_steps"]
 
 
-def begin(path: str | Path, recipe: Recipe) -> Run:
+def begin(path: str | Path, recipe: Recipe, *, start: Model | None = None) -> Run:
     """The run at ``path``, created with ``recipe`` or, where it exists, checked against it.
 
+    start: the model whose weights the training begins with, for a recipe made by `recipes.shortened`.
     Raises UsageError where the run was made with another recipe, naming what differs.
     """
     run = Run(path)
@@ -366,6 +373,8 @@ def begin(path: str | Path, recipe: Recipe) -> Run:
         raise UsageError(
             f"{path} was made with another recipe ({shown}): use another --run, or the same recipe"
         )
+    if start and not run.checkpoints():
+        write_file(run.start, pack_tensors(start.denoiser.network.state_dict()))
     return run
 
 
@@ -453,6 +462,12 @@ def _train(
         statistics = checkpoint.files["statistics.safetensors"]
         yield Note(f"resuming {run.path} at {training.images:,} images")
     else:
+        if recipe.method["name"] == "consistency":
+            if not run.start.exists():
+                raise AlphabarError(
+                    f"{run.path} lacks the weights it is to begin with: remove it and begin again"
+                )
+            training.start_from(unpack_tensors(run.start.read_bytes()), run.path)
         index = training.feed.index
         batches = (
             to_signal(torch.from_numpy(dataset.pictures[np.sort(index[i : i + 256])]))
@@ -529,7 +544,7 @@ def _train(
             batch = training.next_batch()
             waited = time.monotonic() - begun
             learning_rate = _learning_rate(recipe, training.images, share())
-            value = training.step(batch, learning_rate)
+            value = training.step(batch, learning_rate, share())
             recent.append((time.monotonic() - begun, waited))
             training.seconds = elapsed()
             if training.early is None and share() >= EARLY and diffuses(recipe):

@@ -23,6 +23,7 @@ from alphabar.diffusion.samplers import SAMPLERS, draw, last
 from alphabar.diffusion.start import STARTS
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, Features, extract
+from alphabar.registry import Spec
 from alphabar.training.checkpoint import writing
 from alphabar.training.methods import diffuses
 from alphabar.training.recipe import Recipe
@@ -98,13 +99,17 @@ class Watcher:
         of = Noise(recipe.seed, positions, "asked").uniform(0) * len(self.train_index)
         chosen = self.train_index[of.long().numpy()]
         size = recipe.data.size
+        sampler: Spec = "dpmpp_2m"
+        grid: Spec = "log_snr"
+        if recipe.method["name"] == "consistency":
+            sampler, grid = recipe.sampling.sampler, recipe.sampling.grid
         end = draw(
             denoiser,
             shape=(3, size, size),
             positions=positions,
             seed=recipe.seed,
-            sampler=SAMPLERS.build("dpmpp_2m"),
-            times=GRIDS.build("log_snr")(denoiser.schedule, recipe.watch.steps),
+            sampler=SAMPLERS.build(sampler),
+            times=GRIDS.build(grid)(denoiser.schedule, recipe.watch.steps),
             start=STARTS.build("noise", statistics=None),
             cond=None if self.cond is None else self.cond[chosen],
             device=self.runtime.device,
