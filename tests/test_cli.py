@@ -187,6 +187,27 @@ def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
     assert html.count("data:image/png;base64,") >= 5 and "lite0_96" in html
 
 
+def test_interpolate_and_edit(call, trained, picture_folder, tmp_path):
+    picture = next(iter(sorted(picture_folder.rglob("*.png"))))
+    code, out, _ = call(
+        "interpolate", trained, "--rows", 2, "--columns", 3, "--out", tmp_path / "way", "--json"
+    )
+    assert code == 0 and json.loads(out.splitlines()[-1])["columns"] == 3
+    assert len(list((tmp_path / "way").glob("*.png"))) == 6
+    for more in (("--strength", 0.5, "-n", 2), ("--invert", "--steps", 4)):
+        made = tmp_path / more[0].strip("-")
+        assert call("edit", trained, picture, "--out", made, *more)[0] == 0
+        assert np.asarray(Image.open(made / "000000.png")).shape == (16, 16, 3)
+        assert (made / "overview" / "grid.png").is_file()
+    for wrong, told in (
+        (["edit", trained, trained / "recipe.toml"], "recipe.toml"),
+        (["edit", trained, picture, "--strength", 2], "up to 1"),
+        (["interpolate", trained, "--prompt", "a"], "without conditions"),
+    ):
+        code, _, err = call(*wrong, "--out", tmp_path / "wrong")
+        assert code in (1, 2) and told in err and not (tmp_path / "wrong").exists()
+
+
 NEW = ["train", "{data}", "--run", "{new}"]
 MISTAKES = {
     "no such data": (["inspect", "nowhere"], 2, "no data called 'nowhere'"),

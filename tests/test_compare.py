@@ -10,7 +10,7 @@ import torch
 from alphabar.diffusion.start import fit_gaussian
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.reporting import compare as room
-from alphabar.reporting.compare import Comparison, compare, slerp, write_page
+from alphabar.reporting.compare import Comparison, compare, write_page
 from alphabar.training.checkpoint import pack_json, pack_tensors
 from alphabar.training.recipe import with_settings
 from alphabar.training.recipes import named_recipe
@@ -164,28 +164,6 @@ def test_more_pairs_make_a_ranking_harder():
     a, b = [("a", v) for v in (10.0, 11.0, 12.0)], [("b", v) for v in (12.6, 13.6, 14.6)]
     assert "a is better than b" in ranking(*a, *b)
     assert "a is better than b" not in ranking(*a, *b, *[("c", v) for v in (11.0, 12.0, 13.5)])
-
-
-def test_slerp_keeps_the_norm_and_the_ends():
-    a, b = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    b = b / b.norm() * a.norm()
-    walk = slerp(a, b, 8)
-    torch.testing.assert_close(walk[0], a)
-    torch.testing.assert_close(walk[-1], b)
-    assert walk.flatten(1).norm(dim=1).tolist() == pytest.approx([float(a.norm())] * 8, rel=1e-5)
-    steps = (walk[1:] - walk[:-1]).flatten(1).norm(dim=1)
-    assert steps.tolist() == pytest.approx([float(steps[0])] * 7, rel=1e-4)
-    torch.testing.assert_close(slerp(a, a, 3), a.expand(3, -1, -1, -1))
-
-
-def test_interpolations_begin_and_end_with_samples_of_their_noise(two):
-    model = load_model(two[0])
-    pictures = room.interpolations(model)
-    assert pictures.shape == (room.ROWS * room.COLUMNS, 16, 16, 3)
-    rows = pictures.reshape(room.ROWS, room.COLUMNS, -1).double()
-    apart = (rows[:, 1:] - rows[:, :-1]).abs().mean(dim=2)
-    across = (rows[:, 0] - rows[:, -1]).abs().mean(dim=1)
-    assert (apart < across[:, None]).all()  # each step is shorter than the way
 
 
 def test_the_page_is_whole_and_shows_every_run(comparison, tmp_path):

@@ -59,6 +59,14 @@ AskOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Ask for an attribute, e.g. color=red. May be repeated."),
 ]
+PromptOption = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", metavar="TEXT", help="Ask for it in words. Repeat for several."),
+]
+NegativeOption = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What guidance leads away from, a sentence or a class."),
+]
 GuidanceOption = Annotated[
     float, typer.Option(metavar="W", help="Classifier-free guidance towards what is asked; 1 is none.")
 ]
@@ -153,7 +161,9 @@ def train(
     ] = None,
     condition: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="What the model may be asked for: class, or attributes."),
+        typer.Option(
+            metavar="KIND", help="What the model may be asked for: class, attributes, text or clusters."
+        ),
     ] = None,
     shorten: Annotated[
         Path | None,
@@ -265,6 +275,8 @@ def sample(
     ] = None,
     classes: ClassOption = None,
     ask: AskOption = None,
+    prompts: PromptOption = None,
+    negative: NegativeOption = None,
     guidance: GuidanceOption = 1.0,
     guidance_interval: IntervalOption = None,
     sag: SagOption = 0.0,
@@ -274,8 +286,8 @@ def sample(
         str | None,
         typer.Option(
             metavar="KEY=A,B,…",
-            help="Draw from the same noise with guidance, sag, pag, autoguidance, class or an attribute"
-            " at each value: in the overview a row a noise, a column a value.",
+            help="Draw from the same noise with guidance, sag, pag, autoguidance, class, an attribute or"
+            " caption=A|B|… at each value: in the overview a row a noise, a column a value.",
         ),
     ] = None,
     sampler: SamplerOption = None,
@@ -287,7 +299,9 @@ def sample(
     as_json: JsonOption = False,
 ) -> None:
     """Draw pictures: PNG files, and in DIR/overview a grid of them and a strip of the reverse process."""
-    asked = parse_asked(classes or [], ask or [])
+    if grid and "=" in grid:  # guidance=1,2,3: a grid of pictures
+        grid, compare = None, grid
+    asked = parse_asked(classes or [], ask or [], prompts or [])
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     key, values = parse_compared(compare) if compare else ("", [])
     from alphabar import sampling
@@ -309,6 +323,7 @@ def sample(
         sag=sag,
         pag=pag,
         autoguidance=autoguidance,
+        negative=negative,
     )
     sampling.check_free(out)
     about = {"model": str(model), "images": loaded.images, **how.to_dict()}
@@ -331,6 +346,109 @@ def sample(
     overview = {"grid": sheet(record.pictures[:100]), "process": reverse_strip(strip.columns)}
     sampling.write_pictures(record.pictures, out, about, overview)
     say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
+    _finish(as_json, {"out": str(out), "n": n, **about})
+
+
+@app.command()
+def interpolate(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the pictures.")],
+    rows: Annotated[int, typer.Option(metavar="N", help="How many ways.")] = 4,
+    columns: Annotated[int, typer.Option(metavar="N", help="Pictures on each.")] = 8,
+    classes: ClassOption = None,
+    ask: AskOption = None,
+    prompts: PromptOption = None,
+    guidance: GuidanceOption = 1.0,
+    sampler: SamplerOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Go from one picture to another: between noises, or by the same noise between two things asked for."""
+    asked = parse_asked(classes or [], ask or [], prompts or [])
+    from alphabar import editing, sampling
+    from alphabar.reporting.figures import grid as sheet
+    from alphabar.training.run import load_model
+
+    loaded = load_model(model)
+    how = sampling.settings(loaded, seed=seed, sampler=sampler, steps=steps, ask=asked, guidance=guidance)
+    if sampler is None:
+        how = editing.deterministic(loaded, how)
+    sampling.check_free(out)
+    records = editing.interpolate(loaded, how, rows=rows, columns=columns)
+    pictures = _last(records, "drawing").pictures
+    about = {"model": str(model), "images": loaded.images, "rows": rows, "columns": columns, **how.to_dict()}
+    sampling.write_pictures(pictures, out, about, {"grid": sheet(pictures, columns)})
+    say(f"{rows} ways of {columns} pictures in {out}, side by side in {out / 'overview'}")
+    _finish(as_json, {"out": str(out), **about})
+
+
+@app.command()
+def edit(
+    model: ModelArgument,
+    image: ImageArgument,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the pictures.")],
+    strength: Annotated[
+        float, typer.Option(metavar="S", help="How much is drawn anew: 0 nothing, 1 all of it.")
+    ] = 0.6,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Go to the noise that leads to the picture, and back as asked.")
+    ] = False,
+    n: Annotated[int, typer.Option("-n", metavar="N", help="How many; one with --invert.")] = 1,
+    classes: ClassOption = None,
+    ask: AskOption = None,
+    prompts: PromptOption = None,
+    negative: NegativeOption = None,
+    guidance: GuidanceOption = 1.0,
+    sampler: SamplerOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw other pictures from a given one, the same from afar, of another class or by other words."""
+    asked = parse_asked(classes or [], ask or [], prompts or [])
+    import torch
+
+    from alphabar import editing, sampling
+    from alphabar.data.decode import decode
+    from alphabar.data.pixels import to_signal
+    from alphabar.data.source import Unreadable
+    from alphabar.reporting.figures import grid as sheet
+    from alphabar.training.run import load_model
+
+    loaded = load_model(model)
+    recipe = loaded.recipe.data
+    try:
+        # The box of a fit is the data's; a single picture has none.
+        fit = "squash" if recipe.fit == "squash" else "crop"
+        picture = torch.from_numpy(decode(image.read_bytes(), recipe.size, fit).pixels.copy())
+    except (OSError, Unreadable) as error:
+        raise AlphabarError(f"{image}: {getattr(error, 'strerror', None) or error}") from None
+    how = sampling.settings(
+        loaded,
+        seed=seed,
+        sampler=sampler,
+        steps=steps,
+        ask=asked,
+        guidance=guidance,
+        negative=negative,
+    )
+    if sampler is None:
+        how = editing.deterministic(loaded, how)
+    sampling.check_free(out)
+    records = editing.edit(loaded, to_signal(picture[None])[0], how, strength=strength, invert=invert, n=n)
+    pictures = _last(records, "drawing").pictures
+    about = {
+        "model": str(model),
+        "images": loaded.images,
+        "image": str(image),
+        "strength": strength,
+        "invert": invert,
+        **how.to_dict(),
+    }
+    shown = torch.cat([picture[None], pictures])
+    sampling.write_pictures(pictures, out, about, {"grid": sheet(shown, len(shown))})
+    say(f"{n} picture{'s' * (n > 1)} in {out}, beside the given one in {out / 'overview'}")
     _finish(as_json, {"out": str(out), "n": n, **about})
 
 
@@ -466,6 +584,8 @@ def evaluate(
     ] = None,
     classes: ClassOption = None,
     ask: AskOption = None,
+    prompts: PromptOption = None,
+    negative: NegativeOption = None,
     guidance: GuidanceOption = 1.0,
     guidance_interval: IntervalOption = None,
     sag: SagOption = 0.0,
@@ -487,7 +607,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Judge samples: how far from real pictures, each number with its protocol; copies; who is left out."""
-    asked = parse_asked(classes or [], ask or [])
+    asked = parse_asked(classes or [], ask or [], prompts or [])
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     from alphabar import evaluation, sampling
     from alphabar.reporting.figures import nearest_panel
@@ -514,6 +634,7 @@ def evaluate(
                 sag=sag,
                 pag=pag,
                 autoguidance=autoguidance,
+                negative=negative,
             )
         judging = evaluation.evaluate(judged, against, n=n, features=features, how=how, weights=weights)
         results.append((length, _last(judging, None).result))
@@ -650,9 +771,14 @@ def parse_count(text: str) -> int:
     return value
 
 
-def parse_asked(classes: list[str], attributes: list[str]) -> list[dict[str, str]]:
+def parse_asked(
+    classes: Sequence[str], attributes: Sequence[str], prompts: Sequence[str] = ()
+) -> list[dict[str, str]]:
     """What to ask for, every combination of the values given for each field, in their order."""
-    values: dict[str, list[str]] = {"class": classes} if classes else {}
+    values: dict[str, list[str]] = {}
+    for field, given in (("class", classes), ("caption", prompts)):
+        if given:
+            values[field] = list(given)
     for text in attributes:
         key, equals, value = text.partition("=")
         if not equals:
@@ -685,7 +811,8 @@ def parse_lengths(text: str) -> list[float]:
 def parse_compared(text: str) -> tuple[str, list[str]]:
     """A key and the values to compare: 'guidance=1,1.5,2'."""
     key, _, values = text.partition("=")
-    parts = [part.strip() for part in values.split(",") if part.strip()]
+    # Sentences may have commas.
+    parts = [part.strip() for part in values.split("|" if "|" in values else ",") if part.strip()]
     if not parts:
         raise UsageError(f"--compare {text!r} should read key=value,value, for example guidance=1,1.5,2,3")
     return key.strip(), parts

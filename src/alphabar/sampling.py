@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from alphabar.conditioning.conditioning import CAPTION
 from alphabar.data.pixels import to_pictures
 from alphabar.data.stamp import stamp
 from alphabar.diffusion.denoiser import Cond, Denoiser
@@ -63,6 +64,7 @@ class Settings:
     sag: float = 0.0  # 0 is none
     pag: float = 0.0  # 0 is none
     autoguidance: float = 1.0  # 1 is none
+    negative: str | None = None  # what guidance leads away from
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -110,11 +112,13 @@ def settings(
     sag: float = 0.0,
     pag: float = 0.0,
     autoguidance: float = 1.0,
+    negative: str | None = None,
 ) -> Settings:
     """The settings of a sampling: what is asked for, and the recipe's choice for the rest.
 
     A sampler other than the recipe's own brings the grid it works best on: log-SNR, unless one is given.
     ask: what picture i is asked for, by field of the model's conditioning: entry i modulo their number.
+    negative: what guidance leads away from, a sentence or a class, instead of from nothing in particular.
     guidance, sag, pag, autoguidance: scales of the guidances, see `diffusion.guidance`.
     Raises UsageError for unknown names and for steps below one; what the model can do, `sample` checks.
     """
@@ -139,6 +143,7 @@ def settings(
         sag=sag,
         pag=pag,
         autoguidance=autoguidance,
+        negative=negative,
     )
     if not diffuses(model.recipe) and (how.sampler, how.grid, how.steps, how.start) != (
         own.sampler,
@@ -163,10 +168,19 @@ def asked_for(model: Model, how: Settings, positions: range) -> Cond | None:
     if model.conditioning is None:
         raise UsageError(
             f"{model.path} was trained without conditions and can be asked for nothing:"
-            " train one with --condition class or attributes"
+            " train one with --condition class, attributes, text or clusters"
         )
     rows = torch.stack([model.conditioning.request(asked) for asked in how.ask])
     return rows[torch.tensor(positions) % len(rows)].to(next(model.denoiser.parameters()).device)
+
+
+def _away(model: Model, how: Settings) -> Cond | None:
+    """The condition (columns,) that pictures are led away from."""
+    if how.negative is None or model.conditioning is None:
+        return None
+    first = model.conditioning.fields[0].name
+    row = model.conditioning.request({first if first in ("class", CAPTION) else CAPTION: how.negative})
+    return row.to(next(model.denoiser.parameters()).device)
 
 
 def guided_denoiser(model: Model, how: Settings) -> Denoiser:
@@ -180,8 +194,12 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
     guidances: list[Guidance] = []
     if how.guidance != 1:
         if not how.ask:
-            raise UsageError("--guidance strengthens what is asked for: say what, with --class or --set")
-        guidances.append(ClassifierFree(how.guidance))
+            raise UsageError(
+                "--guidance strengthens what is asked for: say what, with --class, --set or --prompt"
+            )
+        guidances.append(ClassifierFree(how.guidance, _away(model, how)))
+    elif how.negative is not None:
+        raise UsageError("--negative says what guidance leads away from: give --guidance above 1 too")
     if how.autoguidance != 1:
         if model.early is None:
             raise UsageError(f"--autoguidance needs an early snapshot, which {model.path} does not hold")

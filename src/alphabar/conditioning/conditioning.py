@@ -7,15 +7,18 @@ dropped in training and what a request leaves open are all NaN.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.conditioning import text
 from alphabar.errors import AlphabarError, UsageError, unknown
 
-KINDS = ("class", "attributes")
+KINDS = ("class", "attributes", "text", "clusters")
+CAPTION = "caption"  # the field of what a text model is asked
 MOST_NAMES = 1000  # that one attribute may have
 NOT_ASKED = ("split",)  # attributes that say where a picture lies, not what it shows
 
@@ -34,12 +37,16 @@ class Categorical:
     def size(self) -> int:
         return len(self.names)
 
+    def numbers(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
+        """A column (n, 1)."""
+        return torch.tensor([[self.number(value)] for value in values], dtype=torch.float32)
+
     def number(self, value: Value) -> float:
         """The number of a training picture's value; NaN for one that is not known."""
         return self.names.index(str(value)) if value is not None and str(value) in self.names else math.nan
 
-    def asked(self, text: str) -> float:
-        """The number of what a person asks for: a name, or words of it that only one name has.
+    def asked(self, text: str) -> Tensor:
+        """The number (1,) of what a person asks for: a name, or words of it that only one name has.
 
         Case does not matter. Raises UsageError naming all that fit, or the nearest where none does.
         """
@@ -50,7 +57,7 @@ class Categorical:
             raise UsageError(f"{self.name} {text!r} could be {', '.join(found)}: say which")
         if not found:
             raise unknown(self.name, text, self.names)
-        return float(self.names.index(found[0]))
+        return torch.tensor([float(self.names.index(found[0]))])
 
 
 @dataclass(frozen=True)
@@ -66,17 +73,54 @@ class Numeric:
     def size(self) -> int:
         return 1
 
+    def numbers(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
+        """A column (n, 1)."""
+        return torch.tensor([[self.number(value)] for value in values], dtype=torch.float32)
+
     def number(self, value: Value) -> float:
         return math.nan if (x := _number(value)) is None else (x - self.mean) / self.std
 
-    def asked(self, text: str) -> float:
-        """Raises UsageError for what is no number."""
+    def asked(self, text: str) -> Tensor:
+        """The number (1,). Raises UsageError for what is none."""
         if _number(text) is None:
             raise UsageError(f"{self.name} = {text!r}: it is a number, {self.mean:.4g} on average")
-        return self.number(text)
+        return torch.tensor([self.number(text)])
 
 
-Field = Categorical | Numeric
+@dataclass(frozen=True)
+class Text:
+    """A sentence, as the numbers that a frozen encoder makes of it.
+
+    encoder: which one, and how: its numbers mean nothing to another.
+    """
+
+    kind: ClassVar[str] = "numbers"
+    name: str
+    encoder: str
+
+    @property
+    def size(self) -> int:
+        return text.SIZE
+
+    def numbers(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
+        """The columns (n, size), of variance one on average; NaN where there is no sentence.
+
+        Raises UsageError where the encoder is not installed, or not this one.
+        """
+        if self.encoder != text.IDENTITY:
+            raise UsageError(f"this model reads text with {self.encoder}; here is {text.IDENTITY}")
+        rows = torch.full((len(values), self.size), math.nan)
+        there = [i for i, value in enumerate(values) if value is not None]
+        if there:
+            rows[there] = text.embed([str(values[i]) for i in there], cache) * math.sqrt(self.size)
+        return rows
+
+    def asked(self, sentence: str) -> Tensor:
+        """The numbers (size,) of what a person asks for."""
+        return self.numbers([sentence])[0]
+
+
+Field = Categorical | Numeric | Text
 
 
 @dataclass(frozen=True)
@@ -90,24 +134,34 @@ class Conditioning:
         """What a network needs to embed them: kind and size of each."""
         return tuple((field.kind, field.size) for field in self.fields)
 
-    def rows(self, columns: Mapping[str, Sequence[Value]]) -> Tensor:
-        """The conditions of pictures of which columns hold what is known, (n, fields) float32."""
-        return torch.tensor(
-            [[field.number(value) for value in columns[field.name]] for field in self.fields],
-            dtype=torch.float32,
-        ).T.contiguous()
+    def rows(self, columns: Mapping[str, Sequence[Value]], cache: Path | None = None) -> Tensor:
+        """The conditions of pictures of which columns hold what is known, (n, columns) float32.
+
+        cache: a folder that keeps what an encoder made of sentences.
+        """
+        return torch.cat([field.numbers(columns[field.name], cache) for field in self.fields], dim=1)
 
     def request(self, asked: Mapping[str, str]) -> Tensor:
-        """One row (fields,) for what a person asks for by field name; what is left out is unknown.
+        """One row (columns,) for what a person asks for by field name; what is left out is unknown.
 
         Raises UsageError for a field or a value that the model does not know.
         """
         known = {field.name: field for field in self.fields}
         for name in asked:
+            if name == CAPTION and name not in known:
+                raise UsageError(
+                    f"this model was trained without text: ask for {' or '.join(known)}, with --set"
+                )
             if name not in known:
                 raise unknown("condition of this model", name, known)
-        row = [field.asked(asked[field.name]) if field.name in asked else math.nan for field in self.fields]
-        return torch.tensor(row, dtype=torch.float32)
+        return torch.cat(
+            [
+                field.asked(asked[field.name])
+                if field.name in asked
+                else torch.full((1 if field.kind == "classes" else field.size,), math.nan)
+                for field in self.fields
+            ]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {"fields": [asdict(field) for field in self.fields]}
@@ -117,21 +171,29 @@ class Conditioning:
         """The inverse of `to_dict`, also after JSON."""
         return Conditioning(
             tuple(
-                Categorical(f["name"], tuple(f["names"])) if "names" in f else Numeric(**f)
+                Categorical(f["name"], tuple(f["names"]))
+                if "names" in f
+                else (Text if "encoder" in f else Numeric)(**f)
                 for f in values["fields"]
             )
         )
 
 
 def columns(
-    kind: str, labels: Sequence[int], classes: Sequence[str], attributes: Sequence[Mapping[str, Any]]
+    kind: str,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    attributes: Sequence[Mapping[str, Any]],
+    captions: Sequence[str | None] = (),
 ) -> dict[str, list[Value]]:
-    """What is known about pictures, by field name: their class, or their attributes.
+    """What is known about pictures, by field name: their class, their attributes, or their caption.
 
-    labels: indices into classes, -1 where unknown. Raises UsageError for a kind that is not of `KINDS`.
+    labels: indices into classes, -1 where unknown. Raises UsageError for a kind that data does not carry.
     """
     if kind not in KINDS:
         raise unknown("condition", kind, KINDS)
+    if kind == "text":
+        return {CAPTION: list(captions)}
     if kind == "class":
         return {"class": [classes[i] if i >= 0 else None for i in labels]}
     names = sorted({name for row in attributes for name in row} - set(NOT_ASKED))
@@ -146,9 +208,17 @@ def describe(kind: str, known: Mapping[str, Sequence[Value]]) -> Conditioning:
     pictures share: they name a picture and say nothing of it.
     Raises AlphabarError where nothing is left.
     """
-    fields = tuple(_fields(known))
+    if kind == "text" and any(known[CAPTION]):
+        text.check_installed()
+        return Conditioning((Text(CAPTION, text.IDENTITY),))
+    fields = tuple(_fields(known)) if kind != "text" else ()
     if not fields:
-        where = {"class": "sub-folders are classes", "attributes": "columns of metadata.csv are attributes"}
+        where = {
+            "class": "sub-folders are classes",
+            "attributes": "columns of metadata.csv are attributes",
+            "text": "picture.txt beside picture.png, or the column text of metadata.csv, is a caption",
+            "clusters": "they are too few, or too much alike",
+        }
         raise AlphabarError(
             f"--condition {kind}: the pictures carry none that tells them apart ({where[kind]})"
         )

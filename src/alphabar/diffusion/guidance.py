@@ -40,9 +40,12 @@ class ClassifierFree:
     """(w - 1)(D_c - D_u), in all D_u + w(D_c - D_u) (Ho and Salimans 2022, eq. 6, with w - 1 for their w).
 
     Where nothing is asked, D_c is D_u and it adds nothing.
+
+    negative: (columns,), what is asked for in D_u instead of nothing: what pictures are led away from.
     """
 
     scale: float
+    negative: Cond | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,9 @@ def _guided(denoiser: Denoiser, guidances: Sequence[Guidance], asked: Question) 
     alone = torch.zeros(n, dtype=torch.bool, device=x.device)
     for g in guidances:
         match g:
-            case ClassifierFree(scale) if cond is not None:
-                batch.append(Question(x, t, torch.full_like(cond, math.nan)))
+            case ClassifierFree(scale, negative) if cond is not None:
+                away = torch.full_like(cond, math.nan) if negative is None else negative.expand_as(cond)
+                batch.append(Question(x, t, away))
                 weights.append(scale - 1)
             case PerturbedAttention(_, scale):
                 batch.append(asked)

@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from markupsafe import Markup
 from PIL import Image
 from scipy.stats import ttest_ind
-from torch import Tensor
 
-from alphabar.data.pixels import to_pictures
 from alphabar.diffusion.grids import GRIDS
-from alphabar.diffusion.noise import Noise
-from alphabar.diffusion.samplers import SAMPLERS, evaluations, last
-from alphabar.diffusion.start import STARTS
+from alphabar.diffusion.samplers import SAMPLERS, evaluations
+from alphabar.editing import interpolate
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import Network, flops
 from alphabar.reporting.exhibits import patient_settings
@@ -37,9 +33,9 @@ from alphabar.reporting.figures import (
     short_count,
 )
 from alphabar.reporting.report import page_template
-from alphabar.sampling import sample, settings
+from alphabar.sampling import sample
 from alphabar.training.checkpoint import write_file
-from alphabar.training.methods import diffuses, training_flops
+from alphabar.training.methods import training_flops
 from alphabar.training.run import Model, Run, load_model
 
 SEEDS = 3
@@ -202,7 +198,8 @@ def _entry(path: Path, name: str) -> Entry:
         sample_seconds=newest.get("seconds_per_sample"),
     )
     *_, drawn = sample(model, SHOWN, how)
-    assert drawn.pictures is not None
+    *_, between = interpolate(model, rows=ROWS, columns=COLUMNS)
+    assert drawn.pictures is not None and between.pictures is not None
     return Entry(
         name=name,
         path=path,
@@ -212,7 +209,7 @@ def _entry(path: Path, name: str) -> Entry:
         judged=judged,
         distances=_distances(run, model, records, train),
         samples=grid(drawn.pictures),
-        strip=grid(interpolations(model), COLUMNS),
+        strip=grid(between.pictures, COLUMNS),
     )
 
 
@@ -244,38 +241,6 @@ def _distances(
             by = (r.get("features"), r.get("n"), r.get("n_reference"), model.recipe.data.size, data)
             curves.setdefault(by, []).append((float(seconds), float(r["kid"])))
     return curves
-
-
-@torch.no_grad()
-def interpolations(model: Model) -> Tensor:
-    """Rows of pictures (4·8, size, size, 3) uint8, each from one start noise to another.
-
-    Between two noises the way is along the sphere (slerp), which keeps their norm, and DPM-Solver++(2M), or
-    the one evaluation of a GAN or a VAE, takes each to its picture without noise of its own.
-    """
-    how = settings(model, sampler="dpmpp_2m", steps=20) if diffuses(model.recipe) else settings(model)
-    schedule, size = model.denoiser.schedule, model.recipe.data.size
-    times = GRIDS.build(how.grid)(schedule, how.steps)
-    start = STARTS.build(how.start, statistics=model.statistics)
-    device = next(model.denoiser.parameters()).device
-    ends = start(
-        schedule(times[0]),
-        Noise(how.seed, range(2 * ROWS), "interpolation"),
-        torch.empty(2 * ROWS, 3, size, size, device=device),
-    )
-    walk = torch.cat([slerp(a, b, COLUMNS) for a, b in ends.split(2)])
-    noise = Noise(how.seed, range(len(walk)), "sample")
-    return to_pictures(last(SAMPLERS.build(how.sampler)(model.denoiser, walk, times, noise, None)).x.cpu())
-
-
-def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
-    """(steps, …) tensors from a to b along the great circle through both (Shoemake 1985)."""
-    cosine = (a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-12)
-    angle = torch.acos(cosine.clamp(-1, 1))
-    along = torch.linspace(0, 1, steps, device=a.device).reshape(-1, *[1] * a.ndim)
-    if angle < 1e-4:
-        return a + along * (b - a)
-    return (torch.sin((1 - along) * angle) * a + torch.sin(along * angle) * b) / torch.sin(angle)
 
 
 # Numbers

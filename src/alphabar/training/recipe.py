@@ -48,7 +48,7 @@ class Data(Section):
 class Condition(Section):
     """What the model may be asked for, of what the data knows about its pictures."""
 
-    on: str | None = None  # class, attributes; None: nothing
+    on: str | None = None  # class, attributes, text, clusters; None: nothing
     drop: float = Field(0.1, ge=0, le=1)  # share of the pictures whose labels are hidden in training
 
 

