@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from torch import Tensor
 from alphabar import evaluation as room
 from alphabar.data.cache import prepare
 from alphabar.data.toycars import ToyCars
+from alphabar.errors import UsageError
 from alphabar.evaluation import Evaluation, evaluate
 from alphabar.metrics.features import EXTRACTORS, Features
 from alphabar.sampling import Sampled
+from alphabar.training.recipe import with_settings
 from alphabar.training.run import load_model
+from alphabar.training.trainer import conditions_of
 from test_compare import make_run
 
 
@@ -131,3 +135,29 @@ def test_words_of_class_names_are_kinds_where_classes_are_many():
     found = room._words(labels)
     assert {"class named “Coupe”", "class named “SUV”"} <= set(found) and not any("2012" in k for k in found)
     assert found["class named “SUV”"].count("with") == len(labels) // 2
+
+
+def test_as_data_asks_for_what_the_data_holds(run, monkeypatch):
+    asked = []
+
+    def sample(model, n, how):
+        asked.extend(how.ask)
+        yield Sampled(1, 1, 0, None, toys(n, seed=3))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(room, "sample", sample)
+    *_, last = prepare(ToyCars(200), 16)
+    plain = load_model(run)
+    recipe = with_settings(plain.recipe, ["condition.on=attributes"])
+    conditional = replace(plain, recipe=recipe, conditioning=conditions_of(last.dataset, recipe)[0])
+    result = evaluated(conditional, "toycars:200", 150, as_data=True)
+    for i, row in enumerate(asked):
+        assert set(row) == {field.name for field in conditional.conditioning.fields}, i
+    colours = {a["color"] for a in last.dataset.attributes}
+    assert len(asked) == 150 and len({a["color"] for a in asked}) > len(colours) / 2
+    assert {a.attribute for a in result.agreements} == {"time", "view"}  # of others too few are real
+    told = json.loads(json.dumps(result.to_dict()))
+    assert told["ask"] == "as the data" and told["agreements"][0]["n"] <= 150
+    with pytest.raises(UsageError, match="without conditions"):
+        evaluated(plain, "toycars:200", 150, as_data=True)
+    with pytest.raises(UsageError, match="give a model"):
+        evaluated(run.parent, "toycars:200", 150, as_data=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
-from alphabar.metrics.shares import FEWEST, drift, looks, shares
+from alphabar.metrics.shares import FEWEST, agreement, drift, looks, shares
 
 NAMES = ["bus", "coupe", "van", "wagon"]
 
@@ -130,3 +130,20 @@ def test_darkness_shows_in_the_thirds():
     assert dark[0] > 0.5 and bright[0] < 0.1 and dark[1] < dark[0] < dark[2]
     assert dark[0] + middle[0] + bright[0] == pytest.approx(1)
     assert all(low < 1 / 3 < high for _, low, high in drift(real, noise(600, 3))[1])
+
+
+def test_agreement_is_the_share_that_is_as_asked():
+    torch.manual_seed(0)
+    centres = 6 * torch.eye(8)[:3]
+    names = ["a", "b", "c"]
+    real_of, asked_of = torch.arange(300) % 3, torch.arange(600) % 3
+    drawn_of = torch.where(torch.arange(600) < 480, asked_of, (asked_of + 1) % 3)  # 80 % as asked
+    real = centres[real_of] + torch.randn(300, 8)
+    fake = centres[drawn_of] + torch.randn(600, 8)
+    found = agreement("kind", [names[i] for i in real_of], real, [names[i] for i in asked_of], fake)
+    assert found.n == 600 and found.accuracy > 0.98
+    assert found.agreed == pytest.approx(0.8, abs=0.01) and found.low < 0.8 < found.high
+    asked = [None] * 300 + [names[i] for i in asked_of[300:]]
+    assert agreement("kind", [names[i] for i in real_of], real, asked, fake).n == 300
+    with pytest.raises(AlphabarError, match="nothing asked"):
+        agreement("kind", [names[i] for i in real_of], real, ["z"] * 600, fake)

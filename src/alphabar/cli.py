@@ -585,6 +585,13 @@ def evaluate(
     classes: ClassOption = None,
     ask: AskOption = None,
     prompts: PromptOption = None,
+    as_data: Annotated[
+        bool,
+        typer.Option(
+            "--as-data",
+            help="Ask for what the pictures of DATA are, as often, and tell how often it is drawn.",
+        ),
+    ] = False,
     negative: NegativeOption = None,
     guidance: GuidanceOption = 1.0,
     guidance_interval: IntervalOption = None,
@@ -615,6 +622,8 @@ def evaluate(
 
     if ema and not holds_model(what):
         raise UsageError(f"--ema {ema}: {what} is a folder of pictures; only a run's average has a length")
+    if as_data and asked:
+        raise UsageError("--as-data asks for what the data holds: leave out --class, --set and --prompt")
     results = []
     for length in parse_lengths(ema) if ema else [None]:
         how = None
@@ -636,7 +645,9 @@ def evaluate(
                 autoguidance=autoguidance,
                 negative=negative,
             )
-        judging = evaluation.evaluate(judged, against, n=n, features=features, how=how, weights=weights)
+        judging = evaluation.evaluate(
+            judged, against, n=n, features=features, how=how, weights=weights, as_data=as_data
+        )
         results.append((length, _last(judging, None).result))
     if len(results) > 1:
         _print_lengths(results)
@@ -686,6 +697,11 @@ def compare(
         print(title)
         _print_table(head, body)
         print("\n".join((*rankings, "")))
+    for a in result.agreements:
+        print(
+            f"{a.attribute} as asked: {a.agreed:.0%} [{a.low:.0%}, {a.high:.0%}] of {a.n} samples;"
+            f" of real pictures the classifier knows {a.accuracy:.0%}"
+        )
     for note in result.notes:
         print(f"note: {note}")
     room.write_page(result, out)

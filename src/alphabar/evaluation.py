@@ -1,9 +1,11 @@
 """Judging samples, drawn from a model or lying in a folder, against real pictures."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -14,18 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.conditioning.conditioning import Categorical, Text
 from alphabar.data.cache import Dataset, cache_root, prepare, read
 from alphabar.data.decode import full_pixels
 from alphabar.data.source import open_source
+from alphabar.diffusion.noise import Noise
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics.features import EXTRACTORS, Extractor, Features, extract
 from alphabar.metrics.judge import Judgement, judge
 from alphabar.metrics.memorization import Memorization, Seen, memorization, thresholds
-from alphabar.metrics.shares import FEWEST, Drift, Shares, Thirds, drift, shares
+from alphabar.metrics.shares import FEWEST, Agreement, Drift, Shares, Thirds, agreement, drift, shares
 from alphabar.sampling import Settings, sample, settings
 from alphabar.training.checkpoint import pack_json, write_file
 from alphabar.training.run import Model, Run
 from alphabar.training.runtime import extractor_device
+from alphabar.training.trainer import conditions_of
 
 SHOWN = 8  # samples beside the training pictures they are nearest to
 REAL_ENOUGH = 0.5  # precision over that of real pictures, from which on a classifier is asked about samples
@@ -56,6 +61,7 @@ class Evaluation:
 
     judgement: against the pictures trained on. held_out: against those that the model never saw, which are
     fewer. memorization, twins: None where nothing was held out. shares: one for each attribute of the data.
+    agreements: likewise, where the samples were asked for what the data holds.
     notes: what could not be said, and why.
     """
 
@@ -66,6 +72,7 @@ class Evaluation:
     shares: tuple[Shares, ...]
     drift: tuple[Drift, ...]
     brightness: Thirds
+    agreements: tuple[Agreement, ...]
     notes: tuple[str, ...]
     about: dict[str, Any]  # what drew the samples, at what cost, and when
 
@@ -79,6 +86,7 @@ class Evaluation:
             "shares": [s.to_dict() for s in self.shares],
             "drift": [d._asdict() for d in self.drift],
             "brightness": self.brightness._asdict(),
+            "agreements": [asdict(a) for a in self.agreements],
             "notes": list(self.notes),
         }
 
@@ -91,6 +99,7 @@ def evaluate(
     features: str = "lite0",
     how: Settings | None = None,
     weights: Path | None = None,
+    as_data: bool = False,
 ) -> Generator[Evaluating, None, None]:
     """Judge n samples against real pictures: how good, copied or not, and whom they leave out.
 
@@ -98,6 +107,8 @@ def evaluate(
     against: the data, as for training. Its pictures are fitted as the model's recipe says, or squashed to
         the folder's size. Those that the model held out are a reference of their own, and tell copies from
         chance.
+    as_data: ask a conditional model for what is known of training pictures drawn at random, so that samples
+        are of its kinds as often as the data is, and tell how often they agree.
     features: the name of the feature network. weights: its weight file, where it takes one.
 
     Yields records; the last one carries the ``Evaluation``. Raises AlphabarError where a folder's pictures
@@ -108,24 +119,34 @@ def evaluate(
     spec = {"name": features, "weights": str(weights)} if weights else features
     extractor = EXTRACTORS.build(spec, device=extractor_device())
     source = open_source(against)
+    size, fit, held_out = 0, "squash", 0.0
     if isinstance(what, Model):
-        how = how or settings(what)
         recipe = what.recipe
         size, fit, held_out = recipe.data.size, recipe.data.fit, recipe.data.held_out
-        about = {"model": str(what.path), "recipe": recipe.name, "images": what.images, **how.to_dict()}
-        before = perf_counter()
-        pictures = yield from _drawn(what, n, how)
-        about["seconds_per_sample"] = (perf_counter() - before) / n
     else:
+        if as_data:
+            raise UsageError("pictures in a folder cannot be asked for anything: give a model")
         pictures = yield from _folder_pictures(Path(what), n)
-        size, fit, held_out = pictures.shape[1], "squash", 0.0
-        about = {"folder": str(what)}
+        size = pictures.shape[1]
+        about: dict[str, Any] = {"folder": str(what)}
     for prepared in prepare(source, size, fit):
         yield Evaluating("reading the reference", prepared.done, prepared.total)
     dataset = prepared.dataset
     assert dataset is not None
-    cache = cache_root() / "features"
     train, held = dataset.split(held_out)
+    likened: np.ndarray | None = None  # the training pictures that the samples are asked to be like
+    if isinstance(what, Model):
+        how = how or settings(what)
+        about = {"model": str(what.path), "recipe": recipe.name, "images": what.images, **how.to_dict()}
+        if as_data:
+            at = Noise(how.seed, range(n), "as data").uniform(0) * len(train)
+            likened = train[at.long().numpy()]
+            how = replace(how, ask=_known(what, dataset, likened))
+            about["ask"] = "as the data"
+        before = perf_counter()
+        pictures = yield from _drawn(what, n, how)
+        about["seconds_per_sample"] = (perf_counter() - before) / n
+    cache = cache_root() / "features"
     fake = yield from _features("looking at the samples", extractor, pictures, None)
     every = yield from _features("looking at the reference", extractor, dataset.pictures, cache)
     real = _chosen(every, train)
@@ -181,10 +202,48 @@ def evaluate(
             kinds.append(shares(attribute, values, real.features, fake.features))
         except AlphabarError as problem:
             notes.append(str(problem))
+    agreed: list[Agreement] = []
+    if likened is not None:
+        asked = dict(_attributes(dataset, likened))
+        for attribute, values in _attributes(dataset, train):
+            yield Evaluating("comparing with what was asked", len(agreed), len(agreed) + 1)
+            with suppress(AlphabarError):
+                agreed.append(
+                    agreement(attribute, values, real.features, asked.get(attribute, ()), fake.features)
+                )
     changes, thirds = drift(torch.from_numpy(dataset.pictures[train]), pictures)
     about["when"] = datetime.now(UTC).isoformat(timespec="seconds")
-    result = Evaluation(judgement, beside, copies, twins, tuple(kinds), changes, thirds, tuple(notes), about)
+    result = Evaluation(
+        judgement, beside, copies, twins, tuple(kinds), changes, thirds, tuple(agreed), tuple(notes), about
+    )
     yield Evaluating("done", 1, 1, result)
+
+
+def _known(model: Model, dataset: Dataset, index: np.ndarray) -> tuple[dict[str, str], ...]:
+    """What is known of pictures, as one would ask the model for it.
+
+    Raises UsageError for a model without conditions, or with others than those of the data.
+    """
+    found = conditions_of(dataset, model.recipe)
+    if found is None:
+        raise UsageError(f"{model.path} was trained without conditions and can be asked for nothing")
+    conditioning, cond = found
+    if conditioning != model.conditioning:
+        raise UsageError(f"{model.path} was trained on other labels than those of {dataset.name}")
+    asked: list[dict[str, str]] = [{} for _ in index]
+    column = 0
+    for field in conditioning.fields:
+        for row, i in zip(asked, index, strict=True):
+            if isinstance(field, Text):
+                if dataset.captions[i] is not None:
+                    row[field.name] = str(dataset.captions[i])
+            elif not math.isnan(value := float(cond[i, column])):
+                if isinstance(field, Categorical):
+                    row[field.name] = field.names[int(value)]
+                else:
+                    row[field.name] = repr(value * field.std + field.mean)
+        column += 1 if isinstance(field, Categorical) else field.size
+    return tuple(asked)
 
 
 def _chosen(features: Features, index: np.ndarray) -> Features:

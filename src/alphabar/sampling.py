@@ -170,8 +170,9 @@ def asked_for(model: Model, how: Settings, positions: range) -> Cond | None:
             f"{model.path} was trained without conditions and can be asked for nothing:"
             " train one with --condition class, attributes, text or clusters"
         )
-    rows = torch.stack([model.conditioning.request(asked) for asked in how.ask])
-    return rows[torch.tensor(positions) % len(rows)].to(next(model.denoiser.parameters()).device)
+    places = [position % len(how.ask) for position in positions]
+    rows = {place: model.conditioning.request(how.ask[place]) for place in set(places)}
+    return torch.stack([rows[place] for place in places]).to(next(model.denoiser.parameters()).device)
 
 
 def _away(model: Model, how: Settings) -> Cond | None:

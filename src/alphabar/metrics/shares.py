@@ -59,6 +59,51 @@ class Shares:
         return {**asdict(self), "shares": rows, "imbalance": self.imbalance}
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How often a sample is of the value that it was asked to be, as a classifier sees it.
+
+    agreed: that share, with its 95 % interval (low, high). accuracy: the same classifier's on real pictures
+    that are new to it: what a perfect model would get.
+    """
+
+    attribute: str
+    n: int
+    agreed: float
+    low: float
+    high: float
+    accuracy: float
+
+
+def agreement(
+    attribute: str,
+    values: Sequence[str | None],
+    real: Tensor,
+    asked: Sequence[str | None],
+    fake: Tensor,
+    seed: int = 0,
+) -> Agreement:
+    """The agreement of fakes (n, d), asked to be of a value each, by the classifier of `shares`.
+
+    Reals (m, d) of unknown or rare values, and fakes that nothing or a rare value was asked of, are passed
+    over. Raises AlphabarError where fewer than two values, or no fake, remain.
+    """
+    counts = {v: sum(v == other for other in values) for v in {v for v in values if v is not None}}
+    names = sorted(v for v, count in counts.items() if count >= FEWEST)
+    number = {name: i for i, name in enumerate(names)}
+    labels = torch.tensor([-1 if v is None else number.get(v, -1) for v in values])
+    wanted = torch.tensor([-1 if v is None else number.get(v, -1) for v in asked])
+    if len(names) < 2 or not (wanted >= 0).any():
+        raise AlphabarError(f"{attribute}: nothing asked of the samples is of {FEWEST} real pictures")
+    real, labels = real[labels >= 0], labels[labels >= 0]
+    fake, wanted = fake[wanted >= 0], wanted[wanted >= 0]
+    answers, fake_answers = _answers(real.double(), labels, fake.double(), len(names), seed)
+    right = int((fake_answers.argmax(dim=1) == wanted).sum())
+    low, high = wilson(right, len(wanted))
+    accuracy = float((answers.argmax(dim=1) == labels).double().mean())
+    return Agreement(attribute, len(wanted), right / len(wanted), low, high, accuracy)
+
+
 def shares(attribute: str, values: Sequence[str | None], real: Tensor, fake: Tensor, seed: int = 0) -> Shares:
     """The share of each value of an attribute among fakes (n, d), known for the reals (m, d).
 
