@@ -185,6 +185,22 @@ def test_batches_carry_labels_and_hide_the_recipes_share(dataset, recipe):
     assert torch.equal(again.cond.isnan(), batch.cond[96:128].isnan())
 
 
+def test_of_several_labels_some_are_shown_alone(dataset, recipe):
+    """Or the model could be asked for all of them or none."""
+    cond = torch.arange(48.0).reshape(24, 2).repeat_interleave(2, dim=1)[:, :3]  # fields of 1 and 2 columns
+    feed = Feed(dataset, np.arange(24), recipe, build_denoiser(recipe), cond, (1, 2))
+    hidden = feed.batch(range(2000)).cond.isnan()
+    assert torch.equal(hidden[:, 1], hidden[:, 2])
+    first, second = hidden[:, 0], hidden[:, 1]
+    drop = recipe.condition.drop
+    for found, wanted in (
+        (first & second, drop + (1 - drop) / 8),
+        (first & ~second, (1 - drop) / 8),
+        (~first & second, (1 - drop) / 8),
+    ):
+        assert found.double().mean() == pytest.approx(wanted, abs=0.03)
+
+
 def test_a_model_draws_the_class_that_is_asked(model):
     how = settings(model, seed=3, steps=8, ask=[{"class": "red"}, {"class": "blue"}], guidance=1.5)
     *_, last = sample(model, 8, how)

@@ -232,7 +232,7 @@ def _known(model: Model, dataset: Dataset, index: np.ndarray) -> tuple[dict[str,
         raise UsageError(f"{model.path} was trained on other labels than those of {dataset.name}")
     asked: list[dict[str, str]] = [{} for _ in index]
     column = 0
-    for field in conditioning.fields:
+    for field, width in zip(conditioning.fields, conditioning.columns, strict=True):
         for row, i in zip(asked, index, strict=True):
             if isinstance(field, Text):
                 if dataset.captions[i] is not None:
@@ -242,7 +242,7 @@ def _known(model: Model, dataset: Dataset, index: np.ndarray) -> tuple[dict[str,
                     row[field.name] = field.names[int(value)]
                 else:
                     row[field.name] = repr(value * field.std + field.mean)
-        column += 1 if isinstance(field, Categorical) else field.size
+        column += width
     return tuple(asked)
 
 

@@ -134,6 +134,11 @@ class Conditioning:
         """What a network needs to embed them: kind and size of each."""
         return tuple((field.kind, field.size) for field in self.fields)
 
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """How many columns each field has."""
+        return tuple(1 if field.kind == "classes" else field.size for field in self.fields)
+
     def rows(self, columns: Mapping[str, Sequence[Value]], cache: Path | None = None) -> Tensor:
         """The conditions of pictures of which columns hold what is known, (n, columns) float32.
 
@@ -156,10 +161,8 @@ class Conditioning:
                 raise unknown("condition of this model", name, known)
         return torch.cat(
             [
-                field.asked(asked[field.name])
-                if field.name in asked
-                else torch.full((1 if field.kind == "classes" else field.size,), math.nan)
-                for field in self.fields
+                field.asked(asked[field.name]) if field.name in asked else torch.full((width,), math.nan)
+                for field, width in zip(self.fields, self.columns, strict=True)
             ]
         )
 

@@ -49,7 +49,9 @@ class Condition(Section):
     """What the model may be asked for, of what the data knows about its pictures."""
 
     on: str | None = None  # class, attributes, text, clusters; None: nothing
-    drop: float = Field(0.1, ge=0, le=1)  # share of the pictures whose labels are hidden in training
+    # Share of the pictures whose labels are hidden in training. Of several labels, half of the other pictures
+    # show some only: each with probability one half.
+    drop: float = Field(0.1, ge=0, le=1)
 
 
 class Optimizer(Section):

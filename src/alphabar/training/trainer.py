@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ class Feed:
     """Training batches as a function of the images seen, over any number of processes.
 
     dataset: the decoded pictures; index: (m,) which of them are for training; cond: (n, columns), what is
-    known about each picture of the data set, NaN where unknown.
+    known about each picture of the data set, NaN where unknown; fields: how many columns each field has.
     """
 
     def __init__(
@@ -132,8 +132,9 @@ class Feed:
         recipe: Recipe,
         denoiser: NetworkDenoiser,
         cond: Tensor | None = None,
+        fields: Sequence[int] = (),
     ):
-        self.dataset, self.index, self.recipe = dataset, index, recipe
+        self.dataset, self.index, self.recipe, self.fields = dataset, index, recipe, fields
         self.cond = torch.empty(len(dataset.pictures), 0) if cond is None else cond
         self.schedule = denoiser.schedule
         self.density = DENSITIES.build(recipe.density)
@@ -160,8 +161,13 @@ class Feed:
         if self.recipe.stratified:
             u = stratified(u, torch.tensor(positions), self.recipe.batch)
         eps = Noise(seed, positions, "train").normal(0, x0)
-        hidden = Noise(seed, positions, "label").uniform(0)
-        cond = drop_labels(self.cond[pictures], hidden, self.recipe.condition.drop)
+        labels = Noise(seed, positions, "label")
+        cond = drop_labels(self.cond[pictures], labels.uniform(0), self.recipe.condition.drop)
+        if len(self.fields) > 1:
+            # A model that only ever saw all labels or none could not be asked for some of them.
+            parted = labels.uniform(1) < 0.5
+            for i, part in enumerate(cond.split(list(self.fields), dim=1)):
+                part[parted & (labels.uniform(2 + i) < 0.5)] = torch.nan
         return Batch(x0, self.density(self.schedule, u), eps, cond)
 
 
@@ -237,7 +243,8 @@ class _Training:
         kept = LENGTHS if recipe.ema.snapshots else ()
         self.averages = {length: PowerAverage(self.network, length) for length in kept}
         self.early: bytes | None = None
-        self.feed = Feed(dataset, train_index, recipe, denoiser, self.cond)
+        fields = self.conditioning.columns if self.conditioning else ()
+        self.feed = Feed(dataset, train_index, recipe, denoiser, self.cond, fields)
         self.loaders = loading_threads(runtime.device)
         self.loader = ThreadPoolExecutor(self.loaders)
         self.images = 0
