@@ -21,6 +21,7 @@ from alphabar.errors import UsageError
 from alphabar.reporting.exhibits import patient_settings
 from alphabar.reporting.figures import FIRST, INK, SECOND, THIRD, Curve, plot
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, data_uri, empty
+from alphabar.training.methods import diffuses
 from alphabar.training.run import Model, Run
 
 # Noise-to-signal ratios sigma / alpha between which the model has another kind of work to do.
@@ -122,6 +123,8 @@ def _drawn(page: Page, model: Model, which: int) -> Generator[tuple[Any, str], N
 
 def look_at(page: Page, model: Model, x0: Tensor, t: float, seed: int) -> tuple[str, str, str]:
     """A signal (1, 3, size, size) at time t: three pictures, what they teach, and the schedule's curves."""
+    if not diffuses(model.recipe):
+        raise UsageError(page.text("no_diffusion"))
     schedule = model.denoiser.schedule
     time = torch.tensor([t], dtype=torch.float64)
     alpha, sigma = (part.item() for part in schedule(time))

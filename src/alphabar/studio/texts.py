@@ -101,6 +101,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "time_info": ("0 is the picture, 1 is noise", "0 es la imagen, 1 es ruido"),
     "process_empty": ("Take a picture, then move t.", "Toma una imagen y luego mueve t."),
     "no_picture": ("there is no picture yet: drop one first", "todavía no hay imagen: suelta una primero"),
+    "no_diffusion": (
+        "this model draws in one step: there is no process to look at",
+        "este modelo dibuja en un solo paso: no hay proceso que mirar",
+    ),
     "no_data": (
         "this model does not know where its pictures are: use one of your own",
         "este modelo no sabe dónde están sus imágenes: usa una tuya",
