@@ -21,7 +21,9 @@ SHAPE = (3, 16, 16)
 def physics(name: str):
     torch.manual_seed(0)
     if name == "blur":
-        return deepinv.physics.Blur(filter=deepinv.physics.functional.blur.gaussian_blur(sigma=1.0), padding="circular")
+        row = torch.exp(-(torch.arange(-3.0, 4) ** 2) / 2)
+        kernel = torch.outer(row, row) / row.sum() ** 2
+        return deepinv.physics.Blur(filter=kernel[None, None], padding="circular")
     if name == "down":
         return deepinv.physics.Downsampling(img_size=SHAPE, factor=4, filter="gaussian", padding="circular")
     return deepinv.physics.Inpainting(img_size=SHAPE, mask=0.5)
