@@ -103,7 +103,13 @@ class Generator(Network):
         latent: int = 8,
     ):
         super().__init__()
-        _check("generator", conditions, width, blocks, latent, channels)
+        if conditions:
+            raise UsageError("a GAN or a VAE takes no condition: only diffusion recipes do, for example lean")
+        for what, value in (("width", width), ("blocks", blocks), ("latent", latent)):
+            if value < 1:
+                raise UsageError(f"{what} = {value}: choose at least 1")
+        if latent > channels * 4**HALVINGS:
+            raise UsageError(f"latent = {latent}: choose at most {channels * 4**HALVINGS}")
         self.channels, self.latent = channels, latent
         self.decoder = Decoder(channels, width, blocks, latent)
 
@@ -113,14 +119,12 @@ class Generator(Network):
         return self.decoder(latents(x, self.latent))
 
 
-class Autoencoder(Network):
+class Autoencoder(Generator):
     """A variational autoencoder (Kingma & Welling 2014) with a learned standard deviation of the pixels
     (Rybkin et al. 2021, sigma-VAE), which makes the weight of the KL term that of the likelihood.
 
     Settings as of `Generator`. As a network it is its decoder.
     """
-
-    reduction = 2**HALVINGS
 
     def __init__(
         self,
@@ -131,17 +135,9 @@ class Autoencoder(Network):
         blocks: int = 1,
         latent: int = 8,
     ):
-        super().__init__()
-        _check("autoencoder", conditions, width, blocks, latent, channels)
-        self.channels, self.latent = channels, latent
+        super().__init__(conditions, channels=channels, width=width, blocks=blocks, latent=latent)
         self.encoder = Encoder(channels, width, blocks, 2 * latent)
-        self.decoder = Decoder(channels, width, blocks, latent)
         self.log_sigma = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
-        """The mean picture (n, channels, h, w) of the latents of the noise x of that shape."""
-        self.embed_condition(None, cond, len(x))
-        return self.decoder(latents(x, self.latent))
 
     def negative_elbo(self, x0: Tensor, eps: Tensor) -> Tensor:
         """-log p(x0 | z) + KL(q(z | x0) || N(0, 1)) a picture, (n,), in nats a number of x0.
@@ -158,13 +154,3 @@ class Autoencoder(Network):
 def kl_to_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
     """KL(N(mean, std²) || N(0, 1)) summed over all but the first dimension, (n,), in nats."""
     return (0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std).flatten(1).sum(1)
-
-
-def _check(name: str, conditions: Conditions, width: int, blocks: int, latent: int, channels: int) -> None:
-    if conditions:
-        raise UsageError(f"{name} takes no condition: only diffusion recipes do, for example lean")
-    for what, value in (("width", width), ("blocks", blocks), ("latent", latent)):
-        if value < 1:
-            raise UsageError(f"{what} = {value}: choose at least 1")
-    if latent > channels * 4**HALVINGS:
-        raise UsageError(f"latent = {latent}: choose at most {channels * 4**HALVINGS}")
