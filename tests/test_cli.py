@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +207,14 @@ def test_interpolate_and_edit(call, trained, picture_folder, tmp_path):
     ):
         code, _, err = call(*wrong, "--out", tmp_path / "wrong")
         assert code in (1, 2) and told in err and not (tmp_path / "wrong").exists()
+
+
+def test_compare_two_runs(call, trained, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    code, out, _ = call("compare", trained, other, "--out", tmp_path / "page.html", "--json")
+    assert code == 0 and "images seen" in out and (tmp_path / "page.html").is_file()
+    assert len(json.loads(out.splitlines()[-1])["runs"]) == 2
 
 
 NEW = ["train", "{data}", "--run", "{new}"]

@@ -697,11 +697,6 @@ def compare(
         print(title)
         _print_table(head, body)
         print("\n".join((*rankings, "")))
-    for a in result.agreements:
-        print(
-            f"{a.attribute} as asked: {a.agreed:.0%} [{a.low:.0%}, {a.high:.0%}] of {a.n} samples;"
-            f" of real pictures the classifier knows {a.accuracy:.0%}"
-        )
     for note in result.notes:
         print(f"note: {note}")
     room.write_page(result, out)
@@ -975,6 +970,11 @@ def _print_evaluation(result: Any) -> None:
         print(f"{kind.attribute} (told apart with accuracy {kind.accuracy:.0%}): {told or 'as in the data'}")
     for d in result.drift:
         print(f"{d.look}: {d.difference:+.1f} [{d.low:+.1f}, {d.high:+.1f}] of 255, data {d.data:.1f}")
+    for a in result.agreements:
+        print(
+            f"{a.attribute} as asked: {a.agreed:.0%} [{a.low:.0%}, {a.high:.0%}] of {a.n} samples;"
+            f" of real pictures the classifier knows {a.accuracy:.0%}"
+        )
     for note in result.notes:
         print(f"note: {note}")
 
