@@ -13,6 +13,8 @@ from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import NETWORKS, Autoencoder
 from alphabar.networks.latent import kl_to_standard_normal, latents
+from alphabar.reporting.exhibits import exhibit
+from alphabar.reporting.report import write_report
 from alphabar.restoration.operators import Mask
 from alphabar.restoring import restore
 from alphabar.sampling import sample, settings
@@ -265,3 +267,13 @@ def test_old_recipes_are_of_diffusion():
     del values["method"]
     assert Recipe.model_validate(values).method == {"name": "diffusion"}
     assert isinstance(build_denoiser(named_recipe("gan")), NetworkDenoiser)
+
+
+@pytest.mark.parametrize("name", OPPONENTS)
+def test_its_report_has_no_process_to_show(name, dataset, tmp_path, picture_folder):
+    run = begin(tmp_path / "run", tiny(name))
+    list(train(dataset, run, images=16, runtime=Runtime()))
+    list(exhibit(run, str(picture_folder)))
+    html = write_report(run.path).read_text(encoding="utf-8")
+    assert "adversarial" in html or "autoencoder" in html
+    assert "From a picture into noise" not in html and "What it draws" in html

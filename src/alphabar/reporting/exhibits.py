@@ -22,6 +22,7 @@ from alphabar.networks import Network, flops
 from alphabar.reporting.figures import COLUMNS, forward_strip, grid, nearest_panel, strip
 from alphabar.sampling import SAMPLERS, Settings, Strip, sample, settings
 from alphabar.training.checkpoint import pack_json, write_file
+from alphabar.training.methods import diffuses
 from alphabar.training.run import Model, Run, load_model
 from alphabar.training.runtime import extractor_device
 
@@ -59,7 +60,8 @@ def exhibit(run: Run, data: str | Path | None = None) -> Iterator[Exhibited]:
         yield Exhibited("drawing samples", record.done, record.total)
     assert record.pictures is not None
     grid(record.pictures).save(folder / "samples.png")
-    strip(reverse.columns).save(folder / "reverse.png")
+    if diffuses(model.recipe):
+        strip(reverse.columns).save(folder / "reverse.png")
     times = GRIDS.build(how.grid)(schedule, how.steps)
     about: dict[str, Any] = {
         "samples": {
@@ -83,7 +85,8 @@ def exhibit(run: Run, data: str | Path | None = None) -> Iterator[Exhibited]:
             yield Exhibited("reading pictures", prepared.done, prepared.total)
         dataset = prepared.dataset
         assert dataset is not None
-        about["forward"] = {"levels": _forward(model, dataset, folder)}
+        if diffuses(model.recipe):
+            about["forward"] = {"levels": _forward(model, dataset, folder)}
         about["nearest"] = {"distances": (yield from _nearest(model, dataset, record.pictures, folder))}
     write_file(folder / "figures.json", pack_json(about))
 

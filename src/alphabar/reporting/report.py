@@ -33,6 +33,7 @@ from alphabar.reporting.figures import (
 from alphabar.training.checkpoint import write_file
 from alphabar.training.run import Run
 
+KINDS = {"gan": "generative adversarial network", "vae": "variational autoencoder"}  # by method
 PIECES = ("forward", "reverse", "samples", "nearest")
 FRAMES = 12
 WIDEST = 2160  # pixels; what a report's width can show on a dense screen
@@ -98,11 +99,14 @@ def _contents(run: Path) -> dict[str, Any]:
     pieces = {name: _mapping(about.get(name)) for name in PIECES}
     judged = [e for e in _read(run / "evaluation.json", json.loads, [], problems) if isinstance(e, dict)]
     evaluations = [_evaluation(e) for e in reversed(judged)]
+    method = str(_mapping(recipe.get("method")).get("name", "diffusion"))
     environment = _read(run / "environment.json", json.loads, {}, problems)
     if about.get("terminal_warning"):
         problems.append(about["terminal_warning"])
     return {
         "name": run.resolve().name,
+        "kind": KINDS.get(method, "diffusion model"),
+        "diffuses": method not in KINDS,
         "argument": shlex.quote(str(run)),
         "more": short_count(2 * images) if images else "500k",
         "facts": _facts(images, train, distances, evaluations, _mapping(about.get("model"))),
