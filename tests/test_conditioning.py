@@ -14,12 +14,13 @@ from alphabar.data.cache import prepare
 from alphabar.data.source import open_source
 from alphabar.diffusion import drop_labels
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.networks import NETWORKS
 from alphabar.sampling import Settings, sample, settings
 from alphabar.training.recipe import make_recipe, with_settings
-from alphabar.training.recipes import RECIPES
+from alphabar.training.recipes import RECIPES, named_recipe
 from alphabar.training.run import build_denoiser, load_model
 from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import Feed, begin, conditions_of, train
+from alphabar.training.trainer import Feed, Watched, begin, conditions_of, train
 from training_child import tiny_recipe
 
 CARS = Categorical("class", ("BMW M3 Coupe 2012", "BMW M5 Sedan 2010", "BMW M5 Sedan 2012", "Audi TT"))
@@ -251,3 +252,90 @@ def test_a_training_does_not_go_on_with_other_labels(dataset, recipe, tmp_path):
     other = replace(dataset, labels=dataset.labels[::-1].copy())
     with pytest.raises(AlphabarError, match="or their labels are not those"):
         list(train(other, run, runtime=Runtime(), images=32))
+
+
+@pytest.fixture(scope="module")
+def classifier(dataset, tmp_path_factory):
+    """Trained on the colours, a third of them held out."""
+    recipe = with_settings(
+        named_recipe("classifier"),
+        [
+            "data.size=16",
+            "data.held_out=0.3",
+            "network.width=8",
+            "network.multipliers=[1,2]",
+            "network.head_dim=16",
+            "network.dropout=0",
+            "batch=8",
+            "ema.half_life=64",
+            "optimizer.warm_up=64",
+            "watch.share=0",
+            "condition.on=class",
+        ],
+    )
+    run = begin(tmp_path_factory.mktemp("runs") / "classifier", recipe)
+    records = list(train(dataset, run, runtime=Runtime(), images=1600))
+    return load_model(run.path), [r for r in records if isinstance(r, Watched)][-1]
+
+
+@pytest.fixture(scope="module")
+def unconditional(dataset, recipe, tmp_path_factory):
+    run = begin(tmp_path_factory.mktemp("runs") / "all", with_settings(recipe, ["condition.on=none"]))
+    list(train(dataset, run, runtime=Runtime(), images=1200))
+    return load_model(run.path / "model")
+
+
+class TestClassifier:
+    def test_its_probabilities_are_those_of_its_answer(self):
+        network = NETWORKS.build(
+            {"name": "classifier", "width": 8, "head_dim": 16, "multipliers": (1, 2)},
+            channels=3,
+            conditions=(("classes", 4), ("numbers", 2)),
+        )
+        x, c_noise = torch.randn(3, 3, 16, 16), torch.randn(3)
+        nan = math.nan
+        said = network.eval()(x, c_noise)
+        cond = torch.tensor([[2, 0.5, -1.0], [nan, 0.5, -1.0], [nan, nan, nan]])
+        classes = said[0, :4].softmax(0)[2].log()
+        numbers = -(cond[:, 1:] - said[:, 4:]).square().sum(1) / 2
+        expected = torch.stack([classes + numbers[0], numbers[1], torch.tensor(0.0)])
+        assert torch.allclose(network.log_prob(x, c_noise, cond), expected, atol=1e-6)
+        (right,) = network.right(x, c_noise, cond)
+        assert right[0] == float(said[0, :4].argmax() == 2) and right[1:].isnan().all()
+
+    def test_it_tells_held_out_pictures_where_the_noise_leaves_any(self, classifier):
+        _, watched = classifier
+        accuracy = dict(zip(watched.accuracy["sigma"], watched.accuracy["accuracy"], strict=True))
+        assert watched.grid is None and watched.accuracy["n"] > 0
+        assert accuracy[0.1] == 1.0
+
+    @pytest.mark.parametrize("which", ["conditional", "unconditional"])
+    def test_a_class_is_drawn_by_its_gradient(self, which, classifier, request):
+        """Also of a model that was never told of classes, and lives on another schedule."""
+        guide = str(classifier[0].path)
+        drawer = request.getfixturevalue("model" if which == "conditional" else which)
+        ask = [{"class": "red"}, {"class": "blue"}]
+        how = settings(drawer, seed=3, steps=16, ask=ask, classifier=guide, classifier_scale=3.0)
+        *_, last = sample(drawer, 16, how)
+        means = last.pictures.float().mean((1, 2))
+        redder = means[:, 0] - means[:, 2]
+        assert redder[0::2].mean() > redder[1::2].mean() + 100
+        *_, none = sample(drawer, 4, replace(how, classifier_scale=0.0))
+        *_, plain = sample(
+            drawer, 4, replace(how, classifier=None, ask=how.ask if which == "conditional" else ())
+        )
+        assert torch.equal(none.pictures, plain.pictures)
+
+    def test_what_it_cannot_do_is_told(self, classifier, model, unconditional, dataset, tmp_path):
+        guide = classifier[0]
+        with pytest.raises(UsageError, match="is a classifier and draws nothing"):
+            settings(guide)
+        for drawer, wrong, told in (
+            (unconditional, {"classifier": str(guide.path)}, "say what"),
+            (unconditional, {"classifier": str(guide.path), "ask": [{"class": "green"}]}, "unknown class"),
+            (model, {"classifier": str(model.path), "ask": [{"class": "red"}]}, "--recipe classifier"),
+        ):
+            with pytest.raises(UsageError, match=told):
+                sample(drawer, 1, settings(drawer, **wrong))
+        with pytest.raises(UsageError, match="needs something to tell"):
+            conditions_of(dataset, named_recipe("classifier"))

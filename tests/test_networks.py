@@ -17,8 +17,9 @@ from alphabar.networks.mp_unet import Block, MPAttention, MPConv, MPFourier, mp_
 from alphabar.networks.unet import ResidualBlock
 
 SIZE = 16
-# Those that take a noisy picture and its level; the others take nothing but noise (test_methods.py).
-DENOISING = [name for name in NETWORKS if name not in ("generator", "autoencoder")]
+# Those that make a picture of a noisy one. Two take nothing but noise (test_methods.py), one tells what is in
+# a picture (test_conditioning.py).
+DENOISING = [name for name in NETWORKS if name not in ("generator", "autoencoder", "classifier")]
 
 
 def awake(network: nn.Module) -> nn.Module:

@@ -79,6 +79,15 @@ PagOption = Annotated[float, typer.Option(metavar="S", help="Perturbed-attention
 AutoguidanceOption = Annotated[
     float, typer.Option(metavar="W", help="Guidance away from the run's early snapshot; 1 is none.")
 ]
+ClassifierOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MODEL", help="Guidance towards what is asked by a classifier (train --recipe classifier)."
+    ),
+]
+ClassifierScaleOption = Annotated[
+    float, typer.Option(metavar="S", help="How strongly the classifier guides; 0 is none.")
+]
 StartOption = Annotated[
     str | None,
     typer.Option(
@@ -145,8 +154,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="classic, ddpm, lean, gan, vae, or the path of a recipe.toml; with --budget alone, see"
-            " alphabar plan.",
+            help="classic, ddpm, lean, classifier, gan, vae, or the path of a recipe.toml; with --budget"
+            " alone, see alphabar plan.",
         ),
     ] = None,
     budget: Annotated[
@@ -282,6 +291,8 @@ def sample(
     sag: SagOption = 0.0,
     pag: PagOption = 0.0,
     autoguidance: AutoguidanceOption = 1.0,
+    classifier: ClassifierOption = None,
+    classifier_scale: ClassifierScaleOption = 1.0,
     compare: Annotated[
         str | None,
         typer.Option(
@@ -324,6 +335,8 @@ def sample(
         pag=pag,
         autoguidance=autoguidance,
         negative=negative,
+        classifier=None if classifier is None else str(classifier),
+        classifier_scale=classifier_scale,
     )
     sampling.check_free(out)
     about = {"model": str(model), "images": loaded.images, **how.to_dict()}
@@ -598,6 +611,8 @@ def evaluate(
     sag: SagOption = 0.0,
     pag: PagOption = 0.0,
     autoguidance: AutoguidanceOption = 1.0,
+    classifier: ClassifierOption = None,
+    classifier_scale: ClassifierScaleOption = 1.0,
     sampler: SamplerOption = None,
     grid: GridOption = None,
     steps: StepsOption = None,
@@ -644,6 +659,8 @@ def evaluate(
                 pag=pag,
                 autoguidance=autoguidance,
                 negative=negative,
+                classifier=None if classifier is None else str(classifier),
+                classifier_scale=classifier_scale,
             )
         judging = evaluation.evaluate(
             judged, against, n=n, features=features, how=how, weights=weights, as_data=as_data
@@ -915,11 +932,21 @@ def _show_training(records: "Iterable[trainer_room.Record]", quiet: bool) -> "tr
                 case trainer.Watched():
                     distance = record.distance
                     told = f", {distance['features']} KID {distance['kid']:.4f}" if distance else ""
-                    tell(f"{record.images:,} images: samples in {record.grid}{told}")
+                    if record.accuracy:
+                        tell(f"{record.images:,} images: {_told_right(record.accuracy)}")
+                    else:
+                        tell(f"{record.images:,} images: samples in {record.grid}{told}")
                 case trainer.Finished():
                     finished = record
     assert finished is not None
     return finished
+
+
+def _told_right(accuracy: dict[str, Any]) -> str:
+    """How many held-out labels a classifier tells, at each noise level that it was asked at."""
+    at = zip(accuracy["sigma"], accuracy["accuracy"], strict=False)
+    shares = [f"{share:.0%} at sigma {sigma:g}" for sigma, share in at if share is not None]
+    return "held-out labels told: " + (", ".join(shares) or "none are known")
 
 
 def _plan(dataset: "Dataset", recipe: "Recipe", seconds: float, quiet: bool = False) -> "Plan":

@@ -14,26 +14,27 @@ from torch import Tensor
 from alphabar.conditioning.conditioning import CAPTION
 from alphabar.data.pixels import to_pictures
 from alphabar.data.stamp import stamp
-from alphabar.diffusion.denoiser import Cond, Denoiser
+from alphabar.diffusion.denoiser import Cond, Denoiser, FunctionDenoiser
 from alphabar.diffusion.grids import GRIDS
 from alphabar.diffusion.guidance import (
     EVERYWHERE,
     Autoguidance,
     ClassifierFree,
+    ClassifierGuidance,
     Guidance,
     PerturbedAttention,
     SelfAttentionGuidance,
     guided,
 )
 from alphabar.diffusion.samplers import SAMPLERS, Step, draw
-from alphabar.diffusion.schedules import Schedule
+from alphabar.diffusion.schedules import Schedule, broadcast
 from alphabar.diffusion.start import STARTS
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.networks import Network
 from alphabar.registry import Spec
 from alphabar.training.checkpoint import pack_json
-from alphabar.training.methods import diffuses
-from alphabar.training.run import Model
+from alphabar.training.methods import diffuses, log_prob
+from alphabar.training.run import Model, load_model
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Settings:
     pag: float = 0.0  # 0 is none
     autoguidance: float = 1.0  # 1 is none
     negative: str | None = None  # what guidance leads away from
+    classifier: str | None = None  # the run or model folder of one that guides towards what is asked
+    classifier_scale: float = 1.0  # 0 is none
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,8 +76,9 @@ class Settings:
     def from_dict(values: Mapping[str, Any]) -> "Settings":
         """The inverse of `to_dict`, also after JSON and among other values. Raises UsageError for others."""
         try:
-            how = TypeAdapter(Settings).validate_python({f.name: values[f.name] for f in fields(Settings)})
-        except (KeyError, ValidationError) as error:
+            known = {f.name: values[f.name] for f in fields(Settings) if f.name in values}
+            how = TypeAdapter(Settings).validate_python(known)
+        except ValidationError as error:
             raise UsageError(f"these are no settings of a sampling: {str(error).splitlines()[0]}") from None
         return replace(how, ask=tuple(dict(asked) for asked in how.ask))
 
@@ -113,15 +117,23 @@ def settings(
     pag: float = 0.0,
     autoguidance: float = 1.0,
     negative: str | None = None,
+    classifier: str | None = None,
+    classifier_scale: float = 1.0,
 ) -> Settings:
     """The settings of a sampling: what is asked for, and the recipe's choice for the rest.
 
     A sampler other than the recipe's own brings the grid it works best on: log-SNR, unless one is given.
     ask: what picture i is asked for, by field of the model's conditioning: entry i modulo their number.
     negative: what guidance leads away from, a sentence or a class, instead of from nothing in particular.
-    guidance, sag, pag, autoguidance: scales of the guidances, see `diffusion.guidance`.
-    Raises UsageError for unknown names and for steps below one; what the model can do, `sample` checks.
+    guidance, sag, pag, autoguidance, classifier_scale: scales of the guidances, see `diffusion.guidance`.
+    classifier: the folder of a model of the recipe classifier, which guides towards what is asked.
+    Raises UsageError for unknown names, steps below one and a model that draws nothing; what the model can
+    do, `sample` checks.
     """
+    if model.recipe.method["name"] == "classifier":
+        raise UsageError(
+            f"{model.path} is a classifier and draws nothing: guide another model with it, --classifier"
+        )
     own = model.recipe.sampling
     chosen = SAMPLERS.resolve(sampler) if sampler else own.sampler
     other = chosen["name"] != own.sampler["name"]
@@ -144,6 +156,8 @@ def settings(
         pag=pag,
         autoguidance=autoguidance,
         negative=negative,
+        classifier=classifier,
+        classifier_scale=classifier_scale,
     )
     if not diffuses(model.recipe) and (how.sampler, how.grid, how.steps, how.start) != (
         own.sampler,
@@ -165,13 +179,16 @@ def asked_for(model: Model, how: Settings, positions: range) -> Cond | None:
     """
     if not how.ask:
         return None
-    if model.conditioning is None:
+    vocabulary = model.conditioning
+    if vocabulary is None and how.classifier:
+        vocabulary = load_model(how.classifier).conditioning
+    if vocabulary is None:
         raise UsageError(
             f"{model.path} was trained without conditions and can be asked for nothing:"
             " train one with --condition class, attributes, text or clusters"
         )
     places = [position % len(how.ask) for position in positions]
-    rows = {place: model.conditioning.request(how.ask[place]) for place in set(places)}
+    rows = {place: vocabulary.request(how.ask[place]) for place in set(places)}
     return torch.stack([rows[place] for place in places]).to(next(model.denoiser.parameters()).device)
 
 
@@ -194,7 +211,7 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
         raise UsageError(f"--guidance-interval {lo:g},{hi:g}: the first must be below the second, from 0 up")
     guidances: list[Guidance] = []
     if how.guidance != 1:
-        if not how.ask:
+        if not how.ask or model.conditioning is None:
             raise UsageError(
                 "--guidance strengthens what is asked for: say what, with --class, --set or --prompt"
             )
@@ -204,7 +221,7 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
     if how.autoguidance != 1:
         if model.early is None:
             raise UsageError(f"--autoguidance needs an early snapshot, which {model.path} does not hold")
-        guidances.append(Autoguidance(model.early, how.autoguidance))
+        guidances.append(Autoguidance(_unasked(model, model.early), how.autoguidance))
     if how.sag or how.pag:
         network = model.denoiser.network
         attention = network.middle_attention() if isinstance(network, Network) else None
@@ -217,7 +234,45 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
             guidances.append(PerturbedAttention(attention.each_alone, how.pag))
         if how.sag:
             guidances.append(SelfAttentionGuidance(attention.recorded, how.sag))
-    return guided(model.denoiser, guidances, interval=(lo, hi))
+    if how.classifier:
+        guidances.append(_classifier_guidance(model, how))
+    return guided(_unasked(model, model.denoiser), guidances, interval=(lo, hi))
+
+
+def _unasked(model: Model, denoiser: Denoiser) -> Denoiser:
+    """The denoiser; of a model without conditions one that only its guides hear what is asked of."""
+    if model.conditioning is not None:
+        return denoiser
+    return FunctionDenoiser(denoiser.schedule, lambda x, t, cond: denoiser(x, t))
+
+
+def _classifier_guidance(model: Model, how: Settings) -> ClassifierGuidance:
+    """Raises UsageError for no classifier, one of other labels, and where nothing is asked."""
+    assert how.classifier is not None
+    if not how.ask:
+        raise UsageError(
+            "--classifier guides towards what is asked: say what, with --class, --set or --prompt"
+        )
+    device = next(model.denoiser.parameters()).device
+    classifier = load_model(how.classifier, device)
+    if classifier.recipe.method["name"] != "classifier":
+        raise UsageError(
+            f"--classifier {how.classifier}: a model of method {classifier.recipe.method['name']!r};"
+            " train one with --recipe classifier --condition class or attributes"
+        )
+    if model.conditioning is not None and model.conditioning != classifier.conditioning:
+        raise UsageError(
+            f"{how.classifier} tells other labels than {model.path} takes: train both on the same"
+        )
+
+    def log_p(x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
+        assert cond is not None
+        # The same picture with the same noise on it, at the time and scale of the classifier's schedule.
+        level, own = model.denoiser.schedule(t), classifier.denoiser.schedule
+        s = own.time(level.log_snr)
+        return log_prob(classifier.denoiser, broadcast(own(s).alpha / level.alpha, x) * x, s, cond)
+
+    return ClassifierGuidance(log_p, how.classifier_scale)
 
 
 def sample(
@@ -268,7 +323,7 @@ def compared(model: Model, how: Settings, key: str, values: Sequence[str]) -> li
 
     Raises UsageError for a key that is neither, and for a scale that is no number.
     """
-    scales = ("guidance", "sag", "pag", "autoguidance")
+    scales = ("guidance", "sag", "pag", "autoguidance", "classifier_scale")
     asked = [field.name for field in model.conditioning.fields] if model.conditioning else []
     variants = []
     for value in values:

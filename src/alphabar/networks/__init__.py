@@ -1,5 +1,9 @@
-"""Architectures, one a file: x (n, c, h, w), c_noise (n,) → F of x's shape. ``NETWORKS`` names them."""
+"""Architectures, one a file: x (n, c, h, w), c_noise (n,) → F of x's shape, but for the classifier's.
 
+``NETWORKS`` names them.
+"""
+
+from alphabar.networks.classifier import Classifier
 from alphabar.networks.latent import Autoencoder, Generator
 from alphabar.networks.mp_unet import MPUNet
 from alphabar.networks.network import Network, flops
@@ -7,7 +11,17 @@ from alphabar.networks.simple_unet import SimpleUNet
 from alphabar.networks.unet import UNet
 from alphabar.registry import Registry
 
-__all__ = ["NETWORKS", "Autoencoder", "Generator", "MPUNet", "Network", "SimpleUNet", "UNet", "flops"]
+__all__ = [
+    "NETWORKS",
+    "Autoencoder",
+    "Classifier",
+    "Generator",
+    "MPUNet",
+    "Network",
+    "SimpleUNet",
+    "UNet",
+    "flops",
+]
 
 NETWORKS = Registry(
     "network",
@@ -17,5 +31,6 @@ NETWORKS = Registry(
         "mp_unet": MPUNet,
         "generator": Generator,
         "autoencoder": Autoencoder,
+        "classifier": Classifier,
     },
 )

@@ -1,4 +1,4 @@
-"""What a training minimises: diffusion, what makes it quick, and its honest opponents, a GAN and a VAE.
+"""What a training minimises: diffusion, what makes it quick or guides it, and its opponents, a GAN and a VAE.
 
 The loop, its records and what it survives are the same for all. A method says what the loss of a batch is,
 what else it updates, and what of itself a checkpoint must hold.
@@ -18,7 +18,7 @@ from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.loss import loss
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import UsageError
-from alphabar.networks import NETWORKS, Autoencoder, flops
+from alphabar.networks import NETWORKS, Autoencoder, Classifier, flops
 from alphabar.networks.latent import Encoder
 from alphabar.registry import Registry
 from alphabar.training.checkpoint import pack_optimizer, pack_tensors, unpack_optimizer, unpack_tensors
@@ -101,6 +101,18 @@ class Consistency(Diffusion):
     @staticmethod
     def cost(recipe: "Recipe") -> float:
         return 4.0 * _flops(recipe)
+
+
+class NoisyClassifier(Diffusion):
+    """-log p(c | x_t), at the noise levels that the density draws (Dhariwal and Nichol 2021, 4)."""
+
+    def __init__(self, *, denoiser: NetworkDenoiser, recipe: Any, runtime: Runtime):
+        _alone("classifier", runtime)
+        self.classifier = denoiser
+
+    def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None) -> Tensor:
+        assert cond is not None
+        return -log_prob(self.classifier, diffuse(self.classifier.schedule, x0, t, eps), t, cond)
 
 
 class Vae(Diffusion):
@@ -213,7 +225,36 @@ class Gan(Diffusion):
         return 4 * _flops(recipe) + (6 + 3 + 8 / every) * _encoder_flops(recipe)
 
 
-METHODS = Registry("method", {"diffusion": Diffusion, "consistency": Consistency, "gan": Gan, "vae": Vae})
+METHODS = Registry(
+    "method",
+    {
+        "diffusion": Diffusion,
+        "consistency": Consistency,
+        "classifier": NoisyClassifier,
+        "gan": Gan,
+        "vae": Vae,
+    },
+)
+
+
+def log_prob(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    """log p(cond | x_t) (n,) of pictures x (n, c, h, w) at times t (n,), of what is known in cond."""
+    return _classifier(classifier).log_prob(*_seen(classifier, x, t), cond)
+
+
+def said_right(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Cond) -> list[Tensor]:
+    """For each field of classes, of which pictures the likeliest is the one in cond: (n,), NaN if unknown."""
+    return _classifier(classifier).right(*_seen(classifier, x, t), cond)
+
+
+def _classifier(classifier: NetworkDenoiser) -> Classifier:
+    assert isinstance(classifier.network, Classifier)
+    return classifier.network
+
+
+def _seen(classifier: NetworkDenoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    coeffs = classifier.coeffs(t)
+    return broadcast(coeffs.c_in, x) * x, coeffs.c_noise.to(x.dtype).to(x.device)
 
 
 def gradient_penalty(c: Tensor, pictures: Tensor) -> Tensor:
@@ -254,13 +295,13 @@ def training_flops(recipe: "Recipe") -> float:
 
 
 def diffuses(recipe: "Recipe") -> bool:
-    """Whether a recipe trains a denoiser: a GAN or a VAE draws in one evaluation, and nothing else."""
+    """Whether a recipe trains a denoiser: a GAN or a VAE draws in one evaluation, a classifier not at all."""
     return recipe.method["name"] in ("diffusion", "consistency")
 
 
 def check_method(recipe: "Recipe") -> None:
     """Raises UsageError where method and network do not belong together."""
-    made_for = {"gan": "generator", "vae": "autoencoder"}
+    made_for = {"gan": "generator", "vae": "autoencoder", "classifier": "classifier"}
     method, network = recipe.method["name"], recipe.network["name"]
     denoising = [name for name in NETWORKS if name not in made_for.values()]
     fitting = [made_for[method]] if method in made_for else denoising

@@ -50,7 +50,7 @@ class Condition(Section):
 
     on: str | None = None  # class, attributes, text, clusters; None: nothing
     # Share of the pictures whose labels are hidden in training. Of several labels, half of the other pictures
-    # show some only: each with probability one half.
+    # show some only: each with probability one half. 0 hides none.
     drop: float = Field(0.1, ge=0, le=1)
 
 

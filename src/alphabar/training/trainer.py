@@ -87,8 +87,9 @@ class Watched:
     """A look at the model: a grid of samples and measurements, also in log.jsonl."""
 
     images: int
-    grid: Path
+    grid: Path | None  # None of a classifier
     distance: dict[str, Any] | None
+    accuracy: dict[str, Any] | None = None  # of a classifier
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Feed:
         eps = Noise(seed, positions, "train").normal(0, x0)
         labels = Noise(seed, positions, "label")
         cond = drop_labels(self.cond[pictures], labels.uniform(0), self.recipe.condition.drop)
-        if len(self.fields) > 1:
+        if len(self.fields) > 1 and self.recipe.condition.drop:
             # A model that only ever saw all labels or none could not be asked for some of them.
             parted = labels.uniform(1) < 0.5
             for i, part in enumerate(cond.split(list(self.fields), dim=1)):
@@ -179,9 +180,12 @@ def loading_threads(device: str) -> int:
 def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Conditioning, Tensor] | None:
     """What the recipe's model may be asked for, and what is known of each picture, (n, columns).
 
-    None for an unconditional recipe. Raises AlphabarError where the data knows nothing of the kind.
+    None for an unconditional recipe. Raises AlphabarError where the data knows nothing of the kind,
+    UsageError for a classifier of nothing.
     """
     if recipe.condition.on is None:
+        if recipe.method["name"] == "classifier":
+            raise UsageError("a classifier needs something to tell: give --condition class or attributes")
         return None
     kind = recipe.condition.on
     if kind == "clusters":
@@ -639,6 +643,9 @@ def _watch(watcher: Watcher, training: _Training, events: "_Events | None") -> W
     network = training.ema.network if training.ema else training.network
     denoiser = NetworkDenoiser(network, training.denoiser.parameterization, training.denoiser.schedule)
     with training.runtime.autocast():
+        if training.recipe.method["name"] == "classifier":
+            accuracy = watcher.accuracy(denoiser.eval(), training.images, lambda: training.seconds)
+            return Watched(training.images, None, None, accuracy)
         grid, values = watcher.look(denoiser.eval(), training.images, lambda: training.seconds)
     if events:
         events.scalars(training.images, {k: v for k, v in (values or {}).items() if isinstance(v, float)})

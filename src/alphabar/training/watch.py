@@ -15,7 +15,8 @@ from torch import Tensor
 
 from alphabar.data.cache import Dataset
 from alphabar.data.pixels import to_pictures, to_signal
-from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.denoiser import Denoiser, NetworkDenoiser
+from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.grids import GRIDS
 from alphabar.diffusion.loss import denoising_error
 from alphabar.diffusion.noise import Noise
@@ -25,7 +26,7 @@ from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, Features, extract
 from alphabar.registry import Spec
 from alphabar.training.checkpoint import writing
-from alphabar.training.methods import diffuses
+from alphabar.training.methods import diffuses, log_prob, said_right
 from alphabar.training.recipe import Recipe
 from alphabar.training.run import Run
 from alphabar.training.runtime import Runtime, extractor_device
@@ -140,6 +141,36 @@ class Watcher:
                 denoising_error(denoiser, x0, t.expand(len(x0)), eps, cond).mean().item() for t in times
             ]
         return error
+
+    @torch.no_grad()
+    def accuracy(self, classifier: NetworkDenoiser, images: int, clock: Any) -> dict[str, Any]:
+        """How well held-out pictures are told apart at each noise level; into the run's log.
+
+        accuracy: the share of labels, over all fields of classes, that were thought the likeliest; None
+        where no label is known. log_prob: the mean log p(c | x_t) of a picture.
+        """
+        begun = time.monotonic()
+        watch, schedule = self.recipe.watch, classifier.schedule
+        chosen = self.held_out_index[: watch.levels]
+        told: dict[str, Any] = {"sigma": list(SIGMAS), "n": len(chosen), "accuracy": [], "log_prob": []}
+        for sigma in SIGMAS if len(chosen) else ():
+            right: list[Tensor] = []
+            likely: list[Tensor] = []
+            for at in range(0, len(chosen), PICTURES_AT_ONCE):
+                rows = chosen[at : at + PICTURES_AT_ONCE]
+                x0 = self.runtime.put(to_signal(torch.from_numpy(self.dataset.pictures[rows])))
+                eps = Noise(self.recipe.seed, range(at, at + len(rows)), "held-out").normal(0, x0)
+                t = schedule.time(torch.full((len(rows),), -2 * math.log(sigma), dtype=torch.float64))
+                x, cond = diffuse(schedule, x0, t, eps), self.cond[rows]  # type: ignore[index]
+                right += said_right(classifier, x, t, cond)
+                likely.append(log_prob(classifier, x, t, cond))
+            share = torch.cat(right).nanmean().item() if right else math.nan
+            told["accuracy"].append(None if math.isnan(share) else share)
+            told["log_prob"].append(torch.cat(likely).mean().item())
+        cost = time.monotonic() - begun
+        self.next_look = clock() + cost * (1 / watch.share - 1) if watch.share else None
+        self.run.log("accuracy", images, **told)
+        return told
 
     def distance(self, pictures: Tensor) -> dict[str, Any]:
         """The quick distance of samples from training pictures. Its network is small: no one's FID."""
