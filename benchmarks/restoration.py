@@ -2,9 +2,12 @@
 
     python benchmarks/restoration.py --model runs/cars --data stanford_cars --n 32 --gallery gallery.png
 
-prints a table a task: every solver that can take it, at --steps steps, and the classical baseline. Pictures
-are the first --n that the model's recipe holds out of training. Needs opencv-python-headless and scikit-image
-(the extra "benchmarks"). Noise levels are in the units of [-1, 1]; y is neither rounded nor clipped.
+prints a table a task: every solver that can take it, at --steps steps, the classical baseline and, where the
+extra "deepinv" is installed, deepinv's own algorithms with the same network, at their defaults but for the
+number of steps. Pictures are the first --n that the model's recipe holds out of training. Needs
+opencv-python-headless and scikit-image (the extra "benchmarks"). Noise levels are in the units of [-1, 1]; y
+is neither rounded nor clipped. The lite0 distance is 1 - cosine between features: of mended pictures whose
+original is known it stands in for LPIPS, whose weights cannot be had offline.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -20,7 +24,7 @@ import skimage.metrics
 import skimage.restoration
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import alphabar
 from alphabar.data.pixels import to_pictures, to_signal
@@ -29,6 +33,7 @@ from alphabar.errors import UsageError
 from alphabar.metrics.features import EXTRACTORS
 from alphabar.reporting.figures import grid
 from alphabar.restoration import SOLVERS, Mask, Operator
+from alphabar.restoration.operators import Linear
 from alphabar.restoring import ROUNDING, Degradation, parse_degradation, restore, settings, spread
 from alphabar.training.run import Model
 
@@ -83,25 +88,23 @@ TASKS: dict[str, Callable[[Tensor, Operator, float], Tensor]] = {
 }
 
 
-class Counted:
+class Counted(nn.Module):
     """A denoiser that counts the pictures it is asked for, and the backward passes through it."""
 
     def __init__(self, denoiser):
+        super().__init__()
         self.denoiser, self.schedule = denoiser, denoiser.schedule
-        self.forward = self.backward = 0
+        self.asked = self.backwards = 0
 
-    def __call__(self, x, t, cond=None):
-        self.forward += len(x)
+    def forward(self, x, t, cond=None):
+        self.asked += len(x)
         D = self.denoiser(x, t, cond)
         if D.requires_grad:
             D.register_hook(self._through)
         return D
 
-    def parameters(self):
-        return self.denoiser.parameters()
-
     def _through(self, gradient):
-        self.backward += len(gradient)
+        self.backwards += len(gradient)
 
 
 def held_out(model: Model, data: str, n: int) -> Tensor:
@@ -136,6 +139,60 @@ def measures(x: Tensor, truth: Tensor, y: Tensor, operator: Operator, sigma_y: f
     return [f"{statistics.mean(psnr):.2f}", f"{statistics.mean(ssim):.3f}", f"{distance:.4f}", consistency]
 
 
+class Rivals:
+    """deepinv's algorithms, given the same denoiser and the same operator, in its units of [0, 1]."""
+
+    def __init__(self, denoiser: Counted, operator: Operator, sigma_y: float):
+        import deepinv
+        import numpy
+
+        from alphabar.restoration.deepinv import DeepinvDenoiser
+
+        class Same(deepinv.physics.LinearPhysics):
+            def A(self, x, **_):
+                return operator.A(x.float())
+
+            def A_adjoint(self, y, **_):
+                return operator.adjoint(y.float())  # type: ignore[attr-defined]
+
+        noise = deepinv.physics.GaussianNoise(max(sigma_y, 2 * ROUNDING) / 2)
+        self.masked = isinstance(operator, Mask)
+        if self.masked:
+            known = operator.s.float().expand(1, *operator.shape)
+            self.physics = deepinv.physics.Inpainting(operator.shape, mask=known, noise_model=noise)
+        else:
+            self.physics = Same(img_size=operator.shape, noise_model=noise)
+        self.zero = operator.A(torch.ones(1, *operator.shape))
+        self.sigma, self.denoiser = noise.sigma.item(), DeepinvDenoiser(denoiser)  # type: ignore[arg-type]
+        self.sampling, self.optim, self.linspace = deepinv.sampling, deepinv.optim, numpy.linspace
+
+    def algorithms(self, steps: int) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+        s, L2 = self.sampling, self.optim.data_fidelity.L2()
+        yield "deepinv DiffPIR", s.DiffPIR(self.denoiser, L2, sigma=self.sigma, max_iter=steps)
+        if self.masked:
+            # It asks for the singular values, which deepinv knows of masks and not of the other operators.
+            yield "deepinv DDRM", s.DDRM(self.denoiser, sigmas=self.linspace(1, 0, steps))
+        yield "deepinv DPS", s.DPS(self.denoiser, num_steps=steps)
+        for name, fidelity in (
+            ("deepinv PiGDM", s.PiGDMDataFidelity()),
+            ("deepinv moment matching", s.MomentMatchingDataFidelity()),
+        ):
+            yield (
+                name,
+                s.PosteriorDiffusion(
+                    fidelity,
+                    self.denoiser,
+                    s.VariancePreservingDiffusion(alpha=1.0),
+                    s.DDPMSolver(timesteps=torch.linspace(1, 0, steps, dtype=torch.float64)),
+                ),
+            )
+
+    def restore(self, algorithm: Callable[..., Tensor], y: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        x = algorithm((y + self.zero) / 2, self.physics)
+        return 2 * x.detach().float() - 1
+
+
 def rows(model: Model, truth: Tensor, task: str, solvers: Sequence[str], steps: int) -> Iterator[list[str]]:
     extractor = EXTRACTORS.build("lite0", device="cpu")
     operator, y, sigma_y = observe(truth, parse_degradation(task))
@@ -166,8 +223,24 @@ def rows(model: Model, truth: Tensor, task: str, solvers: Sequence[str], steps: 
         yield [
             name,
             *measures(last.x[0], truth, y, operator, sigma_y, extractor),
-            f"{counted.forward / len(y):.0f}",
-            f"{counted.backward / len(y):.0f}",
+            f"{counted.asked / len(y):.0f}",
+            f"{counted.backwards / len(y):.0f}",
+            f"{seconds / len(y):.2f}",
+        ]
+    if not isinstance(operator, Linear) or not find_spec("deepinv"):
+        return
+    counted = Counted(model.denoiser)
+    rivals = Rivals(counted, operator, sigma_y)
+    for name, algorithm in rivals.algorithms(steps):
+        counted.asked = counted.backwards = 0
+        begin = time.perf_counter()
+        x = rivals.restore(algorithm, y)
+        seconds = time.perf_counter() - begin
+        yield [
+            name,
+            *measures(x, truth, y, operator, sigma_y, extractor),
+            f"{counted.asked / len(y):.0f}",
+            f"{counted.backwards / len(y):.0f}",
             f"{seconds / len(y):.2f}",
         ]
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from alphabar.diffusion import GRIDS, SCHEDULES, Noise, last
+from alphabar.diffusion import GRIDS, PARAMETERIZATIONS, SCHEDULES, Noise, last
+from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.errors import UsageError
+from alphabar.networks import NETWORKS
 from alphabar.restoration.deepinv import DeepinvDenoiser, Physics
 from alphabar.restoration.operators import Mask
 from alphabar.restoration.posterior import SOLVERS, Observation
@@ -91,6 +93,18 @@ def test_our_denoiser_speaks_its_units(schedule):
         s = torch.as_tensor(sigma).expand(3)[:, None, None, None]
         wanted = 0.6 + 0.0625 * (x - 0.6) / (0.0625 + s**2)  # N(0.6, 0.25²) in [0, 1]
         torch.testing.assert_close(denoiser(x, sigma), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_network_keeps_its_type_where_an_algorithm_walks_in_another():
+    network = NETWORKS.build(
+        {"name": "unet", "width": 16, "head_dim": 16, "multipliers": (1, 2), "attention": ()}, channels=3
+    )
+    schedule, parameterization = SCHEDULES.build("cosine"), PARAMETERIZATIONS.build("v")
+    denoiser = DeepinvDenoiser(NetworkDenoiser(network, parameterization, schedule))
+    x = torch.rand(2, *SHAPE)
+    answer = denoiser(x.double(), 0.2)
+    assert answer.dtype == torch.float64
+    torch.testing.assert_close(answer.float(), denoiser(x, 0.2), atol=1e-5, rtol=1e-5)
 
 
 def test_its_algorithms_run_with_our_denoiser():

@@ -55,4 +55,6 @@ class DeepinvDenoiser(nn.Module):
         std = torch.as_tensor(sigma, dtype=torch.float64).detach().cpu().flatten().expand(len(x))
         t = schedule.time(-2 * (2 * std).clamp(min=1e-4).log()).clamp(0, 1)
         alpha = broadcast(schedule(t).alpha, x)
-        return (self.denoiser(alpha * (2 * x - 1), t, None) + 1) / 2
+        # Some of its algorithms walk in float64, whatever the network's type is.
+        own = next((p.dtype for p in self.parameters()), x.dtype)
+        return (self.denoiser((alpha * (2 * x - 1)).to(own), t, None).to(x.dtype) + 1) / 2
