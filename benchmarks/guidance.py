@@ -1,7 +1,7 @@
 """What guidance does: exact on mixtures of Gaussians, and measured along its scale on a model.
 
     python benchmarks/guidance.py > docs/results/guidance.md
-    python benchmarks/guidance.py --model cars64 --data DIR -n 500 > docs/results/guidance.md
+    python benchmarks/guidance.py --model cars64 --data DIR -n 500 --classifier RUN > docs/results/guidance.md
 
 Needs the development extras. The first part takes seconds; the second draws and judges n pictures a line.
 """
@@ -106,8 +106,9 @@ def shared() -> Iterator[tuple[str, ...]]:
         yield "SAG with a blur of 0, and none", apart(nothing, plain)
 
 
-def curve(model: Any, data: str, n: int) -> Iterator[tuple[str, ...]]:
-    for line in LINES:
+def curve(model: Any, data: str, n: int, classifier: str | None) -> Iterator[tuple[str, ...]]:
+    by_classifier = ({"classifier": classifier, "classifier_scale": s} for s in (1.0, 3.0) if classifier)
+    for line in (*LINES, *by_classifier):
         try:
             how = alphabar.settings(model, **line)
             *_, last = alphabar.evaluate(model, data, n=n, how=how, as_data=model.conditioning is not None)
@@ -118,7 +119,7 @@ def curve(model: Any, data: str, n: int) -> Iterator[tuple[str, ...]]:
         value = {m.key: m for m in result.judgement.measures}
         body = next((a for a in result.agreements if a.attribute in ("body", "class")), None)
         yield (
-            ", ".join(f"{key.replace('_', ' ')} {setting}" for key, setting in line.items()) or "none",
+            ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in line.items() if k != "classifier") or "none",
             f"{value['frechet'].value:.1f}",
             f"{value['kid'].value:.3f} ± {value['kid'].error or math.nan:.3f}",
             f"{value['precision'].value:.2f}",
@@ -133,6 +134,7 @@ def main() -> None:
     )
     parser.add_argument("--model", help="a run, a model folder or a shipped model")
     parser.add_argument("--data", help="the pictures it was trained on")
+    parser.add_argument("--classifier", help="a run of the recipe classifier on the same labels")
     parser.add_argument("-n", type=int, default=500, help="samples a line")
     args = parser.parse_args()
     print(
@@ -172,7 +174,8 @@ def main() -> None:
             " for, and what it says of real pictures that are new to it.\n"
         )
         table(
-            ("guidance", "Fréchet", "KID", "precision", "recall", "as asked"), curve(model, args.data, args.n)
+            ("guidance", "Fréchet", "KID", "precision", "recall", "as asked"),
+            curve(model, args.data, args.n, args.classifier),
         )
 
 

@@ -1,0 +1,91 @@
+"""Whether a model that was trained on captions draws what it is asked, in words it has never read.
+
+    alphabar train toycars:6000 --recipe lean --condition text --set data.size=32 --run runs/text
+    alphabar train toycars:6000 --recipe classifier --condition attributes --set data.size=32 --run runs/judge
+    python benchmarks/text.py --model runs/text --knower runs/judge --data toycars:6000 -n 500 --guidance 1 2
+
+Asks for the captions of held-out pictures that no training picture has, and lets a classifier trained
+on the labels of training pictures say what was drawn. What it says of the held-out pictures themselves
+stands beside it: a sample can hardly be told better than a picture.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import alphabar
+from alphabar.data.pixels import to_signal
+from alphabar.diffusion import Noise
+from alphabar.diffusion.forward import diffuse
+from alphabar.metrics.uncertainty import wilson
+from alphabar.training.methods import said_right
+from alphabar.training.run import Model
+
+SIGMA = 0.1  # of the noise that the classifier sees: it was not trained on pictures without any
+
+
+def told(knower: Model, pictures: Tensor, cond: Tensor) -> Tensor:
+    """Of which pictures (n, h, w, 3) each field of classes is told as cond has it, (n, fields)."""
+    rights = []
+    for at in range(0, len(pictures), 64):
+        x0 = to_signal(pictures[at : at + 64])
+        schedule = knower.denoiser.schedule
+        t = schedule.time(torch.full((len(x0),), -2 * np.log(SIGMA), dtype=torch.float64))
+        eps = Noise(0, range(at, at + len(x0)), "knower").normal(0, x0)
+        rights.append(
+            torch.stack(
+                said_right(knower.denoiser, diffuse(schedule, x0, t, eps), t, cond[at : at + 64]), dim=1
+            )
+        )
+    return torch.cat(rights)
+
+
+def shown(right: Tensor) -> str:
+    low, high = wilson(int(right.sum()), len(right))
+    return f"{right.mean():.1%} ({low:.1%} to {high:.1%})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--knower", required=True, help="a run of the recipe classifier on the attributes")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("-n", type=int, default=500)
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
+    given = parser.parse_args()
+    model, knower = alphabar.load_model(given.model), alphabar.load_model(given.knower)
+    recipe = model.recipe.data
+    *_, prepared = alphabar.prepare(alphabar.open_source(given.data), recipe.size, recipe.fit)
+    data = prepared.dataset
+    train, held_out = data.split(recipe.held_out)
+    read = {data.captions[i] for i in train}
+    new = [i for i in held_out if data.captions[i] not in read]
+    chosen = [new[k % len(new)] for k in range(given.n)]
+    fields = knower.conditioning.fields
+    names = [field.name for field in fields if field.kind == "classes"]
+
+    def rows(index: list[int]) -> Tensor:
+        return knower.conditioning.rows({f.name: [data.attributes[i][f.name] for i in index] for f in fields})
+
+    print(
+        f"{model.images:,} images seen; {given.n} samples; {len(new)} captions that no training picture has\n"
+    )
+    print("| " + " | ".join(["guidance", *names, "all of them"]) + " |")
+    print("| --- " * (len(names) + 2) + "|")
+
+    def line(name: str, right: Tensor) -> None:
+        cells = [shown(right[:, k]) for k in range(len(names))]
+        print("| " + " | ".join([name, *cells, shown(right.prod(1))]) + " |", flush=True)
+
+    for scale in given.guidance:
+        ask = [{"caption": data.captions[i]} for i in chosen]
+        *_, drawn = alphabar.sample(model, given.n, alphabar.settings(model, ask=ask, guidance=scale))
+        line(f"{scale:g}", told(knower, drawn.pictures, rows(chosen)))
+    real = torch.from_numpy(np.asarray(data.pictures[np.array(new)]))
+    line("held-out pictures", told(knower, real, rows(new)))
+
+
+if __name__ == "__main__":
+    main()
