@@ -153,7 +153,7 @@ def test_logarithmic_plot_and_its_floor() -> None:
     assert "real pictures (floor)" in svg
 
 
-@pytest.mark.parametrize("y", [[0.031, 0.033], [1e-5, 1e4], [0.5, 0.5], [3.0]])
+@pytest.mark.parametrize("y", [[0.031, 0.033], [0.5037, 0.50371], [1e-5, 1e4], [0.5, 0.5], [3.0]])
 def test_logarithmic_axes_are_labelled_whatever_their_range(y: list[float]) -> None:
     svg = plot("p", [Curve(None, list(range(len(y))), y, points=True)], log_y=True, **LABELS)
     labels = re.findall(r"-ytick_\d+.*?>([\d.e+-]+)</text>", svg, re.DOTALL)

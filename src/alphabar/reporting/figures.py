@@ -242,7 +242,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
         ticks = [tick for decade in decades for d in digits if low <= (tick := decade * d) <= high]
         if len(ticks) >= 3:
             break
-    return ticks[:: math.ceil(len(ticks) / 6)]
+    return ticks[:: math.ceil(len(ticks) / 6)] if ticks else [low, high]
 
 
 def _inline(svg: str, name: str, description: str) -> str:
