@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import stat
 import string
 import sys
@@ -22,7 +23,7 @@ from alphabar.studio.shelf import Shelf, in_training
 from alphabar.studio.texts import LANGUAGES, TEXTS
 from alphabar.studio.trainings import Trainings
 from alphabar.studio.unpack import unpack
-from alphabar.training.run import Run, load_model
+from alphabar.training.run import Run, load_model, shipped
 from alphabar.training.runtime import Runtime
 from alphabar.training.trainer import begin, train
 from training_child import tiny_dataset, tiny_recipe
@@ -66,12 +67,26 @@ def test_every_text_that_is_used_exists_and_none_is_left_over():
 # ---------------------------------------------------------------- the shelf
 
 
+def own(shelf: Shelf) -> list[str]:
+    """What is in the folder; the shipped models stand after it."""
+    names, here = [path.name for path in shipped()], shelf.models()
+    assert here[len(here) - len(names) :] == names
+    return here[: len(here) - len(names)]
+
+
 def test_the_shelf_names_what_is_in_the_folder(runs):
     shelf = Shelf(runs)
-    assert sorted(shelf.runs()) == sorted(shelf.models()) == ["newer", "older"]
+    assert sorted(shelf.runs()) == sorted(own(shelf)) == ["newer", "older"]
     assert Shelf(runs / "newer").models() == ["newer"]
     assert Shelf(runs / "newer" / "model").models() == ["model"]
-    assert Shelf(runs / "missing").models() == []
+    assert own(Shelf(runs / "missing")) == []
+
+
+def test_a_classifier_is_a_run_but_no_model_to_draw_from(runs, tmp_path):
+    shutil.copytree(runs / "newer", tmp_path / "knower")
+    recipe = tmp_path / "knower" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('name = "diffusion"', 'name = "classifier"'))
+    assert Shelf(tmp_path).runs() == ["knower"] and own(Shelf(tmp_path)) == []
 
 
 @pytest.mark.parametrize("name", ["..", "../newer", "/etc", "", None, "newer/model"])
@@ -90,7 +105,7 @@ def test_one_model_is_in_memory(runs):
 
 def test_a_link_out_of_the_folder_is_not_followed(runs, tmp_path):
     (tmp_path / "link").symlink_to(runs / "newer")
-    assert Shelf(tmp_path).models() == []
+    assert own(Shelf(tmp_path)) == []
 
 
 def test_a_held_lock_is_seen_and_left_alone(runs):

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import threading
+import tomllib
 from pathlib import Path
 
 from alphabar.errors import AlphabarError, UsageError
@@ -36,8 +37,9 @@ class Shelf:
         return [p.name for p in self._folders() if Run(p).exists]
 
     def models(self) -> list[str]:
-        """The names of what can be loaded, the latest first."""
-        return [p.name for p in self._folders() if not Run(p).exists or Run(p).checkpoints()]
+        """The names of what can be loaded and draws, the latest first."""
+        there = (p for p in self._folders() if not Run(p).exists or Run(p).checkpoints())
+        return [p.name for p in there if not _classifies(p)]
 
     def run(self, name: str | None) -> Run:
         """Raises AlphabarError for a name that is not of `runs`."""
@@ -73,6 +75,15 @@ def _changed(folder: Path) -> float:
         return max(path.stat().st_mtime for path in (saved[-1], folder))
     except OSError:  # it was moved away a moment ago
         return 0.0
+
+
+def _classifies(folder: Path) -> bool:
+    """Whether a run trains a classifier. What is wrong with its recipe is told on loading."""
+    try:
+        recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(recipe.get("method", {}).get("name") == "classifier")
 
 
 def in_training(run: Run) -> bool:
