@@ -107,11 +107,15 @@ class TestLosses:
                 log_std = torch.full_like(mean, 0.5 * math.log(s2 / (1 + s2)))
                 return torch.cat([mean, log_std], dim=1)
 
+        class Pixels(nn.Module):
+            def forward(self, z, size):
+                return z.reshape(-1, 3, *size)
+
         vae = Autoencoder(channels=3, width=4, latent=192)
-        vae.encoder, vae.decoder = Linear(), nn.PixelShuffle(8)
+        vae.encoder, vae.decoder = Linear(), Pixels()
         vae.log_sigma.data.fill_(0.5 * math.log(s2))
         torch.manual_seed(0)
-        x = math.sqrt(1 + s2) * torch.randn(64, 3, 32, 32)
+        x = math.sqrt(1 + s2) * torch.randn(1024, 3, 8, 8)
         bound = vae.negative_elbo(x, torch.randn(x.shape)).mean().item()
         evidence = -torch.distributions.Normal(0, math.sqrt(1 + s2)).log_prob(x).mean().item()
         assert bound == pytest.approx(evidence, abs=0.01)
@@ -130,12 +134,23 @@ class TestLosses:
 class TestNetworks:
     @pytest.mark.parametrize("name", ("generator", "autoencoder"))
     def test_latents_are_normal_and_of_any_size(self, name):
-        noise = torch.randn(50, 3, 32, 32)
-        z = latents(noise, 8)
-        assert z.shape == (50, 8, 4, 4) and abs(z.std().item() - 1) < 0.05
+        z = latents(torch.randn(50, 3, 32, 32), 128)
+        assert z.shape == (50, 128) and abs(z.std().item() - 1) < 0.05
         network = NETWORKS.build({"name": name, "width": 4}, channels=3)
         for size in (8, 24):
-            assert network(torch.randn(2, 3, size, size), torch.ones(2)).shape == (2, 3, size, size)
+            x = torch.randn(2, 3, size, size)
+            assert network(x, torch.ones(2)).shape == x.shape
+
+    @pytest.mark.parametrize("name", ("generator", "autoencoder"))
+    def test_a_number_of_the_latent_is_heard_everywhere(self, name):
+        network = NETWORKS.build({"name": name, "width": 4}, channels=3)
+        for parameter in network.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+        x = torch.randn(1, 3, 64, 64)
+        moved = x.clone()
+        moved[0, 0, 0, 0] += 1
+        changed = (network(moved, torch.ones(1)) - network(x, torch.ones(1))).abs().amax((0, 1))
+        assert (changed > 0).all()
 
     @pytest.mark.parametrize("name", OPPONENTS)
     def test_the_cost_of_training_is_what_is_computed(self, name):

@@ -1,7 +1,7 @@
 """Networks that draw a picture in one evaluation: a GAN's generator and a VAE, and what they are made of.
 
-They stand where a denoiser's network stands, and get pure noise in place of a noisy picture. Latents are the
-first numbers of that noise, at an eighth of the picture's size: standard normal, and of any picture size.
+They stand where a denoiser's network stands, and get pure noise in place of a noisy picture. A latent z is
+the first numbers of that noise: standard normal, and the whole picture's, wherever in it they stand.
 """
 
 import math
@@ -15,11 +15,12 @@ from alphabar.networks.layers import Conditions
 from alphabar.networks.network import Network
 
 HALVINGS = 3
+PLACES = 4  # a side, that a latent is spread over or drawn from
 
 
-def latents(noise: Tensor, channels: int) -> Tensor:
-    """(n, channels, h/8, w/8) of the numbers of ``noise`` (n, c, h, w)."""
-    return F.pixel_unshuffle(noise, 2**HALVINGS)[:, :channels]
+def latents(noise: Tensor, size: int) -> Tensor:
+    """The latents (n, size) that ``noise`` (n, c, h, w) holds."""
+    return noise.flatten(1)[:, :size]
 
 
 class Residual(nn.Module):
@@ -39,7 +40,10 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A picture (n, channels, h, w) → (n, out, h/8, w/8); widths double as the picture halves."""
+    """A picture (n, channels, h, w) → (n, out), by way of features at an eighth of its size.
+
+    Widths double as the picture halves.
+    """
 
     def __init__(self, channels: int, width: int, blocks: int, out: int):
         super().__init__()
@@ -51,22 +55,22 @@ class Encoder(nn.Module):
             )
             for here, then in zip([width, *widths[:-1]], widths, strict=True)
         )
-        self.last = nn.Conv2d(widths[-1], out, 1)
+        self.last = nn.Linear(widths[-1] * PLACES**2, out)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(x)
         for i, level in enumerate(self.levels):
             h = level(F.avg_pool2d(h, 2) if i else h)
-        return self.last(F.leaky_relu(h, 0.2))
+        return self.last(F.adaptive_avg_pool2d(F.leaky_relu(h, 0.2), PLACES).flatten(1))
 
 
 class Decoder(nn.Module):
-    """Latents (n, latent, h/8, w/8) → a picture (n, channels, h, w): the way back."""
+    """Latents (n, latent) → a picture (n, channels, h, w): the way back."""
 
     def __init__(self, channels: int, width: int, blocks: int, latent: int):
         super().__init__()
         widths = [width << i for i in reversed(range(HALVINGS + 1))]
-        self.first = nn.Conv2d(latent, widths[0], 1)
+        self.first = nn.Linear(latent, widths[0] * PLACES**2)
         self.levels = nn.ModuleList(
             nn.Sequential(
                 *(Residual(here if i == 0 else then, then) for i in range(blocks)),
@@ -75,8 +79,11 @@ class Decoder(nn.Module):
         )
         self.last = nn.Conv2d(width, channels, 3, padding=1)
 
-    def forward(self, z: Tensor) -> Tensor:
-        h = self.first(z)
+    def forward(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        """size: of the picture, (h, w)."""
+        small = [side >> HALVINGS for side in size]
+        h = self.first(z).unflatten(1, (-1, PLACES, PLACES))
+        h = F.interpolate(h, small, mode="bilinear")
         for i, level in enumerate(self.levels):
             h = level(F.interpolate(h, scale_factor=2.0, mode="bilinear") if i else h)
         return self.last(F.leaky_relu(h, 0.2))
@@ -88,7 +95,7 @@ class Generator(Network):
 
     conditions: must be empty: it takes none.
     channels: of the picture. width: at its full size, doubling with each halving. blocks: a resolution.
-    latent: numbers of z at each place of the picture an eighth as large.
+    latent: numbers of z.
     """
 
     reduction = 2**HALVINGS
@@ -100,7 +107,7 @@ class Generator(Network):
         channels: int,
         width: int = 16,
         blocks: int = 1,
-        latent: int = 8,
+        latent: int = 128,
     ):
         super().__init__()
         if conditions:
@@ -116,7 +123,7 @@ class Generator(Network):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """A picture (n, channels, h, w) of the noise x of that shape; c_noise has no say."""
         self.embed_condition(None, cond, len(x))
-        return self.decoder(latents(x, self.latent))
+        return self.decoder(latents(x, self.latent), x.shape[2:])
 
 
 class Autoencoder(Generator):
@@ -133,7 +140,7 @@ class Autoencoder(Generator):
         channels: int,
         width: int = 16,
         blocks: int = 1,
-        latent: int = 8,
+        latent: int = 128,
     ):
         super().__init__(conditions, channels=channels, width=width, blocks=blocks, latent=latent)
         self.encoder = Encoder(channels, width, blocks, 2 * latent)
@@ -146,7 +153,7 @@ class Autoencoder(Generator):
         """
         mean, log_std = self.encoder(x0).chunk(2, dim=1)
         z = mean + log_std.exp() * latents(eps, self.latent)
-        error = (self.decoder(z) - x0).square().flatten(1).mean(1)
+        error = (self.decoder(z, x0.shape[2:]) - x0).square().flatten(1).mean(1)
         surprise = 0.5 * error * (-2 * self.log_sigma).exp() + self.log_sigma + 0.5 * math.log(2 * math.pi)
         return surprise + kl_to_standard_normal(mean, log_std) / x0[0].numel()
 

@@ -169,7 +169,7 @@ class Gan(Diffusion):
 
     def judge(self, pictures: Tensor) -> Tensor:
         """C of pictures as they are seen, (n,)."""
-        return self.critic(pictures).flatten(1).mean(1)
+        return self.critic(pictures)[:, 0]
 
     def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
         """An update of the critic; none where its loss is not finite."""
@@ -310,7 +310,7 @@ def check_method(recipe: "Recipe") -> None:
 
 
 def _critic(recipe: "Recipe") -> nn.Module:
-    """The generator the other way round: one number at each place, whose mean is C."""
+    """The generator the other way round, to one number."""
     return Encoder(3, recipe.network["width"], recipe.network["blocks"], 1)
 
 
