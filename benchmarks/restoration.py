@@ -4,10 +4,10 @@
 
 prints a table a task: every solver that can take it, at --steps steps, the classical baseline and, where the
 extra "deepinv" is installed, deepinv's own algorithms with the same network, at their defaults but for the
-number of steps. Pictures are the first --n that the model's recipe holds out of training. Needs
-opencv-python-headless and scikit-image (the extra "benchmarks"). Noise levels are in the units of [-1, 1]; y
-is neither rounded nor clipped. The lite0 distance is 1 - cosine between features: of mended pictures whose
-original is known it stands in for LPIPS, whose weights cannot be had offline.
+number of steps. Pictures are --n, from number --first on, of those that the model's recipe holds out of
+training. Needs opencv-python-headless and scikit-image (the extra "benchmarks"). Noise levels are in the units
+of [-1, 1]; y is neither rounded nor clipped. The lite0 distance is 1 - cosine between features: of mended
+pictures whose original is known it stands in for LPIPS, whose weights cannot be had offline.
 """
 
 import argparse
@@ -107,14 +107,14 @@ class Counted(nn.Module):
         self.backwards += len(gradient)
 
 
-def held_out(model: Model, data: str, n: int) -> Tensor:
-    """The first n pictures that the model's recipe holds out, signals (n, 3, size, size)."""
+def held_out(model: Model, data: str, n: int, first: int = 0) -> Tensor:
+    """n pictures, from number ``first`` on, that the model's recipe holds out, signals (n, 3, size, size)."""
     recipe = model.recipe.data
     *_, prepared = alphabar.prepare(alphabar.open_source(data), recipe.size, recipe.fit)
     _, index = prepared.dataset.split(recipe.held_out)
-    if len(index) < n:
-        raise SystemExit(f"{data} holds out {len(index)} pictures, {n} are asked for")
-    return to_signal(torch.from_numpy(np.asarray(prepared.dataset.pictures[index[:n]])))
+    if len(index) < first + n:
+        raise SystemExit(f"{data} holds out {len(index)} pictures, {first + n} are asked for")
+    return to_signal(torch.from_numpy(np.asarray(prepared.dataset.pictures[index[first : first + n]])))
 
 
 def observe(x: Tensor, degradation: Degradation) -> tuple[Operator, Tensor, float]:
@@ -266,6 +266,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--n", type=int, default=16)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--steps", type=int, default=50, help="of every solver but the default")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--solvers", nargs="*", default=list(SOLVERS))
@@ -273,7 +274,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     model = alphabar.load_model(given.model, "cpu")
-    truth = held_out(model, given.data, given.n)
+    truth = held_out(model, given.data, given.n, given.first)
     head = ["", "PSNR", "SSIM", "lite0 distance", "consistency", "evaluations", "backward", "s a picture"]
     print(f"{model.images:,} images seen; {given.n} held-out pictures of {given.data}; {given.steps} steps\n")
     for task in given.tasks:

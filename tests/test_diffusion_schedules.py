@@ -225,3 +225,13 @@ def test_a_grid_starts_no_higher_than_its_schedule_reaches(grid):
     assert GRIDS.build(grid)(schedule, 10)[0].item() == pytest.approx(1, abs=1e-12)
     with pytest.raises(UsageError, match="sigma_min = 5"):
         GRIDS.build({"name": grid, "sigma_min": 5.0})(schedule, 10)
+
+
+def test_the_linear_beta_grid_has_the_levels_of_the_schedule_of_that_name():
+    schedule = SCHEDULES.build({"name": "linear_beta", "steps": 1000})
+    t = GRIDS.build("linear_beta")(schedule, 10)
+    assert torch.allclose(t, torch.linspace(1, 0, 11, dtype=torch.float64), atol=4e-3)
+    exploding = SCHEDULES.build("variance_exploding")
+    levels = exploding(GRIDS.build("linear_beta")(exploding, 10)[1:-1])
+    same = schedule(torch.linspace(1, 0, 11, dtype=torch.float64)[1:-1])
+    assert (levels.log_snr - same.log_snr).abs().max() < 0.2

@@ -1,5 +1,6 @@
 """Posterior solvers on Gaussian data, where the posterior is known, and in their limits."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -238,3 +239,26 @@ def test_ddrm_needs_singular_values_and_nobody_begins_at_pure_noise():
         list(
             SOLVERS.build("diffpir")(denoiser, x, torch.tensor([1.0, 0]), noise, Observation(A, x, 0.1), None)
         )
+
+
+class TestBound:
+    @pytest.mark.parametrize("solver", ["pigdm", "mmps"])
+    def test_no_mean_leaves_the_range_of_pictures(self, solver):
+        """A denoiser whose Jacobian is ten times that of a mean, as networks' are at high noise."""
+        schedule = SCHEDULES.build("variance_exploding")
+
+        def wild(x, t, cond):
+            return torch.tanh(10 * x / (1 + schedule(t).sigma[:, None, None, None].to(x)))
+
+        A = Mask((torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5), (3, 8, 8))
+        y = A.A(torch.full((2, 3, 8, 8), 0.9))
+        noise = Noise(0, range(2), "")
+        times = GRIDS.build("linear_beta")(schedule, 12)
+        x = 80 * noise.normal(99, y)
+        largest = {}
+        for bound in (1.0, math.inf):
+            steps = SOLVERS.build(solver)(
+                FunctionDenoiser(schedule, wild), x, times, noise, Observation(A, y, 0.0, bound), None
+            )
+            largest[bound] = max(step.x0.abs().max().item() for step in steps)
+        assert largest[1.0] <= 1.0 < largest[math.inf]

@@ -560,8 +560,9 @@ def _restore(
     what = restoring.parse_degradation(degradation)
     sampling.check_free(out)
     task = restoring.read_task(image, what)
-    how = restoring.settings(task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps)
     loaded = load_model(model)
+    size = loaded.recipe.data.size
+    how = restoring.settings(task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps, size=size)
     records = restoring.restore(loaded, task.y, task.operator, task.sigma_y, n=n, how=how)
     answers = _last(records, "restoring").x[:, 0]
     about = {

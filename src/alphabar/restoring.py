@@ -84,21 +84,27 @@ def settings(
     seed: int = 0,
     solver: Spec | None = None,
     steps: int | None = None,
+    size: int = 0,
 ) -> Settings:
     """The settings of a restoration: what is asked for, and what measured best for the rest.
 
+    size: the side of the model's pictures; of smaller ones the singular values are not known.
     Raises UsageError for unknown names and for steps below one.
     """
     if steps is not None and steps < 1:
         raise UsageError(f"--steps must be at least 1, not {steps}")
-    return Settings(seed, SOLVERS.resolve(solver or _best(operator, sigma_y)), steps or STEPS)
+    return Settings(seed, SOLVERS.resolve(solver or _best(operator, sigma_y, size)), steps or STEPS)
 
 
-def _best(operator: Operator, sigma_y: float) -> Spec:
-    """The solver for a kind of task: the nearest to the exact posterior in docs/results/restoration.md."""
+def _best(operator: Operator, sigma_y: float, size: int) -> Spec:
+    """The solver for a kind of task: by how near its pictures are in docs/results/restoration.md."""
     if not isinstance(operator, Linear):
         return "ddnm"
-    return "direct" if is_identity(operator) and sigma_y > 0 else "pigdm"
+    if isinstance(operator, Convolution) and sigma_y <= ROUNDING:
+        return "diffpir"
+    # Where noise alone hides what y knows, mode by mode is best; what is missing has to be inferred.
+    hidden = isinstance(operator, Convolution) or is_identity(operator)
+    return "ddrm" if hidden and min(operator.shape[1:]) >= size else "pigdm"
 
 
 def restore(
@@ -146,7 +152,9 @@ def restore(
         raise UsageError(f"the model draws colour pictures: the operator must take (3, h, w), not {shape}")
     if not sigma_y >= 0:
         raise UsageError(f"the noise must be 0 or more, not {sigma_y}")
-    how = how or settings(operators[0] if operators else operator, sigma_y)  # type: ignore[arg-type]
+    if how is None:
+        one = Each(operators) if operators else operator
+        how = settings(one, sigma_y, size=model.recipe.data.size)  # type: ignore[arg-type]
     return _restore(model, ys, operators or operator, sigma_y, shape, n, how, first, batch)
 
 
@@ -177,7 +185,9 @@ def _restore(model: Model, ys, operator, sigma_y: float, shape: Shape, n: int, h
         guess = A.prox(guess, y, sigma_y**2 / 0.25) if isinstance(A, Linear) else A.pinv(y)
         eps = replace(noise, purpose="restore/start").normal(0, guess)
         x = broadcast(level.alpha, guess) * guess + broadcast(level.sigma, guess) * eps
-        steps = SOLVERS.build(how.solver)(denoiser, x, times, noise, Observation(A, y, sigma_y), None)
+        steps = SOLVERS.build(how.solver)(
+            denoiser, x, times, noise, Observation(A, y, sigma_y, bound=1.0), None
+        )
         with torch.no_grad():
             for i, step in enumerate(steps):
                 yield Restored(begin * moves + (i + 1) * len(part), total, step)
@@ -193,10 +203,9 @@ def _restore(model: Model, ys, operator, sigma_y: float, shape: Shape, n: int, h
 
 
 def _times(model: Model, steps: int) -> Tensor:
-    """The grid that the model is sampled on, or log-SNR where that one begins at pure noise."""
-    schedule = model.denoiser.schedule
-    times = GRIDS.build(model.recipe.sampling.grid)(schedule, steps)
-    return times if schedule(times[0]).alpha > 0 else GRIDS.build("log_snr")(schedule, steps)
+    """Noise levels of DDPM's linear beta, whatever grid the model is sampled on: solvers with fresh noise in
+    every step need many steps where pictures form, and measured better on it than on log-SNR."""
+    return GRIDS.build("linear_beta")(model.denoiser.schedule, steps)
 
 
 def _count(how: Settings, times: Tensor) -> int:

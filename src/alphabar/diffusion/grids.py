@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from alphabar.diffusion.schedules import Schedule, terminal_snr
@@ -35,6 +36,22 @@ def log_snr(schedule: Schedule, steps: int, *, sigma_min: float = 0.002, sigma_m
     return _times(schedule, log_sigma.exp())
 
 
+def linear_beta(schedule: Schedule, steps: int, *, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
+    """The noise levels of DDPM's linear beta at even times u of its own; then 0. Song et al. 2021, eq. 32.
+
+    ln alpha_bar = -(beta_min·u + (beta_max - beta_min)·u²/2). From u = 1, or the u of the schedule's end.
+    Few steps are left for what hardly shows, noise below 0.1 and above 5.
+    """
+    if not 0 < beta_min < beta_max:
+        raise UsageError(f"grid: 0 < beta_min < beta_max, not {beta_min:g} and {beta_max:g}")
+    rise = beta_max - beta_min
+    total = -F.logsigmoid(schedule(torch.ones(1, dtype=torch.float64)).log_snr).item()
+    last = min(1.0, ((beta_min**2 + 2 * rise * total) ** 0.5 - beta_min) / rise)
+    u = torch.linspace(last, 0, _checked(steps) + 1, dtype=torch.float64)[:-1]
+    log_alpha_bar = -(beta_min * u + rise * u**2 / 2)
+    return _times(schedule, (-torch.expm1(log_alpha_bar)).sqrt() * (-log_alpha_bar / 2).exp())
+
+
 def _checked(steps: int) -> int:
     if steps < 1:
         raise UsageError(f"steps = {steps}: sampling takes at least 1 step")
@@ -55,4 +72,6 @@ def _times(schedule: Schedule, sigma: Tensor) -> Tensor:
     return torch.cat([t, t.new_zeros(1)])
 
 
-GRIDS = Registry("grid", {"uniform": uniform, "karras": karras, "log_snr": log_snr})
+GRIDS = Registry(
+    "grid", {"uniform": uniform, "karras": karras, "log_snr": log_snr, "linear_beta": linear_beta}
+)

@@ -9,6 +9,7 @@ and differ in xhat, which y has had its say in. Inside, z_t = x_t/alpha_t and si
 z_t = x0 + sigma·eps whatever the schedule, and J = dD/dz_t.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -22,11 +23,19 @@ from alphabar.restoration.operators import Linear, Operator, Separable, Spectral
 
 
 class Observation(NamedTuple):
-    """What is known: y (n, *operator.measured) = A(x0) + sigma_y·n, sigma_y in the units of [-1, 1]."""
+    """What is known: y (n, *operator.measured) = A(x0) + sigma_y·n, sigma_y in the units of [-1, 1].
+
+    bound: the largest |x0| that there is. A mean of x0 is no larger, so xhat is clipped to it: what leaves
+    the range is amplified from step to step where a network's Jacobian is not quite that of a denoiser.
+    """
 
     operator: Operator
     y: Tensor
     sigma_y: float
+    bound: float = math.inf
+
+    def clipped(self, xhat: Tensor) -> Tensor:
+        return xhat.clamp(-self.bound, self.bound)
 
 
 Solver = Callable[[Denoiser, Tensor, Tensor, Noise, Observation, Cond | None], Iterator[Step]]
@@ -125,7 +134,7 @@ def ddnm(
     travel, repeats: after every ``travel`` steps go back up and walk them again, ``repeats`` times in all.
     Raises UsageError for sigma_y above 0, which it would copy into the picture, unless A is not linear.
     """
-    operator, y, sigma_y = observation
+    operator, y, sigma_y, _ = observation
     if sigma_y > 0 and isinstance(operator, Linear):
         raise UsageError(
             f"solver 'ddnm' is for pictures without noise, not {sigma_y:.3g}: choose diffpir or ddrm"
@@ -139,7 +148,7 @@ def ddnm(
             x = broadcast(ratio, x) * x + broadcast(added, x) * noise.normal(move.draws[0], x)
             continue
         D = _denoise(denoiser, x, move, cond)
-        xhat = D + operator.pinv(y - operator.A(D))
+        xhat = observation.clipped(D + operator.pinv(y - operator.A(D)))
         x = _step(x, xhat, move, move.churn(eta), noise)
         yield Step(move.i, move.s, x, xhat)
 
@@ -169,7 +178,7 @@ def ddrm(
 
     Raises UsageError for an operator whose singular values are not known.
     """
-    operator, (_, y, sigma_y) = _linear(observation, "ddrm"), observation
+    operator, (_, y, sigma_y) = _linear(observation, "ddrm"), observation[:3]
     if not isinstance(operator, Spectral):
         raise UsageError("solver 'ddrm' needs the singular values, not known here: choose diffpir or pigdm")
     s = operator.s.to(x)
@@ -213,11 +222,11 @@ def diffpir(
     xhat = argmin ‖A x - y‖² + rho‖x - D‖², rho = trust·sigma_y²/sigma² (the paper's lambda is ``trust``).
     zeta: the share of fresh noise in each step, as variance.
     """
-    _, y, sigma_y = observation
+    _, y, sigma_y, _ = observation
     linear = _linear(observation, "diffpir")
     for move in _moves(denoiser.schedule, times):
         D = _denoise(denoiser, x, move, cond)
-        xhat = linear.prox(D, y, trust * (sigma_y / move.sigma) ** 2)
+        xhat = observation.clipped(linear.prox(D, y, trust * (sigma_y / move.sigma) ** 2))
         x = _step(x, xhat, move, zeta**0.5 * move.level_s.sigma, noise)
         yield Step(move.i, move.s, x, xhat)
 
@@ -238,13 +247,13 @@ def pigdm(
     r² = sigma²s²/(sigma² + s²), the variance of x0 given x_t were pixels independent of standard
     deviation s = data_std. The paper has s = 1. One backward pass a step.
     """
-    _, y, sigma_y = observation
+    _, y, sigma_y, _ = observation
     linear = _linear(observation, "pigdm")
     for move in _moves(denoiser.schedule, times):
         D, vjp = _denoise_and_vjp(denoiser, x, move, cond)
         r2 = _guessed_variance(move.sigma, data_std)
         guide = linear.lift(y - linear.A(D), sigma_y**2 / r2) / r2
-        xhat = D + move.sigma**2 * vjp(guide)
+        xhat = observation.clipped(D + move.sigma**2 * vjp(guide))
         x = _step(x, xhat, move, move.churn(eta), noise)
         yield Step(move.i, move.s, x, xhat)
 
@@ -265,7 +274,7 @@ def mmps(
     xhat = D + sigma²·J Aᵀ v where (A sigma²J Aᵀ + sigma_y²) v = y - A D, by so many iterations of conjugate
     gradients. One backward pass each, and one more.
     """
-    _, y, sigma_y = observation
+    _, y, sigma_y, _ = observation
     linear = _linear(observation, "mmps")
     for move in _moves(denoiser.schedule, times):
         D, vjp = _denoise_and_vjp(denoiser, x, move, cond)
@@ -274,7 +283,7 @@ def mmps(
             return linear.A(variance * vjp(linear.adjoint(v))) + sigma_y**2 * v
 
         v = _conjugate_gradients(covariance, y - linear.A(D), iterations)
-        xhat = D + move.sigma**2 * vjp(linear.adjoint(v))
+        xhat = observation.clipped(D + move.sigma**2 * vjp(linear.adjoint(v)))
         x = _step(x, xhat, move, move.churn(eta), noise)
         yield Step(move.i, move.s, x, xhat)
 
@@ -294,7 +303,7 @@ def perturb_and_map(
     xhat is a sample of x0 given x_t and y where the first is N(D, r²), r² as in `pigdm`: the picture between
     D + r·e and y + sigma_y·e'. Then x_s = alpha_s·xhat + sigma_s·z. No backward pass.
     """
-    _, y, sigma_y = observation
+    _, y, sigma_y, _ = observation
     linear = _linear(observation, "perturb_and_map")
     for move in _moves(denoiser.schedule, times):
         D = _denoise(denoiser, x, move, cond)
@@ -322,7 +331,7 @@ def dps(
     Each picture has its own norm. The gradient's step is taken where the variance is preserved, as in the
     paper: on z_t/sqrt(1 + sigma²). Any operator with a gradient. One backward pass a step.
     """
-    operator, y, _ = observation
+    operator, y, _, _ = observation
     for move in _moves(denoiser.schedule, times):
         with torch.enable_grad():
             at = x.detach().requires_grad_()
@@ -347,17 +356,14 @@ def direct(
 ) -> Iterator[Step]:
     """Plain denoising needs no solver: y is a noisy picture already, so sampling starts from it at sigma_y.
 
-    As many steps as times has, from sigma_y down to its last level, evenly in log SNR; eta as in DDIM. Raises
-    UsageError where A is not the identity or there is no noise.
+    As many steps as times has, from sigma_y down to a twentieth of it, evenly in log SNR, then to 0; eta as
+    in DDIM. Raises UsageError where A is not the identity or there is no noise.
     """
-    operator, y, sigma_y = observation
+    operator, y, sigma_y, _ = observation
     if not is_identity(operator) or not sigma_y > 0:
         raise UsageError("solver 'direct' is for plain denoising: noise, and nothing else")
     schedule = denoiser.schedule
-    final = schedule(times[-2:-1]).log_snr / -2
-    log_sigma = torch.lerp(
-        final.new_tensor(sigma_y).log(), final, torch.linspace(0, 1, len(times) - 1).to(final)
-    )
+    log_sigma = math.log(sigma_y) - torch.linspace(0, math.log(20), len(times) - 1, dtype=torch.float64)
     times = torch.cat([schedule.time(-2 * log_sigma), times[-1:]])
     x = broadcast(schedule(times[:1]).alpha, y) * y
     for move in _moves(schedule, times):

@@ -140,7 +140,8 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     def finish(name: str, task: Task, before: Path, how: tuple[int, int, int]) -> Iterator[tuple[Any, ...]]:
         count, steps, seed = how
         loaded = page.shelf.load(name)
-        settings = restoring.settings(task.operator, task.sigma_y, seed=seed, steps=steps)
+        size = loaded.recipe.data.size
+        settings = restoring.settings(task.operator, task.sigma_y, seed=seed, steps=steps, size=size)
         records = restoring.restore(loaded, task.y, task.operator, task.sigma_y, n=count, how=settings)
         for record in records:
             if record.x is None:
