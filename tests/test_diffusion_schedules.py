@@ -232,6 +232,8 @@ def test_the_linear_beta_grid_has_the_levels_of_the_schedule_of_that_name():
     t = GRIDS.build("linear_beta")(schedule, 10)
     assert torch.allclose(t, torch.linspace(1, 0, 11, dtype=torch.float64), atol=4e-3)
     exploding = SCHEDULES.build("variance_exploding")
-    levels = exploding(GRIDS.build("linear_beta")(exploding, 10)[1:-1])
-    same = schedule(torch.linspace(1, 0, 11, dtype=torch.float64)[1:-1])
-    assert (levels.log_snr - same.log_snr).abs().max() < 0.2
+    log_alpha_bar = torch.nn.functional.logsigmoid(
+        exploding(GRIDS.build("linear_beta")(exploding, 10)[:-1]).log_snr
+    )
+    u = ((0.01 - 2 * 19.9 * log_alpha_bar).sqrt() - 0.1) / 19.9  # of 0.1 u + 19.9 u² / 2
+    assert torch.allclose(u.diff(), -u[-1].expand(9), atol=1e-9) and 0.9 < u[0] < 1
