@@ -6,8 +6,8 @@ prints a table a task: every solver that can take it, at --steps steps, the clas
 extra "deepinv" is installed, deepinv's own algorithms with the same network, at their defaults but for the
 number of steps. Pictures are --n, from number --first on, of those that the model's recipe holds out of
 training. Needs opencv-python-headless and scikit-image (the extra "benchmarks"). Noise levels are in the
-units of [-1, 1]; y is neither rounded nor clipped. The lite0 distance is 1 - cosine between features: of mended
-pictures whose original is known it stands in for LPIPS, whose weights cannot be had offline.
+units of [-1, 1]; y is neither rounded nor clipped. The lite0 distance is 1 - cosine between features: of
+mended pictures whose original is known it stands in for LPIPS, whose weights cannot be had offline.
 """
 
 import argparse
