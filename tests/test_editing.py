@@ -98,7 +98,7 @@ def test_strength_is_what_is_drawn_anew(model):
         assert not torch.equal(drawn[0][0], drawn[0][1])  # other noise, another picture
         return (drawn[0] - drawn[1]).abs().mean() / (127.5 * (pictures[0] - pictures[1]).abs().mean())
 
-    assert kept(0.1) > 0.95 and kept(1.0) < 0.05 and kept(0.1) > kept(0.5) > kept(1.0)
+    assert kept(0.1) > 0.7 and kept(1.0) < 0.05 and kept(0.1) > kept(0.5) > kept(1.0)
 
 
 def test_what_cannot_be(model):

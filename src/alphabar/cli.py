@@ -46,7 +46,8 @@ SamplerOption = Annotated[
     ),
 ]
 GridOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Noise levels to visit: uniform, karras, log_snr or linear_beta.")
+    str | None,
+    typer.Option(metavar="NAME", help="Noise levels to visit: uniform, karras, log_snr or linear_beta."),
 ]
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Sampler steps; default: the recipe's.")]
 ClassOption = Annotated[

@@ -122,7 +122,7 @@ def settings(
 ) -> Settings:
     """The settings of a sampling: what is asked for, and the recipe's choice for the rest.
 
-    A sampler other than the recipe's own brings the grid it works best on: log-SNR, unless one is given.
+    A sampler other than the recipe's own brings the grid it works best on, unless one is given.
     ask: what picture i is asked for, by field of the model's conditioning: entry i modulo their number.
     negative: what guidance leads away from, a sentence or a class, instead of from nothing in particular.
     guidance, sag, pag, autoguidance, classifier_scale: scales of the guidances, see `diffusion.guidance`.
@@ -141,7 +141,7 @@ def settings(
         raise UsageError(f"--steps must be at least 1, not {steps}")
     default_grid: Spec = own.grid
     if other:
-        default_grid = "uniform" if chosen["name"] in ("ancestral", "ddim") else "log_snr"
+        default_grid = "uniform" if chosen["name"] in ("ancestral", "ddim") else "linear_beta"
     default_steps = own.steps if not other else 250 if chosen["name"] == "ancestral" else 20
     how = Settings(
         seed=seed,

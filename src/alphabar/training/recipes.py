@@ -85,7 +85,7 @@ def lean() -> Recipe:
                 "decay_from": 0.6,
             },
             "ema": {"half_life": 500_000, "snapshots": 8},
-            "sampling": {"sampler": {"name": "unipc", "order": 2}, "grid": "log_snr", "steps": 10},
+            "sampling": {"sampler": {"name": "unipc", "order": 2}, "grid": "linear_beta", "steps": 10},
             "batch": 32,
             "images": 1_000_000,
         }

@@ -101,7 +101,7 @@ class Watcher:
         chosen = self.train_index[of.long().numpy()]
         size = recipe.data.size
         sampler: Spec = "dpmpp_2m"
-        grid: Spec = "log_snr"
+        grid: Spec = "linear_beta"
         if recipe.method["name"] == "consistency":
             sampler, grid = recipe.sampling.sampler, recipe.sampling.grid
         end = draw(
