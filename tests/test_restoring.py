@@ -411,3 +411,27 @@ def test_a_mask_that_misses_nothing_changes_nothing(model):
 
 def test_a_degradation_without_parts_is_the_picture_itself():
     assert Degradation("", (), 0.1).operator((3, 8, 8)).measured == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("task", "size", "solver"),
+    [
+        ("blur:1.5", 16, "diffpir"),
+        ("blur:1.5+noise:0.05", 16, "ddrm"),
+        (
+            "blur:1.5+noise:0.05",
+            32,
+            "pigdm",
+        ),  # of a part of the model's picture singular values are not known
+        ("motion:5,45+noise:0.05", 16, "ddrm"),
+        ("noise:0.2", 16, "ddrm"),
+        ("grey", 16, "pigdm"),
+        ("down:2", 16, "pigdm"),
+        ("random:0.5+noise:0.1", 16, "pigdm"),
+        ("jpeg:10", 16, "ddnm"),
+    ],
+)
+def test_the_default_solver_goes_by_what_is_missing(task, size, solver):
+    degradation = parse_degradation(task)
+    how = settings(degradation.operator((3, 16, 16)), degradation.sigma, size=size)
+    assert how.solver["name"] == solver

@@ -41,7 +41,7 @@ from alphabar.restoration import (
     is_identity,
     then,
 )
-from alphabar.restoration.operators import LUMA
+from alphabar.restoration.operators import LUMA, Spectral
 from alphabar.training.checkpoint import pack_json
 from alphabar.training.methods import diffuses
 from alphabar.training.run import Model
@@ -100,11 +100,11 @@ def _best(operator: Operator, sigma_y: float, size: int) -> Spec:
     """The solver for a kind of task: by how near its pictures are in docs/results/restoration.md."""
     if not isinstance(operator, Linear):
         return "ddnm"
-    if isinstance(operator, Convolution) and sigma_y <= ROUNDING:
-        return "diffpir"
-    # Where noise alone hides what y knows, mode by mode is best; what is missing has to be inferred.
-    hidden = isinstance(operator, Convolution) or is_identity(operator)
-    return "ddrm" if hidden and min(operator.shape[1:]) >= size else "pigdm"
+    blurred = isinstance(operator, Spectral) and not isinstance(operator, Mask)
+    if blurred and operator.measured == operator.shape and min(operator.shape[1:]) >= size:
+        # All of the picture is in y: what noise hides is found mode by mode, what is missing is inferred.
+        return "ddrm" if sigma_y > ROUNDING else "diffpir"
+    return "pigdm"
 
 
 def restore(
