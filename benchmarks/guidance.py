@@ -128,7 +128,9 @@ def curve(model: Any, data: str, n: int, attribute: str, classifier: str | None)
     by_classifier = ({"classifier": classifier, "classifier_scale": s} for s in (1.0, 3.0) if classifier)
     for line in (*LINES, *by_classifier):
         try:
-            how = alphabar.settings(model, ask=[{attribute: value} for value in asked], **line)
+            how = alphabar.settings(
+                model, ask=[{attribute: value} if value else {} for value in asked], **line
+            )
             *_, drawn = alphabar.sample(model, n, how)
         except UsageError as problem:
             print(f"left out {line}: {problem}", file=sys.stderr)
