@@ -10,6 +10,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ LINES: tuple[dict[str, Any], ...] = (
 
 
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
-    for row in (head, tuple("---" for _ in head), *rows):
+    for row in chain((head, tuple("---" for _ in head)), rows):
         print("| " + " | ".join(row) + " |", flush=True)
     print()
 
