@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,15 +13,15 @@ from PIL import Image
 from alphabar.conditioning.conditioning import Categorical, Conditioning, Numeric, columns, describe
 from alphabar.data.cache import prepare
 from alphabar.data.source import open_source
-from alphabar.diffusion import drop_labels
+from alphabar.diffusion import GRIDS, drop_labels
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import NETWORKS
-from alphabar.sampling import Settings, sample, settings
+from alphabar.sampling import Settings, passes, sample, settings
 from alphabar.training.recipe import make_recipe, with_settings
 from alphabar.training.recipes import RECIPES, named_recipe
 from alphabar.training.run import build_denoiser, load_model
 from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import Feed, Watched, begin, conditions_of, train
+from alphabar.training.trainer import Feed, Watched, begin, conditions_of, mirror_warning, train
 from training_child import tiny_recipe
 
 CARS = Categorical("class", ("BMW M3 Coupe 2012", "BMW M5 Sedan 2010", "BMW M5 Sedan 2012", "Audi TT"))
@@ -221,6 +222,37 @@ def test_every_guidance_moves_the_pictures_and_only_inside_its_interval(model, g
     assert torch.equal(plain.step.x, outside.step.x)
 
 
+def test_a_recipe_may_choose_perturbed_attention_and_one_can_leave_it(model):
+    chosen = replace(model, recipe=with_settings(model.recipe, ["sampling.pag=2"]))
+    *_, plain = sample(model, 2, settings(model, steps=4))
+    *_, asked = sample(model, 2, settings(model, steps=4, pag=2.0))
+    *_, own = sample(chosen, 2, settings(chosen, steps=4))
+    *_, without = sample(chosen, 2, settings(chosen, steps=4, pag=0.0))
+    assert torch.equal(own.step.x, asked.step.x) and torch.equal(without.step.x, plain.step.x)
+
+
+def test_a_recipe_that_chooses_it_draws_without_where_there_is_no_attention(model):
+    recipe = with_settings(model.recipe, ["sampling.pag=2"])
+    without = with_settings(recipe, ["network=simple_unet", "condition.on=none"])
+    bare = replace(model, recipe=recipe, denoiser=build_denoiser(without))
+    assert settings(bare).pag == 0
+    with pytest.raises(UsageError, match="self-attention"):
+        sample(bare, 1, settings(bare, pag=2.0))
+
+
+def test_passes_count_what_guidance_asks(model):
+    def count(**how):
+        return passes(model, settings(model, steps=4, sampler="euler", grid="log_snr", pag=0.0, **how))
+
+    assert count() == 4
+    assert count(autoguidance=2.0) == count(sag=1.0) == 8
+    assert count(autoguidance=2.0, guidance=2.0, ask=[{"class": "red"}]) == 12
+    assert count(autoguidance=2.0, guidance_interval=(1e8, 1e9)) == 4
+    schedule = model.denoiser.schedule
+    alpha, sigma = (part.item() for part in schedule(GRIDS.build("log_snr")(schedule, 4)[1]))
+    assert count(autoguidance=2.0, guidance_interval=(0.99 * sigma / alpha, 1.01 * sigma / alpha)) == 5
+
+
 def test_what_a_model_cannot_do_is_told(model, dataset, recipe):
     for wrong, told in (
         ({"ask": [{"class": "green"}]}, "unknown class 'green'"),
@@ -230,6 +262,25 @@ def test_what_a_model_cannot_do_is_told(model, dataset, recipe):
     ):
         with pytest.raises(UsageError, match=told):
             sample(model, 1, settings(model, **wrong))
+
+
+@pytest.mark.parametrize(
+    ("captions", "settings", "told"),
+    [
+        (
+            ["a car", "seen from the front Left"],
+            [],
+            "caption says left or right \\('seen from the front Left'",
+        ),
+        (["a car", "seen from the front left"], ["data.flip=false"], None),
+        (["bright as a leftover", None], [], None),
+        (["turned left", "turned right"], ["condition.on=class"], None),
+    ],
+)
+def test_labels_that_a_mirror_makes_wrong_are_told(dataset, recipe, captions, settings, told):
+    said = replace(dataset, captions=tuple(captions * 12))
+    warning = mirror_warning(said, with_settings(recipe, ["condition.on=text", *settings]))
+    assert warning is None if told is None else re.search(told, warning)
 
 
 def test_a_resumed_training_is_the_uninterrupted_one(dataset, recipe, tmp_path):

@@ -76,7 +76,10 @@ IntervalOption = Annotated[
     typer.Option(metavar="LO,HI", help="Noise levels sigma/alpha within which guidance acts; default: all."),
 ]
 SagOption = Annotated[float, typer.Option(metavar="S", help="Self-attention guidance; 0 is none.")]
-PagOption = Annotated[float, typer.Option(metavar="S", help="Perturbed-attention guidance; 0 is none.")]
+PagOption = Annotated[
+    float | None,
+    typer.Option(metavar="S", help="Perturbed-attention guidance; 0 is none.", show_default="the recipe's"),
+]
 AutoguidanceOption = Annotated[
     float, typer.Option(metavar="W", help="Guidance away from the run's early snapshot; 1 is none.")
 ]
@@ -290,7 +293,7 @@ def sample(
     guidance: GuidanceOption = 1.0,
     guidance_interval: IntervalOption = None,
     sag: SagOption = 0.0,
-    pag: PagOption = 0.0,
+    pag: PagOption = None,
     autoguidance: AutoguidanceOption = 1.0,
     classifier: ClassifierOption = None,
     classifier_scale: ClassifierScaleOption = 1.0,
@@ -446,6 +449,7 @@ def edit(
         ask=asked,
         guidance=guidance,
         negative=negative,
+        pag=0.0 if invert else None,  # the way up knows of no guidance
     )
     if sampler is None:
         how = editing.deterministic(loaded, how)
@@ -611,7 +615,7 @@ def evaluate(
     guidance: GuidanceOption = 1.0,
     guidance_interval: IntervalOption = None,
     sag: SagOption = 0.0,
-    pag: PagOption = 0.0,
+    pag: PagOption = None,
     autoguidance: AutoguidanceOption = 1.0,
     classifier: ClassifierOption = None,
     classifier_scale: ClassifierScaleOption = 1.0,

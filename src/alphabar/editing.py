@@ -93,7 +93,7 @@ def edit(
     Yields a record a step, and one more that carries the pictures, (n, size, size, 3) uint8. Raises
     UsageError for a GAN or a VAE, another size, or a strength outside (0, 1].
     """
-    how = how or deterministic(model)
+    how = how or deterministic(model, settings(model, pag=0.0 if invert else None))
     size = model.recipe.data.size
     if not diffuses(model.recipe):
         raise UsageError(

@@ -26,11 +26,12 @@ from alphabar.diffusion.guidance import (
     SelfAttentionGuidance,
     guided,
 )
-from alphabar.diffusion.samplers import SAMPLERS, Step, draw
+from alphabar.diffusion.samplers import SAMPLERS, Step, draw, evaluations
 from alphabar.diffusion.schedules import Schedule, broadcast
 from alphabar.diffusion.start import STARTS
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.networks import Network
+from alphabar.networks.layers import Attention
 from alphabar.registry import Spec
 from alphabar.training.checkpoint import pack_json
 from alphabar.training.methods import diffuses, log_prob
@@ -114,7 +115,7 @@ def settings(
     guidance: float = 1.0,
     guidance_interval: tuple[float, float] | None = None,
     sag: float = 0.0,
-    pag: float = 0.0,
+    pag: float | None = None,
     autoguidance: float = 1.0,
     negative: str | None = None,
     classifier: str | None = None,
@@ -125,7 +126,8 @@ def settings(
     A sampler other than the recipe's own brings the grid it works best on, unless one is given.
     ask: what picture i is asked for, by field of the model's conditioning: entry i modulo their number.
     negative: what guidance leads away from, a sentence or a class, instead of from nothing in particular.
-    guidance, sag, pag, autoguidance, classifier_scale: scales of the guidances, see `diffusion.guidance`.
+    guidance, sag, pag, autoguidance, classifier_scale: scales of the guidances, see `diffusion.guidance`; pag
+        is the recipe's choice too, and none where the network has no attention in its middle.
     classifier: the folder of a model of the recipe classifier, which guides towards what is asked.
     Raises UsageError for unknown names, steps below one and a model that draws nothing; what the model can
     do, `sample` checks.
@@ -153,12 +155,14 @@ def settings(
         guidance=guidance,
         guidance_interval=guidance_interval,
         sag=sag,
-        pag=pag,
+        pag=own.pag if pag is None else pag,
         autoguidance=autoguidance,
         negative=negative,
         classifier=classifier,
         classifier_scale=classifier_scale,
     )
+    if pag is None and attention_of(model) is None:
+        how = replace(how, pag=0.0)
     if not diffuses(model.recipe) and (how.sampler, how.grid, how.steps, how.start) != (
         own.sampler,
         own.grid,
@@ -223,8 +227,7 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
             raise UsageError(f"--autoguidance needs an early snapshot, which {model.path} does not hold")
         guidances.append(Autoguidance(_unasked(model, model.early), how.autoguidance))
     if how.sag or how.pag:
-        network = model.denoiser.network
-        attention = network.middle_attention() if isinstance(network, Network) else None
+        attention = attention_of(model)
         if attention is None:
             raise UsageError(
                 f"--{'sag' if how.sag else 'pag'} needs self-attention in the middle of the network:"
@@ -237,6 +240,23 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
     if how.classifier:
         guidances.append(_classifier_guidance(model, how))
     return guided(_unasked(model, model.denoiser), guidances, interval=(lo, hi))
+
+
+def attention_of(model: Model) -> Attention | None:
+    """The attention that SAG and PAG look at, where the model's network has one."""
+    network = model.denoiser.network
+    return network.middle_attention() if isinstance(network, Network) else None
+
+
+def passes(model: Model, how: Settings) -> int:
+    """How often a picture goes through a network until it is drawn, what guidance asks included."""
+    lo, hi = how.guidance_interval or EVERYWHERE
+    guides = (how.guidance != 1) + (how.autoguidance != 1) + bool(how.sag) + bool(how.pag)
+    schedule = model.denoiser.schedule
+    times = GRIDS.build(how.grid)(schedule, how.steps)
+    return evaluations(
+        SAMPLERS.build(how.sampler), schedule, times, lambda ratio: 1 + guides * (lo < ratio <= hi)
+    )
 
 
 def _unasked(model: Model, denoiser: Denoiser) -> Denoiser:

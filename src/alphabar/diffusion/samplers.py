@@ -250,13 +250,19 @@ def last(steps: Iterator[Step]) -> Step:
     return deque(steps, maxlen=1).pop()
 
 
-def evaluations(sampler: Sampler, schedule: Schedule, times: Tensor) -> int:
-    """How many times the sampler asks the denoiser on this grid: counted on a one-number picture."""
+def evaluations(
+    sampler: Sampler, schedule: Schedule, times: Tensor, each: Callable[[float], int] = lambda ratio: 1
+) -> int:
+    """How many times the sampler asks the denoiser on this grid: counted on a one-number picture.
+
+    each: for how many a question counts, by its noise level sigma/alpha.
+    """
     calls = 0
 
     def count(x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
         nonlocal calls
-        calls += 1
+        level = schedule(t)
+        calls += each((level.sigma / level.alpha).item())
         return torch.zeros_like(x)
 
     last(sampler(FunctionDenoiser(schedule, count), torch.zeros(1, 1), times, Noise(0, [0], "count"), None))

@@ -16,8 +16,6 @@ from markupsafe import Markup
 from PIL import Image
 from scipy.stats import ttest_ind
 
-from alphabar.diffusion.grids import GRIDS
-from alphabar.diffusion.samplers import SAMPLERS, evaluations
 from alphabar.editing import interpolate
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import Network, flops
@@ -33,7 +31,7 @@ from alphabar.reporting.figures import (
     short_count,
 )
 from alphabar.reporting.report import page_template
-from alphabar.sampling import sample
+from alphabar.sampling import Settings, passes, sample
 from alphabar.training.checkpoint import write_file
 from alphabar.training.methods import training_flops
 from alphabar.training.run import Model, Run, load_model
@@ -182,9 +180,7 @@ def _entry(path: Path, name: str) -> Entry:
     newest = next(reversed(judged.values()), {})
     how = patient_settings(model)
     # the cost is that of what was judged, where something was
-    walk = {key: newest.get(key, getattr(how, key)) for key in ("sampler", "grid", "steps")}
-    times = GRIDS.build(walk["grid"])(model.denoiser.schedule, walk["steps"])
-    each = evaluations(SAMPLERS.build(walk["sampler"]), model.denoiser.schedule, times)
+    each = passes(model, Settings.from_dict(how.to_dict() | newest))
     pass_flop = flops(network, model.recipe.data.size)
     records = [r for r in run.records() if r.get("images", 0) <= model.images]
     train = [r for r in records if r.get("kind") == "train" and "seconds" in r]

@@ -15,12 +15,11 @@ from alphabar.data.source import open_source
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.grids import GRIDS
 from alphabar.diffusion.noise import Noise
-from alphabar.diffusion.samplers import evaluations
 from alphabar.diffusion.schedules import Schedule, terminal_warning
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.networks import Network, flops
 from alphabar.reporting.figures import COLUMNS, forward_strip, grid, nearest_panel, strip
-from alphabar.sampling import SAMPLERS, Settings, Strip, sample, settings
+from alphabar.sampling import Settings, Strip, passes, sample, settings
 from alphabar.training.checkpoint import pack_json, write_file
 from alphabar.training.methods import diffuses
 from alphabar.training.run import Model, Run, load_model
@@ -67,7 +66,7 @@ def exhibit(run: Run, data: str | Path | None = None) -> Iterator[Exhibited]:
         "samples": {
             "sampler": how.sampler["name"],
             "steps": how.steps,
-            "evaluations": evaluations(SAMPLERS.build(how.sampler), schedule, times),
+            "evaluations": passes(model, how),
             "seed": how.seed,
             "n": SAMPLES,
             "images": model.images,

@@ -18,7 +18,6 @@ from alphabar.data.stamp import read_stamp, stamp
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.diffusion.start import STARTS
 from alphabar.errors import UsageError
-from alphabar.networks import Network
 from alphabar.reporting.exhibits import patient_settings
 from alphabar.reporting.figures import short_count
 from alphabar.studio.page import ONE_AT_A_TIME, Page, cancelling, data_uri, empty, sheet
@@ -81,8 +80,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             return
         loaded = page.shelf.load(name)
         how = patient_settings(loaded)
-        network = loaded.denoiser.network
-        attends = isinstance(network, Network) and network.middle_attention() is not None
+        attends = sampling.attention_of(loaded) is not None
         known = loaded.conditioning.fields if loaded.conditioning else ()
         slots = []
         for field in known[:FIELDS]:
@@ -96,7 +94,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             gr.update(visible=attends or loaded.early is not None),
             gr.update(value=1, visible=bool(known)),
             gr.update(value=0, visible=attends),
-            gr.update(value=0, visible=attends),
+            gr.update(value=how.pag, visible=attends),
             gr.update(value=1, visible=loaded.early is not None),
             describe(page, loaded),
             *slots,

@@ -81,6 +81,7 @@ class Sampling(Section):
     grid: Grid
     steps: int = Field(ge=1)
     start: Start = {"name": "noise"}
+    pag: float = Field(0.0, ge=0)  # scale of perturbed-attention guidance, 0 = none
 
 
 class Watch(Section):

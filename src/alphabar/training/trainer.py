@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import platform
+import re
 import subprocess
 import threading
 import time
@@ -199,6 +200,22 @@ def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Conditioning, Tenso
         known = columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
     conditioning = describe(kind, known)
     return conditioning, conditioning.rows(known, cache_root() / "text")
+
+
+def mirror_warning(dataset: Dataset, recipe: Recipe) -> str | None:
+    """A sentence where pictures are mirrored at random and what is learnt of them says left or right."""
+    on = recipe.condition.on
+    if not recipe.data.flip or on not in ("class", "attributes", "text"):
+        return None
+    known = columns(on, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
+    for name, values in known.items():
+        for value in values:
+            if isinstance(value, str) and {"left", "right"} & set(re.findall(r"[a-z]+", value.lower())):
+                return (
+                    f"half of the pictures are mirrored, and {name} says left or right ({value!r}):"
+                    " --set data.flip=false keeps it true"
+                )
+    return None
 
 
 class _Training:
@@ -473,6 +490,8 @@ def _train(
             " was trained on: give the same pictures, or another --run"
         )
     if warning := terminal_warning(training.denoiser.schedule):
+        yield Note(warning)
+    if warning := mirror_warning(dataset, recipe):
         yield Note(warning)
     if checkpoint and state:
         training.restore(dict(checkpoint.files), state, run.path)
