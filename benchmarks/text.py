@@ -1,7 +1,8 @@
 """Whether a model that was trained on captions draws what it is asked, in words it has never read.
 
     alphabar train toycars:6000 --recipe lean --condition text --set data.size=32 --run runs/text
-    alphabar train toycars:6000 --recipe classifier --condition attributes --set data.size=32 --run runs/judge
+    alphabar train toycars:20000 --recipe classifier --condition attributes --set data.size=32 \\
+        --set data.flip=false --set density.mean=-2.3 --set density.std=0.7 --run runs/judge
     python benchmarks/text.py --model runs/text --knower runs/judge --data toycars:6000 -n 500 --guidance 1 2
 
 Asks for the captions of held-out pictures that no training picture has, and lets a classifier trained
@@ -10,6 +11,7 @@ stands beside it: a sample can hardly be told better than a picture.
 """
 
 import argparse
+from itertools import product
 
 import numpy as np
 import torch
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("-n", type=int, default=500)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
+    parser.add_argument("--pag", type=float, nargs="+", default=[0.0], help="each with each guidance")
     given = parser.parse_args()
     model, knower = alphabar.load_model(given.model), alphabar.load_model(given.knower)
     recipe = model.recipe.data
@@ -79,10 +82,11 @@ def main() -> None:
         cells = [shown(right[:, k]) for k in range(len(names))]
         print("| " + " | ".join([name, *cells, shown(right.prod(1))]) + " |", flush=True)
 
-    for scale in given.guidance:
-        ask = [{"caption": data.captions[i]} for i in chosen]
-        *_, drawn = alphabar.sample(model, given.n, alphabar.settings(model, ask=ask, guidance=scale))
-        line(f"{scale:g}", told(knower, drawn.pictures, rows(chosen)))
+    ask = [{"caption": data.captions[i]} for i in chosen]
+    for scale, pag in product(given.guidance, given.pag):
+        how = alphabar.settings(model, ask=ask, guidance=scale, pag=pag)
+        *_, drawn = alphabar.sample(model, given.n, how)
+        line(f"{scale:g}" + f", PAG {pag:g}" * (pag > 0), told(knower, drawn.pictures, rows(chosen)))
     real = torch.from_numpy(np.asarray(data.pictures[np.array(new)]))
     line("held-out pictures", told(knower, real, rows(new)))
 

@@ -132,6 +132,21 @@ def test_darkness_shows_in_the_thirds():
     assert all(low < 1 / 3 < high for _, low, high in drift(real, noise(600, 3))[1])
 
 
+def test_the_value_that_is_drawn_worst_is_farthest_from_its_own_pictures():
+    torch.manual_seed(0)
+    centres, of = 6 * torch.eye(8)[:3], torch.arange(600) % 3
+    real = centres[of] + torch.randn(600, 8)
+    fake = centres[of] + torch.randn(600, 8) + 2.0 * (of == 1)[:, None]
+    values = ["abc"[i] for i in of]
+    asked = [*values[:-1], "d"]
+    worst, *others = agreement("kind", values, real, asked, fake).distances
+    assert worst.value == "b" and worst.low > 0 and worst.n == worst.reference_n == 200
+    assert [d.value for d in others] in (["a", "c"], ["c", "a"])
+    assert all(d.low < 0 < d.high for d in others)
+    few = agreement("kind", values, real, [v if i < 60 - 3 else None for i, v in enumerate(asked)], fake)
+    assert few.distances == () and few.n == 57
+
+
 def test_agreement_is_the_share_that_is_as_asked():
     torch.manual_seed(0)
     centres = 6 * torch.eye(8)[:3]

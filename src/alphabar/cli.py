@@ -1008,6 +1008,12 @@ def _print_evaluation(result: Any) -> None:
             f"{a.attribute} as asked: {a.agreed:.0%} [{a.low:.0%}, {a.high:.0%}] of {a.n} samples;"
             f" of real pictures the classifier knows {a.accuracy:.0%}"
         )
+        if a.distances:
+            rows = [
+                (d.value, f"{d.kid:.3f} [{d.low:.3f}, {d.high:.3f}]", str(d.n), str(d.reference_n))
+                for d in a.distances
+            ]
+            _print_table((f"  {a.attribute} asked", "kernel distance from its own", "n", "reference"), rows)
     for note in result.notes:
         print(f"note: {note}")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from alphabar.errors import AlphabarError
-from alphabar.metrics.distances import check_features
+from alphabar.metrics.distances import check_features, kid
 from alphabar.metrics.uncertainty import Z95, wilson
 
 FEWEST = 20
@@ -59,12 +59,24 @@ class Shares:
         return {**asdict(self), "shares": rows, "imbalance": self.imbalance}
 
 
+class Distance(NamedTuple):
+    """The kernel distance of the samples asked for one value from its real pictures, 95 % in (low, high)."""
+
+    value: str
+    n: int
+    reference_n: int
+    kid: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How often a sample is of the value that it was asked to be, as a classifier sees it.
 
     agreed: that share, with its 95 % interval (low, high). accuracy: the same classifier's on real pictures
-    that are new to it: what a perfect model would get.
+    that are new to it: what a perfect model would get. distances: of the values that ``FEWEST`` samples or
+    more were asked for, the farthest from its real pictures first.
     """
 
     attribute: str
@@ -73,6 +85,7 @@ class Agreement:
     low: float
     high: float
     accuracy: float
+    distances: tuple[Distance, ...]
 
 
 def agreement(
@@ -101,7 +114,14 @@ def agreement(
     right = int((fake_answers.argmax(dim=1) == wanted).sum())
     low, high = wilson(right, len(wanted))
     accuracy = float((answers.argmax(dim=1) == labels).double().mean())
-    return Agreement(attribute, len(wanted), right / len(wanted), low, high, accuracy)
+    distances = []
+    for i, name in enumerate(names):
+        a, b = fake[wanted == i], real[labels == i]
+        if len(a) >= FEWEST:
+            value, error = kid(a, b)
+            distances.append(Distance(name, len(a), len(b), value, value - Z95 * error, value + Z95 * error))
+    farthest = sorted(distances, key=lambda d: -d.kid)
+    return Agreement(attribute, len(wanted), right / len(wanted), low, high, accuracy, tuple(farthest))
 
 
 def shares(attribute: str, values: Sequence[str | None], real: Tensor, fake: Tensor, seed: int = 0) -> Shares:
