@@ -30,11 +30,11 @@ from alphabar.diffusion import (
     SelfAttentionGuidance,
     guided,
 )
-from alphabar.diffusion.samplers import evaluations
 from alphabar.errors import UsageError
 from alphabar.metrics.distances import frechet_distance, kid, precision_recall
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.metrics.shares import agreement
+from alphabar.sampling import passes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from exact import MixtureDenoiser
@@ -42,11 +42,16 @@ from test_diffusion_guidance import CLASS_OF, MEANS, STD, WEIGHTS, Classes, log_
 
 LINES: tuple[dict[str, Any], ...] = (
     {},
+    {"steps": 20},
     *({"guidance": w} for w in (1.5, 2.0, 3.0)),
     {"guidance": 2.0, "guidance_interval": (0.2, 5.0)},
     *({"autoguidance": w} for w in (1.5, 2.0)),
     {"sag": 0.5},
-    {"pag": 1.0},
+    *({"pag": s} for s in (1.0, 2.0, 3.0, 5.0)),
+    {"pag": 3.0, "steps": 5},
+    {"pag": 3.0, "guidance_interval": (0.5, 20.0)},
+    {"pag": 3.0, "guidance": 1.5},
+    {"pag": 3.0, "autoguidance": 2.0},
 )
 
 
@@ -129,9 +134,8 @@ def curve(model: Any, data: str, n: int, attribute: str, classifier: str | None)
     by_classifier = ({"classifier": classifier, "classifier_scale": s} for s in (1.0, 3.0) if classifier)
     for line in (*LINES, *by_classifier):
         try:
-            how = alphabar.settings(
-                model, ask=[{attribute: value} if value else {} for value in asked], **line
-            )
+            ask = [{attribute: value} if value else {} for value in asked]
+            how = alphabar.settings(model, ask=ask, **{"pag": 0.0} | line)
             *_, drawn = alphabar.sample(model, n, how)
         except UsageError as problem:
             print(f"left out {line}: {problem}", file=sys.stderr)
@@ -141,6 +145,7 @@ def curve(model: Any, data: str, n: int, attribute: str, classifier: str | None)
         as_asked = agreement(attribute, values, real, asked, fake)
         yield (
             ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in line.items() if k != "classifier") or "none",
+            f"{passes(model, how)}",
             f"{frechet_distance(fake, real):.1f}",
             f"{distance.value:.3f} ± {distance.standard_error:.3f}",
             f"{found.precision:.2f}, {found.recall:.2f}",
@@ -183,19 +188,15 @@ def main() -> None:
     if args.model:
         model = alphabar.load_model(args.model)
         how = alphabar.settings(model)
-        from alphabar.diffusion import GRIDS, SAMPLERS
-
-        times = GRIDS.build(how.grid)(model.denoiser.schedule, how.steps)
-        count = evaluations(SAMPLERS.build(how.sampler), model.denoiser.schedule, times)
         print(f"## Along the scale: {Path(args.model).name}, {model.images:,} images seen\n")
         print(
             f"{args.n} samples a line, asked for {args.attribute} alone, as often as the data has each,"
-            f" {how.sampler['name']} with {count} evaluations (twice as many where guidance asks twice), the"
-            " same seed. *As asked* is how many samples a classifier on features says are of the kind asked"
-            " for, and what it says of real pictures that are new to it.\n"
+            f" {how.sampler['name']} in {how.steps} steps unless others are given, the same seed. *As"
+            " asked* is how many samples a classifier on features says are of the kind asked for, and what it"
+            " says of real pictures that are new to it.\n"
         )
         table(
-            ("guidance", "Fréchet", "KID", "precision, recall", "as asked"),
+            ("guidance", "evaluations", "Fréchet", "KID", "precision, recall", "as asked"),
             curve(model, args.data, args.n, args.attribute, args.classifier),
         )
 
