@@ -8,12 +8,14 @@ import argparse
 import io
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
+import alphabar
 from alphabar.data.cache import Dataset, cache_root, prepare
 from alphabar.data.source import Source, open_source
 from alphabar.data.toycars import ToyCars
@@ -21,6 +23,7 @@ from alphabar.metrics.distances import classifier_score, density_coverage, frech
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.metrics.memorization import Seen, memorization, thresholds
 from alphabar.metrics.shares import shares
+from alphabar.training.methods import features_of
 
 FEATURES = "lite0_96"
 PLANTED = 100  # copies of each kind
@@ -158,12 +161,18 @@ def copies(data: Dataset, held_out: float) -> Iterator[tuple[str, ...]]:
     yield "false alarms promised, at most", f"{promised:.2%}"
 
 
-def planted_bias(real: Dataset, pool: Dataset, repeats: int, n: int) -> Iterator[tuple[str, ...]]:
-    """Samples drawn from a pool of pictures with a known preference, against what the intervals say."""
-    real_features, pool_features = seen(real.pictures), seen(pool.pictures)
+def planted_bias(
+    look: Callable[[Tensor], Tensor], real: Dataset, index: np.ndarray, pool: Dataset, repeats: int, n: int
+) -> Iterator[tuple[str, ...]]:
+    """Samples drawn from a pool of pictures with a known preference, against what the intervals say.
+
+    look: pictures to features. index: the real pictures that count.
+    """
+    real_features = look(torch.from_numpy(real.pictures[index]))
+    pool_features = look(torch.from_numpy(pool.pictures[:]))
     for attribute in ("color", "body", "view", "background", "time"):
         of_pool = np.array([a[attribute] for a in pool.attributes])
-        values = [a[attribute] for a in real.attributes]
+        values = [real.attributes[i][attribute] for i in index]
         names = sorted(set(values))
         inside, errors, naive, planted, caught, wrong = 0, [], [], 0, 0, 0
         for repeat in range(repeats):
@@ -236,7 +245,7 @@ def cars_infinite(folder: str) -> None:
     table(("n, m", "raw", "extrapolated", "claimed"), iter([row]))
 
 
-def bias() -> None:
+def bias(teller: str | None) -> None:
     print("## Planted bias\n")
     print("Samples are 400 of 1500 fresh toycars of 32×32, chosen with a third of the values three times too")
     print(
@@ -261,7 +270,18 @@ def bias() -> None:
         "found",
         "wrong",
     )
-    table(head, planted_bias(dataset(ToyCars(2000), 32), pool, repeats=4, n=400))
+    real = dataset(ToyCars(2000), 32)
+    table(head, planted_bias(seen, real, np.arange(2000), pool, repeats=4, n=400))
+    if teller:
+        model = alphabar.load_model(teller)
+        real = dataset(ToyCars(20000), 32)
+        _, index = real.split(model.recipe.data.held_out)
+        print(
+            f"The same, told by a classifier of {model.images:,} pictures (`evaluate --teller`) in place of"
+        )
+        print(f"one on features, and the {len(index)} pictures that it held out:\n")
+        look = partial(features_of, model.denoiser)
+        table(head, planted_bias(look, real, index, pool, repeats=4, n=400))
 
 
 def main() -> None:
@@ -277,6 +297,7 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(parts)}; default: all")
     parser.add_argument("--cars", metavar="DIR", help="the folder of Stanford Cars")
+    parser.add_argument("--teller", metavar="RUN", help="a classifier of toycars:20000 at 32 px, for bias")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if not chosen.parts:
@@ -286,7 +307,9 @@ def main() -> None:
     if unknown := set(chosen.parts) - set(parts):
         parser.error(f"unknown part {min(unknown)}")
     for name in chosen.parts or parts:
-        if not name.startswith("cars"):
+        if name == "bias":
+            bias(chosen.teller)
+        elif not name.startswith("cars"):
             parts[name]()
         elif chosen.cars:
             parts[name](chosen.cars)

@@ -17,6 +17,7 @@ from alphabar.diffusion import GRIDS, drop_labels
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import NETWORKS
 from alphabar.sampling import Settings, passes, sample, settings
+from alphabar.training.methods import features_of
 from alphabar.training.recipe import make_recipe, with_settings
 from alphabar.training.recipes import RECIPES, named_recipe
 from alphabar.training.run import build_denoiser, load_model
@@ -359,6 +360,16 @@ class TestClassifier:
         accuracy = dict(zip(watched.accuracy["sigma"], watched.accuracy["accuracy"], strict=True))
         assert watched.grid is None and watched.accuracy["n"] > 0
         assert accuracy[0.1] == 1.0
+
+    def test_its_last_layer_decides_by_its_features_whatever_the_batch(self, classifier, dataset):
+        network = classifier[0].denoiser.network.eval()
+        x, c_noise = torch.randn(3, 3, 16, 16), torch.randn(3)
+        assert torch.equal(network.output(network.features(x, c_noise)), network(x, c_noise))
+        pictures = torch.from_numpy(dataset.pictures[np.arange(100) % 24])
+        found = features_of(classifier[0].denoiser, pictures)
+        assert torch.allclose(features_of(classifier[0].denoiser, pictures[:3]), found[:3], atol=1e-5)
+        labels = dataset.labels[np.arange(100) % 24]
+        assert (network.output(found).argmax(1).numpy() == labels)[labels >= 0].all()
 
     @pytest.mark.parametrize("which", ["conditional", "unconditional"])
     def test_a_class_is_drawn_by_its_gradient(self, which, classifier, request):

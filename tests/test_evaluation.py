@@ -19,6 +19,7 @@ from alphabar.evaluation import Evaluation, evaluate
 from alphabar.metrics.features import EXTRACTORS, Features
 from alphabar.sampling import Sampled
 from alphabar.training.recipe import with_settings
+from alphabar.training.recipes import named_recipe
 from alphabar.training.run import load_model
 from alphabar.training.trainer import conditions_of
 from test_compare import make_run
@@ -161,3 +162,36 @@ def test_as_data_asks_for_what_the_data_holds(run, monkeypatch):
         evaluated(plain, "toycars:200", 150, as_data=True)
     with pytest.raises(UsageError, match="give a model"):
         evaluated(run.parent, "toycars:200", 150, as_data=True)
+
+
+def test_a_teller_counts_kinds_by_pictures_that_it_held_out(run, drawing, monkeypatch):
+    """Here it knows the time of day from nothing but a number that it is given for each picture."""
+    *_, last = prepare(ToyCars(600), 16)
+    plain, dataset = load_model(run), last.dataset
+    nights = {
+        p.tobytes(): a["time"] == "night" for p, a in zip(dataset.pictures, dataset.attributes, strict=True)
+    }
+    asked: list[int] = []
+
+    def features_of(denoiser, pictures):
+        asked.append(len(pictures))
+        return torch.tensor([[float(nights[p.numpy().tobytes()])] for p in pictures]) + 0.1 * torch.randn(
+            len(pictures), 1, generator=torch.Generator().manual_seed(len(asked))
+        )
+
+    monkeypatch.setattr(room, "features_of", features_of)
+    at_night = np.array([a["time"] == "night" for a in dataset.attributes])
+    drawing(torch.from_numpy(dataset.pictures[np.flatnonzero(at_night)[:140]]))
+    recipe = with_settings(named_recipe("classifier"), ["data.size=16", "data.held_out=0.4"])
+    teller = replace(plain, recipe=recipe)
+    found = {kind.attribute: kind for kind in evaluated(plain, "toycars:600", 140, teller=teller).shares}
+    held = len(dataset.split(0.4)[1])
+    assert asked == [held, 140] and found["time"].real_n == held
+    night = next(share for share in found["time"].shares if share.value == "night")
+    assert night.verdict == "over" and night.samples > 0.95
+    with pytest.raises(UsageError, match="tells no kinds"):
+        evaluated(plain, "toycars:600", 140, teller=plain)
+    with pytest.raises(UsageError, match="pictures of 32 px, these have 16"):
+        evaluated(
+            plain, "toycars:600", 140, teller=replace(plain, recipe=with_settings(recipe, ["data.size=32"]))
+        )

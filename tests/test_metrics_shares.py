@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
-from alphabar.metrics.shares import FEWEST, agreement, drift, looks, shares
+from alphabar.metrics.shares import FEWEST, agreement, distances, drift, looks, shares
 
 NAMES = ["bus", "coupe", "van", "wagon"]
 
@@ -139,12 +139,11 @@ def test_the_value_that_is_drawn_worst_is_farthest_from_its_own_pictures():
     fake = centres[of] + torch.randn(600, 8) + 2.0 * (of == 1)[:, None]
     values = ["abc"[i] for i in of]
     asked = [*values[:-1], "d"]
-    worst, *others = agreement("kind", values, real, asked, fake).distances
+    worst, *others = distances(values, real, asked, fake)
     assert worst.value == "b" and worst.low > 0 and worst.n == worst.reference_n == 200
     assert [d.value for d in others] in (["a", "c"], ["c", "a"])
     assert all(d.low < 0 < d.high for d in others)
-    few = agreement("kind", values, real, [v if i < 60 - 3 else None for i, v in enumerate(asked)], fake)
-    assert few.distances == () and few.n == 57
+    assert distances(values, real, [v if i < 57 else None for i, v in enumerate(asked)], fake) == ()
 
 
 def test_agreement_is_the_share_that_is_as_asked():

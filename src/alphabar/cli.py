@@ -611,6 +611,12 @@ def evaluate(
             help="Ask for what the pictures of DATA are, as often, and tell how often it is drawn.",
         ),
     ] = False,
+    teller: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="Who tells the kinds of pictures: a run of --recipe classifier on DATA."
+        ),
+    ] = None,
     negative: NegativeOption = None,
     guidance: GuidanceOption = 1.0,
     guidance_interval: IntervalOption = None,
@@ -669,7 +675,14 @@ def evaluate(
                 classifier_scale=classifier_scale,
             )
         judging = evaluation.evaluate(
-            judged, against, n=n, features=features, how=how, weights=weights, as_data=as_data
+            judged,
+            against,
+            n=n,
+            features=features,
+            how=how,
+            weights=weights,
+            as_data=as_data,
+            teller=load_model(teller) if teller else None,
         )
         results.append((length, _last(judging, None).result))
     if len(results) > 1:

@@ -25,9 +25,20 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics.features import EXTRACTORS, Extractor, Features, extract
 from alphabar.metrics.judge import Judgement, judge
 from alphabar.metrics.memorization import Memorization, Seen, memorization, thresholds
-from alphabar.metrics.shares import FEWEST, Agreement, Drift, Shares, Thirds, agreement, drift, shares
+from alphabar.metrics.shares import (
+    FEWEST,
+    Agreement,
+    Drift,
+    Shares,
+    Thirds,
+    agreement,
+    distances,
+    drift,
+    shares,
+)
 from alphabar.sampling import Settings, sample, settings
 from alphabar.training.checkpoint import pack_json, write_file
+from alphabar.training.methods import features_of
 from alphabar.training.run import Model, Run
 from alphabar.training.runtime import extractor_device
 from alphabar.training.trainer import conditions_of
@@ -100,6 +111,7 @@ def evaluate(
     how: Settings | None = None,
     weights: Path | None = None,
     as_data: bool = False,
+    teller: Model | None = None,
 ) -> Generator[Evaluating, None, None]:
     """Judge n samples against real pictures: how good, copied or not, and whom they leave out.
 
@@ -109,6 +121,8 @@ def evaluate(
         chance.
     as_data: ask a conditional model for what is known of training pictures drawn at random, so that samples
         are of its kinds as often as the data is, and tell how often they agree.
+    teller: a model of the recipe classifier, trained on pictures of the same size, that tells the kinds in
+        place of one on the features. What it held out itself says how often it errs.
     features: the name of the feature network. weights: its weight file, where it takes one.
 
     Yields records; the last one carries the ``Evaluation``. Raises AlphabarError where a folder's pictures
@@ -188,6 +202,13 @@ def evaluate(
             f"no held-out reference, no search for copies: {len(held)} pictures are held out,"
             f" it takes {FEWEST} or more"
         )
+    # what tells the kinds: real pictures of known ones, and what a classifier decides by
+    examples, real_looks, fake_looks = train, real.features, fake.features
+    if teller is not None:
+        examples = _unlearnt(teller, dataset, size)
+        yield Evaluating("telling kinds", 0, 1)
+        real_looks = features_of(teller.denoiser, torch.from_numpy(dataset.pictures[examples]))
+        fake_looks = features_of(teller.denoiser, pictures)
     kinds: list[Shares] = []
     precision = judgement["precision"]
     alike = precision.value >= REAL_ENOUGH * (precision.floor or 1.0)
@@ -196,21 +217,22 @@ def evaluate(
             f"kinds are not counted: {precision.value:.0%} of the samples lie among real pictures, of which a"
             " classifier trained on them could tell the kind"
         )
-    for attribute, values in _attributes(dataset, train) if alike else ():
+    for attribute, values in _attributes(dataset, examples) if alike else ():
         yield Evaluating("counting kinds", len(kinds), len(kinds) + 1)
         try:
-            kinds.append(shares(attribute, values, real.features, fake.features))
+            kinds.append(shares(attribute, values, real_looks, fake_looks))
         except AlphabarError as problem:
             notes.append(str(problem))
     agreed: list[Agreement] = []
     if likened is not None:
-        asked = dict(_attributes(dataset, likened))
-        for attribute, values in _attributes(dataset, train):
+        every_asked, known_of = dict(_attributes(dataset, likened)), dict(_attributes(dataset, train))
+        for attribute, values in _attributes(dataset, examples):
             yield Evaluating("comparing with what was asked", len(agreed), len(agreed) + 1)
+            asked = every_asked.get(attribute, ())
             with suppress(AlphabarError):
-                agreed.append(
-                    agreement(attribute, values, real.features, asked.get(attribute, ()), fake.features)
-                )
+                found = agreement(attribute, values, real_looks, asked, fake_looks)
+                of = distances(known_of.get(attribute, ()), real.features, asked, fake.features)
+                agreed.append(replace(found, distances=of))
     changes, thirds = drift(torch.from_numpy(dataset.pictures[train]), pictures)
     about["when"] = datetime.now(UTC).isoformat(timespec="seconds")
     result = Evaluation(
@@ -244,6 +266,19 @@ def _known(model: Model, dataset: Dataset, index: np.ndarray) -> tuple[dict[str,
                     row[field.name] = repr(value * field.std + field.mean)
         column += width
     return tuple(asked)
+
+
+def _unlearnt(teller: Model, dataset: Dataset, size: int) -> np.ndarray:
+    """The pictures of the data that a classifier was not trained on. Raises UsageError for no classifier."""
+    if teller.recipe.method["name"] != "classifier":
+        raise UsageError(
+            f"{teller.path} tells no kinds: train one with --recipe classifier --condition attributes"
+        )
+    if teller.recipe.data.size != size:
+        raise UsageError(
+            f"{teller.path} tells pictures of {teller.recipe.data.size} px, these have {size}: train another"
+        )
+    return dataset.split(teller.recipe.data.held_out)[1]
 
 
 def _chosen(features: Features, index: np.ndarray) -> Features:

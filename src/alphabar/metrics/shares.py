@@ -75,8 +75,7 @@ class Agreement:
     """How often a sample is of the value that it was asked to be, as a classifier sees it.
 
     agreed: that share, with its 95 % interval (low, high). accuracy: the same classifier's on real pictures
-    that are new to it: what a perfect model would get. distances: of the values that ``FEWEST`` samples or
-    more were asked for, the farthest from its real pictures first.
+    that are new to it: what a perfect model would get. distances: from the real pictures of each value.
     """
 
     attribute: str
@@ -85,7 +84,7 @@ class Agreement:
     low: float
     high: float
     accuracy: float
-    distances: tuple[Distance, ...]
+    distances: tuple[Distance, ...] = ()
 
 
 def agreement(
@@ -114,14 +113,23 @@ def agreement(
     right = int((fake_answers.argmax(dim=1) == wanted).sum())
     low, high = wilson(right, len(wanted))
     accuracy = float((answers.argmax(dim=1) == labels).double().mean())
-    distances = []
-    for i, name in enumerate(names):
-        a, b = fake[wanted == i], real[labels == i]
-        if len(a) >= FEWEST:
-            value, error = kid(a, b)
-            distances.append(Distance(name, len(a), len(b), value, value - Z95 * error, value + Z95 * error))
-    farthest = sorted(distances, key=lambda d: -d.kid)
-    return Agreement(attribute, len(wanted), right / len(wanted), low, high, accuracy, tuple(farthest))
+    return Agreement(attribute, len(wanted), right / len(wanted), low, high, accuracy)
+
+
+def distances(
+    values: Sequence[str | None], real: Tensor, asked: Sequence[str | None], fake: Tensor
+) -> tuple[Distance, ...]:
+    """Of each value that ``FEWEST`` fakes (n, d) or more were asked for, how far they are from its reals.
+
+    The farthest comes first. Values with fewer real pictures are passed over.
+    """
+    found = []
+    for value in {v for v in values if v is not None}:
+        a, b = (part[torch.tensor([v == value for v in of])] for part, of in ((fake, asked), (real, values)))
+        if min(len(a), len(b)) >= FEWEST:
+            d, error = kid(a, b)
+            found.append(Distance(value, len(a), len(b), d, d - Z95 * error, d + Z95 * error))
+    return tuple(sorted(found, key=lambda distance: -distance.kid))
 
 
 def shares(attribute: str, values: Sequence[str | None], real: Tensor, fake: Tensor, seed: int = 0) -> Shares:

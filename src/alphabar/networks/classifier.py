@@ -65,6 +65,10 @@ class Classifier(Network):
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """What it says of pictures x (n, channels, h, w), (n, outputs); cond has no say."""
+        return self.output(self.features(x, c_noise))
+
+    def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """What its last layer decides by, (n, width at the lowest resolution)."""
         # As in UNet: sinusoids tell apart numbers of the order of a thousand.
         embedding = self.embed(self.sinusoid(1000 * c_noise).to(x.dtype))
         h = self.stem(x)
@@ -72,7 +76,7 @@ class Classifier(Network):
             h = F.avg_pool2d(h, 2) if i else h
             for block in level:  # type: ignore[attr-defined]
                 h = block(h, embedding)
-        return self.output(F.silu(self.norm(h)).mean((2, 3)))
+        return F.silu(self.norm(h)).mean((2, 3))
 
     def log_prob(self, x: Tensor, c_noise: Tensor, cond: Tensor) -> Tensor:
         """log p(cond | x) (n,), up to a constant for numbers, of what is known in cond (n, columns).

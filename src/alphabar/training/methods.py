@@ -4,6 +4,7 @@ The loop, its records and what it survives are the same for all. A method says w
 what else it updates, and what of itself a checkpoint must hold.
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from alphabar.data.pixels import to_signal
 from alphabar.diffusion.denoiser import Cond, NetworkDenoiser
 from alphabar.diffusion.densities import WEIGHTS
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.loss import loss
+from alphabar.diffusion.noise import Noise
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import UsageError
 from alphabar.networks import NETWORKS, Autoencoder, Classifier, flops
@@ -245,6 +248,23 @@ def log_prob(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Cond) -> T
 def said_right(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Cond) -> list[Tensor]:
     """For each field of classes, of which pictures the likeliest is the one in cond: (n,), NaN if unknown."""
     return _classifier(classifier).right(*_seen(classifier, x, t), cond)
+
+
+@torch.no_grad()
+def features_of(classifier: NetworkDenoiser, pictures: Tensor) -> Tensor:
+    """What a classifier decides by for pictures (n, h, w, 3) uint8, (n, d), with a little noise on them.
+
+    It has seen few without any: at sigma/alpha = 0.1, the same noise whatever the batch.
+    """
+    schedule, found = classifier.schedule, []
+    device = next(classifier.parameters()).device
+    for at in range(0, len(pictures), 64):
+        x0 = to_signal(pictures[at : at + 64]).to(device)
+        t = schedule.time(torch.full((len(x0),), -2 * math.log(0.1), dtype=torch.float64))
+        eps = Noise(0, range(at, at + len(x0)), "classifier").normal(0, x0)
+        seen = _seen(classifier, diffuse(schedule, x0, t, eps), t)
+        found.append(_classifier(classifier).features(*seen).cpu())
+    return torch.cat(found)
 
 
 def _classifier(classifier: NetworkDenoiser) -> Classifier:
