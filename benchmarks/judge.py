@@ -302,8 +302,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if not chosen.parts:
         print("# The judge can be trusted\n")
-        cars = " --cars DIR" if chosen.cars else ""
-        print(f"`python benchmarks/judge.py{cars} > docs/results/judge.md`\n")
+        cars, teller = " --cars DIR" * bool(chosen.cars), " --teller RUN" * bool(chosen.teller)
+        print(f"`python benchmarks/judge.py{cars}{teller} > docs/results/judge.md`\n")
     if unknown := set(chosen.parts) - set(parts):
         parser.error(f"unknown part {min(unknown)}")
     for name in chosen.parts or parts:
