@@ -43,7 +43,7 @@ from alphabar.training.trainer import Progress
 from alphabar.training.watch import save_grid
 
 SIZE = 64
-RATES = (3e-4, 1e-3, 2e-3, 4e-3)  # among which the expert's learning rate is chosen
+RATES = (3e-4, 1e-3, 2e-3, 4e-3)  # among which the expert's learning rate is chosen, or what --rate says
 SLOW = 5  # the peers that take long for a sample are judged on n / SLOW of them
 
 
@@ -192,7 +192,7 @@ def example(steps: int) -> Peer:
 
 
 def expert(budget: float, rate: float = 1e-3) -> Peer:
-    """What one who knows would make of diffusers: a U-Net of at most ``budget`` GFLOP, eps and a cosine."""
+    """What one who knows would make of diffusers: a U-Net of about ``budget`` GFLOP, eps and a cosine."""
     from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 
     x, t = torch.zeros(1, 3, SIZE, SIZE), torch.zeros(1, dtype=torch.long)
@@ -211,15 +211,14 @@ def expert(budget: float, rate: float = 1e-3) -> Peer:
     def cost(network: nn.Module) -> float:
         return gflop(lambda: network(x, t))
 
-    width = 4
-    while cost(built(width + 4)) <= budget:
-        width += 4
+    width = min(range(4, 68, 4), key=lambda width: abs(cost(built(width)) - budget))
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
     network = built(width)
     return _diffusers(
         network,
         scheduler,
-        DPMSolverMultistepScheduler.from_config(scheduler.config, use_karras_sigmas=True),
+        # clipped as diffusers advises for a cosine, which ends in pure noise
+        DPMSolverMultistepScheduler.from_config(scheduler.config, lambda_min_clipped=-5.1),
         20,
         optimizer=torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4, fused=True),
         batch=32,
@@ -351,6 +350,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="of training, for those that get far")
     parser.add_argument("--short", type=float, default=15.0, help="of training, for the others")
     parser.add_argument("--tune", type=float, default=3.0, help="minutes for each of the expert's rates")
+    parser.add_argument("--rate", type=float, help="the expert's learning rate, found before")
     parser.add_argument("--lean", default="network.widths=[32,64,128]", help="settings of lean")
     parser.add_argument("-n", type=int, default=500, help="samples judged")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps of the slow ones")
@@ -365,7 +365,7 @@ def main() -> None:
     few = args.n // SLOW
 
     def the_expert() -> dict[str, Any]:
-        rate = tuned(budget, data, train, held, args.tune)
+        rate = args.rate or tuned(budget, data, train, held, args.tune)
         torch.manual_seed(0)
         return {"rate": rate} | run_peer(expert(budget, rate), data, train, args.minutes, args.n)
 
