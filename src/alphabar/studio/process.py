@@ -28,6 +28,9 @@ from alphabar.training.run import Model, Run
 REGIONS = ((0.15, "polish"), (0.8, "texture"), (4.0, "forms"), (math.inf, "mean"))
 
 
+SOURCES = ("data", "drawn", "own")
+
+
 def tab(page: Page, model: gr.Dropdown) -> None:
     """Build the tab. model: the dropdown with the chosen model's name."""
     text = page.text
@@ -36,8 +39,8 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280, elem_classes="controls"):
             source = gr.Radio(
-                [(text(f"source_{name}"), name) for name in ("data", "drawn", "own")],
-                value="data",
+                [(text(f"source_{name}"), name) for name in SOURCES],
+                value=SOURCES[0],
                 label=text("picture"),
                 elem_id="process-source",
             )
@@ -57,6 +60,12 @@ def tab(page: Page, model: gr.Dropdown) -> None:
             trio = gr.HTML(empty(text("process_empty")), elem_id="trio")
             teaching = gr.HTML(elem_id="teaching")
             curves = gr.HTML(elem_id="curves")
+
+    def offered(name: str) -> Iterator[Any]:
+        """Where a picture can come from: a model that is no run, a shipped one for example, knows no data."""
+        known = name in page.shelf.runs() and page.shelf.run(name).data is not None
+        names = SOURCES if known else SOURCES[1:]
+        yield gr.update(choices=[(text(f"source_{each}"), each) for each in names], value=names[0])
 
     def take(name: str, source: str, which: float, upload: str | None) -> Iterator[tuple[Any, str]]:
         yield gr.skip(), page.note(text("loading"))
@@ -85,6 +94,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         [which, upload],
         **LIGHT,
     )
+    gr.on([page.blocks.load, model.change], page.told(offered), model, source, **LIGHT)
     views = [trio, teaching, curves]
     go.click(page.told(take), [model, source, which, upload], [picture, teaching], **ONE_AT_A_TIME).success(
         page.told(slide), [model, picture, t, seed], views, **ONE_AT_A_TIME
