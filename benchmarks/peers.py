@@ -217,8 +217,8 @@ def expert(budget: float, rate: float = 1e-3) -> Peer:
     return _diffusers(
         network,
         scheduler,
-        # clipped as diffusers advises for a cosine, which ends in pure noise
-        DPMSolverMultistepScheduler.from_config(scheduler.config, lambda_min_clipped=-5.1),
+        # As diffusers advises for a cosine, which ends in pure noise, and for pixels, which have a range.
+        DPMSolverMultistepScheduler.from_config(scheduler.config, lambda_min_clipped=-5.1, thresholding=True),
         20,
         optimizer=torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4, fused=True),
         batch=32,
