@@ -97,6 +97,12 @@ def test_costs_are_those_of_the_model(comparison, two):
     assert plain.train_flop / plain.sample_flop == pytest.approx(3 * 96 / 7)
 
 
+def test_what_guidance_asked_counts_and_what_was_asked_for_does_not_matter(tmp_path):
+    asked = evaluation(90.0, ask="as the data", guidance=2.0, guidance_interval=None, pag=0.0)
+    runs = [make_run(tmp_path / name, judged=(asked,)) for name in ("a", "b")]
+    assert [entry.cost.evaluations for entry in compared(*runs).entries] == [14, 14]
+
+
 def test_each_protocol_has_a_table_of_its_own(comparison):
     first, second = comparison.tables
     assert [t.protocol["n"] for t in (first, second)] == [500, 400]

@@ -145,6 +145,8 @@ def settings(
     if other:
         default_grid = "uniform" if chosen["name"] in ("ancestral", "ddim") else "linear_beta"
     default_steps = own.steps if not other else 250 if chosen["name"] == "ancestral" else 20
+    if pag is None:
+        pag = own.pag if attention_of(model) else 0.0
     how = Settings(
         seed=seed,
         sampler=chosen,
@@ -155,14 +157,12 @@ def settings(
         guidance=guidance,
         guidance_interval=guidance_interval,
         sag=sag,
-        pag=own.pag if pag is None else pag,
+        pag=pag,
         autoguidance=autoguidance,
         negative=negative,
         classifier=classifier,
         classifier_scale=classifier_scale,
     )
-    if pag is None and attention_of(model) is None:
-        how = replace(how, pag=0.0)
     if not diffuses(model.recipe) and (how.sampler, how.grid, how.steps, how.start) != (
         own.sampler,
         own.grid,
@@ -249,7 +249,10 @@ def attention_of(model: Model) -> Attention | None:
 
 
 def passes(model: Model, how: Settings) -> int:
-    """How often a picture goes through a network until it is drawn, what guidance asks included."""
+    """How often a picture goes through a network until it is drawn, what guidance asks included.
+
+    Classifier guidance asks another network, which does not count.
+    """
     lo, hi = how.guidance_interval or EVERYWHERE
     guides = (how.guidance != 1) + (how.autoguidance != 1) + bool(how.sag) + bool(how.pag)
     schedule = model.denoiser.schedule

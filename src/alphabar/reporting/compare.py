@@ -179,8 +179,8 @@ def _entry(path: Path, name: str) -> Entry:
         judged[tuple(evaluation.get(key) for key in PROTOCOL)] = evaluation
     newest = next(reversed(judged.values()), {})
     how = patient_settings(model)
-    # the cost is that of what was judged, where something was
-    each = passes(model, Settings.from_dict(how.to_dict() | newest))
+    # the cost is that of what was judged, where something was; what was asked for has no say in it
+    each = passes(model, Settings.from_dict(how.to_dict() | newest | {"ask": ()}))
     pass_flop = flops(network, model.recipe.data.size)
     records = [r for r in run.records() if r.get("images", 0) <= model.images]
     train = [r for r in records if r.get("kind") == "train" and "seconds" in r]

@@ -26,9 +26,7 @@ from alphabar.training.run import Model, Run
 
 # Noise-to-signal ratios sigma / alpha between which the model has another kind of work to do.
 REGIONS = ((0.15, "polish"), (0.8, "texture"), (4.0, "forms"), (math.inf, "mean"))
-
-
-SOURCES = ("data", "drawn", "own")
+SOURCES = ("data", "drawn", "own")  # of a picture
 
 
 def tab(page: Page, model: gr.Dropdown) -> None:
