@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from alphabar import cli
 from alphabar.errors import UsageError
 from alphabar.training.recipe import make_recipe
+from alphabar.training.run import load_model
 
 TINY = [
     "data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]", "batch=8",
@@ -108,6 +110,24 @@ def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeyp
     run = Run(tmp_path / "runs" / picture_folder.name)
     assert run.recipe.to_toml() == make_recipe(planned["recipe"]).to_toml()
     assert run.recipe.data.size == 16 and run.recipe.watch.share == 0
+
+
+def test_train_goes_on_from_a_model(call, trained, picture_folder, tmp_path):
+    run = tmp_path / "on"
+    command = ["train", picture_folder, "--from", trained, "--run", run, "--images", 16]
+    assert call(*command, "--set", "optimizer.learning_rate=1e-30")[0] == 0
+    model, before = load_model(run), load_model(trained)
+    for a, b in zip(model.denoiser.parameters(), before.denoiser.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert model.recipe.name == "ddpm from run" and model.images == 16
+    code, _, err = call(*command, "--set", "optimizer.learning_rate=1e-30")
+    assert code == 0 and "already trained that far" in err
+    wider = ["train", picture_folder, "--from", trained, "--run", tmp_path / "wider", "--images", 16]
+    code, _, err = call(*wider, "--set", "network.width=32")
+    assert code == 2 and "the trained weights do not fit this network" in err
+    code, _, err = call(*wider, "--recipe", "lean")
+    assert code == 2 and "give one of --recipe, --from and --shorten" in err
+    assert not (tmp_path / "wider").exists()
 
 
 def test_sample(call, trained, tmp_path):

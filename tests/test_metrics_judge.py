@@ -183,7 +183,7 @@ def test_comparable_with_papers_is_only_the_whole_protocol(monkeypatch):
     for n, extractor, whole, missing in (
         (39, "inception", True, "40 samples: here n = 39"),
         (41, "inception", True, "40 samples: here n = 41"),
-        (40, "inception_1a2b3c4d", True, "inception features"),
+        (40, "inception_1a2b3c4d", True, "inception or dinov2 features"),
         (40, "inception", False, "a whole training set"),
     ):
         line = told(n, extractor, whole)

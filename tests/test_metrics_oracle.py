@@ -9,11 +9,14 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from alphabar.errors import AlphabarError
 from alphabar.metrics import features as features_module
+from alphabar.metrics.dinov2 import DINOv2
 from alphabar.metrics.distances import (
     classifier_score,
     frechet_distance,
@@ -161,9 +164,8 @@ def test_only_the_standard_weights_are_called_inception(random_inception, monkey
     other = EXTRACTORS.build({"name": "inception", "weights": str(file)})
     digest = other.name.removeprefix("inception_")
     assert len(digest) == 8 and digest in other.protocol
-    monkeypatch.setattr(
-        features_module, "INCEPTION_SHA256", features_module.hashlib.sha256(file.read_bytes()).hexdigest()
-    )
+    sha256 = features_module.hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(features_module, "INCEPTION", features_module.INCEPTION._replace(sha256=sha256))
     assert EXTRACTORS.build({"name": "inception", "weights": str(file)}).name == "inception"
 
 
@@ -176,8 +178,9 @@ class Payload:
         return setattr, (Payload, "ran", True)
 
 
+@pytest.mark.parametrize("name", ["inception", "dinov2"])
 @pytest.mark.parametrize("content", ["text", "pickle", "other tensors", "missing"])
-def test_weights_that_are_none_are_refused_and_never_unpickled(content, tmp_path):
+def test_weights_that_are_none_are_refused_and_never_unpickled(content, name, tmp_path):
     fidelity("feature_extractor_inceptionv3")
     file = tmp_path / "weights.pth"
     if content == "text":
@@ -187,7 +190,7 @@ def test_weights_that_are_none_are_refused_and_never_unpickled(content, tmp_path
     elif content == "other tensors":
         torch.save({"fc.bias": torch.zeros(3)}, file)
     with pytest.raises(AlphabarError, match=r"weights\.pth") as error:
-        EXTRACTORS.build({"name": "inception", "weights": str(file)})
+        EXTRACTORS.build({"name": name, "weights": str(file)})
     assert "\n" not in str(error.value)
     assert not Payload.ran
 
@@ -203,20 +206,112 @@ def test_a_damaged_download_is_refused(random_inception, monkeypatch, tmp_path):
         EXTRACTORS.build("inception")
 
 
-def test_without_a_network_the_way_out_is_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["inception", "dinov2"])
+def test_without_a_network_the_way_out_is_named(name, monkeypatch, tmp_path):
     fidelity("feature_extractor_inceptionv3")
-    monkeypatch.delenv("ALPHABAR_INCEPTION_WEIGHTS", raising=False)
+    variable = f"ALPHABAR_{name.upper()}_WEIGHTS"
+    monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
     def offline(*args):
         raise OSError("no route")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(AlphabarError, match=r"no route.*ALPHABAR_INCEPTION_WEIGHTS.*lite0"):
-        EXTRACTORS.build("inception")
+    with pytest.raises(AlphabarError, match=rf"no route.*{variable}.*lite0"):
+        EXTRACTORS.build(name)
 
 
 def test_without_the_extra_its_name_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(AlphabarError, match=r"pip install 'alphabar\[fidelity\]'"):
         EXTRACTORS.build("inception")
+
+
+DEPTH, DIM = 2, 128
+
+
+def small_dinov2(grid: int) -> DINOv2:
+    """A DINOv2 of two blocks with random weights that all have a say."""
+    torch.manual_seed(0)
+    network = DINOv2(DIM, DEPTH, grid)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim == 1 else 0.05)
+    return network.eval()
+
+
+def test_dinov2_is_the_network_of_transformers():
+    """With one position a patch; theirs are stretched otherwise than the authors' are."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    ours = small_dinov2(16)
+    size = {"hidden_size": DIM, "num_hidden_layers": DEPTH, "num_attention_heads": DIM // 64}
+    oracle = transformers.Dinov2Model(transformers.Dinov2Config(**size, image_size=224)).eval()
+    state = ours.state_dict()
+    names = {
+        "embeddings.cls_token": "cls_token",
+        "embeddings.position_embeddings": "pos_embed",
+        "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
+        "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
+        "layernorm.weight": "norm.weight",
+        "layernorm.bias": "norm.bias",
+    }
+    theirs = {name: state[own] for name, own in names.items()} | {
+        "embeddings.mask_token": torch.zeros(1, DIM)
+    }
+    layers = {"attention.o_proj": "attn.proj", "norm1": "norm1", "norm2": "norm2"}
+    layers |= {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+    for i in range(DEPTH):
+        block, layer = f"blocks.{i}", f"encoder.layer.{i}"
+        for kind in ("weight", "bias"):
+            theirs |= {
+                f"{layer}.{name}.{kind}": state[f"{block}.{own}.{kind}"] for name, own in layers.items()
+            }
+            parts = state[f"{block}.attn.qkv.{kind}"].chunk(3)
+            theirs |= {f"{layer}.attention.{qkv}_proj.{kind}": part for qkv, part in zip("qkv", parts)}
+        theirs |= {f"{layer}.layer_scale{j}.lambda1": state[f"{block}.ls{j}.gamma"] for j in (1, 2)}
+    oracle.load_state_dict(theirs)
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = oracle(x).last_hidden_state[:, 0]
+        torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 0.1
+
+
+def test_dinov2_stretches_its_positions_as_the_authors_do():
+    """Patch i of 16 stands at (i + 1/2) 37 / 16.1 - 1/2 among the 37 published ones, by cubic convolution."""
+
+    def kernel(t: torch.Tensor, a: float = -0.75) -> torch.Tensor:  # Keys 1981, eq. 4, with PyTorch's a
+        t = t.abs()
+        near, far = (a + 2) * t**3 - (a + 3) * t**2 + 1, a * (t**3 - 5 * t**2 + 8 * t - 4)
+        return torch.where(t <= 1, near, torch.where(t < 2, far, 0.0))
+
+    network = small_dinov2(37)
+    profile = torch.randn(37, generator=torch.Generator().manual_seed(2))
+    network.pos_embed.data[0, 1:, 0] = profile.repeat_interleave(37)  # the same along a row
+    network.pos_embed.data[0, 1:, 1] = profile.repeat(37)
+    at = (torch.arange(16) + 0.5) * 37 / 16.1 - 0.5
+    places = torch.arange(-3, 40)
+    wanted = kernel(at[:, None] - places) @ profile[places.clamp(0, 36)]
+    positions = network.positions()
+    assert torch.equal(positions[:, 0], network.pos_embed[:, 0])
+    torch.testing.assert_close(positions[0, 1:, 0], wanted.repeat_interleave(16), rtol=0, atol=1e-4)
+    torch.testing.assert_close(positions[0, 1:, 1], wanted.repeat(16), rtol=0, atol=1e-4)
+
+
+def test_dinov2_from_a_file(tmp_path, monkeypatch):
+    network = small_dinov2(37)
+    file = tmp_path / "weights.pth"
+    torch.save(network.state_dict() | {"mask_token": torch.zeros(1, DIM)}, file)
+    extractor = EXTRACTORS.build({"name": "dinov2", "weights": str(file)})
+    digest = extractor.name.removeprefix("dinov2_")
+    assert len(digest) == 8 and digest in extractor.protocol
+    *_, last = extract(extractor, pictures(3), batch=2)
+    assert last.features.features.shape == (3, extractor.dim) == (3, DIM) and last.features.logits is None
+    image = Image.fromarray(pictures(3)[2].numpy()).resize((224, 224), Image.Resampling.BICUBIC)
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = network((x - mean[:, None, None])[None] / std[:, None, None])
+    torch.testing.assert_close(last.features.features[2:], expected, rtol=1e-4, atol=1e-4)
+    sha256 = features_module.hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(features_module, "DINOV2", features_module.DINOV2._replace(sha256=sha256))
+    monkeypatch.setenv("ALPHABAR_DINOV2_WEIGHTS", str(file))
+    assert EXTRACTORS.build("dinov2").name == "dinov2"

@@ -384,6 +384,53 @@ class TestMPUNet:
         changed = (network(x, t, cond) - y).flatten(1).abs().amax(1) > 1e-5
         assert changed.tolist() == [False, False, True, False]
 
+    def test_a_narrower_network_goes_on_inside_a_wider_one(self) -> None:
+        conditions = (("classes", 3), ("numbers", 1))
+        torch.manual_seed(0)
+        small = awake(MPUNet(conditions, channels=3, widths=(16, 32), head_dim=16)).eval()
+        wide = MPUNet(conditions, channels=3, widths=(24, 64), head_dim=16).eval()
+        x, t = batch()
+        cond = torch.tensor([[0.0, 0.5], [2.0, torch.nan], [torch.nan, -1.0], [torch.nan, torch.nan]])
+        with torch.no_grad():
+            expected = small(x, t, cond)
+            wide.adopt(small.state_dict())
+            alike = F.cosine_similarity(wide(x, t, cond).flatten(1), expected.flatten(1))
+        # Not equal: where features are normalised, the new channels count too.
+        assert (alike > 0.97).all()
+        wide(x, t, cond).square().sum().backward()
+        assert all(p.grad.abs().sum() > 0 for p in wide.parameters())
+
+    def test_new_channels_have_no_say_at_first(self) -> None:
+        """Whatever the new channels of the last level say, the picture is the same."""
+        small = awake(MPUNet(channels=3, widths=(8, 16), head_dim=8)).eval()
+        wide = MPUNet(channels=3, widths=(16, 32), head_dim=8).eval()
+        wide.adopt(small.state_dict())
+        block = wide.ups[0].blocks[0]
+        h = torch.randn(2, 64, 8, 8)
+        other = h.clone()
+        other[:, 16:32] += torch.randn(2, 16, 8, 8)  # new ones of what comes up,
+        other[:, 48:] += torch.randn(2, 16, 8, 8)  # and of the skip connection beside it
+        embedding = torch.randn(2, 32)
+        with torch.no_grad():
+            a, b = block(h, embedding)[:, :16], block(other, embedding)[:, :16]
+        assert torch.allclose(a, b, atol=1e-5)
+
+    def test_weights_that_do_not_fit_are_refused(self) -> None:
+        small = MPUNet(channels=3, widths=(8, 16), head_dim=8)
+        with pytest.raises(UsageError, match=r"do not fit this network \(.* \[8\], theirs \[16\]\)"):
+            small.adopt(MPUNet(channels=3, widths=(16, 32), head_dim=8).state_dict())
+        with pytest.raises(UsageError, match="theirs none"):
+            MPUNet(channels=3, widths=(8, 16, 32), head_dim=8).adopt(small.state_dict())
+
+    def test_an_embedding_of_other_labels_begins_anew(self) -> None:
+        asked = MPUNet((("classes", 3),), channels=3, widths=(8, 16), head_dim=8)
+        other = MPUNet((("classes", 5),), channels=3, widths=(8, 16), head_dim=8)
+        before = other.embed_cond.embed[0].weight.clone()
+        other.adopt(asked.state_dict())
+        assert torch.equal(other.embed_cond.embed[0].weight, before)
+        assert torch.equal(other.middle.conv1.weight, asked.middle.conv1.weight)
+        MPUNet(channels=3, widths=(8, 16), head_dim=8).adopt(asked.state_dict())  # asked nothing any more
+
     def test_middle_attention_can_be_switched_off(self) -> None:
         network = awake(MPUNet(channels=3, **SMALL)).eval()
         x, t = batch()

@@ -496,7 +496,8 @@ def test_beyond_this_machine_the_page_asks_for_the_password(folder):
 
 
 @pytest.mark.slow
-def test_train_on_an_uploaded_archive(page, folder, picture_folder, tmp_path):
+@pytest.mark.parametrize("choice", ["classic", "go on from tiny"])
+def test_train_on_an_uploaded_archive(choice, page, folder, picture_folder, tmp_path):
     file = tmp_path / "pictures.zip"
     with zipfile.ZipFile(file, "w") as archive:
         for path in picture_folder.glob("*.png"):
@@ -505,15 +506,17 @@ def test_train_on_an_uploaded_archive(page, folder, picture_folder, tmp_path):
     page.click("#new-run button")
     page.set_input_files("#new-files input[type=file]", file)
     page.wait_for_selector("#new-files :text('pictures')")
-    page.fill("#new-name input, #new-name textarea", "uploaded")
+    name = choice.replace(" ", "-")
+    page.fill("#new-name input, #new-name textarea", name)
     page.fill("#new-budget input, #new-budget textarea", "5s")
     page.click("#new-recipe input")
-    page.get_by_role("option", name="classic").click()
+    page.get_by_role("option", name=choice).click()
     page.click("#new-size input")
     page.get_by_role("option", name="16", exact=True).click()
     page.click("#train")
     page.wait_for_selector("#runs-table .live", timeout=60_000)
     page.wait_for_selector("#runs-table .live", state="detached", timeout=120_000)
-    run = Run(folder / "uploaded")
+    run = Run(folder / name)
     assert run.newest_checkpoint()[0].images > 0 and run.recipe.data.size == 16
-    assert len(list((folder / ".pictures" / "uploaded" / "waves").glob("*.png"))) == 40
+    assert run.start.exists() == (choice != "classic")
+    assert len(list((folder / ".pictures" / name / "waves").glob("*.png"))) == 40

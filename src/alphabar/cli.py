@@ -178,6 +178,15 @@ def train(
             metavar="KIND", help="What the model may be asked for: class, attributes, text or clusters."
         ),
     ] = None,
+    origin: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Instead of a recipe: go on from a trained model, cars64 for example, on DATA; with larger"
+            " --set network.widths in a wider network.",
+        ),
+    ] = None,
     shorten: Annotated[
         Path | None,
         typer.Option(
@@ -198,19 +207,20 @@ def train(
     from alphabar.data.source import open_source
     from alphabar.training import trainer
     from alphabar.training.recipe import read_recipe, with_settings
-    from alphabar.training.recipes import named_recipe, shortened
+    from alphabar.training.recipes import continued, named_recipe, shortened
     from alphabar.training.run import Run, load_model
     from alphabar.training.runtime import Runtime, processes
 
     source = open_source(data)
     name = re.sub(r"[^\w.-]+", "-", Path(data).resolve().name) + "-short" * bool(shorten)
     run = run or Path("runs") / name
-    if shorten and recipe:
-        raise UsageError("--shorten takes the recipe of its model: leave out --recipe")
-    model = load_model(shorten) if shorten else None
+    if sum(map(bool, (recipe, origin, shorten))) > 1:
+        raise UsageError("give one of --recipe, --from and --shorten: the last two take their model's recipe")
+    start = origin or shorten
+    model = load_model(start) if start else None
     chosen, planning = None, False
     if model is not None:
-        chosen = shortened(model.recipe)
+        chosen = shortened(model.recipe) if shorten else continued(model.recipe, model.path.name)
     elif recipe is not None:
         chosen = read_recipe(Path(recipe)) if recipe.endswith(".toml") else named_recipe(recipe)
     elif Run(run).exists:
@@ -232,7 +242,7 @@ def train(
         pictures = prepare(source, chosen.data.size, chosen.data.fit)
         dataset = _last(pictures, "reading pictures", quiet=not main).dataset
         asked = trainer.conditions_of(dataset, chosen)  # fails before anything is written
-        if model and (asked and asked[0]) != model.conditioning:
+        if shorten and model and (asked and asked[0]) != model.conditioning:
             raise UsageError(
                 f"{shorten} was trained on other labels than those of {data}: give the same pictures"
             )
@@ -595,7 +605,7 @@ def evaluate(
     against: Annotated[str, typer.Option(metavar="DATA", help="The real pictures, as for training.")],
     n: Annotated[int, typer.Option("-n", metavar="N", help="How many samples.")] = 2000,
     features: Annotated[
-        str, typer.Option(metavar="NAME", help="lite0 (offline), or inception: FID and Inception Score.")
+        str, typer.Option(metavar="NAME", help="lite0 (offline), inception (FID, Inception Score) or dinov2.")
     ] = "lite0",
     weights: Annotated[
         Path | None,

@@ -16,17 +16,39 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.metrics import dinov2
 from alphabar.metrics.lite0 import load_lite0
 from alphabar.registry import Registry
 
-INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+
+class Published(NamedTuple):
+    """A file of weights that everyone uses, and the environment variable that names another place of it."""
+
+    network: str
+    url: str
+    sha256: str
+    variable: str
+
+
+INCEPTION = Published(
+    "Inception",
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    "ALPHABAR_INCEPTION_WEIGHTS",
+)
+DINOV2 = Published(
+    "DINOv2",
+    "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+    "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    "ALPHABAR_DINOV2_WEIGHTS",
+)
 
 
 class Features(NamedTuple):
@@ -117,10 +139,8 @@ class Inception:
             raise AlphabarError(
                 f"inception needs torch-fidelity and torchvision ({error}): pip install 'alphabar[fidelity]'"
             ) from None
-        weights = weights or os.environ.get("ALPHABAR_INCEPTION_WEIGHTS", "")
-        data = _read_weights(Path(weights)) if weights else _standard_inception()
-        sha256 = hashlib.sha256(data).hexdigest()
-        self.name = "inception" if sha256 == INCEPTION_SHA256 else f"inception_{sha256[:8]}"
+        data, sha256, place = _weights(INCEPTION, weights)
+        self.name = "inception" if sha256 == INCEPTION.sha256 else f"inception_{sha256[:8]}"
         self.protocol = (
             f"Inception v3 (torch-fidelity's port), weights sha256 {sha256[:16]}, 2048 pooled features and "
             "unbiased logits; pictures resized to 299×299 px as TensorFlow 1 does (bilinear, not antialiased)"
@@ -136,7 +156,7 @@ class Inception:
             )
         except Exception as error:  # a damaged file fails in more ways than can be named
             reason = str(error).partition("\n")[0]
-            raise AlphabarError(f"{weights or INCEPTION_URL} holds no Inception weights: {reason}") from None
+            raise AlphabarError(f"{place} holds no Inception weights: {reason}") from None
         self.network = network.to(self.device)
 
     @torch.inference_mode()
@@ -146,32 +166,78 @@ class Inception:
         return Features(features.cpu(), logits.cpu())
 
 
-def _read_weights(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise AlphabarError(f"the Inception weights cannot be read: {error}") from None
+class Dinov2:
+    """DINOv2 ViT-L/14, whose distances agree with people more than Inception's do (Stein et al. 2023).
+
+    Pictures are resized and normalised as in their dgm-eval. Nothing but the weights is needed, 1.2 GB.
+    device: where the network runs.
+    weights: a file with its weights, of any size but the giant; else the environment variable
+        ALPHABAR_DINOV2_WEIGHTS; else the standard file, fetched at first use. The name is "dinov2" only with
+        the standard weights.
+    Raises AlphabarError where the file is missing or holds no such weights.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", *, weights: str = ""):
+        data, sha256, place = _weights(DINOV2, weights)
+        self.name = "dinov2" if sha256 == DINOV2.sha256 else f"dinov2_{sha256[:8]}"
+        self.device = torch.device(device)
+        try:
+            state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+            self.network = dinov2.from_weights(state).to(self.device)
+        except Exception as error:  # a damaged file fails in more ways than can be named
+            reason = str(error).partition("\n")[0]
+            raise AlphabarError(f"{place} holds no DINOv2 weights: {reason}") from None
+        self.dim = self.network.cls_token.shape[-1]
+        self.protocol = (
+            f"DINOv2 with patches of 14 px, weights sha256 {sha256[:16]}, {self.dim} numbers of the class "
+            "token; pictures resized to 224×224 px by Pillow (bicubic), normalised as ImageNet's"
+        )
+        self.mean = torch.tensor([0.485, 0.456, 0.406], device=self.device)
+        self.std = torch.tensor([0.229, 0.224, 0.225], device=self.device)
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor) -> Features:
+        side = (dinov2.SIDE, dinov2.SIDE)
+        resized = [Image.fromarray(p).resize(side, Image.Resampling.BICUBIC) for p in pictures.numpy()]
+        x = torch.from_numpy(np.stack([np.asarray(p) for p in resized])).to(self.device) / 255
+        x = ((x - self.mean) / self.std).permute(0, 3, 1, 2)
+        with torch.autocast(self.device.type, enabled=False):
+            features = self.network(x)
+        return Features(features.cpu(), None)
 
 
-def _standard_inception() -> bytes:
-    """The standard weights, from where torch-fidelity keeps them too, or fetched to there."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_URL.rpartition("/")[2]
+def _weights(of: Published, place: str) -> tuple[bytes, str, str]:
+    """The bytes of a network's weights, their sha256 and where they lie: at ``place``, else where the
+    environment says, else where torch-fidelity and torch.hub keep them, fetched to there if need be."""
+    if place := place or os.environ.get(of.variable, ""):
+        data = _read_weights(Path(place), of)
+        return data, hashlib.sha256(data).hexdigest(), place
+    path = Path(torch.hub.get_dir()) / "checkpoints" / of.url.rpartition("/")[2]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(INCEPTION_URL, str(path), INCEPTION_SHA256, sys.stderr.isatty())
+            torch.hub.download_url_to_file(of.url, str(path), of.sha256, sys.stderr.isatty())
         except (OSError, RuntimeError) as error:
             raise AlphabarError(
-                f"{INCEPTION_URL} cannot be fetched ({error}): fetch it elsewhere, and set "
-                "ALPHABAR_INCEPTION_WEIGHTS to the file; or use --features lite0, which needs no network"
+                f"{of.url} cannot be fetched ({error}): fetch it elsewhere, and set "
+                f"{of.variable} to the file; or use --features lite0, which needs no network"
             ) from None
-    data = _read_weights(path)
-    if hashlib.sha256(data).hexdigest() != INCEPTION_SHA256:
+    data = _read_weights(path, of)
+    if (sha256 := hashlib.sha256(data).hexdigest()) != of.sha256:
         raise AlphabarError(f"{path} is damaged: delete it, and it is fetched anew")
-    return data
+    return data, sha256, str(path)
 
 
-EXTRACTORS = Registry("extractor", {"lite0": Lite0, "lite0_96": Lite0At96, "inception": Inception})
+def _read_weights(path: Path, of: Published) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AlphabarError(f"the {of.network} weights cannot be read: {error}") from None
+
+
+EXTRACTORS = Registry(
+    "extractor", {"lite0": Lite0, "lite0_96": Lite0At96, "inception": Inception, "dinov2": Dinov2}
+)
 
 
 def extract(

@@ -181,8 +181,10 @@ def _name(key: str, extractor: str) -> str:
 def _comparable(extractor: str, n: int, whole: bool) -> str:
     """Whether the numbers may stand beside those of papers, and what is missing."""
     missing = []
-    if extractor != "inception":
-        missing.append(f"inception features and their resize: distances of {extractor} features are no FID")
+    if extractor not in ("inception", "dinov2"):
+        missing.append(
+            f"inception or dinov2 features and their resize: distances of {extractor} features are no FID"
+        )
     if n != COMPARABLE_N:
         missing.append(f"{COMPARABLE_N} samples: here n = {n}")
     if not whole:

@@ -36,15 +36,23 @@ def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
     return (1 - t) / scale * a + t / scale * b
 
 
+def leading(size: int, narrower: int, parts: int) -> Tensor:
+    """Where the channels of a narrower layer stand in one of ``size``: at the beginning of each part."""
+    starts = torch.arange(parts)[:, None] * (size // parts)
+    return (starts + torch.arange(narrower // parts)).flatten()
+
+
 class MPConv(nn.Module):
     """A convolution without bias whose filters w have length one, whatever is stored (EDM2 eq. 47 and 66).
 
     kernel 0 makes it a matrix: (n, in_width) → (n, out_width).
+    parts: of how many equal parts, one behind the other, what comes out and what goes in is made.
     """
 
-    def __init__(self, in_width: int, out_width: int, kernel: int):
+    def __init__(self, in_width: int, out_width: int, kernel: int, parts: tuple[int, int] = (1, 1)):
         super().__init__()
         self.padding = kernel // 2
+        self.parts = parts
         shape = (kernel, kernel) if kernel else ()
         self.weight = nn.Parameter(torch.randn(out_width, in_width, *shape))
 
@@ -80,7 +88,7 @@ class MPAttention(Attention):
     def __init__(self, width: int, head_dim: int):
         super().__init__()
         self.heads = width // head_dim
-        self.qkv = MPConv(width, 3 * width, 1)
+        self.qkv = MPConv(width, 3 * width, 1, (3, 1))
         self.out = MPConv(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,12 +108,13 @@ class Block(nn.Module):
         self, in_width: int, out_width: int, embedding_dim: int, dropout: float, head_dim: int | None
     ):
         super().__init__()
-        self.conv1 = MPConv(in_width, out_width, 3)
+        parts = (1, max(1, in_width // out_width))  # two on the way up: with a skip connection beside it
+        self.conv1 = MPConv(in_width, out_width, 3, parts)
         self.modulation = MPConv(embedding_dim, out_width, 0)
         self.gain = nn.Parameter(torch.zeros(()))
         self.dropout = nn.Dropout(dropout)
         self.conv2 = MPConv(out_width, out_width, 3)
-        self.skip = nn.Identity() if in_width == out_width else MPConv(in_width, out_width, 1)
+        self.skip = nn.Identity() if in_width == out_width else MPConv(in_width, out_width, 1, parts)
         self.attention = MPAttention(out_width, head_dim) if head_dim else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -221,6 +230,29 @@ class MPUNet(Network):
         for up in self.ups:
             h = up(h, embedding, skips)
         return F.pixel_shuffle(self.output(h, self.output_gain), PATCH)
+
+    def adopt_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
+        """Weights of a narrower network fit too: it goes on inside this one nearly as it was.
+
+        Its channels take no notice of the new ones, which come of random filters of the same size, so that
+        all turn equally fast. (Channels cannot be doubled: a filter of length one cannot share a weight
+        between two equal inputs and keep both its length and what it says.)
+        """
+        layer = self.get_submodule(name.rpartition(".")[0])
+        fits = own.ndim == trained.ndim and all(a >= b for a, b in zip(own.shape, trained.shape))
+        if not fits or (isinstance(layer, nn.Embedding) and len(own) != len(trained)):
+            return False
+        if own.ndim < 2:
+            own[(slice(trained.numel()),) * own.ndim] = trained
+            return True
+        out_parts, in_parts = layer.parts if isinstance(layer, MPConv) else (1, 1)
+        rows = leading(len(own), len(trained), out_parts)
+        columns = leading(own.shape[1], trained.shape[1], in_parts)
+        own *= (trained.square().mean() / own.square().mean()).sqrt()
+        filters = torch.zeros_like(own[rows]) if isinstance(layer, MPConv | nn.Linear) else own[rows]
+        filters[:, columns] = trained.to(own)
+        own[rows] = filters
+        return True
 
     def middle_attention(self) -> Attention:
         attention = self.middle.attention

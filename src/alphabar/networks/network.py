@@ -1,5 +1,6 @@
 """What every architecture promises, and what it costs."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
@@ -43,6 +44,30 @@ class Network(nn.Module):
         if cond is not None:
             raise UsageError(f"this {type(self).__name__} takes no condition: it was made without conditions")
         return None
+
+    @torch.no_grad()
+    def adopt(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin with the weights of a trained network of this kind instead of random ones.
+
+        Of an embedding of other conditions only what fits is taken over; the rest stays as drawn.
+        Raises UsageError where any other weight does not fit.
+        """
+        for name, own in self.state_dict().items():
+            if name in weights and self.adopt_weight(name, own, weights[name]):
+                continue
+            if not name.startswith("embed_cond."):
+                theirs = list(weights[name].shape) if name in weights else "none"
+                raise UsageError(
+                    f"the trained weights do not fit this network ({name} {list(own.shape)}, theirs {theirs}):"
+                    " choose the settings of theirs, or for mp_unet wider ones"
+                )
+
+    def adopt_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
+        """Overwrite one's own weight with a trained one. Returns whether it fits."""
+        if own.shape != trained.shape:
+            return False
+        own.copy_(trained)
+        return True
 
     def check_size(self, size: int) -> None:
         """Raises UsageError, naming sizes that fit, for a picture of size x size that does not."""

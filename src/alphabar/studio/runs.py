@@ -24,6 +24,7 @@ COLOURS = (FIRST, SECOND, THIRD, INK)
 FRAMES = 60  # grids of the film, at most
 EVERY = 3.0  # seconds between looks
 BY_BUDGET = ""  # no recipe: what suits the machine and the time
+FROM = "from "  # before the name of the model to go on from, in place of a recipe
 
 
 def tab(page: Page, trainings: Trainings) -> None:
@@ -96,7 +97,11 @@ def tab(page: Page, trainings: Trainings) -> None:
                     elem_id="new-size",
                 )
             recipe = gr.Dropdown(
-                [(text("by_budget"), BY_BUDGET), *((name, name) for name in RECIPES)],
+                [
+                    (text("by_budget"), BY_BUDGET),
+                    *((name, name) for name in RECIPES),
+                    *((text("go_on_from", model=name), FROM + name) for name in page.shelf.models()),
+                ],
                 value=BY_BUDGET,
                 label=text("recipe"),
                 elem_id="new-recipe",
@@ -148,7 +153,10 @@ def tab(page: Page, trainings: Trainings) -> None:
             count = unpack([Path(file) for file in files], folder)
             yield page.note(text("unpacked", n=f"{count:,}"))
             data = str(folder)
-        options = ["--set", f"data.size={int(size)}", *(["--recipe", recipe] if recipe else [])]
+        if recipe.startswith(FROM):
+            options = ["--from", str(page.shelf.model(recipe.removeprefix(FROM)))]
+        else:
+            options = ["--set", f"data.size={int(size)}", *(["--recipe", recipe] if recipe else [])]
         trainings.start(path, data, budget.strip(), *options)
         yield from follow(path.name)
 

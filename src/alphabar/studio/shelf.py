@@ -45,12 +45,16 @@ class Shelf:
         """Raises AlphabarError for a name that is not of `runs`."""
         return Run(self._folder(name, self.runs()))
 
+    def model(self, name: str | None) -> Path:
+        """The folder of a model. Raises AlphabarError for a name that is not of `models`."""
+        return self._folder(name, self.models())
+
     def load(self, name: str | None) -> Model:
         """The model of this name as it is now; what was loaded before goes.
 
         Raises AlphabarError for a name that is not of `models`, and what `load_model` raises.
         """
-        folder = self._folder(name, self.models())
+        folder = self.model(name)
         with self._lock:
             version = folder, _changed(folder)
             if self._loaded is None or self._loaded[0] != version:

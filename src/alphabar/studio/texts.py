@@ -231,6 +231,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "size_info": ("of the pictures", "de las imágenes"),
     "recipe": ("Recipe", "Receta"),
     "by_budget": ("what suits this machine and the time", "lo que convenga a esta máquina y al tiempo"),
+    "go_on_from": ("go on from {model}, at its size", "seguir desde {model}, a su tamaño"),
     "train": ("Train", "Entrenar"),
     "no_files_given": (
         "there are no pictures yet: drop a zip or pictures",

@@ -154,6 +154,20 @@ def vae() -> Recipe:
     )
 
 
+def continued(recipe: Recipe, model: str) -> Recipe:
+    """The recipe that goes on from a model of another, on other pictures or in a wider network.
+
+    It is the same but for its name, and for what is asked of the model, which the new pictures decide.
+    Raises UsageError for one that is not of diffusion.
+    """
+    if recipe.method["name"] != "diffusion":
+        raise UsageError(f"a model of method {recipe.method['name']!r} cannot go on: give one of diffusion")
+    values = recipe.model_dump(mode="json")
+    return make_recipe(
+        values | {"name": f"{recipe.name} from {model}", "condition": values["condition"] | {"on": None}}
+    )
+
+
 def shortened(recipe: Recipe) -> Recipe:
     """The recipe that tunes a model of another to draw in one to four evaluations (`methods.Consistency`).
 

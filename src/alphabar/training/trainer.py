@@ -38,7 +38,7 @@ from alphabar.diffusion.schedules import terminal_warning
 from alphabar.diffusion.start import fit_gaussian
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics.features import EXTRACTORS, extract
-from alphabar.networks import NETWORKS
+from alphabar.networks import NETWORKS, Network
 from alphabar.training.checkpoint import (
     pack_json,
     pack_optimizer,
@@ -273,11 +273,13 @@ class _Training:
         self.bad_steps = 0
         self.pending: list[Future[Batch]] | None = None
 
-    def start_from(self, weights: Mapping[str, Tensor], path: Path) -> None:
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Begin with the weights of a trained model instead of random ones."""
+        assert isinstance(self.network, Network)
+        self.network.adopt(weights)
         averages = [average.network for average in self.averages.values()]
-        for network in (self.network, *([self.ema.network] if self.ema else []), *averages):
-            load_weights(network, weights, path)
+        for network in (*([self.ema.network] if self.ema else []), *averages):
+            network.load_state_dict(self.network.state_dict())
 
     def positions(self, images: int) -> range:
         local = self.recipe.batch // self.runtime.world_size
@@ -401,10 +403,15 @@ class _Training:
 def begin(path: str | Path, recipe: Recipe, *, start: Model | None = None) -> Run:
     """The run at ``path``, created with ``recipe`` or, where it exists, checked against it.
 
-    start: the model whose weights the training begins with, for a recipe made by `recipes.shortened`.
-    Raises UsageError where the run was made with another recipe, naming what differs.
+    start: the model whose weights the training begins with, of the recipe's network or a narrower one.
+    Raises UsageError where the run was made with another recipe, naming what differs, and where the weights
+    do not fit.
     """
     run = Run(path)
+    if start:
+        network = build_denoiser(recipe).network
+        assert isinstance(network, Network)
+        network.adopt(start.denoiser.network.state_dict())
     if not run.exists:
         run.create(recipe)
     elif changed := differences(run.recipe, recipe):
@@ -503,12 +510,12 @@ def _train(
         statistics = checkpoint.files["statistics.safetensors"]
         yield Note(f"resuming {run.path} at {training.images:,} images")
     else:
-        if recipe.method["name"] == "consistency":
-            if not run.start.exists():
-                raise AlphabarError(
-                    f"{run.path} lacks the weights it is to begin with: remove it and begin again"
-                )
-            training.start_from(unpack_tensors(run.start.read_bytes()), run.path)
+        if run.start.exists():
+            training.start_from(unpack_tensors(run.start.read_bytes()))
+        elif recipe.method["name"] == "consistency":
+            raise AlphabarError(
+                f"{run.path} lacks the weights it is to begin with: remove it and begin again"
+            )
         index = training.feed.index
         batches = (
             to_signal(torch.from_numpy(dataset.pictures[np.sort(index[i : i + 256])]))
