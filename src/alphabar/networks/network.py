@@ -58,8 +58,8 @@ class Network(nn.Module):
             if not name.startswith("embed_cond."):
                 theirs = list(weights[name].shape) if name in weights else "none"
                 raise UsageError(
-                    f"the trained weights do not fit this network ({name} {list(own.shape)}, theirs {theirs}):"
-                    " choose the settings of theirs, or for mp_unet wider ones"
+                    f"the trained weights do not fit this network ({name} {list(own.shape)}, theirs"
+                    f" {theirs}): choose the settings of theirs, or for mp_unet wider ones"
                 )
 
     def adopt_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
