@@ -93,7 +93,7 @@ class Counted(nn.Module):
 
     def __init__(self, denoiser):
         super().__init__()
-        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.denoiser, self.schedule, self.network = denoiser, denoiser.schedule, denoiser.network
         self.asked = self.backwards = 0
 
     def forward(self, x, t, cond=None):
@@ -207,19 +207,21 @@ def rows(model: Model, truth: Tensor, task: str, solvers: Sequence[str], steps: 
     for solver in ["default", *solvers]:
         counted = Counted(model.denoiser)
         try:
-            how = settings(
-                operator,
-                told,
-                solver=None if solver == "default" else solver,
-                steps=None if solver == "default" else steps,
-            )
+            if solver == "default":
+                how = settings(model, operator, told)
+            else:
+                how = settings(model, operator, told, solver=solver, steps=steps, pag=0.0)
             begin = time.perf_counter()
             *_, last = restore(replace(model, denoiser=counted), y, operator, told, how=how)
         except UsageError:
             continue
         seconds = time.perf_counter() - begin
         assert last.x is not None
-        name = f"**default: {how.solver['name']}, {how.steps}**" if solver == "default" else f"`{solver}`"
+        name = f"`{solver}`"
+        if solver == "default":
+            name = (
+                f"**default: {how.solver['name']}, {how.steps}" + f", PAG {how.pag:g}" * (how.pag > 0) + "**"
+            )
         yield [
             name,
             *measures(last.x[0], truth, y, operator, sigma_y, extractor),

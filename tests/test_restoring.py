@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def save(folder, image, name="picture.png", **extras):
 def answers(model, y, operator, sigma_y=0.0, **how):
     first = how.pop("first", 0)
     n = how.pop("n", 1)
-    chosen = settings(operator if not isinstance(operator, list) else operator[0], sigma_y, steps=3, **how)
+    one = operator[0] if isinstance(operator, list) else operator
+    chosen = settings(model, one, sigma_y, steps=3, **how)
     *_, last = restore(model, y, operator, sigma_y, n=n, how=chosen, first=first)
     return last.x
 
@@ -89,7 +91,7 @@ def answers(model, y, operator, sigma_y=0.0, **how):
 def test_a_restoration_is_a_generator_of_steps(model):
     operator = OPERATORS.build("box", shape=(3, SIZE, SIZE))()
     y = operator.A(torch.rand(2, 3, SIZE, SIZE))
-    how = settings(operator, 0.0, solver="diffpir", steps=4)
+    how = settings(model, operator, 0.0, solver="diffpir", steps=4)
     records = list(restore(model, y, operator, n=3, how=how, batch=4))
     assert len(records) == 2 * 4 + 1  # six answers in batches of four
     assert [r.done for r in records] == [4, 8, 12, 16, 18, 20, 22, 24, 24]
@@ -133,9 +135,9 @@ def test_what_does_not_fit_is_told(model):
     with pytest.raises(UsageError, match="0 or more"):
         restore(model, y, operator, -1.0)
     with pytest.raises(UsageError, match="steps must be at least 1"):
-        settings(operator, 0.0, steps=0)
+        settings(model, operator, 0.0, steps=0)
     with pytest.raises(UsageError, match="did you mean 'pigdm'"):
-        settings(operator, 0.0, solver="pigdmm")
+        settings(model, operator, 0.0, solver="pigdmm")
 
 
 @pytest.mark.parametrize("spec", OPERATORS)
@@ -313,7 +315,7 @@ def test_inpainting_leaves_known_pixels_untouched(model, tmp_path, call):
         assert not np.array_equal(result[hole > 0], pixels[hole > 0])
     assert not np.array_equal(*results)
     about = json.loads(stdout.splitlines()[-1])
-    assert about["sigma_y"] == 0 and about["solver"]["name"] == "pigdm"
+    assert about["sigma_y"] == 0 and about["solver"]["name"] == "mmps"
 
 
 def test_deep_grey_and_transparent_pictures_are_inpainted_in_kind(model, tmp_path, call):
@@ -413,25 +415,47 @@ def test_a_degradation_without_parts_is_the_picture_itself():
     assert Degradation("", (), 0.1).operator((3, 8, 8)).measured == (3, 8, 8)
 
 
+def attending(model: Model, *more: str) -> Model:
+    """The model with a network that attends, with noise on its weights."""
+    small = ["data.size=16", "network.widths=[8,16]", "network.head_dim=8"]
+    recipe = with_settings(named_recipe("lean"), [*small, *more])
+    denoiser = build_denoiser(recipe).eval().requires_grad_(False)
+    for parameter in denoiser.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    return replace(model, recipe=recipe, denoiser=denoiser)
+
+
 @pytest.mark.parametrize(
-    ("task", "size", "solver"),
+    ("task", "size", "own_pag", "solver", "steps", "pag"),
     [
-        ("blur:1.5", 16, "diffpir"),
-        ("blur:1.5+noise:0.05", 16, "ddrm"),
-        (
-            "blur:1.5+noise:0.05",
-            32,
-            "pigdm",
-        ),  # of a part of the model's picture singular values are not known
-        ("motion:5,45+noise:0.05", 16, "ddrm"),
-        ("noise:0.2", 16, "ddrm"),
-        ("grey", 16, "pigdm"),
-        ("down:2", 16, "pigdm"),
-        ("random:0.5+noise:0.1", 16, "pigdm"),
-        ("jpeg:10", 16, "ddnm"),
+        ("blur:1.5", 16, 0, "diffpir", 50, 0),
+        ("blur:1.5+noise:0.05", 16, 3, "ddrm", 50, 0),
+        # of a part of the model's picture singular values are not known
+        ("blur:1.5+noise:0.05", 32, 0, "pigdm", 50, 0),
+        ("motion:5,45+noise:0.05", 16, 0, "ddrm", 50, 0),
+        ("noise:0.2", 16, 0, "ddrm", 50, 0),
+        ("grey", 16, 3, "pigdm", 50, 0),
+        ("down:2", 16, 0, "pigdm", 50, 0),
+        ("down:2", 16, 3, "ddrm", 25, 3),
+        ("down:2", 32, 3, "pigdm", 25, 3),
+        ("random:0.5+noise:0.1", 16, 3, "mmps", 50, 0),
+        ("jpeg:10", 16, 3, "ddnm", 50, 0),
     ],
 )
-def test_the_default_solver_goes_by_what_is_missing(task, size, solver):
+def test_the_defaults_go_by_what_is_missing(model, task, size, own_pag, solver, steps, pag):
+    attentive = attending(model, f"data.size={size}", f"sampling.pag={own_pag}")
     degradation = parse_degradation(task)
-    how = settings(degradation.operator((3, 16, 16)), degradation.sigma, size=size)
-    assert how.solver["name"] == solver
+    how = settings(attentive, degradation.operator((3, 16, 16)), degradation.sigma)
+    assert (how.solver["name"], how.steps, how.pag) == (solver, steps, pag)
+
+
+def test_guidance_has_its_say(model):
+    """Of a network that attends; one that does not is told apart."""
+    operator = OPERATORS.build("down", shape=(3, SIZE, SIZE))(factor=4)
+    y = torch.rand(1, *operator.measured) - 0.5
+    attentive = attending(model)
+    plain, again, led = (answers(attentive, y, operator, pag=pag) for pag in (0.0, 0.0, 2.0))
+    assert torch.equal(plain, again) and not torch.allclose(plain, led, atol=1e-3)
+    torch.testing.assert_close(operator.A(led[0]), y, rtol=0, atol=1e-4)
+    with pytest.raises(UsageError, match="--pag needs self-attention"):
+        settings(model, operator, 0.0, pag=2.0)

@@ -80,6 +80,12 @@ PagOption = Annotated[
     float | None,
     typer.Option(metavar="S", help="Perturbed-attention guidance; 0 is none.", show_default="the recipe's"),
 ]
+SolverPagOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S", help="Perturbed-attention guidance; 0 is none.", show_default="by the task and the model"
+    ),
+]
 AutoguidanceOption = Annotated[
     float, typer.Option(metavar="W", help="Guidance away from the run's early snapshot; 1 is none.")
 ]
@@ -496,13 +502,14 @@ def inpaint(
     noise: NoiseOption = "0",
     solver: SolverOption = None,
     steps: SolverStepsOption = None,
+    pag: SolverPagOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Fill what is missing in a picture; without noise, known pixels come back untouched."""
     drawn = mask.partition(":")[0] in ("box", "random", "strokes")
     what = f"{mask if drawn else f'mask:{mask}'}+noise:{noise}"
-    _restore(model, image, what, out, n, solver, steps, seed, as_json)
+    _restore(model, image, what, out, n, solver, steps, pag, seed, as_json)
 
 
 @app.command()
@@ -515,11 +522,12 @@ def upscale(
     noise: NoiseOption = "0",
     solver: SolverOption = None,
     steps: SolverStepsOption = None,
+    pag: SolverPagOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Enlarge a picture that was made smaller bicubically."""
-    _restore(model, image, f"down:{factor}+noise:{noise}", out, n, solver, steps, seed, as_json)
+    _restore(model, image, f"down:{factor}+noise:{noise}", out, n, solver, steps, pag, seed, as_json)
 
 
 @app.command()
@@ -531,11 +539,12 @@ def restore(
     n: CountOption = 1,
     solver: SolverOption = None,
     steps: SolverStepsOption = None,
+    pag: SolverPagOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Undo what was done to a picture: blur, noise, JPEG, lost colours, missing pixels, or several."""
-    _restore(model, image, degradation, out, n, solver, steps, seed, as_json)
+    _restore(model, image, degradation, out, n, solver, steps, pag, seed, as_json)
 
 
 @app.command()
@@ -565,6 +574,7 @@ def _restore(
     n: int,
     solver: str | None,
     steps: int | None,
+    pag: float | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -576,8 +586,9 @@ def _restore(
     sampling.check_free(out)
     task = restoring.read_task(image, what)
     loaded = load_model(model)
-    size = loaded.recipe.data.size
-    how = restoring.settings(task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps, size=size)
+    how = restoring.settings(
+        loaded, task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps, pag=pag
+    )
     records = restoring.restore(loaded, task.y, task.operator, task.sigma_y, n=n, how=how)
     answers = _last(records, "restoring").x[:, 0]
     about = {

@@ -7,7 +7,7 @@ puts the answers back on the disk with everything of the file that can be kept.
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from alphabar.data.pixels import levels_to_signal, signal_to_levels, to_pictures
 from alphabar.data.source import Unreadable, nothing_in
 from alphabar.data.stamp import stamp
 from alphabar.diffusion import GRIDS, Cond, Denoiser, FunctionDenoiser, Noise, Step, broadcast, clipped
+from alphabar.diffusion.guidance import PerturbedAttention, guided
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.registry import Spec
 from alphabar.restoration import (
@@ -72,38 +73,59 @@ class Settings:
     seed: int
     solver: dict[str, Any]
     steps: int
+    pag: float = 0.0  # perturbed-attention guidance of the denoiser, which asks it twice; 0 is none
 
     def to_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed, "solver": self.solver, "steps": self.steps}
+        return asdict(self)
 
 
 def settings(
+    model: Model,
     operator: Operator,
     sigma_y: float,
     *,
     seed: int = 0,
     solver: Spec | None = None,
     steps: int | None = None,
-    size: int = 0,
+    pag: float | None = None,
 ) -> Settings:
     """The settings of a restoration: what is asked for, and what measured best for the rest.
 
-    size: the side of the model's pictures; of smaller ones the singular values are not known.
-    Raises UsageError for unknown names and for steps below one.
+    Raises UsageError for unknown names, for steps below one, and for guidance that the model cannot give.
     """
     if steps is not None and steps < 1:
         raise UsageError(f"--steps must be at least 1, not {steps}")
-    return Settings(seed, SOLVERS.resolve(solver or _best(operator, sigma_y, size)), steps or STEPS)
+    # Where most of a picture has to be invented, what makes the model's own pictures better does so here too.
+    own = model.recipe.sampling.pag if model.attention and _enlarges(operator) else 0.0
+    pag = own if pag is None else pag
+    if pag and not model.attention:
+        raise UsageError(f"--pag needs self-attention in the network: that of {model.path} has none")
+    best = SOLVERS.resolve(solver or _best(operator, sigma_y, pag, model.recipe.data.size))
+    return Settings(seed, best, steps or (STEPS // 2 if pag else STEPS), pag)
 
 
-def _best(operator: Operator, sigma_y: float, size: int) -> Spec:
-    """The solver for a kind of task: by how near its pictures are in docs/results/restoration.md."""
+def _enlarges(operator: Operator) -> bool:
+    """Whether pictures are to have more pixels than are known, of which each is a mean of theirs."""
+    return isinstance(operator, Separable) and math.prod(operator.measured[1:]) < math.prod(
+        operator.shape[1:]
+    )
+
+
+def _best(operator: Operator, sigma_y: float, pag: float, size: int) -> Spec:
+    """The solver for a kind of task: by how near its pictures are in docs/results/restoration.md.
+
+    size: of the model's pictures; of smaller ones the singular values are not known.
+    """
     if not isinstance(operator, Linear):
         return "ddnm"
-    blurred = isinstance(operator, Spectral) and not isinstance(operator, Mask)
-    if blurred and operator.measured == operator.shape and min(operator.shape[1:]) >= size:
-        # All of the picture is in y: what noise hides is found mode by mode, what is missing is inferred.
-        return "ddrm" if sigma_y > ROUNDING else "diffpir"
+    if isinstance(operator, Mask):
+        return "mmps"
+    if isinstance(operator, Spectral) and min(operator.shape[1:]) >= size:
+        if operator.measured == operator.shape:
+            # All of the picture is in y: what noise hides is found mode by mode, what is missing is inferred.
+            return "ddrm" if sigma_y > ROUNDING else "diffpir"
+        if _enlarges(operator) and pag:
+            return "ddrm"
     return "pigdm"
 
 
@@ -154,7 +176,7 @@ def restore(
         raise UsageError(f"the noise must be 0 or more, not {sigma_y}")
     if how is None:
         one = Each(operators) if operators else operator
-        how = settings(one, sigma_y, size=model.recipe.data.size)  # type: ignore[arg-type]
+        how = settings(model, one, sigma_y)  # type: ignore[arg-type]
     return _restore(model, ys, operators or operator, sigma_y, shape, n, how, first, batch)
 
 
@@ -162,8 +184,9 @@ def _restore(model: Model, ys, operator, sigma_y: float, shape: Shape, n: int, h
     size, device = model.recipe.data.size, next(model.denoiser.parameters()).device
     h, w = shape[1:]
     large = (3, max(h, size), max(w, size))
+    guides = [PerturbedAttention(model.attention.each_alone, how.pag)] if how.pag and model.attention else []
     # A mean of pictures lies in their range. A network's answer may not, and what leaves it is amplified.
-    denoiser = clipped(model.denoiser)
+    denoiser = clipped(guided(model.denoiser, guides))
     if large != (3, size, size):
         denoiser = windowed(denoiser, size)
     times = _times(model, how.steps)

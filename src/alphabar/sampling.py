@@ -30,8 +30,6 @@ from alphabar.diffusion.samplers import SAMPLERS, Step, draw, evaluations
 from alphabar.diffusion.schedules import Schedule, broadcast
 from alphabar.diffusion.start import STARTS
 from alphabar.errors import AlphabarError, UsageError, unknown
-from alphabar.networks import Network
-from alphabar.networks.layers import Attention
 from alphabar.registry import Spec
 from alphabar.training.checkpoint import pack_json
 from alphabar.training.methods import diffuses, log_prob
@@ -146,7 +144,7 @@ def settings(
         default_grid = "uniform" if chosen["name"] in ("ancestral", "ddim") else "linear_beta"
     default_steps = own.steps if not other else 250 if chosen["name"] == "ancestral" else 20
     if pag is None:
-        pag = own.pag if attention_of(model) else 0.0
+        pag = own.pag if model.attention else 0.0
     how = Settings(
         seed=seed,
         sampler=chosen,
@@ -227,25 +225,18 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
             raise UsageError(f"--autoguidance needs an early snapshot, which {model.path} does not hold")
         guidances.append(Autoguidance(_unasked(model, model.early), how.autoguidance))
     if how.sag or how.pag:
-        attention = attention_of(model)
-        if attention is None:
+        if model.attention is None:
             raise UsageError(
                 f"--{'sag' if how.sag else 'pag'} needs self-attention in the middle of the network:"
                 f" that of {model.path} has none"
             )
         if how.pag:
-            guidances.append(PerturbedAttention(attention.each_alone, how.pag))
+            guidances.append(PerturbedAttention(model.attention.each_alone, how.pag))
         if how.sag:
-            guidances.append(SelfAttentionGuidance(attention.recorded, how.sag))
+            guidances.append(SelfAttentionGuidance(model.attention.recorded, how.sag))
     if how.classifier:
         guidances.append(_classifier_guidance(model, how))
     return guided(_unasked(model, model.denoiser), guidances, interval=(lo, hi))
-
-
-def attention_of(model: Model) -> Attention | None:
-    """The attention that SAG and PAG look at, where the model's network has one."""
-    network = model.denoiser.network
-    return network.middle_attention() if isinstance(network, Network) else None
 
 
 def passes(model: Model, how: Settings) -> int:

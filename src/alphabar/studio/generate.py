@@ -80,7 +80,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             return
         loaded = page.shelf.load(name)
         how = patient_settings(loaded)
-        attends = sampling.attention_of(loaded) is not None
+        attends = loaded.attention is not None
         known = loaded.conditioning.fields if loaded.conditioning else ()
         slots = []
         for field in known[:FIELDS]:

@@ -105,7 +105,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                     )
             with gr.Row():
                 n = gr.Slider(1, ANSWERS, 4, step=1, label=text("answers"), min_width=130)
-                steps = gr.Slider(5, 200, 30, step=1, label=text("steps"), min_width=130)
+                steps = gr.Slider(5, 200, 25, step=1, label=text("steps"), min_width=130)
             with gr.Row():
                 seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110)
                 longest = gr.Slider(
@@ -140,8 +140,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     def finish(name: str, task: Task, before: Path, how: tuple[int, int, int]) -> Iterator[tuple[Any, ...]]:
         count, steps, seed = how
         loaded = page.shelf.load(name)
-        size = loaded.recipe.data.size
-        settings = restoring.settings(task.operator, task.sigma_y, seed=seed, steps=steps, size=size)
+        settings = restoring.settings(loaded, task.operator, task.sigma_y, seed=seed, steps=steps)
         records = restoring.restore(loaded, task.y, task.operator, task.sigma_y, n=count, how=settings)
         for record in records:
             if record.x is None:

@@ -19,7 +19,8 @@ from alphabar.diffusion.parameterizations import PARAMETERIZATIONS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.start import PictureStatistics
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.networks import NETWORKS
+from alphabar.networks import NETWORKS, Network
+from alphabar.networks.layers import Attention
 from alphabar.training.checkpoint import (
     Damaged,
     pack_json,
@@ -58,6 +59,12 @@ class Model:
     path: Path
     conditioning: Conditioning | None = None  # what it may be asked for
     early: NetworkDenoiser | None = None  # as it was early in the training: what autoguidance leads away from
+
+    @property
+    def attention(self) -> Attention | None:
+        """The attention that SAG and PAG look at, where the network has one."""
+        network = self.denoiser.network
+        return network.middle_attention() if isinstance(network, Network) else None
 
 
 @dataclass(frozen=True)
