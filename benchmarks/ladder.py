@@ -133,7 +133,7 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
     *_, sampled = alphabar.sample(model, 64, drawn)
     save_grid(sampled.pictures, out / f"{rung.number:02d}-{rung.seed}.png")
     *_, judged = alphabar.evaluate(model, data, n=n, how=drawn)
-    judgement = judged.result.to_dict()
+    measured = {m.key: m for m in judged.result.judgement.measures}
     network = build_denoiser(rung.recipe).network
     found = {
         "number": rung.number,
@@ -143,9 +143,9 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
         "parameters": sum(p.numel() for p in network.parameters()),
         "error": error["error"],
         "sigma": [math.exp(-level / 2) for level in error["levels"]],
-        "frechet": judgement["frechet"]["value"],
-        "kid": judgement["kid"]["value"],
-        "kid_error": judgement["kid"]["standard_error"],
+        "frechet": measured["frechet"].value,
+        "kid": measured["kid"].value,
+        "kid_error": measured["kid"].error,
     }
     kept.write_text(json.dumps(found))
     return found
@@ -168,7 +168,7 @@ def tables(found: list[dict[str, Any]], speeds: dict[int, float], levels: int) -
         step = f"× {means[number] / means[number - 1]:.3f}" if number else ""
         print(
             f"| {number} | {RUNGS[number][0]} | {speeds[number]:.1f} | {f['images']:,} | {f['gflop']:.2f}"
-            f" | {means[number]:.5f} | {step} | {f['frechet']:.0f} | {f['kid']:.2f} ± {f['kid_error']:.2f} |"
+            f" | {means[number]:.5f} | {step} | {f['frechet']:.0f} | {f['kid']:.3f} ± {f['kid_error']:.3f} |"
         )
     print("\nThe held-out error of x0 by noise level sigma/alpha:\n")
     print("| | " + " | ".join(f"{s:g}" for s in (round(s, 2) for s in sigma)) + " |")
@@ -186,7 +186,7 @@ def tables(found: list[dict[str, Any]], speeds: dict[int, float], levels: int) -
         print(
             f"| {number} | {len(same)} | {mean(errors):.5f} | {stdev(errors) / mean(errors):.2%}"
             f" | {mean(f['frechet'] for f in same):.0f} ± {stdev(f['frechet'] for f in same):.0f}"
-            f" | {mean(f['kid'] for f in same):.2f} ± {stdev(f['kid'] for f in same):.2f} |"
+            f" | {mean(f['kid'] for f in same):.3f} ± {stdev(f['kid'] for f in same):.3f} |"
         )
 
 
