@@ -334,7 +334,7 @@ def _evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:
     """One entry of evaluation.json. All but what is shown elsewhere is the protocol: name, value."""
     shown = (
         "measures", "warnings", "images", "when", "held_out", "memorization", "shares", "drift", "brightness",
-        "notes",
+        "notes", "agreements",
     )  # fmt: skip
     held_out = _mapping(evaluation.get("held_out"))
     return {
@@ -347,6 +347,7 @@ def _evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:
         "held_out_reference": _setting(held_out.get("reference")),
         "copies": _mapping(evaluation.get("memorization")).get("sentence"),
         "shares": [_share_rows(s) for s in _list(evaluation.get("shares")) if isinstance(s, dict)],
+        "agreements": [_asked_rows(a) for a in _list(evaluation.get("agreements")) if isinstance(a, dict)],
         "drift": [
             (str(d.get("look")), f"{_signed(d.get('difference'))} of 255",
              f"from {_signed(d.get('low'))} to {_signed(d.get('high'))}", _number(d.get("data")))
@@ -388,6 +389,29 @@ def _share_rows(shares: dict[str, Any]) -> dict[str, Any]:
                 {"under": "too seldom", "over": "too often"}.get(str(s.get("verdict")), ""),
             )
             for s in rows
+        ],
+    }
+
+
+def _asked_rows(agreement: dict[str, Any]) -> dict[str, Any]:
+    """How often samples are as asked, and how far each kind lies from its own pictures, the furthest first."""
+    rows = [d for d in _list(agreement.get("distances")) if isinstance(d, dict)]
+    rows.sort(key=lambda d: -d["kid"] if _finite(d.get("kid")) else 0.0)
+    return {
+        "attribute": str(agreement.get("attribute")),
+        "n": agreement.get("n"),
+        "accuracy": _percent(agreement.get("accuracy")),
+        "agreed": _percent(agreement.get("agreed")),
+        "interval": f"{_percent(agreement.get('low'))} to {_percent(agreement.get('high'))}",
+        "rows": [
+            (
+                str(d.get("value")),
+                _number(d.get("kid")),
+                f"{_number(d.get('low'))} to {_number(d.get('high'))}",
+                str(d.get("n")),
+                str(d.get("reference_n")),
+            )
+            for d in rows
         ],
     }
 
