@@ -315,7 +315,8 @@ def evaluation(images: int, frechet: float) -> dict:
             ]},
         ],
         "agreements": [
-            {"attribute": "colour", "n": 900, "agreed": 0.61, "low": 0.57, "high": 0.64, "accuracy": 0.83, "distances": [
+            {"attribute": "colour", "n": 900, "agreed": 0.61, "low": 0.57, "high": 0.64, "accuracy": 0.83,
+             "distances": [
                 {"value": "red", "n": 300, "reference_n": 700, "kid": 0.111, "low": 0.1, "high": 0.12},
                 {"value": "mauve", "n": 30, "reference_n": 70, "kid": 0.222, "low": 0.1, "high": 0.34},
             ]},
@@ -419,7 +420,8 @@ def test_report_tells_the_numbers_with_their_protocol(run: Path) -> None:
         "31 of 1000 samples are as near as a copy",
         "body: 1 of 2 drawn too seldom or too often (told apart with accuracy 90.0 %",
         "van 10.0 % 7.0 % to 13.0 % 40.0 % too seldom bus 21.0 %",
-        "colour: 61.0 % of 900 samples as asked (57.0 % to 64.0 %); of real pictures the classifier knows 83.0 %",
+        "colour: 61.0 % of 900 samples as asked (57.0 % to 64.0 %)",
+        "of real pictures the classifier knows 83.0 %",
         "mauve 0.222 0.1 to 0.34 30 70 red 0.111 0.1 to 0.12 300 700",
         "redness +4.0 of 255 from +3.1 to +4.9 5.5",
         "colour: fewer than two values",

@@ -394,7 +394,7 @@ def _share_rows(shares: dict[str, Any]) -> dict[str, Any]:
 
 
 def _asked_rows(agreement: dict[str, Any]) -> dict[str, Any]:
-    """How often samples are as asked, and how far each kind lies from its own pictures, the furthest first."""
+    """How often samples are as asked, and how far each kind is from its own pictures, the furthest first."""
     rows = [d for d in _list(agreement.get("distances")) if isinstance(d, dict)]
     rows.sort(key=lambda d: -d["kid"] if _finite(d.get("kid")) else 0.0)
     return {

@@ -57,10 +57,11 @@ def tab(page: Page, trainings: Trainings) -> None:
         with gr.Column(scale=2, min_width=300):
             gr.HTML(f'<h3 class="part">{text("film")}</h3>')
             film = gr.HTML(elem_id="film")
-            frame = gr.Slider(0, FRAMES - 1, FRAMES - 1, step=1, label=text("frame"), elem_id="frame")
-            with gr.Row():
-                play = gr.Button(text("play"), elem_id="play", min_width=90)
-                halt = gr.Button(text("stop"), min_width=90)
+            with gr.Column(visible=False) as projector:
+                frame = gr.Slider(0, FRAMES - 1, FRAMES - 1, step=1, label=text("frame"), elem_id="frame")
+                with gr.Row():
+                    play = gr.Button(text("play"), elem_id="play", min_width=90)
+                    halt = gr.Button(text("stop"), min_width=90)
         with gr.Column(scale=3, min_width=300):
             curves = gr.HTML(elem_id="runs-curves")
     with gr.Accordion(text("new_run"), open=not names, elem_id="new-run"), gr.Row(equal_height=False):
@@ -115,10 +116,11 @@ def tab(page: Page, trainings: Trainings) -> None:
         update = gr.update(choices=names, value=kept) if kept != chosen else gr.update(choices=names)
         state = [(name, _changed(page.shelf.run(name))) for name in kept]
         if state == seen:
-            yield rows, gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            yield rows, *[gr.skip()] * 5
         else:
             runs = [page.shelf.run(name) for name in kept]
-            yield rows, update, state, curves_of(page, runs), film_of(page, runs, int(at))
+            rolls = gr.update(visible=any(_grids(run) for run in runs))
+            yield rows, update, state, curves_of(page, runs), film_of(page, runs, int(at)), rolls
 
     def show(chosen: list[str], at: float) -> Iterator[str]:
         yield film_of(page, _runs(page, chosen), int(at))
@@ -170,7 +172,7 @@ def tab(page: Page, trainings: Trainings) -> None:
                 raise AlphabarError(line.removeprefix("alphabar: ") or text("ended"))
             yield page.note(text("training", name=name) + (f" {line}" if line else ""))
 
-    views = [table, chosen, seen, curves, film]
+    views = [table, chosen, seen, curves, film, projector]
     looking = {"trigger_mode": "once", **LIGHT}
     gr.on(
         [page.blocks.load, gr.Timer(EVERY).tick, chosen.change],
@@ -296,11 +298,16 @@ def curves_of(page: Page, runs: Sequence[Run]) -> str:
     return f'<div class="plots">{"".join(shown_plots)}</div>'
 
 
+def _grids(run: Run) -> list[Path]:
+    """The grids of fixed noise that a training left, oldest first."""
+    return sorted(p for p in (run.path / "samples").glob("*.png") if p.stem.isdecimal())
+
+
 def film_of(page: Page, runs: Sequence[Run], at: int) -> str:
     """The grids of fixed noise of the runs, each at the same share of its way. at: of FRAMES."""
     figures = []
     for run in runs:
-        paths = sorted(p for p in (run.path / "samples").glob("*.png") if p.stem.isdecimal())
+        paths = _grids(run)
         if not paths:
             continue
         path = paths[round((len(paths) - 1) * min(at, FRAMES - 1) / (FRAMES - 1))]
