@@ -19,29 +19,17 @@ import torch
 from torch import Tensor
 
 import alphabar
-from alphabar.data.pixels import to_signal
-from alphabar.diffusion import Noise
-from alphabar.diffusion.forward import diffuse
 from alphabar.metrics.uncertainty import wilson
-from alphabar.training.methods import said_right
+from alphabar.training.methods import said_right, seen_by
 from alphabar.training.run import Model
-
-SIGMA = 0.1  # of the noise that the classifier sees: it was not trained on pictures without any
 
 
 def told(knower: Model, pictures: Tensor, cond: Tensor) -> Tensor:
     """Of which pictures (n, h, w, 3) each field of classes is told as cond has it, (n, fields)."""
     rights = []
-    for at in range(0, len(pictures), 64):
-        x0 = to_signal(pictures[at : at + 64])
-        schedule = knower.denoiser.schedule
-        t = schedule.time(torch.full((len(x0),), -2 * np.log(SIGMA), dtype=torch.float64))
-        eps = Noise(0, range(at, at + len(x0)), "knower").normal(0, x0)
-        rights.append(
-            torch.stack(
-                said_right(knower.denoiser, diffuse(schedule, x0, t, eps), t, cond[at : at + 64]), dim=1
-            )
-        )
+    for x, t in seen_by(knower.denoiser, pictures):
+        rows, cond = cond[: len(x)], cond[len(x) :]
+        rights.append(torch.stack(said_right(knower.denoiser, x, t, rows), dim=1))
     return torch.cat(rights)
 
 

@@ -5,7 +5,7 @@ what else it updates, and what of itself a checkpoint must hold.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -250,20 +250,25 @@ def said_right(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Cond) ->
     return _classifier(classifier).right(*_seen(classifier, x, t), cond)
 
 
-@torch.no_grad()
-def features_of(classifier: NetworkDenoiser, pictures: Tensor) -> Tensor:
-    """What a classifier decides by for pictures (n, h, w, 3) uint8, (n, d), with a little noise on them.
+def seen_by(classifier: NetworkDenoiser, pictures: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pictures (n, h, w, 3) uint8 as a classifier likes to see them, batch by batch: (x_t, t).
 
-    It has seen few without any: at sigma/alpha = 0.1, the same noise whatever the batch.
+    It has seen few without noise: they have a little, sigma/alpha = 0.1, the same whatever the batch.
     """
-    schedule, found = classifier.schedule, []
     device = next(classifier.parameters()).device
     for at in range(0, len(pictures), 64):
         x0 = to_signal(pictures[at : at + 64]).to(device)
-        t = schedule.time(torch.full((len(x0),), -2 * math.log(0.1), dtype=torch.float64))
+        t = classifier.schedule.time(torch.full((len(x0),), -2 * math.log(0.1), dtype=torch.float64))
         eps = Noise(0, range(at, at + len(x0)), "classifier").normal(0, x0)
-        seen = _seen(classifier, diffuse(schedule, x0, t, eps), t)
-        found.append(_classifier(classifier).features(*seen).cpu())
+        yield diffuse(classifier.schedule, x0, t, eps), t
+
+
+@torch.no_grad()
+def features_of(classifier: NetworkDenoiser, pictures: Tensor) -> Tensor:
+    """What a classifier decides by for pictures (n, h, w, 3) uint8, (n, d)."""
+    found = []
+    for x, t in seen_by(classifier, pictures):
+        found.append(_classifier(classifier).features(*_seen(classifier, x, t)).cpu())
     return torch.cat(found)
 
 
