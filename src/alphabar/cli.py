@@ -129,7 +129,7 @@ SolverOption = Annotated[
     ),
 ]
 SolverStepsOption = Annotated[
-    int | None, typer.Option("--steps", metavar="N", help="Solver steps; default: 50.")
+    int | None, typer.Option("--steps", metavar="N", help="Solver steps; default: 50, or 25 with PAG.")
 ]
 NoiseOption = Annotated[
     str,
