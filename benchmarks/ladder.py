@@ -175,16 +175,16 @@ def tables(found: list[dict[str, Any]], speeds: dict[int, float], levels: int) -
     print("|---" * (levels + 1) + "|")
     for number, f in first.items():
         print(f"| {number} | " + " | ".join(f"{value:.4f}" for value in f["error"][:levels]) + " |")
+    seeded = [[f for f in found if f["number"] == number] for number in SEEDED]
+    if not any(len(same) > 1 for same in seeded):
+        return
     print("\nThe noise of the measurement: the same rung with other seeds.\n")
     print("| | seeds | held-out error | its spread | Fréchet | KID |")
     print("|---|---|---|---|---|---|")
-    for number in SEEDED:
-        same = [f for f in found if f["number"] == number]
-        if len(same) < 2:
-            continue
+    for same in (same for same in seeded if len(same) > 1):
         errors = [geometric_mean(f["error"][:levels]) for f in same]
         print(
-            f"| {number} | {len(same)} | {mean(errors):.5f} | {stdev(errors) / mean(errors):.2%}"
+            f"| {same[0]['number']} | {len(same)} | {mean(errors):.5f} | {stdev(errors) / mean(errors):.2%}"
             f" | {mean(f['frechet'] for f in same):.0f} ± {stdev(f['frechet'] for f in same):.0f}"
             f" | {mean(f['kid'] for f in same):.3f} ± {stdev(f['kid'] for f in same):.3f} |"
         )
