@@ -14,7 +14,7 @@ from alphabar.conditioning.conditioning import Categorical, Conditioning, Numeri
 from alphabar.data.cache import prepare
 from alphabar.data.source import open_source
 from alphabar.diffusion import GRIDS, drop_labels
-from alphabar.errors import AlphabarError, UsageError
+from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.networks import NETWORKS
 from alphabar.sampling import Settings, passes, sample, settings
 from alphabar.training.methods import features_of
@@ -114,6 +114,49 @@ def test_requests():
         conditioning.request({"yaer": "2015"})
     with pytest.raises(UsageError, match="year = 'old': it is a number, 2000 on average"):
         conditioning.request({"year": "old"})
+
+
+KINDS_OF_CARS = Conditioning(
+    (
+        Categorical("body", ("SUV", "coupe", "sedan")),
+        Categorical("make", ("Aston Martin", "BMW", "Land Rover")),
+        Categorical("model", ("3 Series", "M3", "Range Rover")),
+        Numeric("year", 2000.0, 10.0),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("BMW M3 Coupe 2012", {"make": "BMW", "model": "M3", "body": "coupe", "year": "2012"}),
+        ("land rover range rover suv", {"make": "Land Rover", "model": "Range Rover", "body": "SUV"}),
+        ("BMW 3 Series 2005", {"make": "BMW", "model": "3 Series", "year": "2005"}),
+        ("sedan", {"body": "sedan"}),
+    ],
+)
+def test_a_class_asked_of_a_model_of_attributes_is_the_attributes_its_words_name(asked, expected):
+    row, same = (KINDS_OF_CARS.request(request) for request in ({"class": asked}, expected))
+    assert torch.equal(row.nan_to_num(-9), same.nan_to_num(-9))
+    assert KINDS_OF_CARS.request({"class": asked, "body": "SUV"})[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("BMW M9 Coupe 2012", "unknown body or make or model or year 'm9': did you mean 'M3'"),
+        ("2005 2006", "'2005 2006'"),
+        ("", "''"),
+    ],
+)
+def test_words_of_a_class_that_name_nothing_are_told(asked, told):
+    with pytest.raises(UsageError, match=told):
+        KINDS_OF_CARS.request({"class": asked})
+
+
+def test_of_many_names_the_nearest_are_told():
+    with pytest.raises(UsageError, match=r"did you mean 'name 77'\? known: name 77, .* \(99 in all\)"):
+        raise unknown("name", "nam 77", [f"name {i:02}" for i in range(99)])
 
 
 def test_dropped_labels_are_unknown_as_a_whole():

@@ -1,6 +1,7 @@
 """Extractors and their cache. Real pictures decide whether a network sees what it should."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,26 @@ def test_lite0_of_a_drawn_picture_stays_what_it_was():
     values, classes = logits[0].topk(3)
     assert classes.tolist() == [885, 641, 644]
     assert values.tolist() == pytest.approx([8.0611, 6.5745, 6.3525], abs=2e-4)
+
+
+@pytest.mark.parametrize("size", [96, 224])
+def test_openvino_runs_the_same_network(size):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    network = lite0.load_lite0()
+    x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    faster = lite0.by_openvino(network, size)
+    for given in (x, x[:1], x.contiguous(memory_format=torch.channels_last)):
+        for found, expected in zip(faster(given), network(given), strict=True):
+            assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_lite0_does_without_openvino(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "openvino", None)
+        plain = EXTRACTORS.build("lite0_96")
+        assert isinstance(plain.network, lite0.EfficientNetLite0)
+    found, expected = EXTRACTORS.build("lite0_96")(pictures(5, 64)), plain(pictures(5, 64))
+    torch.testing.assert_close(found.features, expected.features, rtol=1e-4, atol=1e-5)
 
 
 def test_lite0_sees_cars(full, cars):

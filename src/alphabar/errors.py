@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_SHOWN = 12  # of a long list of names
+
 
 class AlphabarError(Exception):
     """Something outside the code is wrong: the message names it and says what to do. Exit code 1."""
@@ -13,11 +15,16 @@ class UsageError(AlphabarError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not in a list of names, with the nearest one that is.
+    """The error for a name that is not in a list of names, with the nearest one that is; of many, with a few.
 
     Returns the error, for the caller to raise.
     """
     known = sorted(known)
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    folded = {other.casefold(): other for other in known}
+    near = [folded[m] for m in get_close_matches(name.casefold(), folded, n=MOST_SHOWN, cutoff=0.4)]
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
+    shown, rest = known, ""
+    if len(known) > 2 * MOST_SHOWN:
+        shown = (near + [other for other in known if other not in near])[:MOST_SHOWN]
+        rest = f", … ({len(known)} in all)"
+    return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(shown)}{rest}")

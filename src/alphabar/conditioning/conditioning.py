@@ -149,9 +149,12 @@ class Conditioning:
     def request(self, asked: Mapping[str, str]) -> Tensor:
         """One row (columns,) for what a person asks for by field name; what is left out is unknown.
 
-        Raises UsageError for a field or a value that the model does not know.
+        A class asked of a model that knows attributes alone is the attributes that its words name: "BMW M3
+        coupe 2012". Raises UsageError for a field or a value that the model does not know.
         """
         known = {field.name: field for field in self.fields}
+        if "class" in asked and "class" not in known and any(f.kind == "classes" for f in self.fields):
+            asked = self.named(asked["class"]) | {k: v for k, v in asked.items() if k != "class"}
         for name in asked:
             if name == CAPTION and name not in known:
                 raise UsageError(
@@ -165,6 +168,30 @@ class Conditioning:
                 for field, width in zip(self.fields, self.columns, strict=True)
             ]
         )
+
+    def named(self, text: str) -> dict[str, str]:
+        """The values by field that words name, long names first; a number is for the one field of numbers.
+
+        Raises UsageError for words that name nothing.
+        """
+        left = text.casefold().split()
+        found: dict[str, str] = {}
+        names = [(f.name, name) for f in self.fields if isinstance(f, Categorical) for name in f.names]
+        for field, name in sorted(names, key=lambda pair: -len(pair[1])):
+            words = name.casefold().split()
+            places = [i for i in range(len(left)) if left[i : i + len(words)] == words]
+            if field not in found and places:
+                found[field] = name
+                del left[places[0] : places[0] + len(words)]
+        fields = [f.name for f in self.fields if isinstance(f, Numeric)]
+        numbers = [word for word in left if _number(word) is not None]
+        if len(fields) == len(numbers) == 1:
+            found[fields[0]] = numbers[0]
+            left.remove(numbers[0])
+        if left or not found:
+            kinds = " or ".join(field.name for field in self.fields)
+            raise unknown(kinds, " ".join(left), {name for _, name in names})
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         return {"fields": [asdict(field) for field in self.fields]}

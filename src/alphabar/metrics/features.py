@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics import dinov2
-from alphabar.metrics.lite0 import load_lite0
+from alphabar.metrics.lite0 import by_openvino, load_lite0
 from alphabar.registry import Registry
 
 
@@ -101,7 +101,9 @@ class Lite0:
         )
         self.device = torch.device(device)
         self.size = size
-        self.network = load_lite0().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = load_lite0()
+        faster = by_openvino(network, size) if self.device.type == "cpu" else None
+        self.network = faster or network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Features:
@@ -157,7 +159,8 @@ class Inception:
         except Exception as error:  # a damaged file fails in more ways than can be named
             reason = str(error).partition("\n")[0]
             raise AlphabarError(f"{place} holds no Inception weights: {reason}") from None
-        self.network = network.to(self.device)
+        # twice as fast on a CPU
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Features:

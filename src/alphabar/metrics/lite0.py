@@ -6,9 +6,12 @@ ReLU6 for swish. Batch normalisation is folded into the convolutions, exactly: t
 
 import hashlib
 import io
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -91,6 +94,58 @@ def load_lite0() -> EfficientNetLite0:
         network.classifier.weight.copy_(state["_fc.weight"])
         network.classifier.bias.copy_(state["_fc.bias"])
     return network.eval().requires_grad_(False)
+
+
+def by_openvino(network: EfficientNetLite0, size: int) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
+    """The same network for inputs of ``size`` on the CPU, three times as fast; None without OpenVINO.
+
+    PyTorch sends padding, depthwise convolution and ReLU6 through memory one by one; OpenVINO fuses them. In
+    float32: features agree to 1e-5.
+    """
+    try:
+        import openvino
+        from openvino import opset13 as ops
+    except ImportError:
+        return None
+
+    def node(module: nn.Module, x: Any) -> Any:
+        match module:
+            case nn.Sequential():
+                for part in module:
+                    x = node(part, x)
+                return x
+            case InvertedBottleneck():
+                return ops.add(x, node(module.layers, x)) if module.skip else node(module.layers, x)
+            case nn.ZeroPad2d():
+                left, right, top, bottom = module.padding
+                return ops.pad(x, [0, 0, top, left], [0, 0, bottom, right], "constant", np.float32(0))
+            case nn.Conv2d():
+                assert module.bias is not None
+                weight, bias = module.weight.numpy(), module.bias.numpy()[None, :, None, None]
+                strides_pads_dilations = list(module.stride), [0, 0], [0, 0], [1, 1]
+                if module.groups == 1:
+                    return ops.add(ops.convolution(x, weight, *strides_pads_dilations), bias)
+                return ops.add(ops.group_convolution(x, weight[:, None], *strides_pads_dilations), bias)
+            case nn.ReLU6():
+                return ops.clamp(x, 0.0, 6.0)
+        raise AssertionError(f"lite0 has no {type(module).__name__}")
+
+    x = ops.parameter([-1, 3, size, size], np.float32)
+    features = ops.reduce_mean(node(network.layers, x), np.array([2, 3]), keep_dims=False)
+    weight, bias = network.classifier.weight.numpy(), network.classifier.bias.numpy()
+    logits = ops.add(ops.matmul(features, weight, False, True), bias)
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = openvino.Core().compile_model(openvino.Model([features, logits], [x]), "CPU", settings)
+
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        found = compiled(x.contiguous().numpy())
+        return torch.tensor(found[0]), torch.tensor(found[1])
+
+    return run
 
 
 def _weights() -> bytes:
