@@ -1,11 +1,13 @@
 """The studio without a browser: what it opens, what it unpacks, whom it answers."""
 
 import asyncio
+import io
 import json
 import re
 import shutil
 import stat
 import string
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -21,7 +23,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.studio.gate import API, LARGEST_MESSAGE, Gate, Refused, check_job
 from alphabar.studio.shelf import Shelf, in_training
 from alphabar.studio.texts import LANGUAGES, TEXTS
-from alphabar.studio.trainings import Trainings
+from alphabar.studio.trainings import Training, Trainings
 from alphabar.studio.unpack import unpack
 from alphabar.training.run import Run, load_model, shipped
 from alphabar.training.runtime import Runtime
@@ -350,6 +352,25 @@ def test_names_of_new_runs(runs):
         Trainings(Shelf(runs / "newer")).place("x")
     with pytest.raises(AlphabarError, match="no training"):
         trainings.pause("newer")
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_training_that_has_saved_may_take_a_moment_to_leave(leaves, runs, monkeypatch):
+    monkeypatch.setattr("alphabar.studio.trainings.LEAVING", 20 if leaves else 0.1)
+    trainings = Trainings(Shelf(runs))
+    process = subprocess.Popen(["sleep", "0.5" if leaves else "60"])
+    trainings.started["newer"] = Training(process, io.BytesIO(), "1m")
+    try:
+        if leaves:
+            trainings.start(runs / "next", str(runs / "nothing"), "1s")
+            assert trainings.started["next"].process.wait(60) == 2
+            assert "no data called" in trainings.started["next"].last_line()
+        else:
+            with pytest.raises(AlphabarError, match="a training is running already"):
+                trainings.start(runs / "next", str(runs / "nothing"), "1s")
+    finally:
+        process.kill()
+        process.wait()
 
 
 # ---------------------------------------------------------------- painting

@@ -5,16 +5,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.studio.shelf import Shelf
+from alphabar.studio.shelf import Shelf, in_training
+from alphabar.training.run import Run
 
 NAME = re.compile(r"[\w][\w.-]{0,60}")
 AT_ONCE = 1  # trainings of one page: two would take each other's time
 PATIENCE = 60.0  # seconds for a training to save when the studio closes
+LEAVING = 10.0  # seconds for one that has saved to leave
 
 
 @dataclass
@@ -56,6 +59,10 @@ class Trainings:
 
     def start(self, path: Path, data: str, budget: str, *options: str) -> None:
         """Run ``alphabar train``. Raises AlphabarError while another training of this page runs."""
+        for name, training in self.started.items():
+            if training.running and not in_training(Run(self.shelf.path / name)):
+                with suppress(subprocess.TimeoutExpired):
+                    training.process.wait(LEAVING)
         if sum(training.running for training in self.started.values()) >= AT_ONCE:
             raise AlphabarError("a training is running already: pause it first")
         command = [
