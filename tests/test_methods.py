@@ -17,8 +17,8 @@ from alphabar.reporting.exhibits import exhibit
 from alphabar.reporting.report import write_report
 from alphabar.restoration.operators import Mask
 from alphabar.restoring import restore
-from alphabar.sampling import sample, settings
-from alphabar.training.checkpoint import write_file
+from alphabar.sampling import guided_denoiser, passes, sample, settings
+from alphabar.training.checkpoint import unpack_tensors, write_file
 from alphabar.training.methods import METHODS, augmented, gradient_penalty, training_flops
 from alphabar.training.recipe import Recipe, with_settings
 from alphabar.training.recipes import named_recipe, shortened
@@ -152,11 +152,14 @@ class TestNetworks:
         changed = (network(moved, torch.ones(1)) - network(x, torch.ones(1))).abs().amax((0, 1))
         assert (changed > 0).all()
 
-    @pytest.mark.parametrize("name", OPPONENTS)
+    @pytest.mark.parametrize("name", [*OPPONENTS, "guided"])
     def test_the_cost_of_training_is_what_is_computed(self, name):
         # Without penalties: the counter cannot follow a gradient of gradients.
         free = ["method.gamma=0", "method.augment=false"] if name == "gan" else []
-        recipe = tiny(name, "network.width=16", *free)
+        if name == "guided":
+            recipe = shortened(tiny("lean", "sampling.pag=2"))
+        else:
+            recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
         with FlopCounterMode(display=False) as counter:
             method.prepare(x, x, 0, 0.0, 1e-4)
@@ -258,8 +261,41 @@ class TestShortened:
         with pytest.raises(UsageError, match="cannot be shortened"):
             shortened(again.recipe)
 
-    def test_lost_weights_are_an_error(self, dataset, tmp_path):
-        short = begin(tmp_path / "short", shortened(tiny("lean")))
+    def test_guidance_is_learnt_from_the_model_as_it_was(self, dataset, tmp_path):
+        run = begin(tmp_path / "run", tiny("lean", "sampling.pag=20", "optimizer.warm_up=0"))
+        list(train(dataset, run, images=320, runtime=Runtime()))
+        model = load_model(run.path)
+        recipe = with_settings(shortened(model.recipe), ["optimizer.warm_up=0"])
+        assert recipe.method == {"name": "guided", "pag": 20.0} and recipe.sampling.pag == 0
+        assert shortened(recipe).method["name"] == "consistency"
+        short = begin(tmp_path / "short", recipe, start=model)
+        list(train(dataset, short, images=400, runtime=Runtime()))
+        assert len(list(train(dataset, short, images=480, runtime=Runtime()))) > 0  # goes on
+        teacher = unpack_tensors(short.newest_checkpoint()[0].files["teacher.safetensors"])
+        for name, value in model.denoiser.network.state_dict().items():
+            assert torch.equal(teacher[name], value)
+
+        quick = load_model(short.path)
+        assert passes(quick, settings(quick)) * 2 == passes(model, settings(model)) == 20
+        noise, t = 2 * torch.randn(64, 3, 16, 16), torch.full((64,), 0.55, dtype=torch.float64)
+        with torch.no_grad():
+            wanted = guided_denoiser(model, settings(model))(noise, t, None)
+            before, after = model.denoiser(noise, t, None), quick.denoiser(noise, t, None)
+        assert (after - wanted).square().mean() < 0.5 * (before - wanted).square().mean()
+
+    def test_the_loss_is_what_the_networks_prediction_is_off_by(self):
+        method = built(shortened(tiny("lean", "sampling.pag=2")))
+        x0, eps, t = torch.rand(3, 3, 16, 16), torch.randn(3, 3, 16, 16), torch.rand(3, dtype=torch.float64)
+        method.prepare(x0, eps, 0, 0.0, 0.0)
+        D = method.denoiser
+        off = FunctionDenoiser(D.schedule, lambda x, t, cond: D(x, t, cond) + 0.1)
+        method.target = lambda teacher: off
+        wanted = (0.01 / D.coeffs(t).c_out ** 2).float()
+        assert torch.allclose(method.losses(x0, t, eps, None), wanted, rtol=1e-3)
+
+    @pytest.mark.parametrize("guidance", [0, 2])
+    def test_lost_weights_are_an_error(self, dataset, tmp_path, guidance):
+        short = begin(tmp_path / "short", shortened(tiny("lean", f"sampling.pag={guidance}")))
         with pytest.raises(AlphabarError, match="lacks the weights"):
             list(train(dataset, short, images=16, runtime=Runtime()))
 

@@ -6,6 +6,7 @@ what else it updates, and what of itself a checkpoint must hold.
 
 import math
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,14 +15,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from alphabar.data.pixels import to_signal
-from alphabar.diffusion.denoiser import Cond, NetworkDenoiser
+from alphabar.diffusion.denoiser import Cond, Denoiser, NetworkDenoiser
 from alphabar.diffusion.densities import WEIGHTS
 from alphabar.diffusion.forward import diffuse
+from alphabar.diffusion.guidance import PerturbedAttention, guided
 from alphabar.diffusion.loss import loss
 from alphabar.diffusion.noise import Noise
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import UsageError
-from alphabar.networks import NETWORKS, Autoencoder, Classifier, flops
+from alphabar.networks import NETWORKS, Autoencoder, Classifier, Network, flops
 from alphabar.networks.latent import Encoder
 from alphabar.registry import Registry
 from alphabar.training.checkpoint import pack_optimizer, pack_tensors, unpack_optimizer, unpack_tensors
@@ -104,6 +106,57 @@ class Consistency(Diffusion):
     @staticmethod
     def cost(recipe: "Recipe") -> float:
         return 4.0 * _flops(recipe)
+
+
+class Guided(Diffusion):
+    """Tuning a trained denoiser to answer as perturbed-attention guidance makes it (Meng et al. 2023, 3.1).
+
+    Guidance asks twice a step; its answers are learnt here, at all noise levels, from the model as it was.
+
+    pag: the scale of the guidance.
+    """
+
+    def __init__(self, *, denoiser: NetworkDenoiser, recipe: Any, runtime: Runtime, pag: float = 2.0):
+        super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
+        self.pag = pag
+        self.teacher: Network | None = None
+
+    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
+        if self.teacher is None:
+            self.teacher = self.copy()
+
+    def copy(self) -> Network:
+        """The network as it is now, without what runs it compiled or in parallel."""
+        network = next(m for m in self.denoiser.network.modules() if isinstance(m, Network))
+        return deepcopy(network).eval().requires_grad_(False)
+
+    def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None) -> Tensor:
+        D = self.denoiser
+        assert self.teacher is not None
+        x_t = diffuse(D.schedule, x0, t, eps)
+        with torch.no_grad():
+            target = self.target(self.teacher)(x_t, t, cond)
+        error = (D(x_t, t, cond) - target).square().flatten(1).mean(1)
+        # what a prediction of the network is off by, as in `loss`
+        return error * (self.weight(D.schedule(t)) / D.coeffs(t).c_out ** 2).to(error)
+
+    def target(self, teacher: Network) -> Denoiser:
+        """The denoiser of that network, guided."""
+        attention = teacher.middle_attention()
+        assert attention is not None
+        unguided = NetworkDenoiser(teacher, self.denoiser.parameterization, self.denoiser.schedule)
+        return guided(unguided, [PerturbedAttention(attention.each_alone, self.pag)])
+
+    def files(self) -> dict[str, bytes]:
+        return {"teacher.safetensors": pack_tensors((self.teacher or self.copy()).state_dict())}
+
+    def restore(self, files: Mapping[str, bytes]) -> None:
+        self.teacher = self.copy()
+        self.teacher.load_state_dict(unpack_tensors(files["teacher.safetensors"]))
+
+    @staticmethod
+    def cost(recipe: "Recipe") -> float:
+        return 5.0 * _flops(recipe)
 
 
 class NoisyClassifier(Diffusion):
@@ -233,6 +286,7 @@ METHODS = Registry(
     {
         "diffusion": Diffusion,
         "consistency": Consistency,
+        "guided": Guided,
         "classifier": NoisyClassifier,
         "gan": Gan,
         "vae": Vae,
@@ -321,7 +375,7 @@ def training_flops(recipe: "Recipe") -> float:
 
 def diffuses(recipe: "Recipe") -> bool:
     """Whether a recipe trains a denoiser: a GAN or a VAE draws in one evaluation, a classifier not at all."""
-    return recipe.method["name"] in ("diffusion", "consistency")
+    return recipe.method["name"] in ("diffusion", "consistency", "guided")
 
 
 def check_method(recipe: "Recipe") -> None:
