@@ -197,8 +197,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="Instead of a recipe: tune a copy of a model trained on DATA to draw in fewer evaluations: one"
-            " that draws with --pag, to do without, in half; any other, in one to four.",
+            help="Instead of a recipe: tune a copy of a model trained on DATA to draw in fewer evaluations:"
+            " one that draws with --pag, to do without, in half; any other, in one to four.",
         ),
     ] = None,
     checkpoint_every: Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")] = "5m",
