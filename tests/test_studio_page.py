@@ -68,7 +68,7 @@ def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
 def stop(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(30)
+        process.wait(90)  # a training that it started may have to save
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -98,7 +98,7 @@ def browser() -> Iterator:
 def opened(browser, address) -> Iterator:
     """The page, ready, and what its console calls an error. Loading it takes seconds: all tests share it."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
