@@ -42,13 +42,10 @@ from test_diffusion_guidance import CLASS_OF, MEANS, STD, WEIGHTS, Classes, log_
 
 LINES: tuple[dict[str, Any], ...] = (
     {},
-    {"steps": 20},
     *({"guidance": w} for w in (2.0, 3.0)),
-    {"guidance": 2.0, "guidance_interval": (0.2, 5.0)},
     {"autoguidance": 2.0},
     {"sag": 0.5},
     *({"pag": s} for s in (1.0, 2.0, 3.0)),
-    {"pag": 2.0, "guidance_interval": (0.5, 20.0)},
     {"pag": 2.0, "autoguidance": 2.0},
     *({"pag": 2.0, "guidance": w} for w in (2.0, 3.0, 5.0)),
 )
