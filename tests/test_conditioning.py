@@ -120,7 +120,7 @@ KINDS_OF_CARS = Conditioning(
     (
         Categorical("body", ("SUV", "coupe", "sedan")),
         Categorical("make", ("Aston Martin", "BMW", "Land Rover")),
-        Categorical("model", ("3 Series", "M3", "Range Rover")),
+        Categorical("model", ("3 Series", "M3", "Range Rover", "Range Rover Sport")),
         Numeric("year", 2000.0, 10.0),
     )
 )
@@ -132,6 +132,7 @@ KINDS_OF_CARS = Conditioning(
         ("BMW M3 Coupe 2012", {"make": "BMW", "model": "M3", "body": "coupe", "year": "2012"}),
         ("land rover range rover suv", {"make": "Land Rover", "model": "Range Rover", "body": "SUV"}),
         ("BMW 3 Series 2005", {"make": "BMW", "model": "3 Series", "year": "2005"}),
+        ("range rover sport", {"model": "Range Rover Sport"}),
         ("sedan", {"body": "sedan"}),
     ],
 )
