@@ -37,7 +37,7 @@ RUNGS: tuple[tuple[str, str], ...] = (
     ("a U-Net with GroupNorm and attention", "network=unet"),
     (
         "a smaller one, so that more pictures are seen",
-        "network.width=32 network.multipliers=[1,2,2] network.attention=[4]",
+        "network.widths=[32,64,64] network.attention=1",
     ),
     ("batches of 32 for 128", "batch=32"),
     ("the average of the weights is used", "ema.half_life=500000"),
@@ -48,19 +48,19 @@ RUNGS: tuple[tuple[str, str], ...] = (
     ),
     ("levels spread evenly over the batch", "stratified=true"),
     (
-        "EDM: variance exploding, preconditioned, log-normal levels",
-        "schedule=variance_exploding parameterization=edm density=log_normal density.mean=-0.8"
-        " density.std=1.4",
-    ),
-    (
-        "a magnitude-preserving U-Net, rate 0.06",
-        "network=mp_unet network.widths=[64,128] optimizer.learning_rate=0.06",
-    ),
-    (
-        "Muon for Adam, rate 0.15: `lean`",
-        "optimizer.name=muon optimizer.learning_rate=0.15 optimizer.betas=[0.9,0.99] optimizer.warm_up=1000"
+        "Muon for Adam, rate 3e-3: `lean`, as it is for 32 px",
+        "optimizer.name=muon optimizer.learning_rate=0.003 optimizer.betas=[0.9,0.99] optimizer.warm_up=1000"
         " optimizer.decay_from=0.6",
     ),
+)
+# Steps aside from the last rung, which were not taken.
+EDM = "schedule=variance_exploding parameterization=edm density=log_normal density.mean=-0.8 density.std=1.4"
+MP = "network=mp_unet network.widths=[64,128] optimizer.learning_rate=0.15"
+ASIDE: tuple[tuple[str, str], ...] = (
+    ("blocks of 2×2 pixels and twice the channels", "network.patch=2 network.widths=[64,128]"),
+    ("EDM for cosine and v: variance exploding, preconditioned, log-normal levels", EDM),
+    ("a magnitude-preserving U-Net on blocks of 2×2 pixels, rate 0.15", MP),
+    ("both: `edm`", f"{EDM} {MP}"),
 )
 SEEDED = (0, len(RUNGS) - 1)  # the rungs that are trained with several seeds, for the noise of it all
 STEPS = 20
@@ -74,9 +74,10 @@ class Rung(NamedTuple):
 
 def rungs(size: int, seeds: int) -> list[Rung]:
     recipe = with_settings(alphabar.named_recipe("classic"), [f"data.size={size}", "watch.share=0"])
-    found = []
-    for number, (_, settings) in enumerate(RUNGS):
-        recipe = with_settings(recipe, settings.split())
+    found, last = [], recipe
+    for number, (_, settings) in enumerate([*RUNGS, *ASIDE]):
+        recipe = with_settings(recipe if number < len(RUNGS) else last, settings.split())
+        last = recipe if number < len(RUNGS) else last
         for seed in range(seeds if number in SEEDED else 1):
             found.append(Rung(number, seed, with_settings(recipe, [f"seed={seed}"])))
     return found
@@ -159,15 +160,17 @@ def tables(found: list[dict[str, Any]], speeds: dict[int, float], levels: int) -
     """levels: noise levels that every rung's schedule reaches, over which errors are averaged."""
     first = {f["number"]: f for f in found if f["seed"] == 0}
     means = {number: geometric_mean(f["error"][:levels]) for number, f in first.items()}
+    names = [what for what, _ in [*RUNGS, *ASIDE]]
     sigma = first[0]["sigma"][:levels]
-    print(
-        "| | what changed | pictures/s | pictures | GFLOP | held-out error | over the last | Fréchet | KID |"
-    )
+    print("| | what changed | pictures/s | pictures | GFLOP | held-out error | over it | Fréchet | KID |")
     print("|---|---|---|---|---|---|---|---|---|")
     for number, f in first.items():
-        step = f"× {means[number] / means[number - 1]:.3f}" if number else ""
+        below = min(number, len(RUNGS)) - 1
+        step = f"× {means[number] / means[below]:.3f}" if number else ""
+        if number == len(RUNGS):
+            print("| | *aside from the last* | | | | | | | |")
         print(
-            f"| {number} | {RUNGS[number][0]} | {speeds[number]:.1f} | {f['images']:,} | {f['gflop']:.2f}"
+            f"| {number} | {names[number]} | {speeds[number]:.1f} | {f['images']:,} | {f['gflop']:.2f}"
             f" | {means[number]:.5f} | {step} | {f['frechet']:.0f} | {f['kid']:.3f} ± {f['kid_error']:.3f} |"
         )
     print("\nThe held-out error of x0 by noise level sigma/alpha:\n")

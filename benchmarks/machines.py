@@ -13,9 +13,9 @@ import torch
 
 import alphabar
 from alphabar.data.cache import Dataset
-from alphabar.networks import MPUNet
+from alphabar.networks import NETWORKS
 from alphabar.training.plan import BATCHES, MANY_EPOCHS, PASSES, Machine, Plan, plan, sizes
-from alphabar.training.recipe import with_settings
+from alphabar.training.recipe import Recipe, with_settings
 from alphabar.training.run import build_denoiser
 from alphabar.training.trainer import LOADERS, Feed
 
@@ -48,10 +48,10 @@ CARDS = (
 )
 
 
-def machine(card: Card, picture: int, loading: float) -> Machine:
+def machine(card: Card, recipe: Recipe, loading: float) -> Machine:
     """loading: pictures a second that one process makes ready; every card has its own process."""
     speeds = []
-    for size in sizes(picture):
+    for size in sizes(recipe):
         computing = PASSES * size.flops / (UTILISATION * card.peak)
         moving = CROSSINGS * BYTES * size.activations / card.bandwidth
         rate = card.count / max(computing, moving)
@@ -78,14 +78,14 @@ def loading() -> float:
 def row(card: Card, picture: int, planned: Plan) -> str:
     best = planned.chosen
     with torch.device("meta"):
-        network = MPUNet(channels=3, widths=best.size.widths, blocks=best.size.blocks)
+        network = NETWORKS.build(best.size.network, channels=3)
     parameters = sum(p.numel() for p in network.parameters())
     at_limit = " (pictures made ready)" if best.rate == planned.machine.loading else ""
-    widths = "-".join(map(str, best.size.widths)) + f" ×{best.size.blocks}" * (best.size.blocks > 1)
     return (
-        f"| {card.name} | {picture}² | {widths} | {parameters / 1e6:.0f} M | {best.size.flops / 1e9:.1f}"
-        f" | {best.rate:,.0f}{at_limit} | {best.images / 1e6:.1f} M | {best.epochs:,.0f} | {best.batch}"
-        f" | {best.off:.2g} | {MANY_EPOCHS * PICTURES / best.rate / 60:,.0f} min |"
+        f"| {card.name} | {picture}² | {best.size.shape} | {parameters / 1e6:.0f} M"
+        f" | {best.size.flops / 1e9:.1f} | {best.rate:,.0f}{at_limit} | {best.images / 1e6:.1f} M"
+        f" | {best.epochs:,.0f} | {best.batch} | {best.off:.2g}"
+        f" | {MANY_EPOCHS * PICTURES / best.rate / 60:,.0f} min |"
     )
 
 
@@ -111,8 +111,8 @@ def main() -> None:
     ready = LOADERS * loading()
     for card in CARDS:
         for picture in (64, 128, 256):
-            there = machine(card, picture, ready * (64 / picture) ** 2)
             sized = with_settings(recipe, [f"data.size={picture}"])
+            there = machine(card, sized, ready * (64 / picture) ** 2)
             print(row(card, picture, plan(there, sized, PICTURES, HOURS * 3600.0)))
 
 

@@ -15,7 +15,7 @@ from alphabar.training.recipe import make_recipe
 from alphabar.training.run import load_model
 
 TINY = [
-    "data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]", "batch=8",
+    "data.size=16", "network.widths=[16,32]", "network.attention=0", "batch=8",
     "watch.share=0", "watch.grid=4", "watch.steps=2", "watch.levels=4", "watch.distance=8",
     "ema.snapshots=3",
 ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_train_goes_on_from_a_model(call, trained, picture_folder, tmp_path):
     code, _, err = call(*command, "--set", "optimizer.learning_rate=1e-30")
     assert code == 0 and "already trained that far" in err
     wider = ["train", picture_folder, "--from", trained, "--run", tmp_path / "wider", "--images", 16]
-    code, _, err = call(*wider, "--set", "network.width=32")
+    code, _, err = call(*wider, "--set", "network.widths=[32,64]")
     assert code == 2 and "the trained weights do not fit this network" in err
     code, _, err = call(*wider, "--recipe", "lean")
     assert code == 2 and "give one of --recipe, --from and --shorten" in err

@@ -17,7 +17,7 @@ from alphabar.training.recipes import named_recipe
 from alphabar.training.run import Run, build_denoiser, load_model
 
 TINY = [
-    "data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]",
+    "data.size=16", "network.widths=[16,32]", "network.attention=0",
     "sampling.steps=2",
 ]  # fmt: skip
 
@@ -79,7 +79,7 @@ def two(tmp_path_factory) -> tuple[Path, Path]:
     other = evaluation(5.0, n=400)
     return (
         make_run(root / "plain", judged=(older, evaluation(200.0), other)),
-        make_run(root / "wide", "network.width=32", judged=(evaluation(150.0),)),
+        make_run(root / "wide", "network.widths=[32,64]", judged=(evaluation(150.0),)),
     )
 
 

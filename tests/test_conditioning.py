@@ -13,10 +13,11 @@ from PIL import Image
 from alphabar.conditioning.conditioning import Categorical, Conditioning, Numeric, columns, describe
 from alphabar.data.cache import prepare
 from alphabar.data.source import open_source
+from alphabar.data.stamp import read_stamp
 from alphabar.diffusion import GRIDS, drop_labels
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.networks import NETWORKS
-from alphabar.sampling import Settings, passes, sample, settings
+from alphabar.sampling import Settings, as_data, one_by_one, passes, sample, settings, write_pictures
 from alphabar.training.methods import features_of
 from alphabar.training.recipe import make_recipe, with_settings
 from alphabar.training.recipes import RECIPES, named_recipe
@@ -79,7 +80,13 @@ def test_columns_become_fields():
     years = table[:, 2][~table[:, 2].isnan()]
     assert years.mean().item() == pytest.approx(0, abs=1e-6)
     assert years.std(correction=0).item() == pytest.approx(1)
-    assert Conditioning.from_dict(json.loads(json.dumps(conditioning.to_dict()))) == conditioning
+    words = conditioning.wording(known, range(6))
+    assert words[0] == {"color": "red", "new": "true", "year": "2001"}
+    asked = torch.stack([conditioning.request(row) for row in words])
+    torch.testing.assert_close(asked, table, equal_nan=True)
+    kept = replace(conditioning, seen=tuple(words))
+    again = Conditioning.from_dict(json.loads(json.dumps(kept.to_dict())))
+    assert again == conditioning and again.seen == kept.seen
 
 
 def test_classes_that_look_like_numbers_are_names():
@@ -259,6 +266,24 @@ def test_a_model_draws_the_class_that_is_asked(model):
 
 
 @pytest.mark.parametrize("guidance", [{"sag": 0.5}, {"pag": 2.0}, {"autoguidance": 2.0}])
+def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
+    seen = as_data(model)
+    red = [row.get("class") for row in seen].count("red") / len(seen)
+    assert red == pytest.approx(11 / 24, abs=0.08)
+    assert {} in seen  # of two pictures nothing is known
+    how = settings(model, seed=3, steps=8, ask=seen, guidance=1.5)
+    *_, last = sample(model, 12, how)
+    means = last.pictures.float().mean((1, 2))
+    for asked, mean in zip(seen, means, strict=False):
+        if asked:
+            assert (mean[0] > mean[2]).item() == (asked["class"] == "red")
+    write_pictures(last.pictures, tmp_path / "out", how.to_dict(), {}, one_by_one(how, 12))
+    stamped = read_stamp(tmp_path / "out" / "000007.png")
+    assert stamped["ask"] == [seen[7]]
+    *_, alone = sample(model, 1, Settings.from_dict(stamped), first=stamped["position"])
+    assert (alone.pictures[0].int() - last.pictures[7].int()).abs().max() <= 1
+
+
 def test_every_guidance_moves_the_pictures_and_only_inside_its_interval(model, guidance):
     *_, plain = sample(model, 2, settings(model, steps=4))
     *_, moved = sample(model, 2, settings(model, steps=4, **guidance))
@@ -358,8 +383,7 @@ def classifier(dataset, tmp_path_factory):
         [
             "data.size=16",
             "data.held_out=0.3",
-            "network.width=8",
-            "network.multipliers=[1,2]",
+            "network.widths=[8,16]",
             "network.head_dim=16",
             "network.dropout=0",
             "batch=8",
@@ -384,7 +408,7 @@ def unconditional(dataset, recipe, tmp_path_factory):
 class TestClassifier:
     def test_its_probabilities_are_those_of_its_answer(self):
         network = NETWORKS.build(
-            {"name": "classifier", "width": 8, "head_dim": 16, "multipliers": (1, 2)},
+            {"name": "classifier", "widths": (8, 16), "head_dim": 16},
             channels=3,
             conditions=(("classes", 4), ("numbers", 2)),
         )

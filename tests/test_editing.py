@@ -39,7 +39,7 @@ class Gaussian(Network):
 
 @pytest.fixture(scope="module")
 def model():
-    recipe = with_settings(named_recipe("lean"), [f"data.size={SIZE}", "sampling.steps=30"])
+    recipe = with_settings(named_recipe("edm"), [f"data.size={SIZE}", "sampling.steps=30"])
     denoiser = NetworkDenoiser(
         Gaussian(), PARAMETERIZATIONS.build(recipe.parameterization), SCHEDULES.build(recipe.schedule)
     )

@@ -216,7 +216,7 @@ class TestLife:
 
 class TestShortened:
     def test_targets_come_nearer_by_stages(self):
-        recipe = shortened(named_recipe("lean"))
+        recipe = shortened(named_recipe("edm"))
         method = built(recipe)
         sigma = torch.tensor([0.01, 0.5, 5.0, 80.0], dtype=torch.float64)
         t = method.denoiser.schedule.time(-2 * sigma.log())

@@ -154,7 +154,7 @@ class TestSimpleUNet:
             SimpleUNet(channels=3, **setting)
 
 
-TINY = {"width": 8, "multipliers": (1, 2), "attention": (2,), "head_dim": 8}
+TINY = {"widths": (8, 16), "attention": 1, "head_dim": 8}
 
 
 class TestUNet:
@@ -164,12 +164,12 @@ class TestUNet:
         assert flops(network, 64) == pytest.approx(4.2e9, rel=0.01)
 
     def test_flops_of_attention(self) -> None:
-        def of(attention: tuple[int, ...]) -> int:
-            return flops(UNet(channels=3, width=32, multipliers=(1, 2), attention=attention, head_dim=32), 16)
+        def of(attention: int) -> int:
+            return flops(UNet(channels=3, widths=(32, 64), attention=attention, head_dim=32), 16)
 
         c, positions = 64, 8 * 8
         products = 2 * positions * c * 3 * c + 2 * positions * c * c + 2 * 2 * positions**2 * c
-        assert of((2,)) - of(()) == 3 * products  # one going down, one in the middle, one going up
+        assert of(1) - of(0) == 3 * products  # one going down, one in the middle, one going up
 
     def test_time_is_embedded_in_thousandths(self) -> None:
         network = UNet(channels=3, **TINY)
@@ -229,11 +229,21 @@ class TestUNet:
         assert network.embed_cond is not None and network.embed_cond.unknown.grad.abs().amin(1).gt(0).all()
 
     def test_middle_attention(self) -> None:
-        assert UNet(channels=3, width=32, multipliers=(1, 2), attention=()).middle_attention() is None
+        assert UNet(channels=3, widths=(32, 64), attention=0).middle_attention() is None
         assert UNet(channels=3).middle_attention() is not None
 
+    def test_blocks_of_pixels_are_channels(self) -> None:
+        network = awake(UNet(channels=3, **TINY, patch=2)).eval()
+        on_blocks = UNet(channels=12, **TINY).eval()
+        on_blocks.load_state_dict(network.state_dict())
+        x, t = batch()
+        expected = F.pixel_shuffle(on_blocks(F.pixel_unshuffle(x, 2), t), 2)
+        torch.testing.assert_close(network(x, t), expected)
+        with pytest.raises(UsageError, match="multiples of 4"):
+            network.check_size(SIZE + 2)
+
     def test_every_skip_connection_is_used_once(self) -> None:
-        network = UNet(channels=3, width=32, multipliers=(1, 2, 4), blocks=2, attention=(), head_dim=32)
+        network = UNet(channels=3, widths=(32, 64, 128), blocks=2, attention=0)
         widths = [block.conv1.in_channels for up in network.ups for block in up.blocks]
         assert widths == [256, 256, 128, 128, 64, 64]
         assert network(*batch()).shape == (4, 3, SIZE, SIZE)
@@ -241,10 +251,11 @@ class TestUNet:
     @pytest.mark.parametrize(
         "setting",
         [
-            {"multipliers": ()},
-            {"width": 3},
+            {"widths": ()},
+            {"widths": (3, 8)},
             {"blocks": 0},
-            {"attention": (16,)},
+            {"patch": 0},
+            {"attention": 5},
             {"head_dim": 60},
             {"dropout": 1.0},
         ],

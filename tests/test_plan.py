@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from math import log
 
 import pytest
 import torch
@@ -22,12 +23,12 @@ TWO_CORES = Machine("cpu", ((1e9, 30.0),), loading=1e6, memory=8 * 2**30)
 @pytest.fixture(scope="module")
 def dial():
     """The sizes for 64 px, counted once."""
-    return sizes(64)
+    return sizes(LEAN)
 
 
 @pytest.fixture(autouse=True)
 def _counted_once(dial, monkeypatch):
-    monkeypatch.setattr(room, "sizes", lambda picture: dial if picture == 64 else sizes(picture))
+    monkeypatch.setattr(room, "sizes", lambda recipe: dial if recipe == LEAN else sizes(recipe))
 
 
 def chosen(machine, budget=7200.0, pictures=8000):
@@ -41,9 +42,9 @@ def faster(factor):
 def test_the_choice_is_the_nearest_to_the_rule():
     option = chosen(TWO_CORES)
     compute = 3 * option.size.flops * option.images
-    right = 1e9 * (compute / 7e15) ** 0.5
-    others = [abs(size.flops / right - 1) for size in room.sizes(64)]
-    assert abs(option.size.flops / right - 1) == min(others)
+    right = 0.25e9 * (compute / 5e13) ** 0.5
+    others = [abs(log(size.flops / right)) for size in room.sizes(LEAN)]
+    assert abs(log(option.size.flops / right)) == min(others)
     assert option.images == pytest.approx(30e9 / option.size.flops * 7200 * 0.95, rel=1e-3)
     assert option.epochs == pytest.approx(option.images / 8000)
 
@@ -104,14 +105,30 @@ def test_rates_between_the_networks_that_were_timed():
     assert machine.rate(1e8) == pytest.approx(100) and machine.rate(4e10) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("picture", "first", "levels"), [(32, 32, 2), (64, 16, 3), (128, 8, 4), (68, 32, 2)])
-def test_the_dial_fits_the_size_of_the_picture(picture, first, levels, monkeypatch):
+@pytest.mark.parametrize(
+    ("network", "picture", "widths"),
+    [
+        ([], 64, (16, 32, 64)),
+        ([], 32, (16, 32, 64)),
+        (["network.widths=[64,128]"], 68, (32, 64)),
+        (["network.patch=1"], 64, (8, 16, 32, 64)),
+        (["network=mp_unet"], 32, (32, 64)),
+        (["network=mp_unet"], 128, (8, 16, 32, 64)),
+    ],
+)
+def test_the_dial_fits_the_network_and_the_size_of_the_picture(network, picture, widths, monkeypatch):
     monkeypatch.setattr(room, "MULTIPLES", (1, 2))
-    smallest, larger = sizes(picture)
-    assert len(smallest.widths) == levels and smallest.widths[0] == first and smallest.widths[-1] == 64
-    assert larger.flops > 2 * smallest.flops
+    smallest, larger = sizes(with_settings(LEAN, [*network, f"data.size={picture}"]))
+    assert smallest.network["widths"] == widths and larger.flops > 2 * smallest.flops
+
+
+def test_what_the_dial_cannot_size_is_named():
+    mp_unet = with_settings(LEAN, ["network=mp_unet"])
+    odd = mp_unet.model_copy(update={"data": mp_unet.data.model_copy(update={"size": 33})})
     with pytest.raises(UsageError, match=r"data\.size = 33"):
-        sizes(33)
+        sizes(odd)
+    with pytest.raises(UsageError, match=r"simple_unet.*--images"):
+        sizes(with_settings(LEAN, ["network=simple_unet"]))
 
 
 def test_kept_activations_are_those_of_a_real_pass():
@@ -130,5 +147,5 @@ def test_measuring_a_real_machine(picture_folder, monkeypatch):
     *progress, end = measure(tiny_dataset(picture_folder), recipe)
     assert [record.done for record in progress] == sorted(record.done for record in progress)
     (((forward, rate),), loading) = (end.machine.speeds, end.machine.loading)
-    assert forward == sizes(16)[0].flops and 1 < rate < 1e5 and 1 < loading < 1e6
+    assert forward == sizes(recipe)[0].flops and 1 < rate < 1e5 and 1 < loading < 1e6
     assert end.machine.memory > 2**20

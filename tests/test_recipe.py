@@ -29,16 +29,15 @@ def test_settings_reach_every_depth():
         [
             "batch=8",
             "optimizer.learning_rate=1e-3",
-            "network.width=64",
-            "network.multipliers=[1,2]",
-            "network.attention=[2]",
+            "network.widths=[64,128]",
+            "network.attention=1",
             "schedule.name=linear_beta",
             "sampling.sampler=heun",
             "data.fit=crop",
         ],
     )
     assert recipe.batch == 8 and recipe.optimizer.learning_rate == 1e-3 and recipe.data.fit == "crop"
-    assert list(recipe.network["multipliers"]) == [1, 2]
+    assert list(recipe.network["widths"]) == [64, 128]
     assert recipe.schedule == {"name": "linear_beta", "steps": 1000, "beta_min": 1e-4, "beta_max": 0.02}
     assert recipe.sampling.sampler == {"name": "heun"}
 
@@ -49,7 +48,7 @@ def test_settings_reach_every_depth():
         ("bach=8", "did you mean 'batch'?"),
         ("optimiser.lr=1", "did you mean 'optimizer'?"),
         ("optimizer.learning_rat=1", "did you mean 'optimizer.learning_rate'?"),
-        ("network.widht=3", "did you mean 'width'?"),
+        ("network.widht=3", "did you mean 'widths'?"),
         ("network=unett", "did you mean 'unet'?"),
         ("batch=many", "batch = 'many'"),
         ("batch=0", "batch = 0"),

@@ -96,9 +96,7 @@ def test_our_denoiser_speaks_its_units(schedule):
 
 
 def test_a_network_keeps_its_type_where_an_algorithm_walks_in_another():
-    network = NETWORKS.build(
-        {"name": "unet", "width": 16, "head_dim": 16, "multipliers": (1, 2), "attention": ()}, channels=3
-    )
+    network = NETWORKS.build({"name": "unet", "widths": (16, 32), "attention": 0}, channels=3)
     schedule, parameterization = SCHEDULES.build("cosine"), PARAMETERIZATIONS.build("v")
     denoiser = DeepinvDenoiser(NetworkDenoiser(network, parameterization, schedule))
     x = torch.rand(2, *SHAPE)

@@ -38,7 +38,7 @@ def model(tmp_path_factory) -> Model:
     """A model folder with the weights that training begins from."""
     recipe = with_settings(
         named_recipe("ddpm"),
-        ["data.size=16", "network.width=16", "network.multipliers=[1,2]", "network.attention=[]"],
+        ["data.size=16", "network.widths=[16,32]", "network.attention=0"],
     )
     statistics = PictureStatistics(torch.zeros(3, SIZE, SIZE), torch.eye(192))
     run = Run(tmp_path_factory.mktemp("restoring"))

@@ -22,7 +22,7 @@ BF16 = torch.bfloat16
 
 def tiny() -> UNet:
     torch.manual_seed(0)
-    return UNet(channels=3, width=8, multipliers=(1, 2), attention=(2,), head_dim=8)
+    return UNet(channels=3, widths=(8, 16), attention=1, head_dim=8)
 
 
 class TestRuntime:

@@ -24,7 +24,7 @@ def test_it_is_small_and_has_a_card(model):
     folder = locate(model.path.name)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 25e6
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for told in ("research", "lean", "limits", "images", "copies"):
+    for told in ("research", "edm", "limits", "images", "copies"):
         assert told in card.lower(), told
     assert not [path for path in folder.iterdir() if path.suffix in (".pt", ".pkl", ".bin")]
 

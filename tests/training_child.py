@@ -23,9 +23,8 @@ def tiny_recipe(*settings: str) -> Recipe:
         named_recipe("ddpm"),
         [
             "data.size=16",
-            "network.width=16",
-            "network.multipliers=[1,2]",
-            "network.attention=[2]",
+            "network.widths=[16,32]",
+            "network.attention=1",
             "network.head_dim=16",
             "network.dropout=0.1",
             "batch=8",

@@ -31,6 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+AS_DATA = "--as-data asks for what the pictures of the data are: leave out --class, --set and --prompt"
+
 DataArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="A folder of pictures, 'toycars', or hf://datasets/owner/name.")
 ]
@@ -164,7 +166,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="classic, ddpm, lean, classifier, gan, vae, or the path of a recipe.toml; with --budget"
+            help="classic, ddpm, edm, lean, classifier, gan, vae, or the path of a recipe.toml; with --budget"
             " alone, see alphabar plan.",
         ),
     ] = None,
@@ -190,7 +192,7 @@ def train(
             "--from",
             metavar="MODEL",
             help="Instead of a recipe: go on from a trained model, cars64 for example, on DATA; with larger"
-            " --set network.widths in a wider network.",
+            " --set network.widths in a wider network, for recipe edm.",
         ),
     ] = None,
     shorten: Annotated[
@@ -305,6 +307,9 @@ def sample(
     classes: ClassOption = None,
     ask: AskOption = None,
     prompts: PromptOption = None,
+    as_data: Annotated[
+        bool, typer.Option("--as-data", help="Ask for what the training pictures are, as often.")
+    ] = False,
     negative: NegativeOption = None,
     guidance: GuidanceOption = 1.0,
     guidance_interval: IntervalOption = None,
@@ -335,6 +340,8 @@ def sample(
     asked = parse_asked(classes or [], ask or [], prompts or [])
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     key, values = parse_compared(compare) if compare else ("", [])
+    if as_data and asked:
+        raise UsageError(AS_DATA)
     from alphabar import sampling
     from alphabar.reporting.figures import grid as sheet
     from alphabar.reporting.figures import reverse_strip
@@ -348,7 +355,7 @@ def sample(
         grid=grid,
         steps=steps,
         start=start,
-        ask=asked,
+        ask=sampling.as_data(loaded) if as_data else asked,
         guidance=guidance,
         guidance_interval=interval,
         sag=sag,
@@ -360,6 +367,8 @@ def sample(
     )
     sampling.check_free(out)
     about = {"model": str(model), "images": loaded.images, **how.to_dict()}
+    if as_data:
+        about["ask"] = "as the data"
     if ema is not None:
         about["ema"] = ema
     if compare:
@@ -377,7 +386,7 @@ def sample(
     strip = sampling.Strip(loaded.denoiser.schedule, how.steps)
     record = _last(map(strip.watch, sampling.sample(loaded, n, how)), "drawing")
     overview = {"grid": sheet(record.pictures[:100]), "process": reverse_strip(strip.columns)}
-    sampling.write_pictures(record.pictures, out, about, overview)
+    sampling.write_pictures(record.pictures, out, about, overview, sampling.one_by_one(how, n))
     say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
     _finish(as_json, {"out": str(out), "n": n, **about})
 
@@ -671,7 +680,7 @@ def evaluate(
     if ema and not holds_model(what):
         raise UsageError(f"--ema {ema}: {what} is a folder of pictures; only a run's average has a length")
     if as_data and asked:
-        raise UsageError("--as-data asks for what the data holds: leave out --class, --set and --prompt")
+        raise UsageError(AS_DATA)
     results = []
     for length in parse_lengths(ema) if ema else [None]:
         how = None

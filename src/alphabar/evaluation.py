@@ -1,7 +1,6 @@
 """Judging samples, drawn from a model or lying in a folder, against real pictures."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alphabar.conditioning.conditioning import Categorical, Text
+from alphabar.conditioning.conditioning import describe
 from alphabar.data.cache import Dataset, cache_root, prepare, read
 from alphabar.data.decode import full_pixels
 from alphabar.data.source import open_source
@@ -41,7 +40,7 @@ from alphabar.training.checkpoint import pack_json, write_file
 from alphabar.training.methods import features_of
 from alphabar.training.run import Model, Run
 from alphabar.training.runtime import extractor_device
-from alphabar.training.trainer import conditions_of
+from alphabar.training.trainer import known_columns
 
 SHOWN = 8  # samples beside the training pictures they are nearest to
 REAL_ENOUGH = 0.5  # precision over that of real pictures, from which on a classifier is asked about samples
@@ -246,26 +245,13 @@ def _known(model: Model, dataset: Dataset, index: np.ndarray) -> tuple[dict[str,
 
     Raises UsageError for a model without conditions, or with others than those of the data.
     """
-    found = conditions_of(dataset, model.recipe)
-    if found is None:
+    kind = model.recipe.condition.on
+    if kind is None or model.conditioning is None:
         raise UsageError(f"{model.path} was trained without conditions and can be asked for nothing")
-    conditioning, cond = found
-    if conditioning != model.conditioning:
+    known = known_columns(dataset, kind)
+    if describe(kind, known) != model.conditioning:
         raise UsageError(f"{model.path} was trained on other labels than those of {dataset.name}")
-    asked: list[dict[str, str]] = [{} for _ in index]
-    column = 0
-    for field, width in zip(conditioning.fields, conditioning.columns, strict=True):
-        for row, i in zip(asked, index, strict=True):
-            if isinstance(field, Text):
-                if dataset.captions[i] is not None:
-                    row[field.name] = str(dataset.captions[i])
-            elif not math.isnan(value := float(cond[i, column])):
-                if isinstance(field, Categorical):
-                    row[field.name] = field.names[int(value)]
-                else:
-                    row[field.name] = repr(value * field.std + field.mean)
-        column += width
-    return tuple(asked)
+    return tuple(model.conditioning.wording(known, index.tolist()))
 
 
 def _unlearnt(teller: Model, dataset: Dataset, size: int) -> np.ndarray:

@@ -194,6 +194,19 @@ def asked_for(model: Model, how: Settings, positions: range) -> Cond | None:
     return torch.stack([rows[place] for place in places]).to(next(model.denoiser.parameters()).device)
 
 
+def as_data(model: Model) -> Sequence[Mapping[str, str]]:
+    """What to ask for so that pictures are of every kind as often as the training pictures are.
+
+    Raises UsageError for a model that does not know, without conditions or trained before it was kept.
+    """
+    if model.conditioning is None or not model.conditioning.seen:
+        raise UsageError(
+            f"--as-data: {model.path} does not know what its training pictures are:"
+            " train one with --condition class, attributes, text or clusters"
+        )
+    return model.conditioning.seen
+
+
 def _away(model: Model, how: Settings) -> Cond | None:
     """The condition (columns,) that pictures are led away from."""
     if how.negative is None or model.conditioning is None:
@@ -360,11 +373,17 @@ def check_free(out: Path) -> None:
         raise AlphabarError(f"{out} is not empty: give a new --out folder, or remove it first")
 
 
+def one_by_one(how: Settings, n: int) -> list[dict[str, Any]]:
+    """What sets each of n pictures apart: its position, and what it is asked for."""
+    return [{"position": i} | ({"ask": [how.ask[i % len(how.ask)]]} if how.ask else {}) for i in range(n)]
+
+
 def side_by_side(
     drawn: Sequence[Tensor], variants: Sequence[Settings]
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """The pictures (n, h, w, 3) of all variants as one set, noise by noise, and the settings of each."""
-    each = [{**how.to_dict(), "position": row} for row in range(len(drawn[0])) for how in variants]
+    rows = [[{**how.to_dict(), **own} for own in one_by_one(how, len(drawn[0]))] for how in variants]
+    each = [variant for row in zip(*rows, strict=True) for variant in row]
     return torch.stack(list(drawn), dim=1).flatten(0, 1), each
 
 

@@ -5,8 +5,8 @@ dropped in training and what a request leaves open are all NaN.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +40,9 @@ class Categorical:
     def numbers(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
         """A column (n, 1)."""
         return torch.tensor([[self.number(value)] for value in values], dtype=torch.float32)
+
+    def knows(self, value: Value) -> bool:
+        return not math.isnan(self.number(value))
 
     def number(self, value: Value) -> float:
         """The number of a training picture's value; NaN for one that is not known."""
@@ -76,6 +79,9 @@ class Numeric:
     def numbers(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
         """A column (n, 1)."""
         return torch.tensor([[self.number(value)] for value in values], dtype=torch.float32)
+
+    def knows(self, value: Value) -> bool:
+        return not math.isnan(self.number(value))
 
     def number(self, value: Value) -> float:
         return math.nan if (x := _number(value)) is None else (x - self.mean) / self.std
@@ -115,6 +121,9 @@ class Text:
             rows[there] = text.embed([str(values[i]) for i in there], cache) * math.sqrt(self.size)
         return rows
 
+    def knows(self, value: Value) -> bool:
+        return value is not None
+
     def asked(self, sentence: str) -> Tensor:
         """The numbers (size,) of what a person asks for."""
         return self.numbers([sentence])[0]
@@ -125,9 +134,14 @@ Field = Categorical | Numeric | Text
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The fields of a model's condition, in the order of their columns."""
+    """The fields of a model's condition, in the order of their columns.
+
+    seen: what some training pictures are, drawn at random, as one would ask for it: by it a model draws
+        pictures of every kind as often as the data has them.
+    """
 
     fields: tuple[Field, ...]
+    seen: tuple[Mapping[str, str], ...] = field(default=(), compare=False)
 
     @property
     def conditions(self) -> tuple[tuple[str, int], ...]:
@@ -145,6 +159,13 @@ class Conditioning:
         cache: a folder that keeps what an encoder made of sentences.
         """
         return torch.cat([field.numbers(columns[field.name], cache) for field in self.fields], dim=1)
+
+    def wording(self, columns: Mapping[str, Sequence[Value]], index: Iterable[int]) -> list[dict[str, str]]:
+        """What is known of these pictures, each as one would ask for it."""
+        return [
+            {f.name: str(columns[f.name][i]) for f in self.fields if f.knows(columns[f.name][i])}
+            for i in index
+        ]
 
     def request(self, asked: Mapping[str, str]) -> Tensor:
         """One row (columns,) for what a person asks for by field name; what is left out is unknown.
@@ -177,11 +198,11 @@ class Conditioning:
         left = text.casefold().split()
         found: dict[str, str] = {}
         names = [(f.name, name) for f in self.fields if isinstance(f, Categorical) for name in f.names]
-        for field, name in sorted(names, key=lambda pair: -len(pair[1])):
+        for attribute, name in sorted(names, key=lambda pair: -len(pair[1])):
             words = name.casefold().split()
             places = [i for i in range(len(left)) if left[i : i + len(words)] == words]
-            if field not in found and places:
-                found[field] = name
+            if attribute not in found and places:
+                found[attribute] = name
                 del left[places[0] : places[0] + len(words)]
         fields = [f.name for f in self.fields if isinstance(f, Numeric)]
         numbers = [word for word in left if _number(word) is not None]
@@ -194,7 +215,7 @@ class Conditioning:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        return {"fields": [asdict(field) for field in self.fields]}
+        return {"fields": [asdict(field) for field in self.fields], "seen": list(self.seen)}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Conditioning":
@@ -205,7 +226,8 @@ class Conditioning:
                 if "names" in f
                 else (Text if "encoder" in f else Numeric)(**f)
                 for f in values["fields"]
-            )
+            ),
+            tuple(values.get("seen", ())),
         )
 
 

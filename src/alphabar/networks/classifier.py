@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from alphabar.errors import UsageError
 from alphabar.networks.layers import Conditions, Sinusoid, group_norm
 from alphabar.networks.network import Network
-from alphabar.networks.unet import ResidualBlock
+from alphabar.networks.unet import ResidualBlock, check_widths
 
 
 class Classifier(Network):
@@ -17,8 +17,7 @@ class Classifier(Network):
     of the condition: logits of a field of classes, the mean of a Gaussian of variance one for numbers.
 
     conditions: the fields that it tells; made without any, to see what it costs, it says one number.
-    channels: of the picture. width, multipliers, blocks, dropout: as of `UNet`. attention: whether there is
-    self-attention at the lowest resolution. head_dim: channels of an attention head.
+    channels: of the picture. widths, blocks, attention, head_dim, dropout: as of `UNet`.
     """
 
     def __init__(
@@ -26,34 +25,29 @@ class Classifier(Network):
         conditions: Conditions = (),
         *,
         channels: int,
-        width: int = 32,
-        multipliers: tuple[int, ...] = (1, 2, 4, 4),
+        widths: tuple[int, ...] = (32, 64, 128, 128),
         blocks: int = 1,
-        attention: bool = True,
+        attention: int = 1,
         head_dim: int = 64,
         dropout: float = 0.1,
     ):
         super().__init__()
-        if not multipliers or min(multipliers) < 1:
-            raise UsageError(f"multipliers = {list(multipliers)}: choose one or more, each at least 1")
-        if width < 4 or width % 2:
-            raise UsageError(f"width = {width}: choose an even number, at least 4")
+        check_widths(widths)
         if blocks < 1 or not 0 <= dropout < 1:
             raise UsageError(f"blocks = {blocks}, dropout = {dropout}: choose at least 1 and a share below 1")
         self.channels = channels
-        self.reduction = 2 ** (len(multipliers) - 1)
+        self.reduction = 2 ** (len(widths) - 1)
         self.fields = tuple(conditions)
-        embedding_dim = 4 * width
-        self.sinusoid = Sinusoid(width)
+        embedding_dim = 4 * widths[0]
+        self.sinusoid = Sinusoid(widths[0])
         self.embed = nn.Sequential(
-            nn.Linear(width, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim), nn.SiLU()
+            nn.Linear(widths[0], embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim), nn.SiLU()
         )
-        self.stem = nn.Conv2d(channels, width * multipliers[0], 3, padding=1)
+        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.levels = nn.ModuleList()
-        above = width * multipliers[0]
-        for level, multiplier in enumerate(multipliers):
-            w = width * multiplier
-            head = head_dim if attention and level == len(multipliers) - 1 else None
+        above = widths[0]
+        for level, w in enumerate(widths):
+            head = head_dim if level >= len(widths) - attention else None
             self.levels.append(
                 nn.ModuleList(
                     ResidualBlock(w if i else above, w, embedding_dim, dropout, head) for i in range(blocks)

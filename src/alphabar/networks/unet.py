@@ -75,6 +75,14 @@ class Up(nn.Module):
         return self.grow(h)
 
 
+def check_widths(widths: tuple[int, ...]) -> None:
+    """Raises UsageError for none, and for a first one that sinusoids do not fit or one below it."""
+    if not widths or min(widths) < 1:
+        raise UsageError(f"widths = {list(widths)}: choose one or more, each at least 1")
+    if widths[0] < 4 or widths[0] % 2:
+        raise UsageError(f"widths = {list(widths)}: choose an even number for the first, at least 4")
+
+
 class UNet(Network):
     """DDPM's U-Net with ADM's residual blocks; by default a small one: 7.5 M parameters, 4.2 GFLOP at 64x64.
 
@@ -82,11 +90,10 @@ class UNet(Network):
 
     conditions: the fields of its condition; none for an unconditional network.
     channels: of the picture.
-    width: channels at full resolution.
-    multipliers: of the width at each resolution; each one after the first halves the picture.
+    widths: channels at each resolution, highest first; each one after it halves the picture.
     blocks: residual blocks at each resolution, each way.
-    attention: where there is self-attention, by how much smaller the picture is there: (4, 8) is at 16x16
-        and 8x8 of 64x64.
+    patch: side of the blocks of pixels that the picture is cut into first, a position each.
+    attention: at how many of the lowest resolutions there is self-attention.
     head_dim: channels of an attention head.
     dropout: in the residual blocks, in training.
     """
@@ -96,49 +103,48 @@ class UNet(Network):
         conditions: Conditions = (),
         *,
         channels: int,
-        width: int = 48,
-        multipliers: tuple[int, ...] = (1, 2, 4, 4),
+        widths: tuple[int, ...] = (48, 96, 192, 192),
         blocks: int = 1,
-        attention: tuple[int, ...] = (4, 8),
+        patch: int = 1,
+        attention: int = 2,
         head_dim: int = 64,
         dropout: float = 0.0,
     ):
         super().__init__()
-        reductions = [2**level for level in range(len(multipliers))]
-        if not multipliers or min(multipliers) < 1:
-            raise UsageError(f"multipliers = {list(multipliers)}: choose one or more, each at least 1")
-        if width < 4 or width % 2:
-            raise UsageError(f"width = {width}: choose an even number, at least 4")
+        check_widths(widths)
         if blocks < 1:
             raise UsageError(f"blocks = {blocks}: choose at least 1")
-        if not set(attention) <= set(reductions):
+        if patch < 1:
+            raise UsageError(f"patch = {patch}: choose at least 1")
+        if not 0 <= attention <= len(widths):
             raise UsageError(
-                f"attention = {list(attention)}: with these multipliers choose from {reductions}"
+                f"attention = {attention}: choose at most {len(widths)}, as many as there are resolutions"
             )
         if not 0 <= dropout < 1:
             raise UsageError(f"dropout = {dropout}: choose a probability below 1")
         self.channels = channels
-        self.reduction = reductions[-1]
-        widths = [width * m for m in multipliers]
-        embedding_dim = 4 * width
+        self.patch = patch
+        self.reduction = patch * 2 ** (len(widths) - 1)
+        embedding_dim = 4 * widths[0]
 
-        self.sinusoid = Sinusoid(width)
+        self.sinusoid = Sinusoid(widths[0])
         self.embed = nn.Sequential(
-            nn.Linear(width, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
+            nn.Linear(widths[0], embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
         self.embed_cond = ConditionEmbedding(conditions, embedding_dim) if conditions else None
 
         def block(in_width: int, out_width: int, attends: bool) -> ResidualBlock:
             return ResidualBlock(in_width, out_width, embedding_dim, dropout, head_dim if attends else None)
 
-        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        pixels = channels * patch**2
+        self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
         downs, ups = [], []
         above = widths[0]
-        for w, reduction in zip(widths, reductions):
-            attends = reduction in attention
+        for level, w in enumerate(widths):
+            attends = level >= len(widths) - attention
             shrink: nn.Module = nn.Identity()
             grow: nn.Module = nn.Identity()
-            if reduction > 1:
+            if level:
                 shrink = nn.Conv2d(above, above, 3, stride=2, padding=1)
                 grow = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(w, above, 3, padding=1))
             downs.append(Down(shrink, [block(w if i else above, w, attends) for i in range(blocks)]))
@@ -147,8 +153,8 @@ class UNet(Network):
         self.downs = nn.ModuleList(downs)
         self.middle = nn.ModuleList([block(w, w, attends), block(w, w, False)])
         self.ups = nn.ModuleList(reversed(ups))
-        self.norm = group_norm(width)
-        self.output = zero(nn.Conv2d(widths[0], channels, 3, padding=1))
+        self.norm = group_norm(widths[0])
+        self.output = zero(nn.Conv2d(widths[0], pixels, 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """F of shape (n, channels, h, w) for x of that shape, c_noise (n,) and cond (n, columns).
@@ -162,7 +168,7 @@ class UNet(Network):
         if asked is not None:
             embedding = embedding + asked.to(x.dtype)
         embedding = F.silu(embedding)
-        h = self.stem(x)
+        h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips: list[Tensor] = []
         for down in self.downs:
             h = down(h, embedding, skips)
@@ -170,7 +176,7 @@ class UNet(Network):
             h = block(h, embedding)
         for up in self.ups:
             h = up(h, embedding, skips)
-        return self.output(F.silu(self.norm(h)))
+        return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch)
 
     def middle_attention(self) -> Attention | None:
         attention = self.middle[0].attention

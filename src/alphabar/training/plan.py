@@ -3,13 +3,15 @@
 The rule. A training of C FLOPs is best spent on a network of ``OPTIMAL_FORWARD * sqrt(C / OPTIMAL_COMPUTE)``
 FLOPs a picture: model and data grow alike, which is what Hoffmann et al. 2022 found for language (exponents
 0.5 and 0.5) and Liang et al. 2024 nearly so for diffusion transformers (0.57 and 0.43). Where the line
-passes is an estimate for small pictures, not a fit of ours: one GFLOP for 7e15.
+passes was measured at one point: of 5e13 FLOPs on Stanford Cars at 64x64 networks of 0.13 and of 0.49 GFLOP
+made the same (docs/results/race.md), so a quarter of a GFLOP is taken for them.
 """
 
+import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -19,13 +21,13 @@ import torch
 
 from alphabar.data.cache import Dataset
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.networks import MPUNet, flops
+from alphabar.networks import NETWORKS, Network, flops
 from alphabar.training.recipe import Recipe, with_settings
 from alphabar.training.run import build_denoiser
 from alphabar.training.runtime import Runtime, default_device, probe, training_rate
 from alphabar.training.trainer import Feed, loading_threads
 
-OPTIMAL_FORWARD, OPTIMAL_COMPUTE = 1e9, 7e15
+OPTIMAL_FORWARD, OPTIMAL_COMPUTE = 0.25e9, 5e13
 # A network's backward pass takes two forward passes.
 PASSES = 3
 # Long enough for a learning rate to fall, with batches small enough to learn from (powers of two).
@@ -37,6 +39,7 @@ MEMORY_SHARE = 0.5
 # A rule of thumb of ours: from here on the held-out error should be watched.
 MANY_EPOCHS = 200
 MEASURED = (0.2e9, 1.5e9, 6e9)  # forward FLOPs of the networks that are timed
+WORTH_BLOCKS = 64  # px; of smaller pictures blocks of pixels lose too much (docs/results/ladder.md)
 LOADED = 128  # pictures made ready, for the time it takes
 MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # of 64 channels at the lowest resolution
 
@@ -45,11 +48,16 @@ MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # of 64 channels at the lowest resol
 class Size:
     """One setting of the dial: a network for pictures of some size, and what it costs."""
 
-    widths: tuple[int, ...]
-    blocks: int
+    network: Mapping[str, Any]  # resolved settings, of widths and blocks among others
     parameters: int
     flops: int  # one forward pass for one picture
     activations: int  # bytes kept for the backward pass of one picture, in float32
+
+    @property
+    def shape(self) -> str:
+        """Widths and blocks, as one writes them."""
+        blocks = self.network["blocks"]
+        return "-".join(map(str, self.network["widths"])) + (f" ×{blocks}" if blocks > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -109,8 +117,7 @@ class Plan:
         options: list[tuple[str, ...]] = [
             (
                 "→" if option is self.chosen else "",
-                "-".join(map(str, option.size.widths))
-                + (f" ×{option.size.blocks}" * (option.size.blocks > 1)),
+                option.size.shape,
                 f"{option.size.parameters / 1e6:.1f} M",
                 f"{option.size.flops / 1e9:.2f}",
                 f"{option.rate:.1f}",
@@ -142,15 +149,27 @@ class Measuring:
     machine: Machine | None = None
 
 
-def sizes(picture: int) -> list[Size]:
-    """Networks for pictures of picture x picture, smallest first: multiples of 64 channels at about 8x8.
+def sizes(recipe: Recipe) -> list[Size]:
+    """The recipe's network in all sizes, smallest first: multiples of 64 channels at about 8x8.
 
-    Raises UsageError where the size is odd.
+    Each resolution above has half the width, and so costs the same. Small pictures are not cut into blocks of
+    pixels. Raises UsageError for a network that has
+    no widths and blocks to choose, and for pictures of a size that it cannot halve.
     """
-    if picture % 2:
-        raise UsageError(f"data.size = {picture}: choose an even number")
-    levels = max(1, round(math.log2(picture / 16)) + 1)
-    while picture % 2**levels:
+    picture, network = recipe.data.size, recipe.network
+    if not {"widths", "blocks"} <= set(network):
+        raise UsageError(
+            f"network = {network['name']!r} has no widths and blocks that a budget could choose:"
+            " give its recipe, and --images"
+        )
+    if "patch" in network and picture < WORTH_BLOCKS:
+        network = {**network, "patch": 1}
+    with torch.device("meta"):
+        patch = NETWORKS.build(network, channels=3).reduction >> (len(network["widths"]) - 1)
+    if picture % patch:
+        raise UsageError(f"data.size = {picture}: choose a multiple of {patch}")
+    levels = max(1, round(math.log2(picture / patch / 8)) + 1)
+    while picture % (patch * 2 ** (levels - 1)):
         levels -= 1
     found = []
     for multiple in MULTIPLES:
@@ -158,15 +177,20 @@ def sizes(picture: int) -> list[Size]:
         widths = tuple(width >> i for i in reversed(range(levels)))
         if widths[0] < 8:
             continue
-        blocks = 1 if width <= 512 else 2
+        sized = {**network, "widths": widths, "blocks": 1 if width <= 512 else 2}
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            network = MPUNet(channels=3, widths=widths, blocks=blocks)
-        parameters = sum(p.numel() for p in network.parameters())
-        found.append(Size(widths, blocks, parameters, flops(network, picture), activations(network, picture)))
+            built = NETWORKS.build(sized, channels=3)
+        parameters = sum(p.numel() for p in built.parameters())
+        found.append(Size(sized, parameters, flops(built, picture), activations(built, picture)))
     return found
 
 
-def activations(network: MPUNet, picture: int) -> int:
+def _nearest(values: Sequence[float], wanted: float) -> int:
+    """The place of the value that is nearest by ratio."""
+    return min(range(len(values)), key=lambda i: abs(math.log(values[i] / wanted)))
+
+
+def activations(network: Network, picture: int) -> int:
     """Bytes kept for the backward pass of one picture, by a network of meta tensors: nothing is computed."""
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -195,8 +219,11 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
     training tries and which can only add to the rate.
     """
     picture = recipe.data.size
-    choices = sizes(picture)
-    timed = {min(choices, key=lambda c: abs(math.log(c.flops / wanted))) for wanted in MEASURED}
+    choices = sizes(recipe)
+    timed = [
+        choices[i]
+        for i in sorted({_nearest([size.flops for size in choices], wanted) for wanted in MEASURED})
+    ]
     total = len(timed) + 2
     yield Measuring("measuring this machine", 0, total)
     train_index, _ = dataset.split(recipe.data.held_out)
@@ -210,9 +237,9 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
     yield Measuring("measuring this machine", 1, total)
     runtime: Runtime | None = None
     speeds = []
-    for done, size in enumerate(sorted(timed, key=lambda c: c.flops)):
+    for done, size in enumerate(timed):
         with torch.random.fork_rng(devices=[]):
-            network = MPUNet(channels=3, widths=size.widths, blocks=size.blocks)
+            network = NETWORKS.build(size.network, channels=3)
         runtime = runtime or probe(network, picture, batch=recipe.batch, try_compile=False)
         speeds.append((float(size.flops), training_rate(network, picture, runtime, most=recipe.batch)))
         yield Measuring("measuring this machine", done + 2, total)
@@ -230,30 +257,25 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
 def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan:
     """Choose by the rule at the top of this file. A pure function of what was measured.
 
-    recipe: a recipe whose network is an mp_unet, for everything that is not chosen here; pictures: how many
-    there are to train on; budget: seconds.
+    recipe: for everything that is not chosen here; pictures: how many there are to train on; budget: seconds.
 
-    Raises UsageError where not even the smallest network fits the memory.
+    Raises UsageError where not even the smallest network fits the memory, and as `sizes` does.
     """
     seconds = budget * (1 - recipe.watch.share)
     options = [
-        option
-        for size in sizes(recipe.data.size)
-        if (option := _option(size, machine, pictures, seconds)) is not None
+        option for size in sizes(recipe) if (option := _option(size, machine, pictures, seconds)) is not None
     ]
     if not options:
         raise UsageError(
             f"{machine.memory / 2**30:.1f} GiB of free memory are too little for pictures of"
             f" {recipe.data.size} px: choose a smaller data.size"
         )
-    chosen = min(options, key=lambda option: abs(math.log(option.off)))
+    chosen = options[_nearest([option.off for option in options], 1.0)]
     scale = math.sqrt(chosen.batch / recipe.batch)
-    widths = str(list(chosen.size.widths))
     planned = with_settings(
         recipe,
         [
-            f"network.widths={widths}",
-            f"network.blocks={chosen.size.blocks}",
+            f"network={json.dumps(chosen.size.network)}",
             f"batch={chosen.batch}",
             f"accumulate={chosen.accumulate}",
             # Steps grow with the square root of the batch (Malladi et al. 2022).

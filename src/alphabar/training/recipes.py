@@ -1,6 +1,7 @@
 """The recipes that come with alphabar, each derived from a method and named after it."""
 
 from collections.abc import Callable
+from typing import Any
 
 from alphabar.errors import UsageError, unknown
 from alphabar.training.recipe import Recipe, make_recipe
@@ -60,34 +61,38 @@ def ddpm() -> Recipe:
     )
 
 
-def lean() -> Recipe:
-    """The most for little compute: EDM (Karras et al. 2022) with EDM2's network (Karras et al. 2024).
+def edm() -> Recipe:
+    """EDM (Karras et al. 2022) with EDM2's network (Karras et al. 2024), trained by Muon.
 
-    The noise grows to sigma = 80, levels are log-normal and spread evenly over each batch, the network is
-    magnitude-preserving, Muon (Jordan et al. 2024) trains it. Batches are small, for a short run needs
-    updates more than it needs smooth ones; warm-up, the fall of the learning rate and the EMA are counted in
-    images or as shares of the run: those of the papers are longer than a whole run here.
+    The noise grows to sigma = 80, levels are log-normal, the network is magnitude-preserving. It is the one
+    that can go on inside a wider network (--from), as the shipped `cars64` did.
+    """
+    return make_recipe(
+        {
+            "name": "edm",
+            "schedule": {"name": "variance_exploding", "sigma_min": 0.002, "sigma_max": 80.0},
+            "parameterization": {"name": "edm", "sigma_data": 0.5},
+            "density": {"name": "log_normal", "mean": -0.8, "std": 1.4},
+            "network": {"name": "mp_unet", "widths": (64, 128, 256)},
+            **_spare(learning_rate=0.15),
+        }
+    )
+
+
+def lean() -> Recipe:
+    """The most for little compute: a small U-Net on blocks of pixels, trained by Muon (Jordan et al. 2024).
+
+    A cosine schedule down to pure noise, of which the network predicts v; levels are spread evenly over each
+    batch. Each choice was measured against others at equal time: docs/results/ladder.md and race.md.
     """
     return make_recipe(
         {
             "name": "lean",
-            "data": {"size": 64, "fit": "squash", "flip": True},
-            "schedule": {"name": "variance_exploding", "sigma_min": 0.002, "sigma_max": 80.0},
-            "parameterization": {"name": "edm", "sigma_data": 0.5},
-            "density": {"name": "log_normal", "mean": -0.8, "std": 1.4},
-            "stratified": True,
-            "network": {"name": "mp_unet", "widths": (64, 128, 256)},
-            "optimizer": {
-                "name": "muon",
-                "learning_rate": 0.15,
-                "betas": (0.9, 0.99),
-                "warm_up": 1_000,
-                "decay_from": 0.6,
-            },
-            "ema": {"half_life": 500_000, "snapshots": 8},
-            "sampling": {"sampler": {"name": "unipc", "order": 2}, "grid": "linear_beta", "steps": 10},
-            "batch": 32,
-            "images": 1_000_000,
+            "schedule": "cosine",
+            "parameterization": "v",
+            "density": "uniform",
+            "network": {"name": "unet", "widths": (64, 128, 256), "patch": 2, "attention": 1},
+            **_spare(learning_rate=0.004),
         }
     )
 
@@ -95,7 +100,7 @@ def lean() -> Recipe:
 def classifier() -> Recipe:
     """A classifier of noisy pictures, for classifier guidance (Dhariwal & Nichol 2021).
 
-    --condition says what it tells. It is trained on the noise of `lean` and guides models of any schedule.
+    --condition says what it tells. It is trained on the noise of `edm` and guides models of any schedule.
     """
     return make_recipe(
         {
@@ -204,6 +209,30 @@ def shortened(recipe: Recipe) -> Recipe:
     return make_recipe(values)
 
 
+def _spare(learning_rate: float) -> dict[str, Any]:
+    """What suits short runs.
+
+    Batches are small, for a short run needs updates more than it needs smooth ones; warm-up, the fall of the
+    learning rate and the EMA are counted in images or as shares of the run: those of the papers are longer
+    than a whole run here. Levels are spread evenly over each batch.
+    """
+    return {
+        "data": {"size": 64, "fit": "squash", "flip": True},
+        "stratified": True,
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": learning_rate,
+            "betas": (0.9, 0.99),
+            "warm_up": 1_000,
+            "decay_from": 0.6,
+        },
+        "ema": {"half_life": 500_000, "snapshots": 8},
+        "sampling": {"sampler": {"name": "unipc", "order": 2}, "grid": "linear_beta", "steps": 10},
+        "batch": 32,
+        "images": 1_000_000,
+    }
+
+
 # What recipes share whose network makes a picture of pure noise in one evaluation.
 _AT_ONCE = {
     "data": {"size": 64, "fit": "squash", "flip": True},
@@ -220,6 +249,7 @@ _AT_ONCE = {
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "classic": classic,
     "ddpm": ddpm,
+    "edm": edm,
     "lean": lean,
     "classifier": classifier,
     "gan": gan,

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +57,7 @@ from alphabar.training.watch import Watcher
 
 LARGEST_RUN_OF_BAD_STEPS = 20
 LOADERS = 8  # threads that make pictures ready for an accelerator, at most
+SEEN = 512  # training pictures of which a conditional model keeps what they are
 EARLY = 1 / 8  # share of the training after which weights are kept for autoguidance
 # Trainings from which a minute of compiling is worth trying: in seconds, and in updates.
 WORTH_COMPILING = 600.0, 500
@@ -181,25 +182,37 @@ def loading_threads(device: str) -> int:
 def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Conditioning, Tensor] | None:
     """What the recipe's model may be asked for, and what is known of each picture, (n, columns).
 
-    None for an unconditional recipe. Raises AlphabarError where the data knows nothing of the kind,
-    UsageError for a classifier of nothing.
+    None for an unconditional recipe. Raises as `known_columns` does, and UsageError for a classifier of
+    nothing.
     """
-    if recipe.condition.on is None:
+    kind = recipe.condition.on
+    if kind is None:
         if recipe.method["name"] == "classifier":
             raise UsageError("a classifier needs something to tell: give --condition class or attributes")
         return None
-    kind = recipe.condition.on
+    known = known_columns(dataset, kind)
+    conditioning = describe(kind, known)
+    train, _ = dataset.split(recipe.data.held_out)
+    if len(train):
+        at = Noise(recipe.seed, range(SEEN), "seen").uniform(0) * len(train)
+        seen = conditioning.wording(known, train[at.long().numpy()].tolist())
+        conditioning = replace(conditioning, seen=tuple(seen))
+    return conditioning, conditioning.rows(known, cache_root() / "text")
+
+
+def known_columns(dataset: Dataset, kind: str) -> Mapping[str, Sequence[Any]]:
+    """What is known about the pictures, by field name.
+
+    Raises AlphabarError or UsageError where the data knows nothing of the kind.
+    """
     if kind == "clusters":
         extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
         pictures = torch.from_numpy(dataset.pictures[:])
         *_, done = extract(extractor, pictures, cache=cache_root() / "features")
         assert done.features is not None
         found = clusters(done.features.features, number_of_clusters(len(pictures)))
-        known: dict[str, list[Any]] = {"cluster": [f"cluster {i}" for i in found.tolist()]}
-    else:
-        known = columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
-    conditioning = describe(kind, known)
-    return conditioning, conditioning.rows(known, cache_root() / "text")
+        return {"cluster": [f"cluster {i}" for i in found.tolist()]}
+    return columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
 
 
 def mirror_warning(dataset: Dataset, recipe: Recipe) -> str | None:
