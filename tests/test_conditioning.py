@@ -265,7 +265,6 @@ def test_a_model_draws_the_class_that_is_asked(model):
     assert (other.pictures.int() - last.pictures[:3].int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize("guidance", [{"sag": 0.5}, {"pag": 2.0}, {"autoguidance": 2.0}])
 def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
     seen = as_data(model)
     red = [row.get("class") for row in seen].count("red") / len(seen)
@@ -284,6 +283,7 @@ def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
     assert (alone.pictures[0].int() - last.pictures[7].int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("guidance", [{"sag": 0.5}, {"pag": 2.0}, {"autoguidance": 2.0}])
 def test_every_guidance_moves_the_pictures_and_only_inside_its_interval(model, guidance):
     *_, plain = sample(model, 2, settings(model, steps=4))
     *_, moved = sample(model, 2, settings(model, steps=4, **guidance))
