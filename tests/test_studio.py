@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -393,3 +394,20 @@ def test_small_pictures_are_painted_on_large_and_come_back_to_the_bit():
     layer.paste((255, 0, 0, 255), (0, 0, 45, 480))
     mask = mask_of([layer], (16, 16))
     assert mask[:, :2].all() and not mask[:, 2:].any()
+
+
+def test_every_kind_is_asked_for_as_the_data_has_it_or_one_thing():
+    pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+    from alphabar.studio import generate
+
+    page = SimpleNamespace(text=lambda key: key)
+    model = load_model("cars64")
+    usual = (4, 7, "unipc", 10, "noise", 1.5, 0, 2, 1)
+    _, how = generate.settings(page, model, (*usual, True, "", "", "", ""))
+    assert how.ask == model.conditioning.seen and how.guidance == 1.5
+    _, how = generate.settings(page, model, (*usual, False, "SUV", "", "", ""))
+    assert how.ask == ({"body": "SUV"},)
+    _, how = generate.settings(page, model, (*usual, False, "", "", "", ""))
+    assert how.ask == () and how.guidance == 1
+    with pytest.raises(UsageError, match="as_data_alone"):
+        generate.settings(page, model, (*usual, True, "SUV", "", "", ""))

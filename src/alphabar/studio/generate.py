@@ -39,6 +39,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
                 gr.Dropdown([], label=text("field"), visible=False, allow_custom_value=True)
                 for _ in range(FIELDS)
             ]
+            as_data = gr.Checkbox(label=text("as_data"), visible=False, elem_id="as-data")
             guidance = gr.Slider(
                 1, 8, 1, step=0.1, label=text("guidance"), info=text("guidance_info"), visible=False
             )
@@ -69,8 +70,8 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
                 again = gr.HTML(elem_id="again-shown")
 
     scales = (guidance, sag, pag, autoguidance)
-    where = [sampler, steps, start, more, *scales, about_model]
-    chosen = (number, seed, sampler, steps, start, *scales, *fields)
+    where = [sampler, steps, start, more, *scales, as_data, about_model]
+    chosen = (number, seed, sampler, steps, start, *scales, as_data, *fields)
 
     def adapt(name: str) -> Iterator[list[Any]]:
         """Only the controls that the model supports, at its own defaults."""
@@ -82,6 +83,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
         how = patient_settings(loaded)
         attends = loaded.attention is not None
         known = loaded.conditioning.fields if loaded.conditioning else ()
+        seen = bool(loaded.conditioning and loaded.conditioning.seen)
         slots = []
         for field in known[:FIELDS]:
             names = list(field.names) if isinstance(field, Categorical) else []
@@ -96,6 +98,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             gr.update(value=0, visible=attends),
             gr.update(value=how.pag, visible=attends),
             gr.update(value=1, visible=loaded.early is not None),
+            gr.update(value=False, visible=seen),
             describe(page, loaded),
             *slots,
         ]
@@ -109,7 +112,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
     def draw(name: str, *values: Any) -> Iterator[tuple[str, str, Any]]:
         yield page.note(text("loading")), gr.skip(), gr.update(visible=False)
         loaded = page.shelf.load(name)
-        n, how = settings(loaded, values)
+        n, how = settings(page, loaded, values)
         begun, images = time.monotonic(), ""
         for record in sampling.sample(loaded, n, how):
             if record.pictures is None:
@@ -118,7 +121,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
                 yield page.progress(record.done, record.total, line), images, gr.skip()
         assert record.pictures is not None
         about = {"model": name, "images": loaded.images, **how.to_dict()}
-        abouts = [{**about, "position": i} for i in range(n)]
+        abouts = [{**about, **own} for own in sampling.one_by_one(how, n)]
         path = page.new_file(".zip")
         with zipfile.ZipFile(path, "w") as archive:
             for i, picture in enumerate(record.pictures.numpy()):
@@ -153,11 +156,17 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
     dropped.change(page.told(redraw), [dropped, model], again, **ONE_AT_A_TIME)
 
 
-def settings(model: Model, values: Sequence[Any]) -> tuple[int, sampling.Settings]:
-    """How many pictures, and how they are drawn, from the values of the controls in their order."""
-    number, seed, sampler, steps, start, guidance, sag, pag, autoguidance, *fields = values
+def settings(page: Page, model: Model, values: Sequence[Any]) -> tuple[int, sampling.Settings]:
+    """How many pictures, and how they are drawn, from the values of the controls in their order.
+
+    Raises UsageError for one thing that is asked for beside all of the data.
+    """
+    number, seed, sampler, steps, start, guidance, sag, pag, autoguidance, as_data, *fields = values
     known = model.conditioning.fields if model.conditioning else ()
     ask = {field.name: str(value) for field, value in zip(known, fields, strict=False) if value}
+    if as_data and ask:
+        raise UsageError(page.text("as_data_alone"))
+    asks = sampling.as_data(model) if as_data else [ask] if ask else []
     # A name alone means its usual settings; the recipe's own sampler may have others.
     own = model.recipe.sampling.sampler
     how = sampling.settings(
@@ -166,8 +175,8 @@ def settings(model: Model, values: Sequence[Any]) -> tuple[int, sampling.Setting
         sampler=None if sampler == own["name"] else sampler,
         steps=int(steps),
         start=start,
-        ask=[ask] if ask else [],
-        guidance=float(guidance) if ask else 1.0,
+        ask=asks,
+        guidance=float(guidance) if asks else 1.0,
         sag=float(sag),
         pag=float(pag),
         autoguidance=float(autoguidance),
