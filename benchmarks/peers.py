@@ -141,11 +141,14 @@ def _diffusers(network: nn.Module, scheduler: Any, sampler: Any, steps: int, **s
         eps = torch.randn_like(x0)
         return F.mse_loss(network(scheduler.add_noise(x0, eps, t), t).sample.float(), eps)
 
+    # Outside, or every batch is the first again.
+    generator = torch.Generator().manual_seed(0)
+
     @torch.no_grad()
     def sample(n: int) -> Tensor:
         average.store(network.parameters())
         average.copy_to(network.parameters())
-        x = torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(n, 3, SIZE, SIZE, generator=generator)
         sampler.set_timesteps(steps)
         for t in sampler.timesteps:
             x = sampler.step(network(x, t).sample, t, x).prev_sample

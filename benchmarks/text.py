@@ -1,6 +1,6 @@
 """Whether a model that was trained on captions draws what it is asked, in words it has never read.
 
-    alphabar train toycars:6000 --recipe lean --condition text --set data.size=32 --set data.flip=false \\
+    alphabar train toycars:6000 --recipe edm --condition text --set data.size=32 --set data.flip=false \\
         --run runs/text
     alphabar train toycars:20000 --recipe classifier --condition attributes --set data.size=32 \\
         --set data.flip=false --set density.mean=-2.3 --set density.std=0.7 --run runs/judge

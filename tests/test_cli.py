@@ -98,10 +98,12 @@ def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeyp
     slow = room.Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
     monkeypatch.setattr(room, "measure", lambda *_: iter([room.Measuring("measuring", 1, 1, slow)]))
     monkeypatch.setattr(room, "MULTIPLES", (1, 2))
-    settings = [part for s in ["data.size=16", *TINY[5:]] for part in ("--set", s)]
+    settings = [part for s in ["data.size=16", *TINY[4:]] for part in ("--set", s)]
     code, out, err = call("plan", picture_folder, "--budget", "2s", *settings, "--json")
     planned = json.loads(out)
-    assert code == 0 and planned["chosen"]["size"]["widths"] == [64] and "→" in err and "GFLOP" in err
+    assert (
+        code == 0 and planned["chosen"]["size"]["network"]["widths"] == [64] and "→" in err and "GFLOP" in err
+    )
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         code, out, err = call("train", picture_folder, "--budget", "2s", *settings, "--json")

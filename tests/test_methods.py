@@ -269,8 +269,8 @@ class TestShortened:
         assert recipe.method == {"name": "guided", "pag": 20.0} and recipe.sampling.pag == 0
         assert shortened(recipe).method["name"] == "consistency"
         short = begin(tmp_path / "short", recipe, start=model)
-        list(train(dataset, short, images=400, runtime=Runtime()))
-        assert len(list(train(dataset, short, images=480, runtime=Runtime()))) > 0  # goes on
+        list(train(dataset, short, images=1200, runtime=Runtime()))
+        assert len(list(train(dataset, short, images=1280, runtime=Runtime()))) > 0  # goes on
         teacher = unpack_tensors(short.newest_checkpoint()[0].files["teacher.safetensors"])
         for name, value in model.denoiser.network.state_dict().items():
             assert torch.equal(teacher[name], value)
