@@ -101,9 +101,8 @@ def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeyp
     settings = [part for s in ["data.size=16", *TINY[4:]] for part in ("--set", s)]
     code, out, err = call("plan", picture_folder, "--budget", "2s", *settings, "--json")
     planned = json.loads(out)
-    assert (
-        code == 0 and planned["chosen"]["size"]["network"]["widths"] == [64] and "→" in err and "GFLOP" in err
-    )
+    assert code == 0 and "→" in err and "GFLOP" in err
+    assert planned["chosen"]["size"]["network"]["widths"] == [32, 64]
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         code, out, err = call("train", picture_folder, "--budget", "2s", *settings, "--json")
