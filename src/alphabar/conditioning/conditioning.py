@@ -41,9 +41,6 @@ class Categorical:
         """A column (n, 1)."""
         return torch.tensor([[self.number(value)] for value in values], dtype=torch.float32)
 
-    def knows(self, value: Value) -> bool:
-        return not math.isnan(self.number(value))
-
     def number(self, value: Value) -> float:
         """The number of a training picture's value; NaN for one that is not known."""
         return self.names.index(str(value)) if value is not None and str(value) in self.names else math.nan
@@ -79,9 +76,6 @@ class Numeric:
     def numbers(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
         """A column (n, 1)."""
         return torch.tensor([[self.number(value)] for value in values], dtype=torch.float32)
-
-    def knows(self, value: Value) -> bool:
-        return not math.isnan(self.number(value))
 
     def number(self, value: Value) -> float:
         return math.nan if (x := _number(value)) is None else (x - self.mean) / self.std
@@ -121,15 +115,17 @@ class Text:
             rows[there] = text.embed([str(values[i]) for i in there], cache) * math.sqrt(self.size)
         return rows
 
-    def knows(self, value: Value) -> bool:
-        return value is not None
-
     def asked(self, sentence: str) -> Tensor:
         """The numbers (size,) of what a person asks for."""
         return self.numbers([sentence])[0]
 
 
 Field = Categorical | Numeric | Text
+
+
+def knows(field: Field, value: Value) -> bool:
+    """Whether a training picture's value is one that the field can be asked for."""
+    return value is not None if isinstance(field, Text) else not math.isnan(field.number(value))
 
 
 @dataclass(frozen=True)
@@ -163,7 +159,7 @@ class Conditioning:
     def wording(self, columns: Mapping[str, Sequence[Value]], index: Iterable[int]) -> list[dict[str, str]]:
         """What is known of these pictures, each as one would ask for it."""
         return [
-            {f.name: str(columns[f.name][i]) for f in self.fields if f.knows(columns[f.name][i])}
+            {f.name: str(columns[f.name][i]) for f in self.fields if knows(f, columns[f.name][i])}
             for i in index
         ]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from alphabar.errors import UsageError
 from alphabar.networks.layers import Conditions, Sinusoid, group_norm
 from alphabar.networks.network import Network
-from alphabar.networks.unet import ResidualBlock, check_widths
+from alphabar.networks.unet import ResidualBlock, check_resolutions
 
 
 class Classifier(Network):
@@ -32,7 +32,7 @@ class Classifier(Network):
         dropout: float = 0.1,
     ):
         super().__init__()
-        check_widths(widths)
+        check_resolutions(widths, attention)
         if blocks < 1 or not 0 <= dropout < 1:
             raise UsageError(f"blocks = {blocks}, dropout = {dropout}: choose at least 1 and a share below 1")
         self.channels = channels

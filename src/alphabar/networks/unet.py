@@ -75,12 +75,19 @@ class Up(nn.Module):
         return self.grow(h)
 
 
-def check_widths(widths: tuple[int, ...]) -> None:
-    """Raises UsageError for none, and for a first one that sinusoids do not fit or one below it."""
+def check_resolutions(widths: tuple[int, ...], attention: int) -> None:
+    """Raises UsageError for impossible widths, and for attention at more resolutions than there are.
+
+    The first width is also that of the sinusoids, which come in pairs.
+    """
     if not widths or min(widths) < 1:
         raise UsageError(f"widths = {list(widths)}: choose one or more, each at least 1")
     if widths[0] < 4 or widths[0] % 2:
         raise UsageError(f"widths = {list(widths)}: choose an even number for the first, at least 4")
+    if not 0 <= attention <= len(widths):
+        raise UsageError(
+            f"attention = {attention}: choose at most {len(widths)}, as many as there are resolutions"
+        )
 
 
 class UNet(Network):
@@ -111,15 +118,11 @@ class UNet(Network):
         dropout: float = 0.0,
     ):
         super().__init__()
-        check_widths(widths)
+        check_resolutions(widths, attention)
         if blocks < 1:
             raise UsageError(f"blocks = {blocks}: choose at least 1")
         if patch < 1:
             raise UsageError(f"patch = {patch}: choose at least 1")
-        if not 0 <= attention <= len(widths):
-            raise UsageError(
-                f"attention = {attention}: choose at most {len(widths)}, as many as there are resolutions"
-            )
         if not 0 <= dropout < 1:
             raise UsageError(f"dropout = {dropout}: choose a probability below 1")
         self.channels = channels

@@ -153,8 +153,8 @@ def sizes(recipe: Recipe) -> list[Size]:
     """The recipe's network in all sizes, smallest first: multiples of 64 channels at about 8x8.
 
     Each resolution above has half the width, and so costs the same. Small pictures are not cut into blocks of
-    pixels. Raises UsageError for a network that has
-    no widths and blocks to choose, and for pictures of a size that it cannot halve.
+    pixels. Raises UsageError for a network that has no widths and blocks to choose, and for pictures that its
+    blocks of pixels do not fit.
     """
     picture, network = recipe.data.size, recipe.network
     if not {"widths", "blocks"} <= set(network):
