@@ -123,11 +123,6 @@ class Text:
 Field = Categorical | Numeric | Text
 
 
-def knows(field: Field, value: Value) -> bool:
-    """Whether a training picture's value is one that the field can be asked for."""
-    return value is not None if isinstance(field, Text) else not math.isnan(field.number(value))
-
-
 @dataclass(frozen=True)
 class Conditioning:
     """The fields of a model's condition, in the order of their columns.
@@ -157,9 +152,9 @@ class Conditioning:
         return torch.cat([field.numbers(columns[field.name], cache) for field in self.fields], dim=1)
 
     def wording(self, columns: Mapping[str, Sequence[Value]], index: Iterable[int]) -> list[dict[str, str]]:
-        """What is known of these pictures, each as one would ask for it."""
+        """What is known of these pictures, each as one would ask for it: of the data that it describes."""
         return [
-            {f.name: str(columns[f.name][i]) for f in self.fields if knows(f, columns[f.name][i])}
+            {f.name: str(columns[f.name][i]) for f in self.fields if columns[f.name][i] is not None}
             for i in index
         ]
 
