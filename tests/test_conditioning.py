@@ -17,7 +17,17 @@ from alphabar.data.stamp import read_stamp
 from alphabar.diffusion import GRIDS, drop_labels
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.networks import NETWORKS
-from alphabar.sampling import Settings, as_data, one_by_one, passes, sample, settings, write_pictures
+from alphabar.sampling import (
+    Settings,
+    as_data,
+    asks_as_data,
+    compared,
+    one_by_one,
+    passes,
+    sample,
+    settings,
+    write_pictures,
+)
 from alphabar.training.methods import features_of
 from alphabar.training.recipe import make_recipe, with_settings
 from alphabar.training.recipes import RECIPES, named_recipe
@@ -270,7 +280,9 @@ def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
     red = [row.get("class") for row in seen].count("red") / len(seen)
     assert red == pytest.approx(11 / 24, abs=0.08)
     assert {} in seen  # of two pictures nothing is known
-    how = settings(model, seed=3, steps=8, ask=seen, guidance=1.5)
+    how = settings(model, seed=3, steps=8, guidance=1.5)
+    assert asks_as_data(model, how) and not settings(model, ask=()).ask
+    assert [v.ask for v in compared(model, how, "class", ["red"])] == [({"class": "red"},)]
     *_, last = sample(model, 12, how)
     means = last.pictures.float().mean((1, 2))
     for asked, mean in zip(seen, means, strict=False):

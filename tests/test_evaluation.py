@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from alphabar import evaluation as room
+from alphabar.conditioning.conditioning import Categorical, Conditioning
 from alphabar.data.cache import prepare
 from alphabar.data.toycars import ToyCars
 from alphabar.errors import UsageError
 from alphabar.evaluation import Evaluation, evaluate
 from alphabar.metrics.features import EXTRACTORS, Features
-from alphabar.sampling import Sampled
+from alphabar.sampling import Sampled, settings
 from alphabar.training.recipe import with_settings
 from alphabar.training.recipes import named_recipe
 from alphabar.training.run import load_model
@@ -150,7 +151,7 @@ def test_as_data_asks_for_what_the_data_holds(run, monkeypatch):
     plain = load_model(run)
     recipe = with_settings(plain.recipe, ["condition.on=attributes"])
     conditional = replace(plain, recipe=recipe, conditioning=conditions_of(last.dataset, recipe)[0])
-    result = evaluated(conditional, "toycars:200", 150, as_data=True)
+    result = evaluated(conditional, "toycars:200", 150)
     for i, row in enumerate(asked):
         assert set(row) == {field.name for field in conditional.conditioning.fields}, i
     colours = {a["color"] for a in last.dataset.attributes}
@@ -158,10 +159,24 @@ def test_as_data_asks_for_what_the_data_holds(run, monkeypatch):
     assert {a.attribute for a in result.agreements} == {"time", "view"}  # of others too few are real
     told = json.loads(json.dumps(result.to_dict()))
     assert told["ask"] == "as the data" and told["agreements"][0]["n"] <= 150
-    with pytest.raises(UsageError, match="without conditions"):
-        evaluated(plain, "toycars:200", 150, as_data=True)
-    with pytest.raises(UsageError, match="give a model"):
-        evaluated(run.parent, "toycars:200", 150, as_data=True)
+
+
+def test_data_of_other_labels_is_judged_as_the_training_pictures_were(run, monkeypatch):
+    asked = []
+
+    def sample(model, n, how):
+        asked.extend(how.ask)
+        yield Sampled(1, 1, 0, None, toys(n, seed=3))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(room, "sample", sample)
+    plain = load_model(run)
+    recipe = with_settings(plain.recipe, ["condition.on=class"])
+    known = Conditioning((Categorical("class", ("cat", "dog")),), seen=({"class": "cat"}, {"class": "dog"}))
+    result = evaluated(replace(plain, recipe=recipe, conditioning=known), "toycars:200", 150)
+    assert asked == list(known.seen) and not result.agreements
+    assert any("these carry other labels" in note for note in result.notes)
+    unconditional = settings(plain, ask=())
+    assert evaluated(plain, "toycars:200", 150, how=unconditional).about["ask"] == ()
 
 
 def test_a_teller_counts_kinds_by_pictures_that_it_held_out(run, drawing, monkeypatch):

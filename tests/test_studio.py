@@ -396,18 +396,14 @@ def test_small_pictures_are_painted_on_large_and_come_back_to_the_bit():
     assert mask[:, :2].all() and not mask[:, 2:].any()
 
 
-def test_every_kind_is_asked_for_as_the_data_has_it_or_one_thing():
+def test_one_thing_is_asked_for_or_every_kind_as_the_data_has_it():
     pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
     from alphabar.studio import generate
 
     page = SimpleNamespace(text=lambda key: key)
     model = load_model("cars64")
     usual = (4, 7, "unipc", 10, "noise", 1.5, 0, 2, 1)
-    _, how = generate.settings(page, model, (*usual, True, "", "", "", ""))
+    _, how = generate.settings(page, model, (*usual, "", "", "", ""))
     assert how.ask == model.conditioning.seen and how.guidance == 1.5
-    _, how = generate.settings(page, model, (*usual, False, "SUV", "", "", ""))
+    _, how = generate.settings(page, model, (*usual, "SUV", "", "", ""))
     assert how.ask == ({"body": "SUV"},)
-    _, how = generate.settings(page, model, (*usual, False, "", "", "", ""))
-    assert how.ask == () and how.guidance == 1
-    with pytest.raises(UsageError, match="as_data_alone"):
-        generate.settings(page, model, (*usual, True, "SUV", "", "", ""))

@@ -31,7 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-AS_DATA = "--as-data asks for what the pictures of the data are: leave out --class, --set and --prompt"
 
 DataArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="A folder of pictures, 'toycars', or hf://datasets/owner/name.")
@@ -61,6 +60,13 @@ ClassOption = Annotated[
 AskOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Ask for an attribute, e.g. color=red. May be repeated."),
+]
+UnconditionalOption = Annotated[
+    bool,
+    typer.Option(
+        "--unconditional",
+        help="Ask for nothing; by default every kind is drawn as often as the data has it.",
+    ),
 ]
 PromptOption = Annotated[
     list[str] | None,
@@ -307,9 +313,7 @@ def sample(
     classes: ClassOption = None,
     ask: AskOption = None,
     prompts: PromptOption = None,
-    as_data: Annotated[
-        bool, typer.Option("--as-data", help="Ask for what the training pictures are, as often.")
-    ] = False,
+    unconditional: UnconditionalOption = False,
     negative: NegativeOption = None,
     guidance: GuidanceOption = 1.0,
     guidance_interval: IntervalOption = None,
@@ -337,11 +341,9 @@ def sample(
     """Draw pictures: PNG files, and in DIR/overview a grid of them and a strip of the reverse process."""
     if grid and "=" in grid:  # guidance=1,2,3: a grid of pictures
         grid, compare = None, grid
-    asked = parse_asked(classes or [], ask or [], prompts or [])
+    asked = all_or_nothing(parse_asked(classes or [], ask or [], prompts or []), unconditional)
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     key, values = parse_compared(compare) if compare else ("", [])
-    if as_data and asked:
-        raise UsageError(AS_DATA)
     from alphabar import sampling
     from alphabar.reporting.figures import grid as sheet
     from alphabar.reporting.figures import reverse_strip
@@ -355,7 +357,7 @@ def sample(
         grid=grid,
         steps=steps,
         start=start,
-        ask=sampling.as_data(loaded) if as_data else asked,
+        ask=asked,
         guidance=guidance,
         guidance_interval=interval,
         sag=sag,
@@ -367,7 +369,7 @@ def sample(
     )
     sampling.check_free(out)
     about = {"model": str(model), "images": loaded.images, **how.to_dict()}
-    if as_data:
+    if sampling.asks_as_data(loaded, how):
         about["ask"] = "as the data"
     if ema is not None:
         about["ema"] = ema
@@ -634,13 +636,7 @@ def evaluate(
     classes: ClassOption = None,
     ask: AskOption = None,
     prompts: PromptOption = None,
-    as_data: Annotated[
-        bool,
-        typer.Option(
-            "--as-data",
-            help="Ask for what the pictures of DATA are, as often, and tell how often it is drawn.",
-        ),
-    ] = False,
+    unconditional: UnconditionalOption = False,
     teller: Annotated[
         Path | None,
         typer.Option(
@@ -671,7 +667,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Judge samples: how far from real pictures, each number with its protocol; copies; who is left out."""
-    asked = parse_asked(classes or [], ask or [], prompts or [])
+    asked = all_or_nothing(parse_asked(classes or [], ask or [], prompts or []), unconditional)
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     from alphabar import evaluation, sampling
     from alphabar.reporting.figures import nearest_panel
@@ -679,8 +675,6 @@ def evaluate(
 
     if ema and not holds_model(what):
         raise UsageError(f"--ema {ema}: {what} is a folder of pictures; only a run's average has a length")
-    if as_data and asked:
-        raise UsageError(AS_DATA)
     results = []
     for length in parse_lengths(ema) if ema else [None]:
         how = None
@@ -711,7 +705,6 @@ def evaluate(
             features=features,
             how=how,
             weights=weights,
-            as_data=as_data,
             teller=load_model(teller) if teller else None,
         )
         results.append((length, _last(judging, None).result))
@@ -864,6 +857,13 @@ def parse_asked(
     if not values:
         return []
     return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
+
+
+def all_or_nothing(asked: list[dict[str, str]], unconditional: bool) -> Sequence[dict[str, str]] | None:
+    """What `sampling.settings` takes: where nothing is asked None for every kind, or () for nothing."""
+    if unconditional and asked:
+        raise UsageError("--unconditional asks for nothing: leave out --class, --set and --prompt")
+    return asked or (() if unconditional else None)
 
 
 def parse_interval(text: str) -> tuple[float, float]:

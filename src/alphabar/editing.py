@@ -93,7 +93,7 @@ def edit(
     Yields a record a step, and one more that carries the pictures, (n, size, size, 3) uint8. Raises
     UsageError for a GAN or a VAE, another size, or a strength outside (0, 1].
     """
-    how = how or deterministic(model, settings(model, pag=0.0 if invert else None))
+    how = how or deterministic(model, settings(model, ask=(), pag=0.0 if invert else None))
     size = model.recipe.data.size
     if not diffuses(model.recipe):
         raise UsageError(
@@ -176,8 +176,11 @@ def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
 
 
 def deterministic(model: Model, how: Settings | None = None) -> Settings:
-    """The settings with a sampler that adds no noise of its own: the recipe's, or DPM-Solver++(2M)."""
-    how = how or settings(model)
+    """The settings with a sampler that adds no noise of its own: the recipe's, or DPM-Solver++(2M).
+
+    how: by default the recipe's, with nothing asked.
+    """
+    how = how or settings(model, ask=())
     if how.sampler["name"] in NOISY:
         return replace(how, sampler=SAMPLERS.resolve("dpmpp_2m"), grid=GRIDS.resolve("log_snr"), steps=20)
     return how

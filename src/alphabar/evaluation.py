@@ -35,7 +35,7 @@ from alphabar.metrics.shares import (
     drift,
     shares,
 )
-from alphabar.sampling import Settings, sample, settings
+from alphabar.sampling import Settings, asks_as_data, sample, settings
 from alphabar.training.checkpoint import pack_json, write_file
 from alphabar.training.methods import features_of
 from alphabar.training.run import Model, Run
@@ -109,7 +109,6 @@ def evaluate(
     features: str = "lite0",
     how: Settings | None = None,
     weights: Path | None = None,
-    as_data: bool = False,
     teller: Model | None = None,
 ) -> Generator[Evaluating, None, None]:
     """Judge n samples against real pictures: how good, copied or not, and whom they leave out.
@@ -118,8 +117,8 @@ def evaluate(
     against: the data, as for training. Its pictures are fitted as the model's recipe says, or squashed to
         the folder's size. Those that the model held out are a reference of their own, and tell copies from
         chance.
-    as_data: ask a conditional model for what is known of training pictures drawn at random, so that samples
-        are of its kinds as often as the data is, and tell how often they agree.
+    how: how samples are drawn. Where it asks for every kind, as by default, a conditional model is asked for
+        what is known of pictures of this data, drawn at random, and told how often the samples agree.
     teller: a model of the recipe classifier, trained on pictures of the same size, that tells the kinds in
         place of one on the features. What it held out itself says how often it errs.
     features: the name of the feature network. weights: its weight file, where it takes one.
@@ -137,8 +136,6 @@ def evaluate(
         recipe = what.recipe
         size, fit, held_out = recipe.data.size, recipe.data.fit, recipe.data.held_out
     else:
-        if as_data:
-            raise UsageError("pictures in a folder cannot be asked for anything: give a model")
         pictures = yield from _folder_pictures(Path(what), n)
         size = pictures.shape[1]
         about: dict[str, Any] = {"folder": str(what)}
@@ -147,15 +144,19 @@ def evaluate(
     dataset = prepared.dataset
     assert dataset is not None
     train, held = dataset.split(held_out)
+    notes: list[str] = []
     likened: np.ndarray | None = None  # the training pictures that the samples are asked to be like
     if isinstance(what, Model):
         how = how or settings(what)
         about = {"model": str(what.path), "recipe": recipe.name, "images": what.images, **how.to_dict()}
-        if as_data:
+        if asks_as_data(what, how):
             at = Noise(how.seed, range(n), "as data").uniform(0) * len(train)
-            likened = train[at.long().numpy()]
-            how = replace(how, ask=_known(what, dataset, likened))
+            chosen = train[at.long().numpy()]
             about["ask"] = "as the data"
+            if wanted := _known(what, dataset, chosen):
+                likened, how = chosen, replace(how, ask=wanted)
+            else:
+                notes.append("asked for what its training pictures are: these carry other labels")
         before = perf_counter()
         pictures = yield from _drawn(what, n, how)
         about["seconds_per_sample"] = (perf_counter() - before) / n
@@ -175,7 +176,6 @@ def evaluate(
             f"{shared} of {n} samples are pictures of the reference, pixel for pixel: the distances flatter"
         )
         judgement = replace(judgement, warnings=(told, *judgement.warnings))
-    notes: list[str] = []
     beside = copies = twins = None
     if len(held) >= FEWEST:
         beside = judge(
@@ -241,17 +241,16 @@ def evaluate(
 
 
 def _known(model: Model, dataset: Dataset, index: np.ndarray) -> tuple[dict[str, str], ...]:
-    """What is known of pictures, as one would ask the model for it.
-
-    Raises UsageError for a model without conditions, or with others than those of the data.
-    """
+    """What is known of pictures, as one would ask the model for it; () where they carry other labels."""
     kind = model.recipe.condition.on
     if kind is None or model.conditioning is None:
-        raise UsageError(f"{model.path} was trained without conditions and can be asked for nothing")
-    known = known_columns(dataset, kind)
-    if describe(kind, known) != model.conditioning:
-        raise UsageError(f"{model.path} was trained on other labels than those of {dataset.name}")
-    return tuple(model.conditioning.wording(known, index.tolist()))
+        return ()
+    try:
+        known = known_columns(dataset, kind)
+        same = describe(kind, known) == model.conditioning
+    except AlphabarError:  # they carry none
+        return ()
+    return tuple(model.conditioning.wording(known, index.tolist())) if same else ()
 
 
 def _unlearnt(teller: Model, dataset: Dataset, size: int) -> np.ndarray:

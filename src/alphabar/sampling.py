@@ -109,7 +109,7 @@ def settings(
     grid: Spec | None = None,
     steps: int | None = None,
     start: Spec | None = None,
-    ask: Sequence[Mapping[str, str]] = (),
+    ask: Sequence[Mapping[str, str]] | None = None,
     guidance: float = 1.0,
     guidance_interval: tuple[float, float] | None = None,
     sag: float = 0.0,
@@ -122,7 +122,8 @@ def settings(
     """The settings of a sampling: what is asked for, and the recipe's choice for the rest.
 
     A sampler other than the recipe's own brings the grid it works best on, unless one is given.
-    ask: what picture i is asked for, by field of the model's conditioning: entry i modulo their number.
+    ask: what picture i is asked for, by field of the model's conditioning: entry i modulo their number;
+        () for nothing. By default every kind as often as the training pictures have it (`as_data`).
     negative: what guidance leads away from, a sentence or a class, instead of from nothing in particular.
     guidance, sag, pag, autoguidance, classifier_scale: scales of the guidances, see `diffusion.guidance`; pag
         is the recipe's choice too, and none where the network has no attention in its middle.
@@ -151,7 +152,7 @@ def settings(
         grid=GRIDS.resolve(grid or default_grid),
         steps=steps or default_steps,
         start=STARTS.resolve(start or own.start),
-        ask=tuple(dict(asked) for asked in ask),
+        ask=tuple(dict(asked) for asked in (as_data(model) if ask is None else ask)),
         guidance=guidance,
         guidance_interval=guidance_interval,
         sag=sag,
@@ -197,14 +198,14 @@ def asked_for(model: Model, how: Settings, positions: range) -> Cond | None:
 def as_data(model: Model) -> Sequence[Mapping[str, str]]:
     """What to ask for so that pictures are of every kind as often as the training pictures are.
 
-    Raises UsageError for a model that does not know, without conditions or trained before it was kept.
+    Nothing for a model without conditions.
     """
-    if model.conditioning is None or not model.conditioning.seen:
-        raise UsageError(
-            f"--as-data: {model.path} does not know what its training pictures are:"
-            " train one with --condition class, attributes, text or clusters"
-        )
-    return model.conditioning.seen
+    return model.conditioning.seen if model.conditioning else ()
+
+
+def asks_as_data(model: Model, how: Settings) -> bool:
+    """Whether the settings ask for every kind as often as the training pictures have it."""
+    return bool(how.ask) and how.ask == tuple(as_data(model))
 
 
 def _away(model: Model, how: Settings) -> Cond | None:
@@ -355,7 +356,8 @@ def compared(model: Model, how: Settings, key: str, values: Sequence[str]) -> li
     variants = []
     for value in values:
         if key in asked:
-            variant = replace(how, ask=tuple({**ask, key: value} for ask in how.ask or [{}]))
+            asks = [{}] if asks_as_data(model, how) else how.ask or [{}]
+            variant = replace(how, ask=tuple({**ask, key: value} for ask in asks))
         elif key in scales:
             try:
                 variant = replace(how, **{key: float(value)})  # type: ignore[arg-type]

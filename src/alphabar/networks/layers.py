@@ -58,8 +58,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            # Collectives inside an autograd function cannot be compiled. Said here and not in a decorator, which
-            # would load the compiler, 1.5 s, with every command.
+            # Collectives inside an autograd function cannot be compiled. Said here, not in a decorator, for
+            # that would load the compiler, 1.5 s, with every command.
             return torch.compiler.disable(self._global_forward)(x)
         return super().forward(x)
 

@@ -39,7 +39,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
                 gr.Dropdown([], label=text("field"), visible=False, allow_custom_value=True)
                 for _ in range(FIELDS)
             ]
-            as_data = gr.Checkbox(label=text("as_data"), visible=False, elem_id="as-data")
+            as_data = gr.HTML(page.note(text("as_data")), visible=False, elem_id="as-data")
             guidance = gr.Slider(
                 1, 8, 1, step=0.1, label=text("guidance"), info=text("guidance_info"), visible=False
             )
@@ -71,7 +71,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
 
     scales = (guidance, sag, pag, autoguidance)
     where = [sampler, steps, start, more, *scales, as_data, about_model]
-    chosen = (number, seed, sampler, steps, start, *scales, as_data, *fields)
+    chosen = (number, seed, sampler, steps, start, *scales, *fields)
 
     def adapt(name: str) -> Iterator[list[Any]]:
         """Only the controls that the model supports, at its own defaults."""
@@ -98,7 +98,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             gr.update(value=0, visible=attends),
             gr.update(value=how.pag, visible=attends),
             gr.update(value=1, visible=loaded.early is not None),
-            gr.update(value=False, visible=seen),
+            gr.update(visible=seen),
             describe(page, loaded),
             *slots,
         ]
@@ -157,16 +157,10 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
 
 
 def settings(page: Page, model: Model, values: Sequence[Any]) -> tuple[int, sampling.Settings]:
-    """How many pictures, and how they are drawn, from the values of the controls in their order.
-
-    Raises UsageError for one thing that is asked for beside all of the data.
-    """
-    number, seed, sampler, steps, start, guidance, sag, pag, autoguidance, as_data, *fields = values
+    """How many pictures, and how they are drawn, from the values of the controls in their order."""
+    number, seed, sampler, steps, start, guidance, sag, pag, autoguidance, *fields = values
     known = model.conditioning.fields if model.conditioning else ()
     ask = {field.name: str(value) for field, value in zip(known, fields, strict=False) if value}
-    if as_data and ask:
-        raise UsageError(page.text("as_data_alone"))
-    asks = sampling.as_data(model) if as_data else [ask] if ask else []
     # A name alone means its usual settings; the recipe's own sampler may have others.
     own = model.recipe.sampling.sampler
     how = sampling.settings(
@@ -175,8 +169,8 @@ def settings(page: Page, model: Model, values: Sequence[Any]) -> tuple[int, samp
         sampler=None if sampler == own["name"] else sampler,
         steps=int(steps),
         start=start,
-        ask=asks,
-        guidance=float(guidance) if asks else 1.0,
+        ask=[ask] if ask else None,
+        guidance=float(guidance),
         sag=float(sag),
         pag=float(pag),
         autoguidance=float(autoguidance),

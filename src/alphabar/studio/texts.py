@@ -270,12 +270,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "values": ("Values", "Valores"),
     "values_info": ("a column each, up to six", "una columna cada uno, hasta seis"),
     "as_data": (
-        "Of every kind, as often as the data has it",
-        "De cada clase, con la frecuencia que tiene en los datos",
-    ),
-    "as_data_alone": (
-        "ask for one thing, or for every kind as the data has it",
-        "pida una cosa, o cada clase como en los datos",
+        "What is left empty is open. All empty: every kind, as often as the data has it.",
+        "Lo que queda vacío queda abierto. Todo vacío: cada tipo, con la frecuencia que tiene en los datos.",
     ),
     "ask": ("Asked for", "Se pide"),
     "ask_info": ("such as class=hatchback", "como class=hatchback"),
