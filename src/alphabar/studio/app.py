@@ -36,8 +36,7 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path) -> Any:
     from alphabar.studio import compare, data, generate, mend, process, runs
     from alphabar.studio.page import LIGHT, Page
 
-    with gr.Blocks(title="alphabar studio", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        pass
+    blocks = gr.Blocks(title="alphabar studio", analytics_enabled=False, delete_cache=(600, 3600))
     for language, code in enumerate(LANGUAGES):
         if language:
             blocks.route(code, code)

@@ -35,11 +35,11 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             with gr.Row():
                 number = gr.Slider(1, MOST, 16, step=1, label=text("number"), min_width=140)
                 seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110, elem_id="seed")
+            as_data = gr.HTML(page.note(text("as_data")), visible=False, elem_id="as-data")
             fields = [
                 gr.Dropdown([], label=text("field"), visible=False, allow_custom_value=True)
                 for _ in range(FIELDS)
             ]
-            as_data = gr.HTML(page.note(text("as_data")), visible=False, elem_id="as-data")
             guidance = gr.Slider(
                 1, 8, 1, step=0.1, label=text("guidance"), info=text("guidance_info"), visible=False
             )

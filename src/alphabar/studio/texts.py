@@ -270,8 +270,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "values": ("Values", "Valores"),
     "values_info": ("a column each, up to six", "una columna cada uno, hasta seis"),
     "as_data": (
-        "What is left empty is open. All empty: every kind, as often as the data has it.",
-        "Lo que queda vacío queda abierto. Todo vacío: cada tipo, con la frecuencia que tiene en los datos.",
+        "Ask for what you like. All left empty: every kind, as often as the data has it.",
+        "Pide lo que quieras. Todo vacío: cada tipo, con la frecuencia que tiene en los datos.",
     ),
     "ask": ("Asked for", "Se pide"),
     "ask_info": ("such as class=hatchback", "como class=hatchback"),
