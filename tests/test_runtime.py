@@ -121,6 +121,14 @@ class TestProbe:
         assert runtime.dtype is None
         assert "bf16: not chosen, a convolution crawls" in runtime.notes
 
+    def test_a_gpu_without_bf16_is_tried_in_fp16(self, monkeypatch) -> None:
+        monkeypatch.setattr(module, "bf16_refused", lambda device: "the GPU has none")
+        assert module.precisions("cuda:0", True, notes := []) == [None, torch.float16]
+        assert notes == ["bf16: not chosen, the GPU has none"]
+        assert module.precisions("cuda:0", False, []) == module.precisions("cpu", True, []) == [None]
+        monkeypatch.setattr(module, "bf16_refused", lambda device: None)
+        assert module.precisions("cuda:0", True, []) == [None, BF16]
+
     def test_slow_bf16_convolutions_are_found(self, monkeypatch) -> None:
         ticks = iter([0, 1, 1, 2, 2, 3, 0, 5, 5, 10, 10, 15])  # three of 1 s in fp32, three of 5 s in bf16
         monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))

@@ -181,6 +181,29 @@ def test_a_loss_that_stays_non_finite_ends_the_training(dataset, tmp_path, monke
         run_all(dataset, run, images=800)
 
 
+def test_fp16_learns_what_fp32_does(dataset, tmp_path):
+    losses = {}
+    for dtype in (None, torch.float16):
+        run = begin(tmp_path / str(dtype), tiny_recipe("network.dropout=0"))
+        records = train(dataset, run, images=96, runtime=Runtime(dtype=dtype))
+        losses[dtype] = np.array([r.loss for r in records if isinstance(r, Progress)])
+    np.testing.assert_allclose(losses[torch.float16], losses[None], rtol=0.02)
+
+
+def test_fp16_scales_the_loss_down_where_gradients_leave_its_range(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "LOSS_SCALE", 2.0**40)
+    monkeypatch.setattr(trainer, "STEPS_TO_DOUBLE", 50)
+    run = begin(tmp_path / "run", tiny_recipe("network.dropout=0"))
+    half = Runtime(dtype=torch.float16)
+    notes = [r.text for r in train(dataset, run, images=160, runtime=half) if isinstance(r, Note)]
+    assert not any("non-finite" in note for note in notes)
+    state = run.newest_checkpoint()[0].state
+    assert 1 < state["loss_scale"] < 2.0**40 and state["bad_steps"] == 0
+    list(train(dataset, run, images=176, runtime=half))
+    assert run.newest_checkpoint()[0].state["loss_scale"] <= state["loss_scale"]  # it goes on from there
+    assert all(torch.isfinite(v).all() for v in load_model(run.path).denoiser.network.state_dict().values())
+
+
 def test_every_epoch_shows_every_picture_once(dataset):
     recipe = tiny_recipe()
     index, _ = dataset.split(recipe.data.held_out)

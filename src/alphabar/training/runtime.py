@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -187,6 +187,7 @@ def probe(
     *,
     batch: int,
     try_compile: bool = True,
+    fp16: bool = True,
     recorded: Mapping[str, Any] | None = None,
 ) -> Runtime:
     """Chooses how to train this network on this machine by timing forward and backward passes of a copy.
@@ -194,6 +195,7 @@ def probe(
     size: of the pictures.
     batch: pictures that one process puts through the network at once.
     try_compile: whether torch.compile is worth trying; it takes a minute or so.
+    fp16: whether a GPU without bf16 may compute in fp16, whose range asks for a loss that is scaled.
     recorded: what ``Runtime.to_dict`` gave when this training began. It is taken over where it was made on
         this machine; elsewhere the choice is made anew and its notes say so.
 
@@ -202,7 +204,7 @@ def probe(
     """
     choice = None
     if not _several() or dist.get_rank() == 0:
-        choice = _choose(network, size, batch, try_compile, recorded).to_dict()
+        choice = _choose(network, size, batch, try_compile, fp16, recorded).to_dict()
     return Runtime.from_dict(_broadcast(choice))
 
 
@@ -222,7 +224,12 @@ def training_rate(network: Network, size: int, runtime: Runtime, *, most: int) -
 
 
 def _choose(
-    network: Network, size: int, batch: int, try_compile: bool, recorded: Mapping[str, Any] | None
+    network: Network,
+    size: int,
+    batch: int,
+    try_compile: bool,
+    fp16: bool,
+    recorded: Mapping[str, Any] | None,
 ) -> Runtime:
     device = default_device()
     machine = describe_machine(device)
@@ -237,7 +244,7 @@ def _choose(
     else:
         with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
             trial = _Trial(network, size)
-            runtime, speed = _fastest_eager(runtime, trial, batch, notes)
+            runtime, speed = _fastest_eager(runtime, trial, batch, precisions(device, fp16, notes), notes)
             if not try_compile:
                 notes.append("torch.compile: not tried, too slow to start for a short training")
             elif device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
@@ -280,7 +287,8 @@ class _Trial:
             began = time.perf_counter()
             with runtime.autocast():
                 out = step(x, c_noise)
-            out.float().square().mean().backward()
+            # Times a thousand, or gradients in fp16 would vanish.
+            (1e3 * out.float().square().mean()).backward()
             _finish(runtime.device)
             return time.perf_counter() - began
 
@@ -292,16 +300,21 @@ class _Trial:
         return torch.cat([g.flatten().float() for g in grads])
 
 
-def _fastest_eager(plain: Runtime, trial: _Trial, batch: int, notes: list[str]) -> tuple[Runtime, float]:
+def precisions(device: str, fp16: bool, notes: list[str]) -> list[torch.dtype | None]:
+    """What is worth timing: fp32, and bf16, or fp16 on a GPU without it (a T4). notes: takes why not bf16."""
+    if why := bf16_refused(device):
+        notes.append(f"bf16: not chosen, {why}")
+        return [None, torch.float16] if fp16 and device.startswith("cuda") else [None]
+    return [None, torch.bfloat16]
+
+
+def _fastest_eager(
+    plain: Runtime, trial: _Trial, batch: int, dtypes: Sequence[torch.dtype | None], notes: list[str]
+) -> tuple[Runtime, float]:
     """The fastest of precisions and memory formats, with its pictures a second."""
     step = trial.start(plain, 1)
     step()
     n = max(1, min(batch, round(0.4 / step())))
-    dtypes: list[torch.dtype | None] = [None]
-    if why := bf16_refused(plain.device):
-        notes.append(f"bf16: not chosen, {why}")
-    else:
-        dtypes.append(torch.bfloat16)
     speeds: dict[Runtime, float] = {}
     for runtime in [replace(plain, dtype=d, channels_last=c) for d in dtypes for c in (False, True)]:
         step = trial.start(runtime, n)
@@ -376,7 +389,8 @@ def _compiled(network: nn.Module) -> nn.Module:
 
 
 def _name(runtime: Runtime) -> str:
-    return ("fp32" if runtime.dtype is None else "bf16") + (" channels_last" if runtime.channels_last else "")
+    precision = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[runtime.dtype]
+    return precision + (" channels_last" if runtime.channels_last else "")
 
 
 def _finish(device: str) -> None:

@@ -56,6 +56,10 @@ from alphabar.training.runtime import Runtime, accumulating, extractor_device, p
 from alphabar.training.watch import Watcher
 
 LARGEST_RUN_OF_BAD_STEPS = 20
+# In fp16 gradients below 6e-8 are zero and those above 65,504 infinite. So the loss is scaled for the
+# backward pass: by half as much after an infinite gradient, by twice as much after so many steps
+# (Micikevicius et al. 2018, 3.2).
+LOSS_SCALE, STEPS_TO_DOUBLE = 2.0**16, 2_000
 LOADERS = 8  # threads that make pictures ready for an accelerator, at most
 SEEN = 512  # training pictures of which a conditional model keeps what they are
 EARLY = 1 / 8  # share of the training after which weights are kept for autoguidance
@@ -284,6 +288,7 @@ class _Training:
         self.images = 0
         self.seconds = 0.0
         self.bad_steps = 0
+        self.loss_scale = LOSS_SCALE if runtime.dtype is torch.float16 else 1.0
         self.pending: list[Future[Batch]] | None = None
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
@@ -333,8 +338,12 @@ class _Training:
                     asked = cond.to(runtime.device) if self.conditioning else None
                     losses = self.method.losses(runtime.put(x0), t, runtime.put(eps), asked)
                 value = losses.sum() / local
-                value.backward()
+                (self.loss_scale * value).backward()
             total += value.detach()
+        if self.loss_scale != 1:
+            for p in self.network.parameters():
+                if p.grad is not None:
+                    p.grad /= self.loss_scale
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.optimizer.clip or math.inf)
         mean_loss = runtime.mean(total).item()
         if math.isfinite(mean_loss) and math.isfinite(norm.item()):
@@ -343,9 +352,14 @@ class _Training:
         else:
             for buffer, before in zip(self.network.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-            self.bad_steps += 1
+            if self.loss_scale > 1:
+                self.loss_scale /= 2
+            else:
+                self.bad_steps += 1
         self.optimizer.zero_grad(set_to_none=True)
         self.images += recipe.batch
+        if runtime.dtype is torch.float16 and self.images % (STEPS_TO_DOUBLE * recipe.batch) == 0:
+            self.loss_scale = min(2 * self.loss_scale, LOSS_SCALE)
         if self.ema:
             self.ema.update(self.network, self.images, recipe.batch)
         for average in self.averages.values():
@@ -381,6 +395,7 @@ class _Training:
             "images": self.images,
             "seconds": self.seconds,
             "bad_steps": self.bad_steps,
+            "loss_scale": self.loss_scale,
             "data": self.fingerprint,
             "runtime": self.runtime.to_dict(),
             "processes": self.runtime.world_size,
@@ -411,6 +426,8 @@ class _Training:
         self.method.restore(files)
         self.early = files.get("early.safetensors")
         self.images, self.seconds, self.bad_steps = state["images"], state["seconds"], state["bad_steps"]
+        if state["runtime"]["dtype"] == "float16" and self.runtime.dtype is torch.float16:
+            self.loss_scale = state["loss_scale"]
 
 
 def begin(path: str | Path, recipe: Recipe, *, start: Model | None = None) -> Run:
@@ -500,6 +517,7 @@ def _train(
             try_compile=diffuses(recipe)
             and (budget or math.inf) >= WORTH_COMPILING[0]
             and (total or math.inf) >= WORTH_COMPILING[1] * recipe.batch,
+            fp16=diffuses(recipe),
             recorded=state["runtime"] if state else None,
         )
     yield from (Note(text) for text in runtime.notes)
@@ -619,7 +637,7 @@ def _train(
                 )
             if training.bad_steps:
                 yield Note(f"a non-finite loss at {training.images:,} images: that update was left out")
-            elif main:
+            elif main and math.isfinite(value):
                 losses.append(value)
             busy, waiting = (sum(column) for column in zip(*recent, strict=True))
             rate = len(recent) * recipe.batch / busy
