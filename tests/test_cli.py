@@ -299,6 +299,15 @@ MISTAKES = {
     "weights where none are taken": (
         ["evaluate", "{run}", "--against", "{data}", "--weights", "{data}"], 2, "'weights'"
     ),
+    "a folder asked": (
+        ["evaluate", "{data}", "--against", "{data}", "--set", "color=red"], 2, "is a folder of pictures",
+    ),
+    "a folder guided": (
+        ["evaluate", "{data}", "--against", "{data}", "--pag", "0"], 2, "is a folder of pictures",
+    ),
+    "all and nothing": (
+        ["sample", "{run}", "--out", "{out}", "--unconditional", "--class", "a"], 2, "asks for nothing",
+    ),
     "a length of no number": (["evaluate", "{run}", "--against", "{data}", "--ema", "long"], 2, "0.03,0.1"),
     "an average out of reach": (["sample", "{run}", "--out", "{out}", "--ema", "0.9"], 2, "0.01 to 0.25"),
     "too few": (["evaluate", "{data}", "--against", "{data}", "-n", "41"], 1, "holds 40 pictures"),

@@ -673,8 +673,11 @@ def evaluate(
     from alphabar.reporting.figures import nearest_panel
     from alphabar.training.run import Run, holds_model, load_model
 
-    if ema and not holds_model(what):
-        raise UsageError(f"--ema {ema}: {what} is a folder of pictures; only a run's average has a length")
+    drawing = (asked is not None, guidance != 1, guidance_interval, sag, pag is not None, autoguidance != 1)
+    if not holds_model(what) and any((*drawing, negative, classifier, sampler, grid, steps, start, ema)):
+        raise UsageError(
+            f"{what} is a folder of pictures: leave out how a model is to draw or what it is asked for"
+        )
     results = []
     for length in parse_lengths(ema) if ema else [None]:
         how = None
