@@ -339,7 +339,7 @@ def test_what_a_model_cannot_do_is_told(model, dataset, recipe):
     for wrong, told in (
         ({"ask": [{"class": "green"}]}, "unknown class 'green'"),
         ({"ask": [{"color": "red"}]}, "unknown condition of this model 'color'"),
-        ({"guidance": 2.0}, "say what"),
+        ({"guidance": 2.0, "ask": ()}, "say what"),
         ({"guidance_interval": (5.0, 1.0)}, "the first must be below the second"),
     ):
         with pytest.raises(UsageError, match=told):
