@@ -28,6 +28,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "generate": ("Generate", "Generar"),
     "number": ("Pictures", "Imágenes"),
     "field": ("Condition", "Condición"),
+    "as_data": (
+        "Ask for what you like. All left empty: every kind, as often as the data has it.",
+        "Pide lo que quieras. Todo vacío: cada tipo, con la frecuencia que tiene en los datos.",
+    ),
     "guidance": ("Guidance", "Guía"),
     "guidance_info": (
         "How strongly the pictures follow what is asked; 1 is as the model learned it.",
@@ -269,10 +273,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "models": ("Models", "Modelos"),
     "values": ("Values", "Valores"),
     "values_info": ("a column each, up to six", "una columna cada uno, hasta seis"),
-    "as_data": (
-        "Ask for what you like. All left empty: every kind, as often as the data has it.",
-        "Pide lo que quieras. Todo vacío: cada tipo, con la frecuencia que tiene en los datos.",
-    ),
     "ask": ("Asked for", "Se pide"),
     "ask_info": ("such as class=hatchback", "como class=hatchback"),
     "noises": ("Noises", "Ruidos"),
