@@ -160,9 +160,11 @@ class ConditionEmbedding(nn.Module):
     """The sum of an embedding a field. A field that is NaN is unknown and has a learned embedding of its own.
 
     Class numbers go through a table, numbers through a two-layer perceptron. (n, columns) → (n, dim).
+
+    std: of what is learned of classes and of the unknown, at first.
     """
 
-    def __init__(self, fields: Conditions, dim: int):
+    def __init__(self, fields: Conditions, dim: int, std: float = 1.0):
         super().__init__()
         self.fields = tuple(fields)
         self.columns = [1 if kind == "classes" else size for kind, size in self.fields]
@@ -172,7 +174,10 @@ class ConditionEmbedding(nn.Module):
             else nn.Sequential(nn.Linear(size, dim), nn.SiLU(), nn.Linear(dim, dim))
             for kind, size in self.fields
         )
-        self.unknown = nn.Parameter(torch.randn(len(self.fields), dim))
+        self.unknown = nn.Parameter(std * torch.randn(len(self.fields), dim))
+        for embed in self.embed:
+            if isinstance(embed, nn.Embedding):
+                nn.init.normal_(embed.weight, std=std)
 
     def forward(self, cond: Tensor) -> Tensor:
         """Raises UsageError for a condition of another number of columns."""

@@ -134,7 +134,8 @@ class UNet(Network):
         self.embed = nn.Sequential(
             nn.Linear(widths[0], embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
-        self.embed_cond = ConditionEmbedding(conditions, embedding_dim) if conditions else None
+        # Small, for it is added to the embedding of the noise level, which must not drown in it.
+        self.embed_cond = ConditionEmbedding(conditions, embedding_dim, std=0.02) if conditions else None
 
         def block(in_width: int, out_width: int, attends: bool) -> ResidualBlock:
             return ResidualBlock(in_width, out_width, embedding_dim, dropout, head_dim if attends else None)
