@@ -139,7 +139,9 @@ def test_words_of_class_names_are_kinds_where_classes_are_many():
     assert found["class named “SUV”"].count("with") == len(labels) // 2
 
 
-def test_as_data_asks_for_what_the_data_holds(run, monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """What a model is asked for; it draws toycars whatever that is."""
     asked = []
 
     def sample(model, n, how):
@@ -147,6 +149,10 @@ def test_as_data_asks_for_what_the_data_holds(run, monkeypatch):
         yield Sampled(1, 1, 0, None, toys(n, seed=3))  # type: ignore[arg-type]
 
     monkeypatch.setattr(room, "sample", sample)
+    return asked
+
+
+def test_as_data_asks_for_what_the_data_holds(run, asked):
     *_, last = prepare(ToyCars(200), 16)
     plain = load_model(run)
     recipe = with_settings(plain.recipe, ["condition.on=attributes"])
@@ -161,14 +167,7 @@ def test_as_data_asks_for_what_the_data_holds(run, monkeypatch):
     assert told["ask"] == "as the data" and told["agreements"][0]["n"] <= 150
 
 
-def test_data_of_other_labels_is_judged_as_the_training_pictures_were(run, monkeypatch):
-    asked = []
-
-    def sample(model, n, how):
-        asked.extend(how.ask)
-        yield Sampled(1, 1, 0, None, toys(n, seed=3))  # type: ignore[arg-type]
-
-    monkeypatch.setattr(room, "sample", sample)
+def test_data_of_other_labels_is_judged_as_the_training_pictures_were(run, asked):
     plain = load_model(run)
     recipe = with_settings(plain.recipe, ["condition.on=class"])
     known = Conditioning((Categorical("class", ("cat", "dog")),), seen=({"class": "cat"}, {"class": "dog"}))

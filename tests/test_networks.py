@@ -158,6 +158,13 @@ TINY = {"widths": (8, 16), "attention": 1, "head_dim": 8}
 
 
 class TestUNet:
+    def test_what_is_asked_does_not_drown_the_noise_level_at_first(self) -> None:
+        network = UNet([("classes", 9)] * 4, channels=3, widths=(32, 64), attention=0)
+        level = network.embed(network.sinusoid(1000 * torch.rand(64)))
+        asked = network.embed_cond(torch.randint(9, (64, 4)).float())
+        assert asked.std() < 0.5 * level.std()
+        assert network.embed_cond.nothing(1).isnan().all() and network.embed_cond.unknown.std() < 0.05
+
     def test_figures(self) -> None:
         network = UNet(channels=3)
         assert parameters(network) == pytest.approx(7.5e6, rel=0.01)

@@ -181,18 +181,25 @@ def test_a_loss_that_stays_non_finite_ends_the_training(dataset, tmp_path, monke
         run_all(dataset, run, images=800)
 
 
-def test_fp16_learns_what_fp32_does(dataset, tmp_path):
-    losses = {}
+def test_fp16_learns_what_fp32_does(dataset, tmp_path, monkeypatch):
+    losses, norms = {}, {}
+    clip = torch.nn.utils.clip_grad_norm_
     for dtype in (None, torch.float16):
+        seen = norms[dtype] = []
+        monkeypatch.setattr(
+            torch.nn.utils,
+            "clip_grad_norm_",
+            lambda p, most, seen=seen: seen.append(clip(p, most)) or seen[-1],
+        )
         run = begin(tmp_path / str(dtype), tiny_recipe("network.dropout=0"))
         records = train(dataset, run, images=96, runtime=Runtime(dtype=dtype))
         losses[dtype] = np.array([r.loss for r in records if isinstance(r, Progress)])
     np.testing.assert_allclose(losses[torch.float16], losses[None], rtol=0.02)
+    np.testing.assert_allclose(norms[torch.float16], norms[None], rtol=0.1)  # of gradients of the true scale
 
 
 def test_fp16_scales_the_loss_down_where_gradients_leave_its_range(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "LOSS_SCALE", 2.0**40)
-    monkeypatch.setattr(trainer, "STEPS_TO_DOUBLE", 50)
     run = begin(tmp_path / "run", tiny_recipe("network.dropout=0"))
     half = Runtime(dtype=torch.float16)
     notes = [r.text for r in train(dataset, run, images=160, runtime=half) if isinstance(r, Note)]
