@@ -1,5 +1,7 @@
 """Averages of the weights: the profile of each, and others made from what a run kept."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -36,9 +38,11 @@ def walk(steps: int) -> list[nn.Module]:
 
 def test_an_average_is_that_of_its_profile():
     networks = walk(400)
-    average = PowerAverage(networks[0], 0.1)
-    for i, network in enumerate(networks):
-        average.update(network, 8 * (i + 1), 8)
+    network = copy.deepcopy(networks[0])
+    average = PowerAverage(network, 0.1)
+    for i, now in enumerate(networks):
+        network.load_state_dict(now.state_dict())
+        average.update(8 * (i + 1), 8)
     edges = (np.arange(401) / 400) ** (exponent(0.1) + 1)
     wanted = sum(w * n.weight for w, n in zip(np.diff(edges), networks, strict=True))
     # A step forgets 1 - 1/t of the past to the power, the integral over the step's share of the profile.
@@ -48,11 +52,13 @@ def test_an_average_is_that_of_its_profile():
 @pytest.mark.parametrize("length", [0.03, 0.07, 0.15, 0.2])
 def test_another_length_comes_from_what_was_kept(length):
     networks = walk(800)
-    averages = {each: PowerAverage(networks[0], each) for each in (*LENGTHS, length)}
+    network = copy.deepcopy(networks[0])
+    averages = {each: PowerAverage(network, each) for each in (*LENGTHS, length)}
     kept = []
-    for i, network in enumerate(networks):
+    for i, now in enumerate(networks):
+        network.load_state_dict(now.state_dict())
         for average in averages.values():
-            average.update(network, i + 1, 1)
+            average.update(i + 1, 1)
         if (i + 1) % 100 == 0:
             kept += [(i + 1, each, averages[each].network.weight.clone()) for each in LENGTHS]
     times, lengths, weights = zip(*kept, strict=True)
@@ -82,7 +88,7 @@ def test_a_run_keeps_what_is_needed(dataset, tmp_path):
     list(train(dataset, straight, images=96, runtime=Runtime()))
     assert list(straight.snapshots()) == [24, 48, 72, 96]
     averages = unpack_tensors(straight.newest_checkpoint()[0].files["averages.safetensors"])
-    for name, value in load_model(straight.path, ema=0.05).denoiser.network.named_parameters():
+    for name, value in load_model(straight.path, "cpu", ema=0.05).denoiser.network.named_parameters():
         assert torch.allclose(value, averages[f"0.05/{name}"], atol=2e-3)
 
     stopped = begin(tmp_path / "stopped", recipe())

@@ -264,7 +264,7 @@ class TestShortened:
     def test_guidance_is_learnt_from_the_model_as_it_was(self, dataset, tmp_path):
         run = begin(tmp_path / "run", tiny("lean", "sampling.pag=20", "optimizer.warm_up=0"))
         list(train(dataset, run, images=320, runtime=Runtime()))
-        model = load_model(run.path)
+        model = load_model(run.path, "cpu")
         recipe = with_settings(shortened(model.recipe), ["optimizer.warm_up=0"])
         assert recipe.method == {"name": "guided", "pag": 20.0} and recipe.sampling.pag == 0
         assert shortened(recipe).method["name"] == "consistency"
@@ -275,7 +275,7 @@ class TestShortened:
         for name, value in model.denoiser.network.state_dict().items():
             assert torch.equal(teacher[name], value)
 
-        quick = load_model(short.path)
+        quick = load_model(short.path, "cpu")
         assert passes(quick, settings(quick)) * 2 == passes(model, settings(model)) == 20
         noise, t = 2 * torch.randn(64, 3, 16, 16), torch.full((64,), 0.55, dtype=torch.float64)
         with torch.no_grad():

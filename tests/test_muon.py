@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from alphabar.training.checkpoint import pack_optimizer, unpack_optimizer
-from alphabar.training.muon import Muon, orthogonal
+from alphabar.training.muon import Muon, Recorded, orthogonal, turns
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (16, 300), (300, 16)])
 def test_the_orthogonal_factor(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape)
-    o = orthogonal(matrix)
+    o, _ = orthogonal(torch.stack([matrix, torch.randn(shape)]))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     inside = u.T @ o @ v.T  # diagonal where the singular vectors are those of the matrix
     values = inside.diagonal()
@@ -78,3 +78,19 @@ def test_the_state_goes_on_bit_for_bit():
     steps(other, second, 2)
     for p, q in zip(net.parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="kernels are recorded on a GPU: none here")
+def test_recorded_steps_are_those_of_the_processor():
+    def matrices(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            torch.randn(s, generator=generator) for s in ((64, 32, 3, 3), (48, 200), (48, 200), (200, 48))
+        ]
+
+    recorded = Recorded(turns, [m.cuda() for m in matrices(0)])
+    for seed in (1, 2):
+        for ours, theirs in zip(
+            recorded([m.cuda() for m in matrices(seed)]), turns(matrices(seed)), strict=True
+        ):
+            assert (ours.cpu() - theirs).norm() < 0.02 * theirs.norm()

@@ -94,6 +94,15 @@ def test_more_epochs_than_the_data_can_bear_are_reported():
     assert any("held-out error" in note for note in plan(TWO_CORES, LEAN, 500, 7200.0).notes)
 
 
+def test_where_starting_takes_long_batches_are_large():
+    gpu = replace(faster(300), start=0.05)
+    option, free = chosen(gpu), chosen(faster(300))
+    alone = gpu.rate(option.size.flops)
+    assert option.batch > free.batch and option.batch / alone >= 0.05 / 2**0.5
+    assert option.rate == pytest.approx(option.batch / (0.05 + option.batch / alone))
+    assert option.images < free.images or option.size != free.size
+
+
 def test_beyond_the_dial_is_said():
     assert any("largest" in note for note in plan(faster(1e6), LEAN, 10**9, 7200.0).notes)
 

@@ -229,6 +229,7 @@ def work(rank: int, folder: Path, x: Tensor, target: Tensor) -> None:
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": (folder / "port").read_text(),
+        "CUDA_VISIBLE_DEVICES": "",
     }
     with processes():
         chosen = probe(tiny(), 8, batch=4, try_compile=False)

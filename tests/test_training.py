@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import random
 import signal
 import subprocess
@@ -373,12 +374,16 @@ def test_two_processes_train_as_one(picture_folder, dataset, tmp_path, settings)
     together = tmp_path / "two"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
-        [*torchrun, str(CHILD), str(picture_folder), str(together), "80", *settings], capture_output=True
+        [*torchrun, str(CHILD), str(picture_folder), str(together), "80", *settings],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
     )
     assert done.returncode == 0, done.stderr.decode()
     np.testing.assert_allclose(json.loads(done.stdout), one, rtol=1e-5)
     for a, b in zip(
-        load_model(alone.path).denoiser.parameters(), load_model(together).denoiser.parameters(), strict=True
+        load_model(alone.path, "cpu").denoiser.parameters(),
+        load_model(together, "cpu").denoiser.parameters(),
+        strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
@@ -427,3 +432,16 @@ def test_the_end_is_looked_at_once(dataset, tmp_path):
 def test_tensorboard_events(straight):
     pytest.importorskip("tensorboard")
     assert list((straight[0].path / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_a_gpu_it_learns_and_goes_on(dataset, tmp_path, dtype, compiled):
+    runtime = Runtime("cuda", dtype=dtype, channels_last=True, compile=compiled, fused=True)
+    run = begin(tmp_path / "run", tiny_recipe("optimizer.name=muon", "optimizer.learning_rate=0.004"))
+    records = [*train(dataset, run, images=640, runtime=runtime)]
+    records += train(dataset, run, images=1280, runtime=runtime)
+    losses = [r.loss for r in records if isinstance(r, Progress)]
+    assert all(map(math.isfinite, losses))
+    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])

@@ -1,7 +1,7 @@
 """The exponential moving average of the weights: sharper samples for free."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,15 @@ class Ema:
 
     def __init__(self, network: nn.Module, *, half_life: int, ramp: float):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.follow = _follower(self.network, network)
         self.half_life = half_life
         self.ramp = ramp
 
     @torch.no_grad()
-    def update(self, network: nn.Module, images: int, batch: int) -> None:
-        """Move toward ``network`` after a step of ``batch`` images, ``images`` seen in all."""
+    def update(self, images: int, batch: int) -> None:
+        """Move toward the network after a step of ``batch`` images, ``images`` seen in all."""
         half_life = max(min(self.half_life, self.ramp * images), 1e-9)
-        _follow(self.network, network, 0.5 ** (batch / half_life))
+        self.follow(0.5 ** (batch / half_life))
 
 
 # Post-hoc EMA (Karras et al. 2024, section 3 and appendix C): averages of two lengths are kept as they were
@@ -51,12 +52,13 @@ class PowerAverage:
 
     def __init__(self, network: nn.Module, length: float):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.follow = _follower(self.network, network)
         self.gamma = exponent(length)
 
     @torch.no_grad()
-    def update(self, network: nn.Module, images: int, batch: int) -> None:
-        """Move toward ``network`` after a step of ``batch`` images, ``images`` seen in all (EDM2 eq. 127)."""
-        _follow(self.network, network, (1 - batch / images) ** (self.gamma + 1))
+    def update(self, images: int, batch: int) -> None:
+        """Move toward the network after a step of ``batch`` images, ``images`` seen in all (EDM2 eq. 127)."""
+        self.follow((1 - batch / images) ** (self.gamma + 1))
 
 
 def combination(times: Sequence[float], lengths: Sequence[float], time: float, length: float) -> NDArray:
@@ -75,8 +77,15 @@ def _overlap(t1: Any, g1: Any, t2: Any, g2: Any) -> Any:
     return (g1 + 1) * (g2 + 1) * ratio / ((g1 + g2 + 1) * np.maximum(t1, t2))
 
 
-def _follow(mean: nn.Module, network: nn.Module, beta: float) -> None:
-    for kept, value in zip(mean.parameters(), network.parameters(), strict=True):
-        kept.lerp_(value.to(kept.dtype), 1 - beta)
-    for own, buffer in zip(mean.buffers(), network.buffers(), strict=True):
-        own.copy_(buffer)
+def _follower(mean: nn.Module, network: nn.Module) -> Callable[[float], None]:
+    """What moves the parameters of ``mean`` toward those of ``network``, and takes over the buffers."""
+    # Looked up once: at every step that would take as long as moving them.
+    kept, values = list(mean.parameters()), list(network.parameters())
+    own, buffers = list(mean.buffers()), list(network.buffers())
+
+    def follow(beta: float) -> None:
+        torch._foreach_lerp_(kept, [v.to(k.dtype) for k, v in zip(kept, values, strict=True)], 1 - beta)
+        for mine, buffer in zip(own, buffers, strict=True):
+            mine.copy_(buffer)
+
+    return follow

@@ -1,6 +1,6 @@
 """Muon (Jordan et al. 2024): momentum whose matrix is made orthogonal before it is a step."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,28 @@ A, B, C = 3.4445, -4.7750, 2.0315
 ROUNDS = 5
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """U Vᵀ, nearly, of a matrix U S Vᵀ of shape (m, n)."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
+def orthogonal(matrices: Tensor) -> Tensor:
+    """U Vᵀ, nearly, of matrices U S Vᵀ of shape (k, m, n)."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(ROUNDS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
-    return x if wide is matrix else x.T
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+    return x.mT if tall else x
+
+
+def turns(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Each matrix (m, ...) made orthogonal and as large as Adam's steps: sqrt(max(m, n)) U Vᵀ."""
+    found: list[Tensor] = list(matrices)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for i, matrix in enumerate(matrices):
+        alike.setdefault(matrix.flatten(1).shape, []).append(i)
+    for shape, places in alike.items():  # one product for all of a shape
+        o = max(shape) ** 0.5 * orthogonal(torch.stack([matrices[i].flatten(1) for i in places]))
+        for i, turned in zip(places, o, strict=True):
+            found[i] = turned.view_as(matrices[i])
+    return found
 
 
 class Muon(torch.optim.Optimizer):
@@ -40,32 +54,75 @@ class Muon(torch.optim.Optimizer):
         super().__init__(
             params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "momentum": momentum}
         )
+        self.recorded: dict[tuple[int, ...], Recorded] = {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                if p.ndim >= 2:
-                    self._turn(p, p.grad, group["lr"], group["momentum"])
-                else:
-                    self._adam(p, p.grad, group["lr"], *group["betas"])
+            params = [p for p in group["params"] if p.grad is not None]
+            matrices = [p for p in params if p.ndim >= 2]
+            vectors = [p for p in params if p.ndim < 2]
+            if params and group["weight_decay"]:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            if matrices:
+                self._turn(matrices, group["lr"], group["momentum"])
+            if vectors:
+                self._adam(vectors, group["lr"], *group["betas"])
 
-    def _turn(self, p: Tensor, g: Tensor, lr: float, momentum: float) -> None:
-        state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
-        m = state["momentum"].lerp_(g, 1 - momentum)
-        o = orthogonal(g.lerp(m, momentum).flatten(1))
-        p.sub_(o.view_as(p), alpha=lr * 0.2 * max(o.shape) ** 0.5)
+    def _turn(self, params: list[nn.Parameter], lr: float, momentum: float) -> None:
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        m = [self.state[p]["momentum"] for p in params]
+        g = [p.grad for p in params if p.grad is not None]
+        torch._foreach_lerp_(m, g, 1 - momentum)
+        ahead = torch._foreach_lerp(g, m, momentum)
+        if params[0].is_cuda:
+            which = tuple(map(id, params))
+            if which not in self.recorded:
+                self.recorded[which] = Recorded(turns, ahead)
+            steps = self.recorded[which](ahead)
+        else:
+            steps = turns(ahead)
+        torch._foreach_sub_(params, steps, alpha=0.2 * lr)
 
-    def _adam(self, p: Tensor, g: Tensor, lr: float, beta1: float, beta2: float) -> None:
-        state = self.state[p]
-        if not state:
-            state.update(step=torch.zeros(()), mean=torch.zeros_like(p), square=torch.zeros_like(p))
-        state["step"] += 1
-        mean = state["mean"].lerp_(g, 1 - beta1) / (1 - beta1 ** state["step"])
-        square = state["square"].lerp_(g * g, 1 - beta2) / (1 - beta2 ** state["step"])
-        p.sub_(lr * mean / (square.sqrt() + 1e-8))
+    def _adam(self, params: list[nn.Parameter], lr: float, beta1: float, beta2: float) -> None:
+        for p in params:
+            if not self.state[p]:
+                self.state[p].update(
+                    step=torch.zeros(()), mean=torch.zeros_like(p), square=torch.zeros_like(p)
+                )
+        steps, means, squares = ([self.state[p][key] for p in params] for key in ("step", "mean", "square"))
+        g = [p.grad for p in params if p.grad is not None]
+        torch._foreach_add_(steps, 1)
+        torch._foreach_lerp_(means, g, 1 - beta1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(g, g), 1 - beta2)
+        times = [step.item() for step in steps]
+        roots = torch._foreach_sqrt(torch._foreach_div(squares, [1 - beta2**k for k in times]))
+        torch._foreach_add_(roots, 1e-8)
+        torch._foreach_addcdiv_(params, means, roots, [-lr / (1 - beta1**k) for k in times])
+
+
+class Recorded:
+    """A function of tensors on a GPU whose kernels are recorded once and started together ever after.
+
+    A GPU is done with hundreds of small products sooner than a processor has started them one by one.
+    """
+
+    def __init__(self, function: Callable[[Sequence[Tensor]], list[Tensor]], inputs: Sequence[Tensor]):
+        self.inputs = [x.clone() for x in inputs]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            function(self.inputs)  # sets up what must not be set up while recording
+        torch.cuda.current_stream().wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        # Of this thread alone: others bring pictures to the GPU meanwhile.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self.outputs = function(self.inputs)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The function of inputs of the first ones' shapes; good until the next call."""
+        torch._foreach_copy_(self.inputs, list(inputs))
+        self.graph.replay()
+        return self.outputs

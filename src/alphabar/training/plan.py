@@ -68,9 +68,10 @@ class Machine:
     speeds: tuple[tuple[float, float], ...]  # (forward FLOPs of a network, its training pictures a second)
     loading: float  # pictures a second that are made ready
     memory: int  # free bytes
+    start: float = 0.0  # seconds an update takes whatever the batch: a GPU's kernels are started one by one
 
     def rate(self, forward: float) -> float:
-        """Training pictures a second of a network of that many FLOPs.
+        """Training pictures a second of a network of that many FLOPs, in large batches.
 
         The FLOP/s are interpolated between the networks that were timed, and those of the nearest beyond
         them; no faster than pictures are made ready.
@@ -220,11 +221,11 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
     """
     picture = recipe.data.size
     choices = sizes(recipe)
-    timed = [
+    chosen = [
         choices[i]
         for i in sorted({_nearest([size.flops for size in choices], wanted) for wanted in MEASURED})
     ]
-    total = len(timed) + 2
+    total = len(chosen) + 2
     yield Measuring("measuring this machine", 0, total)
     train_index, _ = dataset.split(recipe.data.held_out)
     if len(train_index) == 0:
@@ -236,12 +237,14 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
     loading = loading_threads(str(default_device())) * LOADED / (time.perf_counter() - began)
     yield Measuring("measuring this machine", 1, total)
     runtime: Runtime | None = None
-    speeds = []
-    for done, size in enumerate(timed):
+    speeds, starts = [], [0.0]
+    for done, size in enumerate(chosen):
         with torch.random.fork_rng(devices=[]):
             network = NETWORKS.build(size.network, channels=3)
         runtime = runtime or probe(network, picture, batch=recipe.batch, try_compile=False)
-        speeds.append((float(size.flops), training_rate(network, picture, runtime, most=recipe.batch)))
+        timed = training_rate(network, picture, runtime, most=recipe.batch)
+        speeds.append((float(size.flops), timed.rate))
+        starts.append(timed.start)
         yield Measuring("measuring this machine", done + 2, total)
     assert runtime is not None
     processes = runtime.world_size if runtime.device.startswith("cuda") else 1
@@ -250,6 +253,7 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
         tuple((f, rate * processes) for f, rate in speeds),
         loading,
         free_memory(runtime.device),
+        max(starts),
     )
     yield Measuring("measuring this machine", total, total, machine)
 
@@ -291,7 +295,11 @@ def _option(size: Size, machine: Machine, pictures: int, seconds: float) -> Opti
     rate = machine.rate(size.flops)
     images = int(rate * seconds)
     least, most = BATCHES
-    batch = min(max(2 ** round(math.log2(max(images / UPDATES, 1))), least), most)
+    # No smaller than what takes as long to compute as to start.
+    wanted = max(images / UPDATES, machine.start * rate, 1)
+    batch = min(max(2 ** round(math.log2(wanted)), least), most)
+    rate = min(batch / (machine.start + batch / rate), machine.loading)
+    images = int(rate * seconds)
     fixed = BYTES_A_PARAMETER * size.parameters
     room = MEMORY_SHARE * machine.memory - fixed
     accumulate = 1

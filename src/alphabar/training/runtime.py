@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from alphabar.errors import AlphabarError
 from alphabar.networks import Network
 
+LARGEST_TRIAL = 2048  # pictures at once
 FASTER = 1.05
 """By how much anything must be faster than what is simpler, to be chosen over it."""
 
@@ -79,8 +80,8 @@ class Runtime:
         network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def put(self, signal: Tensor) -> Tensor:
-        """A signal (n, c, h, w) on the device and in the memory format."""
-        return signal.to(self.device, memory_format=self.memory_format)
+        """A signal (n, c, h, w) on the device and in the memory format; what is pinned is not waited for."""
+        return signal.to(self.device, memory_format=self.memory_format, non_blocking="cuda" in self.device)
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """What training steps call in place of a placed network: compiled, gradients averaged over processes.
@@ -208,19 +209,38 @@ def probe(
     return Runtime.from_dict(_broadcast(choice))
 
 
-def training_rate(network: Network, size: int, runtime: Runtime, *, most: int) -> float:
+class Timing(NamedTuple):
+    """What a forward and backward pass takes: ``start`` seconds and n / ``rate`` for n pictures."""
+
+    rate: float
+    start: float
+
+
+def training_rate(network: Network, size: int, runtime: Runtime, *, most: int) -> Timing:
     """Pictures a second of forward and backward passes, timed for a second or so.
 
-    most: pictures at once; fewer where so many take longer than half a second.
+    most: pictures at once; fewer where so many take longer than half a second. On a GPU one picture takes
+    nearly as long as many, for its kernels are started one by one: there this is timed apart.
     """
-    with torch.random.fork_rng(devices=[runtime.device] if runtime.device.startswith("cuda") else []):
+    gpu = runtime.device.startswith("cuda")
+    with torch.random.fork_rng(devices=[runtime.device] if gpu else []):
         trial = _Trial(network, size)
-        step = trial.start(runtime, 1)
-        step()
-        n = max(1, min(most, round(0.5 / step())))
-        step = trial.start(runtime, n)
-        step()
-        return n / min(step(), step())
+
+        def seconds(n: int) -> float:
+            step = trial.start(runtime, n)
+            step()
+            return min(step(), step())
+
+        one = seconds(1)
+        n = max(1, min(most, round(0.5 / one)))
+        took = seconds(n)
+        while gpu and n < LARGEST_TRIAL and took < 2 * one:
+            n *= 2
+            took = seconds(n)
+    if not gpu:
+        return Timing(n / took, 0.0)
+    each = max(took - one, 0.1 * took) / max(n - 1, 1)
+    return Timing(1 / each, max(0.0, one - each))
 
 
 def _choose(
@@ -336,7 +356,7 @@ def _compiled_if_faster(eager: Runtime, trial: _Trial, n: int, notes: list[str])
         expected = trial.gradients()
         compiled_step = trial.start(compiled, n)
         compilation = compiled_step()
-        compiled_seconds = min(compiled_step(), compiled_step())
+        compiled_seconds = min(compiled_step() for _ in range(3))  # a GPU's kernels are recorded in the first
         error = ((trial.gradients() - expected).norm() / expected.norm()).item()
     except Exception as failure:  # a compiler has many ways to fail, and training works without one
         reason = str(failure).strip().partition("\n")[0]
@@ -385,7 +405,8 @@ def _fused_works(device: str) -> bool:
 
 
 def _compiled(network: nn.Module) -> nn.Module:
-    return torch.compile(network, dynamic=False)  # type: ignore[return-value]
+    # "reduce-overhead" records the kernels for a GPU (CUDA graphs) and is the default elsewhere.
+    return torch.compile(network, dynamic=False, mode="reduce-overhead")  # type: ignore[return-value]
 
 
 def _name(runtime: Runtime) -> str:

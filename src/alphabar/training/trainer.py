@@ -60,6 +60,7 @@ LARGEST_RUN_OF_BAD_STEPS = 20
 # backward pass: by half as much after an infinite gradient, by twice as much after so many steps
 # (Micikevicius et al. 2018, 3.2).
 LOSS_SCALE, STEPS_TO_DOUBLE = 2.0**16, 2_000
+BLOCK = 8  # pictures whose noise is drawn together
 LOADERS = 8  # threads that make pictures ready for an accelerator, at most
 SEEN = 512  # training pictures of which a conditional model keeps what they are
 EARLY = 1 / 8  # share of the training after which weights are kept for autoguidance
@@ -158,16 +159,28 @@ class Feed:
             [self.index[self.permutation(int(e))[p]] for e, p in zip(epochs, places, strict=True)]
         )
 
+    def noise(self, positions: range) -> Tensor:
+        """Standard normal numbers, a picture each, drawn by the block: an accelerator outruns single ones."""
+        size = self.recipe.data.size
+        blocks = range(positions[0] // BLOCK, positions[-1] // BLOCK + 1)
+        drawn = []
+        for block in blocks:
+            generator = torch.Generator().manual_seed(stream_seed(self.recipe.seed, "train", block))
+            drawn.append(torch.randn(BLOCK, 3, size, size, generator=generator))
+        first = blocks[0] * BLOCK
+        return torch.cat(drawn)[positions[0] - first : positions[-1] + 1 - first]
+
     def batch(self, positions: range) -> Batch:
         seed = self.recipe.seed
         pictures = self.pictures(positions)
-        x0 = to_signal(torch.from_numpy(self.dataset.pictures[pictures]))
+        chosen = torch.from_numpy(self.dataset.pictures[pictures])
         if self.recipe.data.flip:
-            x0 = flip(x0, Noise(seed, positions, "flip").uniform(0) < 0.5)
+            chosen = flip(chosen, Noise(seed, positions, "flip").uniform(0) < 0.5)
+        x0 = to_signal(chosen)
         u = Noise(seed, positions, "level").uniform(0)
         if self.recipe.stratified:
             u = stratified(u, torch.tensor(positions), self.recipe.batch)
-        eps = Noise(seed, positions, "train").normal(0, x0)
+        eps = self.noise(positions).to(memory_format=torch.channels_last)
         labels = Noise(seed, positions, "label")
         cond = drop_labels(self.cond[pictures], labels.uniform(0), self.recipe.condition.drop)
         if len(self.fields) > 1 and self.recipe.condition.drop:
@@ -263,6 +276,8 @@ class _Training:
         denoiser = build_denoiser(recipe, self.conditioning)
         self.network = denoiser.network
         runtime.place(self.network)
+        # Looked up once: a GPU would wait for it at every step.
+        self.parameters, self.buffers = list(self.network.parameters()), list(self.network.buffers())
         self.denoiser = NetworkDenoiser(
             runtime.parallel(self.network), denoiser.parameterization, denoiser.schedule
         )
@@ -272,7 +287,7 @@ class _Training:
             recipe=recipe,
             runtime=runtime,
         )
-        self.optimizer = _optimizer(recipe, self.network, runtime)
+        self.optimizer = _optimizer(recipe, self.parameters, runtime)
         self.ema = (
             Ema(self.network, half_life=recipe.ema.half_life, ramp=recipe.ema.ramp)
             if recipe.ema.half_life
@@ -309,14 +324,21 @@ class _Training:
         positions = self.positions(images)
         piece = math.ceil(len(positions) / self.loaders)
         pieces = [positions[i : i + piece] for i in range(0, len(positions), piece)]
-        return [self.loader.submit(self.feed.batch, each) for each in pieces]
+        return [self.loader.submit(self.piece, each) for each in pieces]
+
+    def piece(self, positions: range) -> Batch:
+        """A part of a batch, in memory that a GPU takes from while it computes."""
+        batch = self.feed.batch(positions)
+        return Batch(*(part.pin_memory() for part in batch)) if "cuda" in self.runtime.device else batch
 
     def next_batch(self) -> Batch:
-        """The batch for the images seen so far; the one after it is prepared meanwhile."""
+        """The batch for the images seen so far, its signals on the device; the one after it is prepared
+        meanwhile."""
         pending = self.pending or self.load(self.images)
         self.pending = self.load(self.images + self.recipe.batch)
-        pieces = [piece.result() for piece in pending]
-        return Batch(*map(torch.cat, zip(*pieces, strict=True)))
+        x0, t, eps, cond = zip(*(piece.result() for piece in pending), strict=True)
+        x0, eps = (torch.cat([self.runtime.put(piece) for piece in signal]) for signal in (x0, eps))
+        return Batch(x0, torch.cat(t), eps, torch.cat(cond))
 
     def step(self, batch: Batch, learning_rate: float, share: float) -> float:
         """One update. Returns the loss; where it or the gradient is not finite nothing is changed."""
@@ -325,9 +347,10 @@ class _Training:
         torch.manual_seed(stream_seed(recipe.seed, "dropout", self.images, runtime.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.method.prepare(runtime.put(batch.x0), runtime.put(batch.eps), self.images, share, learning_rate)
-        buffers = [b.clone() for b in self.network.buffers()]
-        self.network.train()
+        self.method.prepare(batch.x0, batch.eps, self.images, share, learning_rate)
+        buffers = [b.clone() for b in self.buffers]
+        if not self.network.training:
+            self.network.train()
         local = recipe.batch // runtime.world_size
         total = torch.zeros((), device=runtime.device)
         pieces = zip(*(part.chunk(recipe.accumulate) for part in batch), strict=True)
@@ -336,21 +359,21 @@ class _Training:
             with nullcontext() if last else accumulating(self.denoiser.network):
                 with runtime.autocast():
                     asked = cond.to(runtime.device) if self.conditioning else None
-                    losses = self.method.losses(runtime.put(x0), t, runtime.put(eps), asked)
+                    losses = self.method.losses(x0, t, eps, asked)
                 value = losses.sum() / local
                 (self.loss_scale * value).backward()
             total += value.detach()
         if self.loss_scale != 1:
-            for p in self.network.parameters():
+            for p in self.parameters:
                 if p.grad is not None:
                     p.grad /= self.loss_scale
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.optimizer.clip or math.inf)
-        mean_loss = runtime.mean(total).item()
-        if math.isfinite(mean_loss) and math.isfinite(norm.item()):
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf)
+        mean_loss, norm = torch.stack([runtime.mean(total), norm]).tolist()  # a GPU is waited for once
+        if math.isfinite(mean_loss) and math.isfinite(norm):
             self.optimizer.step()
             self.bad_steps = 0
         else:
-            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+            for buffer, before in zip(self.buffers, buffers, strict=True):
                 buffer.copy_(before)
             if self.loss_scale > 1:
                 self.loss_scale /= 2
@@ -361,9 +384,9 @@ class _Training:
         if runtime.dtype is torch.float16 and self.images % (STEPS_TO_DOUBLE * recipe.batch) == 0:
             self.loss_scale = min(2 * self.loss_scale, LOSS_SCALE)
         if self.ema:
-            self.ema.update(self.network, self.images, recipe.batch)
+            self.ema.update(self.images, recipe.batch)
         for average in self.averages.values():
-            average.update(self.network, self.images, recipe.batch)
+            average.update(self.images, recipe.batch)
         return mean_loss
 
     def keep_early(self) -> None:
@@ -521,6 +544,8 @@ def _train(
             recorded=state["runtime"] if state else None,
         )
     yield from (Note(text) for text in runtime.notes)
+    if "cuda" in runtime.device:
+        torch.set_float32_matmul_precision("high")  # as convolutions compute anyway
     training = _Training(dataset, recipe, runtime)
     if state and state["data"] != training.fingerprint:
         raise AlphabarError(
@@ -603,6 +628,8 @@ def _train(
 
     def agreed(flag: bool) -> bool:
         """Whether any process raises its flag: all must leave the loop at the same update."""
+        if runtime.world_size == 1:
+            return flag
         return bool(runtime.mean(torch.tensor(float(flag), device=runtime.device)) > 0)
 
     moment = int(share() * recipe.ema.snapshots)
@@ -709,13 +736,15 @@ def _watch(watcher: Watcher, training: _Training, events: "_Events | None") -> W
     return Watched(training.images, grid, values)
 
 
-def _optimizer(recipe: Recipe, network: torch.nn.Module, runtime: Runtime) -> torch.optim.Optimizer:
+def _optimizer(
+    recipe: Recipe, parameters: list[torch.nn.Parameter], runtime: Runtime
+) -> torch.optim.Optimizer:
     o = recipe.optimizer
     if o.name == "muon":
-        return Muon(network.parameters(), o.learning_rate, o.betas, o.weight_decay)
+        return Muon(parameters, o.learning_rate, o.betas, o.weight_decay)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.name]
     return kind(
-        network.parameters(),
+        parameters,
         lr=o.learning_rate,
         betas=o.betas,
         weight_decay=o.weight_decay,
