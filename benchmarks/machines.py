@@ -1,6 +1,6 @@
 """What the budget dial would pick on machines that we do not have: arithmetic, nothing measured but the data.
 
-    python benchmarks/machines.py > docs/results/machines.md
+    python benchmarks/machines.py
 
 A training picture costs the longer of two times: its FLOPs at a share of the peak of the tensor cores, and
 its activations through the memory. The dial itself is the one of `alphabar plan`.
@@ -19,8 +19,7 @@ from alphabar.training.recipe import Recipe, with_settings
 from alphabar.training.run import build_denoiser
 from alphabar.training.trainer import LOADERS, Feed
 
-# Of the dense peak, which convolutions of some hundred channels reach in training.
-UTILISATION = 0.35
+START = 0.01  # seconds an update takes whatever the batch, kernels recorded: seen on an H200
 # How often what is kept for the backward pass crosses the memory: written and read going forward, read
 # going backward, and its gradient written and read.
 CROSSINGS = 5
@@ -31,20 +30,24 @@ HOURS = 2
 
 
 class Card(NamedTuple):
-    """The makers' figures: dense FLOP/s in half precision, bytes/s and bytes of memory."""
+    """The makers' figures: dense FLOP/s in half precision, bytes/s and bytes of memory.
+
+    utilisation: of the peak, which convolutions of some hundred channels reach in training.
+    """
 
     name: str
     peak: float
     bandwidth: float
     memory: float
+    utilisation: float
     count: int = 1
 
 
 CARDS = (
-    Card("T4", 65e12, 320e9, 15 * 2**30),
-    Card("L4", 121e12, 300e9, 22 * 2**30),
-    Card("H100", 989e12, 3.35e12, 79 * 2**30),
-    Card("64 × H100", 989e12, 3.35e12, 79 * 2**30, 64),
+    Card("T4", 65e12, 320e9, 15 * 2**30, 0.35),
+    Card("L4", 121e12, 300e9, 22 * 2**30, 0.35),
+    Card("H100", 989e12, 3.35e12, 79 * 2**30, 0.14),
+    Card("64 × H100", 989e12, 3.35e12, 79 * 2**30, 0.14, 64),
 )
 
 
@@ -52,14 +55,14 @@ def machine(card: Card, recipe: Recipe, loading: float) -> Machine:
     """loading: pictures a second that one process makes ready; every card has its own process."""
     speeds = []
     for size in sizes(recipe):
-        computing = PASSES * size.flops / (UTILISATION * card.peak)
+        computing = PASSES * size.flops / (card.utilisation * card.peak)
         moving = CROSSINGS * BYTES * size.activations / card.bandwidth
         rate = card.count / max(computing, moving)
         if card.count > 1:
             # A ring sends the gradients out and back, while the next ones are computed.
             rate = min(rate, BATCHES[1] * NETWORK / (2 * 4 * size.parameters))
         speeds.append((float(size.flops), rate))
-    return Machine(card.name, tuple(speeds), loading * card.count, int(card.memory))
+    return Machine(card.name, tuple(speeds), loading * card.count, int(card.memory), START)
 
 
 def loading() -> float:
@@ -91,11 +94,12 @@ def row(card: Card, picture: int, planned: Plan) -> str:
 
 def main() -> None:
     recipe = alphabar.named_recipe("lean")
-    print("# Beyond this machine\n\n```\npython benchmarks/machines.py\n```\n")
     print(
-        f"What `alphabar plan --budget {HOURS}h` would pick for {PICTURES:,} pictures. Nothing here ran on"
-        f" these cards: a picture costs the longer of {PASSES} × its FLOPs at {UTILISATION:.0%} of the dense"
-        f" peak in half precision, and {CROSSINGS} crossings of the memory by its activations; between hosts,"
+        f"What `alphabar plan --budget {HOURS}h` would pick for {PICTURES:,} pictures. Nothing in this table"
+        f" ran on these cards: a picture costs the longer of {PASSES} × its FLOPs at"
+        f" {CARDS[0].utilisation:.0%} (T4, L4: assumed) or {CARDS[-1].utilisation:.0%} (H100: seen on an"
+        f" H200) of the dense peak in half precision, and {CROSSINGS} crossings of the memory by its"
+        " activations; between hosts,"
         f" gradients in float32 go at {NETWORK / 1e9:.0f} GB/s a card. How many pictures of 64 px a thread"
         " makes ready a second is measured, on the machine that wrote this page; larger ones go by their"
         f" pixels, and every card has its process of {LOADERS} threads. *To the rule* is the size picked to"

@@ -65,7 +65,7 @@ def edm() -> Recipe:
     """EDM (Karras et al. 2022) with EDM2's network (Karras et al. 2024), trained by Muon.
 
     The noise grows to sigma = 80, levels are log-normal, the network is magnitude-preserving. It is the one
-    that can go on inside a wider network (--from), as the shipped `cars64` did.
+    that can go on inside a wider network (--from).
     """
     return make_recipe(
         {
