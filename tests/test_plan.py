@@ -90,8 +90,11 @@ def test_no_faster_than_pictures_are_made_ready():
 
 
 def test_more_epochs_than_the_data_can_bear_are_reported():
-    assert not plan(TWO_CORES, LEAN, 100_000, 7200.0).notes
-    assert any("held-out error" in note for note in plan(TWO_CORES, LEAN, 500, 7200.0).notes)
+    few = plan(TWO_CORES, LEAN, 100_000, 7200.0)
+    assert not few.notes and few.recipe.network["dropout"] == 0
+    many = plan(TWO_CORES, LEAN, 500, 7200.0)
+    assert any("held-out error" in note for note in many.notes)
+    assert many.recipe.network["dropout"] == 0.1
 
 
 def test_where_starting_takes_long_batches_are_large():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ema:
@@ -80,7 +80,8 @@ def _overlap(t1: Any, g1: Any, t2: Any, g2: Any) -> Any:
 def _follower(mean: nn.Module, network: nn.Module) -> Callable[[float], None]:
     """What moves the parameters of ``mean`` toward those of ``network``, and takes over the buffers."""
     # Looked up once: at every step that would take as long as moving them.
-    kept, values = list(mean.parameters()), list(network.parameters())
+    kept: list[Tensor] = list(mean.parameters())
+    values = list(network.parameters())
     own, buffers = list(mean.buffers()), list(network.buffers())
 
     def follow(beta: float) -> None:

@@ -69,7 +69,7 @@ class Muon(torch.optim.Optimizer):
             if vectors:
                 self._adam(vectors, group["lr"], *group["betas"])
 
-    def _turn(self, params: list[nn.Parameter], lr: float, momentum: float) -> None:
+    def _turn(self, params: list[Tensor], lr: float, momentum: float) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
@@ -86,7 +86,7 @@ class Muon(torch.optim.Optimizer):
             steps = turns(ahead)
         torch._foreach_sub_(params, steps, alpha=0.2 * lr)
 
-    def _adam(self, params: list[nn.Parameter], lr: float, beta1: float, beta2: float) -> None:
+    def _adam(self, params: list[Tensor], lr: float, beta1: float, beta2: float) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p].update(

@@ -337,8 +337,8 @@ class _Training:
         pending = self.pending or self.load(self.images)
         self.pending = self.load(self.images + self.recipe.batch)
         x0, t, eps, cond = zip(*(piece.result() for piece in pending), strict=True)
-        x0, eps = (torch.cat([self.runtime.put(piece) for piece in signal]) for signal in (x0, eps))
-        return Batch(x0, torch.cat(t), eps, torch.cat(cond))
+        there = [torch.cat([self.runtime.put(piece) for piece in signal]) for signal in (x0, eps)]
+        return Batch(there[0], torch.cat(t), there[1], torch.cat(cond))
 
     def step(self, batch: Batch, learning_rate: float, share: float) -> float:
         """One update. Returns the loss; where it or the gradient is not finite nothing is changed."""
