@@ -362,6 +362,10 @@ class _Training:
                     losses = self.method.losses(x0, t, eps, asked)
                 value = losses.sum() / local
                 (self.loss_scale * value).backward()
+            if i == 0 and not last and "cuda" in runtime.device:
+                # The next piece's recorded kernels write where these did.
+                for p in self.parameters:
+                    p.grad = None if p.grad is None else p.grad.clone()
             total += value.detach()
         if self.loss_scale != 1:
             for p in self.parameters:
