@@ -5,6 +5,7 @@ import pytest
 
 from alphabar.errors import AlphabarError
 from alphabar.sampling import sample, settings
+from alphabar.training.recipes import continued, shortened
 from alphabar.training.run import holds_model, load_model, locate, shipped
 
 
@@ -24,7 +25,7 @@ def test_it_is_small_and_has_a_card(model):
     folder = locate(model.path.name)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 25e6
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for told in ("research", "edm", "limits", "images", "copies"):
+    for told in ("research", "lean", "limits", "images", "copies"):
         assert told in card.lower(), told
     assert not [path for path in folder.iterdir() if path.suffix in (".pt", ".pkl", ".bin")]
 
@@ -46,3 +47,10 @@ def test_one_label_alone_can_be_asked(model):
     *_, drawn = sample(model, 8, how)
     extreme = ((drawn.pictures == 0) | (drawn.pictures == 255)).float().mean()
     assert extreme < 0.3
+
+
+def test_it_goes_on_in_batches_that_a_processor_can_bear(model):
+    for recipe in (continued(model.recipe, "cars64"), shortened(model.recipe)):
+        assert recipe.batch == 32
+    rate = model.recipe.optimizer.learning_rate * (32 / model.recipe.batch) ** 0.5
+    assert continued(model.recipe, "cars64").optimizer.learning_rate == pytest.approx(rate)
