@@ -322,8 +322,8 @@ def _notes(chosen: Option, machine: Machine, options: list[Option]) -> tuple[str
     if chosen.epochs > MANY_EPOCHS:
         notes.append(
             f"every picture is seen {chosen.epochs:.0f} times, with a dropout of {DROPOUT}: watch the"
-            " held-out error in log.jsonl, and stop where it rises; more pictures would serve better than more"
-            " time"
+            " held-out error in log.jsonl, and stop where it rises; more pictures would serve better than"
+            " more time"
         )
     if chosen.rate == machine.loading:
         notes.append(f"making pictures ready is the limit, at {machine.loading:.0f} a second")
