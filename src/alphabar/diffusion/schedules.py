@@ -112,17 +112,20 @@ class Cosine:
 
     def _uncapped(self, t: Tensor) -> Tensor:
         a0 = math.pi / 2 * self.offset / (1 + self.offset)
-        a = math.pi / 2 * (t + self.offset) / (1 + self.offset)
+        rise = math.pi / 2 * t / (1 + self.offset)  # a - a0
         # cos²(a0) - cos²(a) = sin(a - a0)·sin(a + a0): exactly 0 at t = 0 and precise beside it.
-        return torch.log1p(-torch.sin(a - a0) * torch.sin(a + a0) / math.cos(a0) ** 2)
+        return torch.log1p(-torch.sin(rise) * torch.sin(rise + 2 * a0) / math.cos(a0) ** 2)
 
     def time(self, log_snr: Tensor) -> Tensor:
         log_alpha_bar = logsigmoid(log_snr.double())
         knee = log_snr.new_tensor(1 - 1 / self.steps, dtype=torch.float64)
         below_knee = (log_alpha_bar - self._uncapped(knee)).clamp(max=0)
         a0 = math.pi / 2 * self.offset / (1 + self.offset)
-        sin2 = math.sin(a0) ** 2 - torch.expm1(log_alpha_bar - below_knee) * math.cos(a0) ** 2
-        t = torch.asin(sin2.sqrt()) * 2 / math.pi * (1 + self.offset) - self.offset
+        # sin²(a) - sin²(a0), then sin(a) - sin(a0) = 2 cos((a + a0)/2) sin((a - a0)/2): precise beside t = 0.
+        rise = -torch.expm1(log_alpha_bar - below_knee) * math.cos(a0) ** 2
+        sin = (math.sin(a0) ** 2 + rise).sqrt()
+        half = rise / (sin + math.sin(a0)) / (2 * torch.cos((torch.asin(sin) + a0) / 2))
+        t = 2 * torch.asin(half) * 2 / math.pi * (1 + self.offset)
         return (t + below_knee / LOG_CAP / self.steps).clamp(0, 1)
 
 
