@@ -405,6 +405,18 @@ def test_stratified_levels_cover_every_batch(dataset):
     assert sorted((t * 32).ceil().int().tolist()) == list(range(1, 33))
 
 
+def test_a_batch_is_its_pieces_wherever_it_is_cut(dataset):
+    recipe = tiny_recipe("batch=32")
+    index, _ = dataset.split(recipe.data.held_out)
+    feed = Feed(dataset, index, recipe, build_denoiser(recipe))
+    whole = feed.batch(range(5, 37))
+    for cut in (6, 8, 19):
+        for one, two, both in zip(feed.batch(range(5, cut)), feed.batch(range(cut, 37)), whole, strict=True):
+            assert torch.equal(torch.cat([one, two]), both)
+    assert abs(whole.eps.mean()) < 0.05 and whole.eps.std() == pytest.approx(1, abs=0.05)
+    assert len(whole.eps.flatten(1).unique(dim=0)) == 32
+
+
 def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_path):
     looks = ["watch.share=0.9", "watch.grid=4", "watch.levels=3", "watch.distance=5"]
     run = begin(tmp_path / "run", tiny_recipe(*looks))
