@@ -19,7 +19,7 @@ from alphabar.training.recipe import Recipe, with_settings
 from alphabar.training.run import build_denoiser
 from alphabar.training.trainer import LOADERS, Feed
 
-START = 0.01  # seconds an update takes whatever the batch, kernels recorded: seen on an H200
+START = 0.01  # seconds that an update takes whatever the batch, kernels recorded: about that on an H200
 # How often what is kept for the backward pass crosses the memory: written and read going forward, read
 # going backward, and its gradient written and read.
 CROSSINGS = 5

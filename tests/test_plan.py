@@ -87,6 +87,8 @@ def test_little_memory_cuts_the_batch_and_then_the_model():
 def test_no_faster_than_pictures_are_made_ready():
     p = plan(replace(TWO_CORES, loading=5.0), LEAN, 8000, 7200.0)
     assert p.chosen.rate == 5.0 and any("ready" in note for note in p.notes)
+    p = plan(replace(TWO_CORES, loading=3.3, start=0.01), LEAN, 8000, 7200.0)
+    assert p.chosen.rate == 3.3 and any("ready" in note for note in p.notes)
 
 
 def test_more_epochs_than_the_data_can_bear_are_reported():

@@ -198,7 +198,7 @@ def train(
             "--from",
             metavar="MODEL",
             help="Instead of a recipe: go on from a trained model, cars64 for example, on DATA; with larger"
-            " --set network.widths in a wider network, for recipe edm.",
+            " --set network.widths in a wider network, for recipe edm. In batches of 32 at most.",
         ),
     ] = None,
     shorten: Annotated[

@@ -72,10 +72,10 @@ class Machine:
     start: float = 0.0  # seconds an update takes whatever the batch: a GPU's kernels are started one by one
 
     def rate(self, forward: float) -> float:
-        """Training pictures a second of a network of that many FLOPs, in large batches.
+        """Pictures a second that are computed of a network of that many FLOPs, once an update has started.
 
         The FLOP/s are interpolated between the networks that were timed, and those of the nearest beyond
-        them; no faster than pictures are made ready.
+        them.
         """
         known = sorted((math.log(f), math.log(f * rate)) for f, rate in self.speeds)
         at = min(max(math.log(forward), known[0][0]), known[-1][0])
@@ -84,7 +84,7 @@ class Machine:
             if f0 <= at <= f1:
                 speed = s0 + (s1 - s0) * (at - f0) / (f1 - f0)
                 break
-        return min(math.exp(speed) / forward, self.loading)
+        return math.exp(speed) / forward
 
 
 @dataclass(frozen=True)
@@ -296,13 +296,12 @@ def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan
 
 
 def _option(size: Size, machine: Machine, pictures: int, seconds: float) -> Option | None:
-    rate = machine.rate(size.flops)
-    images = int(rate * seconds)
+    computed = machine.rate(size.flops)
     least, most = BATCHES
-    # No smaller than what takes as long to compute as to start.
-    wanted = max(images / UPDATES, machine.start * rate, 1)
+    # About as many at least as take as long to compute as to start.
+    wanted = max(min(computed, machine.loading) * seconds / UPDATES, machine.start * computed, 1)
     batch = min(max(2 ** round(math.log2(wanted)), least), most)
-    rate = min(batch / (machine.start + batch / rate), machine.loading)
+    rate = min(batch / (machine.start + batch / computed), machine.loading)
     images = int(rate * seconds)
     fixed = BYTES_A_PARAMETER * size.parameters
     room = MEMORY_SHARE * machine.memory - fixed
