@@ -3,19 +3,21 @@
 import json
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from alphabar import cli
+from alphabar import cli, restoring
 from alphabar.data.pixels import levels_to_signal, signal_to_levels
 from alphabar.diffusion import FunctionDenoiser, PictureStatistics
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.restoration import OPERATORS, Jpeg, Mask
 from alphabar.restoring import (
     Degradation,
+    _corners,
     estimate_noise,
     parse_degradation,
     read_photo,
@@ -170,10 +172,95 @@ def test_windows_leave_no_seam(model):
     assert D.diff(dim=2).abs().max() <= 24 / 4 and D.diff(dim=3).abs().max() <= 12 / 4
 
 
-def test_windows_let_gradients_through(model):
-    x = torch.randn(1, 3, 24, 20, requires_grad=True)
-    windowed(model.denoiser, SIZE)(x, torch.tensor([0.5])).sum().backward()
-    assert (x.grad != 0).all()
+def test_windows_let_gradients_through(model, monkeypatch):
+    """Of few windows and of more than are looked at in one call."""
+    x, t = torch.randn(1, 3, 24, 20, requires_grad=True), torch.tensor([0.5])
+    D = windowed(model.denoiser, SIZE)(x, t)
+    v = torch.randn_like(D)
+    (slope,) = torch.autograd.grad(D, x, v)
+    assert (slope != 0).all()
+    monkeypatch.setattr(restoring, "WINDOWS", 1)
+    D = windowed(model.denoiser, SIZE)(x, t)
+    for _ in range(2):  # as often as a solver goes back
+        (again,) = torch.autograd.grad(D, x, v, retain_graph=True)
+        torch.testing.assert_close(again, slope)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_show_every_hole_and_nothing_else(seed):
+    draw = np.random.default_rng(seed)
+    holes = torch.zeros(tuple(draw.integers(16, 90, 2)), dtype=torch.bool)
+    for _ in range(draw.integers(1, 4)):
+        a, b = (draw.integers(0, n) for n in holes.shape)
+        holes[a : a + draw.integers(1, 40), b : b + draw.integers(1, 40)] = True
+    seen = torch.zeros_like(holes)
+    for a, b in _corners(holes, 16):
+        assert 0 <= a <= len(holes) - 16 and 0 <= b <= holes.shape[1] - 16
+        assert holes[a : a + 16, b : b + 16].any()
+        seen[a : a + 16, b : b + 16] = True
+    assert seen[holes].all()
+
+
+def test_a_small_hole_takes_one_window():
+    holes = torch.zeros(100, 200, dtype=torch.bool)
+    assert _corners(holes, 16) == []
+    holes[50:58, 120:128] = True
+    assert _corners(holes, 16) == [(46, 116)]
+    assert len(_corners(torch.ones(100, 200), 16)) == 8 * 17
+
+
+def test_without_holes_what_is_known_is_the_answer(model):
+    x, known = torch.randn(2, 1, 3, 24, 40)
+    holes = torch.zeros(24, 40, dtype=torch.bool)
+    holes[2:6, 3:7] = True
+    t = torch.tensor([0.5])
+    D = windowed(model.denoiser, SIZE, holes, known)(x, t)
+    assert torch.equal(D[..., 16:, :], known[..., 16:, :]) and torch.equal(D[..., 16:], known[..., 16:])
+    torch.testing.assert_close(D[..., :16, :16], model.denoiser(x[..., :16, :16], t))
+
+
+class Plain(torch.nn.Module):
+    """The exact denoiser of pictures of one colour each, whose parts are N(0, 0.25)."""
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.schedule, self.network = schedule, None
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, t, cond=None):
+        alpha, sigma = (part.to(x)[:, None, None, None] for part in self.schedule(t))
+        share = 0.25 / (0.25 + (sigma / alpha) ** 2 / x[0, 0].numel())
+        return (share * (x / alpha).mean((2, 3), keepdim=True)).expand_as(x)
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_what_a_window_cannot_know_is_found_in_the_whole_picture(model, fit):
+    """A hole of six windows' width: those in its middle see nothing of what is around it."""
+    data = model.recipe.data.model_copy(update={"fit": fit})
+    plain = replace(
+        model,
+        denoiser=Plain(model.denoiser.schedule),
+        recipe=model.recipe.model_copy(update={"data": data}),
+    )
+    hole = OPERATORS.build({"name": "box", "x0": 20, "y0": 10, "x1": 140, "y1": 100}, shape=(3, 110, 160))()
+    colour = torch.tensor([0.5, -0.3, 0.8])[:, None, None]
+    how = settings(plain, hole, 0.0)
+    records = list(restore(plain, hole.A(colour.expand(1, 3, 110, 160)), hole, how=how))
+    assert (records[-1].x[0, 0] - colour).abs().max() < 0.05
+    sizes = list(dict.fromkeys(tuple(r.step.x.shape[2:]) for r in records))
+    assert sizes[0] == ((16, 16) if fit == "squash" else (16, 23)) and sizes[-1] == (110, 160)
+    assert all(b[0] / a[0] <= 2.1 for a, b in pairwise(sizes))
+    assert [r.done for r in records] == [*range(1, len(records)), len(records) - 1]
+    assert all(r.total == len(records) - 1 for r in records)
+
+
+def test_larger_pictures_may_have_their_own_masks(model):
+    boxes = ({"x0": 2, "y0": 3, "x1": 9, "y1": 9}, {"x0": 25, "y0": 10, "x1": 39, "y1": 20})
+    masks = [OPERATORS.build({"name": "box", **box}, shape=(3, 20, 40))() for box in boxes]
+    ys = [mask.A(torch.rand(1, 3, 20, 40)) for mask in masks]
+    both = answers(model, ys, masks, n=2)
+    for i in (0, 1):
+        torch.testing.assert_close(both[:, i], answers(model, ys[i], masks[i], n=2, first=i)[:, 0])
 
 
 def test_the_spread_of_answers():
@@ -426,27 +513,27 @@ def attending(model: Model, *more: str) -> Model:
 
 
 @pytest.mark.parametrize(
-    ("task", "size", "own_pag", "solver", "steps", "pag"),
+    ("task", "size", "own_pag", "solver", "pag"),
     [
-        ("blur:1.5", 16, 0, "diffpir", 50, 0),
-        ("blur:1.5+noise:0.05", 16, 3, "ddrm", 50, 0),
+        ("blur:1.5", 16, 0, "diffpir", 0),
+        ("blur:1.5+noise:0.05", 16, 3, "ddrm", 0),
         # of a part of the model's picture singular values are not known
-        ("blur:1.5+noise:0.05", 32, 0, "pigdm", 50, 0),
-        ("motion:5,45+noise:0.05", 16, 0, "ddrm", 50, 0),
-        ("noise:0.2", 16, 0, "ddrm", 50, 0),
-        ("grey", 16, 3, "pigdm", 50, 0),
-        ("down:2", 16, 0, "pigdm", 50, 0),
-        ("down:2", 16, 3, "ddrm", 25, 3),
-        ("down:2", 32, 3, "pigdm", 25, 3),
-        ("random:0.5+noise:0.1", 16, 3, "mmps", 50, 0),
-        ("jpeg:10", 16, 3, "ddnm", 50, 0),
+        ("blur:1.5+noise:0.05", 32, 0, "pigdm", 0),
+        ("motion:5,45+noise:0.05", 16, 0, "ddrm", 0),
+        ("noise:0.2", 16, 0, "ddrm", 0),
+        ("grey", 16, 3, "pigdm", 0),
+        ("down:2", 16, 0, "pigdm", 0),
+        ("down:2", 16, 3, "ddrm", 3),
+        ("down:2", 32, 3, "pigdm", 3),
+        ("random:0.5+noise:0.1", 16, 3, "mmps", 0),
+        ("jpeg:10", 16, 3, "ddnm", 0),
     ],
 )
-def test_the_defaults_go_by_what_is_missing(model, task, size, own_pag, solver, steps, pag):
+def test_the_defaults_go_by_what_is_missing(model, task, size, own_pag, solver, pag):
     attentive = attending(model, f"data.size={size}", f"sampling.pag={own_pag}")
     degradation = parse_degradation(task)
     how = settings(attentive, degradation.operator((3, 16, 16)), degradation.sigma)
-    assert (how.solver["name"], how.steps, how.pag) == (solver, steps, pag)
+    assert (how.solver["name"], how.pag) == (solver, pag)
 
 
 def test_guidance_has_its_say(model):

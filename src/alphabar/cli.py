@@ -137,7 +137,7 @@ SolverOption = Annotated[
     ),
 ]
 SolverStepsOption = Annotated[
-    int | None, typer.Option("--steps", metavar="N", help="Solver steps; default: 50, or 25 with PAG.")
+    int | None, typer.Option("--steps", metavar="N", help="Solver steps; default: 25.")
 ]
 NoiseOption = Annotated[
     str,

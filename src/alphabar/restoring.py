@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from alphabar.data.decode import full_pixels, upright
 from alphabar.data.folder import Folder
@@ -47,8 +48,12 @@ from alphabar.training.checkpoint import pack_json
 from alphabar.training.methods import diffuses
 from alphabar.training.run import Model
 
-STEPS = 50
-"""Of a restoration unless asked otherwise: enough for the spread of the answers to be nearly right."""
+STEPS = 25
+"""Of a restoration unless asked otherwise: twice as many measured no better (docs/results/restoration.md)."""
+WINDOWS = 64
+"""Of a larger picture that are seen in one call: they take some GiB where a solver goes back through them."""
+AGAIN = 0.3
+"""The noise, sigma / alpha, from which an answer is made anew at a larger size."""
 ROUNDING = 2 / 255 / math.sqrt(12)
 """The standard deviation of what is lost by rounding to 8 bits, in the units of [-1, 1]: 0.0023."""
 
@@ -101,7 +106,7 @@ def settings(
     if pag and not model.attention:
         raise UsageError(f"--pag needs self-attention in the network: that of {model.path} has none")
     best = SOLVERS.resolve(solver or _best(operator, sigma_y, pag, model.recipe.data.size))
-    return Settings(seed, best, steps or (STEPS // 2 if pag else STEPS), pag)
+    return Settings(seed, best, steps or STEPS, pag)
 
 
 def _enlarges(operator: Operator) -> bool:
@@ -181,54 +186,115 @@ def restore(
 
 
 def _restore(model: Model, ys, operator, sigma_y: float, shape: Shape, n: int, how: Settings, first, batch):
-    size, device = model.recipe.data.size, next(model.denoiser.parameters()).device
-    h, w = shape[1:]
-    large = (3, max(h, size), max(w, size))
-    guides = [PerturbedAttention(model.attention.each_alone, how.pag)] if how.pag and model.attention else []
-    # A mean of pictures lies in their range. A network's answer may not, and what leaves it is amplified.
-    denoiser = clipped(guided(model.denoiser, guides))
-    if large != (3, size, size):
-        denoiser = windowed(denoiser, size)
-    times = _times(model, how.steps)
-    level = denoiser.schedule(times[0])
-    mean = F.interpolate(model.statistics.mean[None].to(device), large[1:], mode="bilinear")
+    data = model.recipe.data
+    shared = isinstance(operator, Operator)
+    if max(shape[1:]) > data.size:
+        # Windows fill a batch, and of masks that differ each picture needs others.
+        batch = max(1, WINDOWS // len(_corners(_holes(operator, sigma_y), data.size))) if shared else 1
     jobs = [(i, k) for k in range(n) for i in range(len(ys))]
-    moves = _count(how, times)
-    total, answers = len(jobs) * moves, []
+    walks = {i: _walks(model, operator if shared else operator[i], how) for i in range(len(ys))}
+    total = sum(_count(how, times) for i, _ in jobs for _, times in walks[i])
+    done, answers = 0, []
     for begin in range(0, len(jobs), batch):
         part = jobs[begin : begin + batch]
-        if isinstance(operator, Operator):
-            A, y = _in(operator, large), ys[[i for i, _ in part]].to(device)
+        if shared:
+            A, y = operator, ys[[i for i, _ in part]]
+        elif batch == 1:
+            A, y = operator[part[0][0]], ys[part[0][0]].reshape(1, *operator[part[0][0]].measured)
         else:
-            A = Each([_in(operator[i], large) for i, _ in part])  # type: ignore[misc]
-            y = A.pack([ys[i] for i, _ in part]).to(device)
+            A = Each([operator[i] for i, _ in part])
+            y = A.pack([ys[i] for i, _ in part])
+        y = y.to(next(model.denoiser.parameters()).device)
+        coarse: Tensor | None = None
         noise = Noise(how.seed, [((first + i) << 20) + k for i, k in part], "restore")
-        # Where the schedule does not reach noise the start matters: noise around what y and the mean tell.
-        guess = mean.expand(len(part), *large)
-        guess = A.prox(guess, y, sigma_y**2 / 0.25) if isinstance(A, Linear) else A.pinv(y)
-        eps = replace(noise, purpose="restore/start").normal(0, guess)
-        x = broadcast(level.alpha, guess) * guess + broadcast(level.sigma, guess) * eps
-        steps = SOLVERS.build(how.solver)(
-            denoiser, x, times, noise, Observation(A, y, sigma_y, bound=1.0), None
-        )
-        with torch.no_grad():
-            for i, step in enumerate(steps):
-                yield Restored(begin * moves + (i + 1) * len(part), total, step)
-        if not torch.isfinite(step.x).all():
+        for size, times in walks[part[0][0]]:
+            known = Observation(A, y, sigma_y, bound=1.0)
+            if size != A.shape[1:]:
+                known = _shrunk(known, size)
+            with torch.no_grad():
+                for step in _walk(model, known, how, times, noise, coarse):
+                    done += len(part)
+                    yield Restored(done, total, step)
+            x = step.x[..., : size[0], : size[1]]
+            if sigma_y == 0 and isinstance(known.operator, Linear):
+                x = known.operator.prox(x, known.y, 0.0)  # what is known for certain, to the last digit
+            coarse, noise = x, replace(noise, purpose=noise.purpose + "/finer")
+        if not torch.isfinite(x).all():
             raise AlphabarError(
                 f"the answers of {model.path} are not finite: more steps or another solver may help"
             )
-        x = step.x
-        if sigma_y == 0 and isinstance(A, Linear):
-            x = A.prox(x, y, 0.0)  # what is known for certain, to the last digit
-        answers.append(x[..., :h, :w].float().cpu())
+        answers.append(x.float().cpu())
     yield Restored(total, total, step, torch.cat(answers).reshape(n, len(ys), *shape))
 
 
+def _walk(
+    model: Model, known: Observation, how: Settings, times: Tensor, noise: Noise, coarse: Tensor | None
+) -> Iterator[Step]:
+    """Answers at one size. coarse: those at the size before, to begin with instead of the mean picture."""
+    size, y, (h, w) = model.recipe.data.size, known.y, known.operator.shape[1:]
+    guides = [PerturbedAttention(model.attention.each_alone, how.pag)] if how.pag and model.attention else []
+    # A mean of pictures lies in their range. A network's answer may not, and what leaves it is amplified.
+    denoiser = clipped(guided(model.denoiser, guides))
+    large = (3, max(h, size), max(w, size))
+    margin = (0, large[2] - w, 0, large[1] - h)
+    if large != (3, size, size):
+        holes = F.pad(_holes(known.operator, known.sigma_y), margin)
+        exact = isinstance(known.operator, Mask) and known.sigma_y == 0
+        denoiser = windowed(denoiser, size, holes, F.pad(y, margin) if exact else None)
+    A = _in(known.operator, large)
+    # Where the schedule does not reach noise the start matters: noise around what y and the mean tell.
+    guess = F.interpolate(model.statistics.mean[None].to(y), large[1:], mode="bilinear")
+    guess = guess.expand(len(y), *large)
+    if coarse is not None:
+        guess = F.pad(F.interpolate(coarse, (h, w), mode="bicubic").clamp(-1, 1), margin, mode="replicate")
+    guess = A.prox(guess, y, known.sigma_y**2 / 0.25) if isinstance(A, Linear) else A.pinv(y)
+    level = denoiser.schedule(times[0])
+    eps = replace(noise, purpose=noise.purpose + "/start").normal(0, guess)
+    x = broadcast(level.alpha, guess) * guess + broadcast(level.sigma, guess) * eps
+    yield from SOLVERS.build(how.solver)(denoiser, x, times, noise, known._replace(operator=A), None)
+
+
+def _walks(model: Model, operator: Operator, how: Settings) -> list[tuple[tuple[int, int], Tensor]]:
+    """The sizes at which a picture is restored, and on which times: from one that the model sees whole.
+
+    Where a region is missing, the whole tells what belongs there, and windows of a larger picture do not. It
+    is filled at the model's size, then in steps of at most two from the answer before with noise of `AGAIN`.
+    Whatever else is degraded, y tells what is where.
+    """
+    h, w = operator.shape[1:]
+    size, times = model.recipe.data.size, _times(model, how.steps)
+    if not isinstance(operator, Mask):
+        return [((h, w), times)]
+    scale = size / max(size, min(h, w))
+    whole = (size, size) if model.recipe.data.fit == "squash" else (round(h * scale), round(w * scale))
+    doublings = math.ceil(math.log2(max(h / whole[0], w / whole[1], 1)))
+    if doublings == 0:
+        return [((h, w), times)]
+    level = model.denoiser.schedule(times)
+    late = times[min(int((level.sigma > AGAIN * level.alpha).sum()), len(times) - 2) :]
+    shares = [i / doublings for i in range(1, doublings + 1)]
+    larger = [(round(whole[0] ** (1 - s) * h**s), round(whole[1] ** (1 - s) * w**s)) for s in shares]
+    return [(whole, times), *((size, late) for size in larger)]
+
+
+def _shrunk(known: Observation, size: tuple[int, int]) -> Observation:
+    """What is known behind a mask at a smaller size: each pixel the mean of the known ones under it."""
+    s = known.operator.s.to(known.y).expand(known.y.shape)  # type: ignore[attr-defined]
+    share = F.interpolate(s, size, mode="area")
+    y = F.interpolate(s * known.y, size, mode="area") / torch.where(share > 0, share, 1)
+    return known._replace(operator=Mask(share > 0, (3, *size)), y=y)
+
+
+def _holes(operator: Operator, sigma_y: float) -> Tensor:
+    """(h, w) bool: the pixels that are to be found, of one or of another picture."""
+    if isinstance(operator, Mask) and sigma_y == 0:
+        return (operator.s == 0).flatten(0, -3).any(0)
+    return torch.ones(operator.shape[1:], dtype=torch.bool)
+
+
 def _times(model: Model, steps: int) -> Tensor:
-    """Noise levels of DDPM's linear beta, whatever grid the model is sampled on: solvers with fresh noise in
-    every step need many steps where pictures form, and measured better on it than on log-SNR."""
-    return GRIDS.build("linear_beta")(model.denoiser.schedule, steps)
+    """Noise levels even in log SNR, whatever the model is sampled on, and one step for what hardly shows."""
+    return GRIDS.build({"name": "log_snr", "sigma_min": 0.05})(model.denoiser.schedule, steps)
 
 
 def _count(how: Settings, times: Tensor) -> int:
@@ -238,41 +304,68 @@ def _count(how: Settings, times: Tensor) -> int:
 
 def _in(operator: Operator, large: Shape) -> Operator:
     """The operator for a picture that lies at the top left of a larger one."""
-    return operator if operator.shape == large else then(crop(large, *operator.shape[1:]), operator)
+    if operator.shape == large:
+        return operator
+    if isinstance(operator, Each):
+        return Each([_in(one, large) for one in operator.operators])  # type: ignore[misc]
+    return then(crop(large, *operator.shape[1:]), operator)
 
 
-def windowed(denoiser: Denoiser, size: int) -> Denoiser:
+def windowed(
+    denoiser: Denoiser, size: int, holes: Tensor | None = None, known: Tensor | None = None
+) -> Denoiser:
     """The denoiser for pictures at least as large: the mean of what it says in overlapping windows.
 
     Windows are size × size and overlap by at least a quarter; each counts most in its middle and fades to its
     border, so that pictures have no seams. All of them walk together (Bar-Tal et al. 2023, MultiDiffusion).
+    holes: (h, w) bool, the pixels that matter: windows without any are left out, and where there is none
+        the answer is ``known``, a picture (n, c, h, w).
     """
     ramp = torch.minimum(torch.arange(size) + 0.5, size - torch.arange(size) - 0.5)
     weight = ramp[:, None] * ramp
 
     def function(x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
-        corners = [(a, b) for a in _starts(x.shape[2], size) for b in _starts(x.shape[3], size)]
+        corners = _corners(torch.ones(x.shape[2:]) if holes is None else holes, size)
         shares = weight.to(x)
         total, mass = torch.zeros_like(x), x.new_zeros(x.shape[2:])
         for a, b in corners:
             mass[a : a + size, b : b + size] += shares
-        per_call = max(1, 64 // len(x))
+        per_call = max(1, WINDOWS // len(x))
         for i in range(0, len(corners), per_call):
             some = corners[i : i + per_call]
             windows = torch.cat([x[:, :, a : a + size, b : b + size] for a, b in some])
             conds = None if cond is None else cond.repeat(len(some), *[1] * (cond.ndim - 1))
-            said = denoiser(windows, t.repeat(len(some)), conds)
+            asked = (windows, t.repeat(len(some)), conds)
+            # All that a backward pass needs of many windows is more than memory holds: it asks them again.
+            many = len(corners) > per_call and torch.is_grad_enabled()
+            said = checkpoint(denoiser, *asked, use_reentrant=False) if many else denoiser(*asked)
             for (a, b), D in zip(some, said.split(len(x))):
                 total[:, :, a : a + size, b : b + size] += shares * D
-        return total / mass
+        return total / mass if known is None else torch.where(mass > 0, total / mass.clamp(min=0.25), known)
 
     return FunctionDenoiser(denoiser.schedule, function)
 
 
-def _starts(length: int, size: int) -> list[int]:
-    """Where windows begin: evenly from 0 to length - size, at most three quarters of the size apart."""
-    count = 1 + math.ceil((length - size) / (size * 3 // 4))
-    return [round(i) for i in np.linspace(0, length - size, count)]
+def _corners(holes: Tensor, size: int) -> list[tuple[int, int]]:
+    """The top left corners of the windows that show every hole, none far from the middle of one."""
+    spans = [torch.nonzero(holes.any(axis)).flatten().tolist() for axis in (1, 0)]
+    if not spans[0]:
+        return []
+    rows, columns = (_starts(n, size, span[0], span[-1] + 1) for n, span in zip(holes.shape, spans))
+    return [(a, b) for a in rows for b in columns if holes[a : a + size, b : b + size].any()]
+
+
+def _starts(length: int, size: int, begin: int, end: int) -> list[int]:
+    """Where windows begin that cover [begin, end) and an eighth of their size around it, as far as there is.
+
+    Evenly, at most three quarters of the size apart.
+    """
+    begin, end = max(0, begin - size // 8), min(length, end + size // 8)
+    short = max(0, size - (end - begin))  # by what one window is wider
+    begin = min(max(0, begin - short // 2), length - size)
+    end = max(end, begin + size)
+    count = 1 + math.ceil((end - begin - size) / (size * 3 // 4))
+    return [round(i) for i in np.linspace(begin, end - size, count)]
 
 
 def spread(x: Tensor) -> Tensor:

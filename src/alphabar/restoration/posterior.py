@@ -267,7 +267,7 @@ def mmps(
     cond: Cond | None = None,
     *,
     eta: float = 1.0,
-    iterations: int = 3,
+    iterations: int = 2,
 ) -> Iterator[Step]:
     """MMPS (Rozet et al. 2024, algorithm 3): as PiGDM, with the denoiser's own covariance of x0, sigma²·J.
 
@@ -399,8 +399,10 @@ def _guessed_variance(sigma: float, data_std: float) -> float:
 def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
     """v with matrix·v = b for a symmetric matrix, (n, …), each picture with its own step lengths.
 
-    A picture stops where it is solved, or where the matrix turns out not to be positive.
+    A picture stops where it is solved, or where the matrix turns out not to be positive. Solved is to the
+    digits that numbers have: where the matrix is singular, what is beyond them has any direction.
     """
+    solved = max(1e-24, (10 * torch.finfo(b.dtype).eps) ** 2)
 
     def dot(u: Tensor, w: Tensor) -> Tensor:
         return (u * w).flatten(1).sum(1).reshape(-1, *[1] * (b.ndim - 1))
@@ -410,7 +412,7 @@ def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iteratio
     for _ in range(iterations):
         q = matrix(p)
         curvature = dot(p, q)
-        sound = (curvature > 0) & (last > 1e-24 * first)
+        sound = (curvature > 0) & (last > solved * first)
         step = torch.where(sound, last / curvature, 0)
         v, r = v + step * p, r - step * q
         last, before = dot(r, r), last
