@@ -254,8 +254,28 @@ def test_what_a_window_cannot_know_is_found_in_the_whole_picture(model, fit):
     assert all(r.total == len(records) - 1 for r in records)
 
 
+@pytest.mark.parametrize(
+    ("task", "sizes"),
+    [
+        ("box:4,3,30,9", [(16, 16), (18, 25), (20, 40)]),
+        ("box:4,3,30,6", [(20, 40)]),  # three pixels wide, of the model's sixteen
+        ("random:0.7", [(20, 40)]),
+        ("grey", [(16, 16), (18, 25), (20, 40)]),
+        ("grey+down:2", [(20, 40)]),
+        ("blur:1.5", [(20, 40)]),
+        ("noise:0.1", [(20, 40)]),
+    ],
+)
+def test_the_whole_comes_first_where_a_region_or_the_colour_is_missing(model, task, sizes):
+    operator = parse_degradation(task).operator((3, 20, 40))
+    how = settings(model, operator, 0.1 if task.startswith("noise") else 0.0)
+    *_, last = records = list(restore(model, operator.A(torch.rand(1, 3, 20, 40)), operator, 0.1, how=how))
+    assert list(dict.fromkeys(tuple(r.step.x.shape[2:]) for r in records)) == sizes
+    assert last.x.isfinite().all()
+
+
 def test_larger_pictures_may_have_their_own_masks(model):
-    boxes = ({"x0": 2, "y0": 3, "x1": 9, "y1": 9}, {"x0": 25, "y0": 10, "x1": 39, "y1": 20})
+    boxes = ({"x0": 2, "y0": 3, "x1": 4, "y1": 9}, {"x0": 25, "y0": 10, "x1": 39, "y1": 20})
     masks = [OPERATORS.build({"name": "box", **box}, shape=(3, 20, 40))() for box in boxes]
     ys = [mask.A(torch.rand(1, 3, 20, 40)) for mask in masks]
     both = answers(model, ys, masks, n=2)

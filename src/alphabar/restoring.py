@@ -257,13 +257,13 @@ def _walk(
 def _walks(model: Model, operator: Operator, how: Settings) -> list[tuple[tuple[int, int], Tensor]]:
     """The sizes at which a picture is restored, and on which times: from one that the model sees whole.
 
-    Where a region is missing, the whole tells what belongs there, and windows of a larger picture do not. It
-    is filled at the model's size, then in steps of at most two from the answer before with noise of `AGAIN`.
-    Whatever else is degraded, y tells what is where.
+    Where a region is missing, or all colour, the whole tells what belongs there, and windows of a larger
+    picture do not. It is found at the model's size, then in steps of at most two from the answer before with
+    noise of `AGAIN`. Whatever else is degraded, y tells what is where.
     """
     h, w = operator.shape[1:]
     size, times = model.recipe.data.size, _times(model, how.steps)
-    if not isinstance(operator, Mask):
+    if not _lacks_a_region(operator, size // 4) and not _lacks_colour(operator):
         return [((h, w), times)]
     scale = size / max(size, min(h, w))
     whole = (size, size) if model.recipe.data.fit == "squash" else (round(h * scale), round(w * scale))
@@ -278,11 +278,31 @@ def _walks(model: Model, operator: Operator, how: Settings) -> list[tuple[tuple[
 
 
 def _shrunk(known: Observation, size: tuple[int, int]) -> Observation:
-    """What is known behind a mask at a smaller size: each pixel the mean of the known ones under it."""
+    """What is known of a picture at a smaller size: each pixel the mean of the known ones under it."""
+    A = known.operator
+    if isinstance(A, Separable):
+        smaller = Separable((3, *size), colours=A.matrices[0])
+        return known._replace(operator=smaller, y=F.interpolate(known.y, size, mode="area"))
     s = known.operator.s.to(known.y).expand(known.y.shape)  # type: ignore[attr-defined]
     share = F.interpolate(s, size, mode="area")
     y = F.interpolate(s * known.y, size, mode="area") / torch.where(share > 0, share, 1)
     return known._replace(operator=Mask(share > 0, (3, *size)), y=y)
+
+
+def _lacks_a_region(operator: Operator, side: int) -> bool:
+    """Whether a square of so many pixels is missing."""
+    if not isinstance(operator, Mask):
+        return False
+    missing = (operator.s == 0).flatten(0, -3).float()
+    return bool((-F.max_pool2d(-missing, [min(side, n) for n in missing.shape[1:]], stride=1)).any())
+
+
+def _lacks_colour(operator: Operator) -> bool:
+    """Whether pixels are all there but for their colours."""
+    if not isinstance(operator, Separable):
+        return False
+    colours, *sides = operator.matrices
+    return colours is not None and sides == [None, None]
 
 
 def _holes(operator: Operator, sigma_y: float) -> Tensor:
