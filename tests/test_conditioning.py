@@ -14,7 +14,7 @@ from alphabar.conditioning.conditioning import Categorical, Conditioning, Numeri
 from alphabar.data.cache import prepare
 from alphabar.data.source import open_source
 from alphabar.data.stamp import read_stamp
-from alphabar.diffusion import GRIDS, drop_labels
+from alphabar.diffusion import GRIDS, drop_labels, last
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.networks import NETWORKS
 from alphabar.sampling import (
@@ -311,6 +311,24 @@ def test_a_recipe_may_choose_perturbed_attention_and_one_can_leave_it(model):
     *_, own = sample(chosen, 2, settings(chosen, steps=4))
     *_, without = sample(chosen, 2, settings(chosen, steps=4, pag=0.0))
     assert torch.equal(own.step.x, asked.step.x) and torch.equal(without.step.x, plain.step.x)
+
+
+def test_a_recipe_may_choose_where_it_acts(model):
+    ratios = [1.0, 1e6]
+    chosen = replace(
+        model, recipe=with_settings(model.recipe, ["sampling.pag=2", f"sampling.pag_interval={ratios}"])
+    )
+    own = settings(chosen, steps=4)
+    within = settings(model, steps=4, pag=2.0, guidance_interval=tuple(ratios))
+    pictures = [
+        last(sample(model, 2, how)).step.x for how in (own, within, settings(model, steps=4, pag=2.0))
+    ]
+    assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[0], pictures[2])
+    assert passes(model, own) == passes(model, within) < 8
+    assert settings(chosen, guidance_interval=(0.0, 5.0)).pag_interval is None  # what is asked for goes first
+    assert settings(chosen, pag=0.0).pag_interval is None
+    with pytest.raises(UsageError, match=r"pag_interval 5,1: the first must be below"):
+        sample(model, 1, replace(own, pag_interval=(5.0, 1.0)))
 
 
 def test_a_recipe_that_chooses_it_draws_without_where_there_is_no_attention(model):

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from alphabar.diffusion import (
     SelfAttentionGuidance,
     guided,
 )
-from alphabar.diffusion.guidance import blurred
+from alphabar.diffusion.guidance import EVERYWHERE, blurred
 from alphabar.networks.layers import SelfAttention
 from exact import MixtureDenoiser
 
@@ -168,6 +169,23 @@ def test_perturbed_attention(attention, signals):
     answer = guided(denoiser, [PerturbedAttention(attention.each_alone, 3.0)])(x, t)
     assert sizes == [6]
     close(answer, attention(x) + 3.0 * (attention(x) - alone_by_hand(attention, x)))
+
+
+def test_perturbed_attention_may_have_noise_levels_of_its_own(attention, signals):
+    x, t = signals
+    cond = torch.ones(3, 1, dtype=torch.float64)
+    denoiser, sizes = attending_denoiser(SCHEDULES.build("cosine"), attention)
+    level = denoiser.schedule(t)
+    ratios = (level.sigma / level.alpha).tolist()
+    free, pag = ClassifierFree(2.5), PerturbedAttention(attention.each_alone, 3.0, (ratios[0], ratios[1]))
+    answer = guided(denoiser, [free, pag])(x, t, cond)
+    assert sorted(sizes) == [3, 4]  # one picture three times, two twice
+    for i, terms in enumerate(([free], [free, pag], [free])):
+        whole = [replace(g, interval=EVERYWHERE) if g is pag else g for g in terms]
+        close(answer[i], guided(denoiser, whole)(x, t, cond)[i])
+    within = guided(denoiser, [free, pag], interval=(0, ratios[0]))(x, t, cond)
+    close(within[0], answer[0])
+    close(within[1:], denoiser(x, t, cond)[1:])
 
 
 def test_guidances_share_one_batch_and_add_up_in_any_order(attention, signals):

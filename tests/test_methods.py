@@ -268,6 +268,8 @@ class TestShortened:
         recipe = with_settings(shortened(model.recipe), ["optimizer.warm_up=0"])
         assert recipe.method == {"name": "guided", "pag": 20.0} and recipe.sampling.pag == 0
         assert shortened(recipe).method["name"] == "consistency"
+        where = shortened(with_settings(model.recipe, ["sampling.pag_interval=[0.2,2.5]"]))
+        assert where.method["pag_interval"] == (0.2, 2.5) and where.sampling.pag_interval is None
         short = begin(tmp_path / "short", recipe, start=model)
         list(train(dataset, short, images=1200, runtime=Runtime()))
         assert len(list(train(dataset, short, images=1280, runtime=Runtime()))) > 0  # goes on

@@ -63,6 +63,7 @@ class Settings:
     guidance_interval: tuple[float, float] | None = None  # sigma/alpha within which guidance acts
     sag: float = 0.0  # 0 is none
     pag: float = 0.0  # 0 is none
+    pag_interval: tuple[float, float] | None = None  # sigma/alpha within which it acts, of the model's own
     autoguidance: float = 1.0  # 1 is none
     negative: str | None = None  # what guidance leads away from
     classifier: str | None = None  # the run or model folder of one that guides towards what is asked
@@ -126,7 +127,8 @@ def settings(
         () for nothing. By default every kind as often as the training pictures have it (`as_data`).
     negative: what guidance leads away from, a sentence or a class, instead of from nothing in particular.
     guidance, sag, pag, autoguidance, classifier_scale: scales of the guidances, see `diffusion.guidance`; pag
-        is the recipe's choice too, and none where the network has no attention in its middle.
+        is the recipe's choice too, with its noise levels unless guidance_interval says which, and none where
+        the network has no attention in its middle.
     classifier: the folder of a model of the recipe classifier, which guides towards what is asked.
     Raises UsageError for unknown names, steps below one and a model that draws nothing; what the model can
     do, `sample` checks.
@@ -157,6 +159,7 @@ def settings(
         guidance_interval=guidance_interval,
         sag=sag,
         pag=pag,
+        pag_interval=own.pag_interval if pag and guidance_interval is None else None,
         autoguidance=autoguidance,
         negative=negative,
         classifier=classifier,
@@ -222,9 +225,10 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
 
     Raises UsageError for one that the model lacks the means for, or an interval that is none.
     """
-    lo, hi = how.guidance_interval or EVERYWHERE
-    if not 0 <= lo < hi:
-        raise UsageError(f"--guidance-interval {lo:g},{hi:g}: the first must be below the second, from 0 up")
+    interval, own = how.guidance_interval or EVERYWHERE, how.pag_interval or EVERYWHERE
+    for name, (lo, hi) in (("--guidance-interval", interval), ("sampling.pag_interval", own)):
+        if not 0 <= lo < hi:
+            raise UsageError(f"{name} {lo:g},{hi:g}: the first must be below the second, from 0 up")
     guidances: list[Guidance] = []
     if how.guidance != 1:
         if not how.ask or model.conditioning is None:
@@ -245,12 +249,12 @@ def guided_denoiser(model: Model, how: Settings) -> Denoiser:
                 f" that of {model.path} has none"
             )
         if how.pag:
-            guidances.append(PerturbedAttention(model.attention.each_alone, how.pag))
+            guidances.append(PerturbedAttention(model.attention.each_alone, how.pag, own))
         if how.sag:
             guidances.append(SelfAttentionGuidance(model.attention.recorded, how.sag))
     if how.classifier:
         guidances.append(_classifier_guidance(model, how))
-    return guided(_unasked(model, model.denoiser), guidances, interval=(lo, hi))
+    return guided(_unasked(model, model.denoiser), guidances, interval=interval)
 
 
 def passes(model: Model, how: Settings) -> int:
@@ -259,12 +263,15 @@ def passes(model: Model, how: Settings) -> int:
     Classifier guidance asks another network, which does not count.
     """
     lo, hi = how.guidance_interval or EVERYWHERE
-    guides = (how.guidance != 1) + (how.autoguidance != 1) + bool(how.sag) + bool(how.pag)
+    low, high = how.pag_interval or EVERYWHERE
+    guides = (how.guidance != 1) + (how.autoguidance != 1) + bool(how.sag)
+
+    def asked(ratio: float) -> int:
+        return 1 + (lo < ratio <= hi) * (guides + bool(how.pag) * (low < ratio <= high))
+
     schedule = model.denoiser.schedule
     times = GRIDS.build(how.grid)(schedule, how.steps)
-    return evaluations(
-        SAMPLERS.build(how.sampler), schedule, times, lambda ratio: 1 + guides * (lo < ratio <= hi)
-    )
+    return evaluations(SAMPLERS.build(how.sampler), schedule, times, asked)
 
 
 def _unasked(model: Model, denoiser: Denoiser) -> Denoiser:

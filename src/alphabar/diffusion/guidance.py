@@ -58,10 +58,14 @@ class Autoguidance:
 
 @dataclass(frozen=True)
 class PerturbedAttention:
-    """s(D - D_id), where the middle attention of D_id is the identity (PAG, Ahn et al. 2024)."""
+    """s(D - D_id), where the middle attention of D_id is the identity (PAG, Ahn et al. 2024).
+
+    interval: noise levels lo < sigma/alpha <= hi of its own, within those at which guidances act at all.
+    """
 
     each_alone: EachAlone
     scale: float
+    interval: tuple[float, float] = EVERYWHERE
 
 
 @dataclass(frozen=True)
@@ -101,24 +105,32 @@ def guided(
     interval: the noise levels lo < sigma/alpha <= hi within which they act (Kynkäänniemi et al. 2024);
         elsewhere nothing but the denoiser itself is asked.
     """
-    lo, hi = interval
+
+    def acting(g: Guidance, ratio: Tensor) -> Tensor:
+        inside = _within(interval, ratio)
+        return inside & _within(g.interval, ratio) if isinstance(g, PerturbedAttention) else inside
 
     def answer(x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
-        level = denoiser.schedule(t)
-        ratio = level.sigma / level.alpha
-        inside = (ratio > lo) & (ratio <= hi)
-        if not guidances or not inside.any():
+        if not guidances:
             return denoiser(x, t, cond)
-        if inside.all():
-            return _guided(denoiser, guidances, Question(x, t, cond))
-        rows = inside.to(x.device)
+        level = denoiser.schedule(t)
+        acts = torch.stack([acting(g, level.sigma / level.alpha) for g in guidances], 1)  # (n, guidances)
         out = torch.empty_like(x)
-        for mine, picked, of in ((rows, inside, guidances), (~rows, ~inside, ())):
-            asked = Question(x[mine], t[picked], None if cond is None else cond[mine])
-            out[mine] = _guided(denoiser, of, asked)
+        for choice in acts.unique(dim=0):
+            picked = (acts == choice).all(1)
+            of = [g for g, on in zip(guidances, choice) if on]
+            if picked.all():
+                return _guided(denoiser, of, Question(x, t, cond))
+            rows = picked.to(x.device)
+            asked = Question(x[rows], t[picked], None if cond is None else cond[rows])
+            out[rows] = _guided(denoiser, of, asked)
         return out
 
     return FunctionDenoiser(denoiser.schedule, answer)
+
+
+def _within(interval: tuple[float, float], ratio: Tensor) -> Tensor:
+    return (ratio > interval[0]) & (ratio <= interval[1])
 
 
 def _guided(denoiser: Denoiser, guidances: Sequence[Guidance], asked: Question) -> Tensor:

@@ -18,7 +18,7 @@ from alphabar.data.pixels import to_signal
 from alphabar.diffusion.denoiser import Cond, Denoiser, NetworkDenoiser
 from alphabar.diffusion.densities import WEIGHTS
 from alphabar.diffusion.forward import diffuse
-from alphabar.diffusion.guidance import PerturbedAttention, guided
+from alphabar.diffusion.guidance import EVERYWHERE, PerturbedAttention, guided
 from alphabar.diffusion.loss import loss
 from alphabar.diffusion.noise import Noise
 from alphabar.diffusion.schedules import broadcast
@@ -113,12 +113,20 @@ class Guided(Diffusion):
 
     Guidance asks twice a step; its answers are learnt here, at all noise levels, from the model as it was.
 
-    pag: the scale of the guidance.
+    pag: the scale of the guidance. pag_interval: where it acts, see `PerturbedAttention`; None: everywhere.
     """
 
-    def __init__(self, *, denoiser: NetworkDenoiser, recipe: Any, runtime: Runtime, pag: float = 2.0):
+    def __init__(
+        self,
+        *,
+        denoiser: NetworkDenoiser,
+        recipe: Any,
+        runtime: Runtime,
+        pag: float = 2.0,
+        pag_interval: tuple[float, float] | None = None,
+    ):
         super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
-        self.pag = pag
+        self.pag, self.interval = pag, pag_interval or EVERYWHERE
         self.teacher: Network | None = None
 
     def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
@@ -145,7 +153,7 @@ class Guided(Diffusion):
         attention = teacher.middle_attention()
         assert attention is not None
         unguided = NetworkDenoiser(teacher, self.denoiser.parameterization, self.denoiser.schedule)
-        return guided(unguided, [PerturbedAttention(attention.each_alone, self.pag)])
+        return guided(unguided, [PerturbedAttention(attention.each_alone, self.pag, self.interval)])
 
     def files(self) -> dict[str, bytes]:
         return {"teacher.safetensors": pack_tensors((self.teacher or self.copy()).state_dict())}

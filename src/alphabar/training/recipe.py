@@ -82,6 +82,7 @@ class Sampling(Section):
     steps: int = Field(ge=1)
     start: Start = {"name": "noise"}
     pag: float = Field(0.0, ge=0)  # scale of perturbed-attention guidance, 0 = none
+    pag_interval: tuple[float, float] | None = None  # the sigma/alpha above and up to which; None: all
 
 
 class Watch(Section):

@@ -192,10 +192,11 @@ def shortened(recipe: Recipe) -> Recipe:
         "decay_from": 0.5,
     }
     if recipe.sampling.pag:
+        own = recipe.sampling.pag_interval
         values |= {
-            "method": {"name": "guided", "pag": recipe.sampling.pag},
+            "method": {"name": "guided", "pag": recipe.sampling.pag} | ({"pag_interval": own} if own else {}),
             "density": {"name": "log_normal", "mean": -0.2, "std": 1.6},
-            "sampling": values["sampling"] | {"pag": 0.0},
+            "sampling": values["sampling"] | {"pag": 0.0, "pag_interval": None},
             "images": 20_000,
         }
     else:
