@@ -203,7 +203,7 @@ def test_windows_show_every_hole_and_nothing_else(seed):
 
 def test_a_small_hole_takes_one_window():
     holes = torch.zeros(100, 200, dtype=torch.bool)
-    assert _corners(holes, 16) == []
+    assert _corners(holes, 16) == [(0, 0)]
     holes[50:58, 120:128] = True
     assert _corners(holes, 16) == [(46, 116)]
     assert len(_corners(torch.ones(100, 200), 16)) == 8 * 17
@@ -272,6 +272,18 @@ def test_the_whole_comes_first_where_a_region_or_the_colour_is_missing(model, ta
     *_, last = records = list(restore(model, operator.A(torch.rand(1, 3, 20, 40)), operator, 0.1, how=how))
     assert list(dict.fromkeys(tuple(r.step.x.shape[2:]) for r in records)) == sizes
     assert last.x.isfinite().all()
+
+
+@pytest.mark.parametrize("hole", [None, (30, 30, 36, 36)])
+def test_of_a_hole_that_the_whole_does_not_show_and_of_none(model, hole):
+    known = torch.ones(1, 200, 200)
+    if hole:
+        known[:, hole[1] : hole[3], hole[0] : hole[2]] = 0
+    mask = Mask(known, (3, 200, 200))
+    y = mask.A(torch.rand(1, 3, 200, 200))
+    x = answers(model, y, mask)
+    assert x.isfinite().all()
+    torch.testing.assert_close(mask.A(x[0]), y)
 
 
 def test_larger_pictures_may_have_their_own_masks(model):

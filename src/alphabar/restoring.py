@@ -367,10 +367,10 @@ def windowed(
 
 
 def _corners(holes: Tensor, size: int) -> list[tuple[int, int]]:
-    """The top left corners of the windows that show every hole, none far from the middle of one."""
+    """The top left corners of the windows that show every hole, one at least."""
     spans = [torch.nonzero(holes.any(axis)).flatten().tolist() for axis in (1, 0)]
     if not spans[0]:
-        return []
+        return [(0, 0)]
     rows, columns = (_starts(n, size, span[0], span[-1] + 1) for n, span in zip(holes.shape, spans))
     return [(a, b) for a in rows for b in columns if holes[a : a + size, b : b + size].any()]
 

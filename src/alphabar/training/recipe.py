@@ -118,7 +118,7 @@ class Recipe(Section):
     seed: int = 0
 
     def to_toml(self) -> str:
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        return tomli_w.dumps(_told(self.model_dump(mode="json")))
 
 
 def make_recipe(values: dict[str, Any]) -> Recipe:
@@ -208,6 +208,11 @@ def _sections(values: dict[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, dict)
         for name in [prefix + key, *_sections(value, f"{prefix}{key}.")]
     ]
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what is None, which TOML cannot say and what is left out means."""
+    return {k: _told(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
 
 
 def _parse(text: str) -> Any:

@@ -192,9 +192,9 @@ def shortened(recipe: Recipe) -> Recipe:
         "decay_from": 0.5,
     }
     if recipe.sampling.pag:
-        own = recipe.sampling.pag_interval
+        own = recipe.sampling
         values |= {
-            "method": {"name": "guided", "pag": recipe.sampling.pag} | ({"pag_interval": own} if own else {}),
+            "method": {"name": "guided", "pag": own.pag, "pag_interval": own.pag_interval},
             "density": {"name": "log_normal", "mean": -0.2, "std": 1.6},
             "sampling": values["sampling"] | {"pag": 0.0, "pag_interval": None},
             "images": 20_000,
