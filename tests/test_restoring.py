@@ -257,8 +257,9 @@ def test_what_a_window_cannot_know_is_found_in_the_whole_picture(model, fit):
 @pytest.mark.parametrize(
     ("task", "sizes"),
     [
-        ("box:4,3,30,9", [(16, 16), (18, 25), (20, 40)]),
-        ("box:4,3,30,6", [(20, 40)]),  # three pixels wide, of the model's sixteen
+        ("box:4,3,30,18", [(16, 16), (18, 25), (20, 40)]),
+        ("box:4,3,18,12", [(18, 25), (20, 40)]),  # less than eight pixels wide in sixteen
+        ("box:4,3,30,6", [(20, 40)]),
         ("random:0.7", [(20, 40)]),
         ("grey", [(16, 16), (18, 25), (20, 40)]),
         ("grey+down:2", [(20, 40)]),

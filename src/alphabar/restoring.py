@@ -255,26 +255,24 @@ def _walk(
 
 
 def _walks(model: Model, operator: Operator, how: Settings) -> list[tuple[tuple[int, int], Tensor]]:
-    """The sizes at which a picture is restored, and on which times: from one that the model sees whole.
+    """The sizes at which a picture is restored, and on which times.
 
     Where a region is missing, or all colour, the whole tells what belongs there, and windows of a larger
-    picture do not. It is found at the model's size, then in steps of at most two from the answer before with
-    noise of `AGAIN`. Whatever else is degraded, y tells what is where.
+    picture do not. It is found at the model's size, or the first at which it is more than a speck, then in
+    steps of at most two from the answer before with noise of `AGAIN`. Of all else y tells what is where.
     """
     h, w = operator.shape[1:]
     size, times = model.recipe.data.size, _times(model, how.steps)
-    if not _lacks_a_region(operator, size // 4) and not _lacks_colour(operator):
-        return [((h, w), times)]
     scale = size / max(size, min(h, w))
     whole = (size, size) if model.recipe.data.fit == "squash" else (round(h * scale), round(w * scale))
     doublings = math.ceil(math.log2(max(h / whole[0], w / whole[1], 1)))
-    if doublings == 0:
-        return [((h, w), times)]
+    shares = [i / doublings for i in range(doublings)]
+    sizes = [(round(whole[0] ** (1 - s) * h**s), round(whole[1] ** (1 - s) * w**s)) for s in shares]
+    least = max(8, size // 8)  # pixels of a hole that what is around it does not fill
+    smaller = [(a, b) for a, b in sizes if _lacks(operator, least * h // a, least * w // b)]
     level = model.denoiser.schedule(times)
     late = times[min(int((level.sigma > AGAIN * level.alpha).sum()), len(times) - 2) :]
-    shares = [i / doublings for i in range(1, doublings + 1)]
-    larger = [(round(whole[0] ** (1 - s) * h**s), round(whole[1] ** (1 - s) * w**s)) for s in shares]
-    return [(whole, times), *((size, late) for size in larger)]
+    return [(at, late if i else times) for i, at in enumerate([*smaller, (h, w)])]
 
 
 def _shrunk(known: Observation, size: tuple[int, int]) -> Observation:
@@ -286,23 +284,19 @@ def _shrunk(known: Observation, size: tuple[int, int]) -> Observation:
     s = known.operator.s.to(known.y).expand(known.y.shape)  # type: ignore[attr-defined]
     share = F.interpolate(s, size, mode="area")
     y = F.interpolate(s * known.y, size, mode="area") / torch.where(share > 0, share, 1)
-    return known._replace(operator=Mask(share > 0, (3, *size)), y=y)
+    return known._replace(operator=Mask((share > 0).cpu(), (3, *size)), y=y)
 
 
-def _lacks_a_region(operator: Operator, side: int) -> bool:
-    """Whether a square of so many pixels is missing."""
-    if not isinstance(operator, Mask):
-        return False
-    missing = (operator.s == 0).flatten(0, -3).float()
-    return bool((-F.max_pool2d(-missing, [min(side, n) for n in missing.shape[1:]], stride=1)).any())
-
-
-def _lacks_colour(operator: Operator) -> bool:
-    """Whether pixels are all there but for their colours."""
-    if not isinstance(operator, Separable):
-        return False
-    colours, *sides = operator.matrices
-    return colours is not None and sides == [None, None]
+def _lacks(operator: Operator, rows: int, columns: int) -> bool:
+    """Whether a region of a picture so large is missing, or the colour of all of it."""
+    if isinstance(operator, Mask):
+        known = (operator.s > 0).flatten(0, -3).float()
+        known = F.max_pool2d(known, (min(rows, known.shape[1]), 1), stride=1)
+        return not F.max_pool2d(known, (1, min(columns, known.shape[2])), stride=1).all()
+    if isinstance(operator, Separable):
+        colours, *sides = operator.matrices
+        return colours is not None and sides == [None, None]
+    return False
 
 
 def _holes(operator: Operator, sigma_y: float) -> Tensor:
