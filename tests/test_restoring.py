@@ -287,6 +287,15 @@ def test_of_a_hole_that_the_whole_does_not_show_and_of_none(model, hole):
     torch.testing.assert_close(mask.A(x[0]), y)
 
 
+@pytest.mark.parametrize(("size", "box"), [((10, 40), (3, 0, 8, 3)), ((40, 10), (0, 3, 3, 8))])
+def test_a_picture_may_be_larger_than_the_model_one_way_and_smaller_the_other(model, size, box):
+    hole = OPERATORS.build({"name": "box", **dict(zip(("x0", "y0", "x1", "y1"), box))}, shape=(3, *size))()
+    y = hole.A(torch.rand(1, 3, *size))
+    x = answers(model, y, hole, n=2)
+    assert x.shape == (2, 1, 3, *size)
+    torch.testing.assert_close(hole.A(x[:, 0]), y.expand(2, -1, -1, -1))
+
+
 def test_larger_pictures_may_have_their_own_masks(model):
     boxes = ({"x0": 2, "y0": 3, "x1": 4, "y1": 9}, {"x0": 25, "y0": 10, "x1": 39, "y1": 20})
     masks = [OPERATORS.build({"name": "box", **box}, shape=(3, 20, 40))() for box in boxes]

@@ -190,7 +190,8 @@ def _restore(model: Model, ys, operator, sigma_y: float, shape: Shape, n: int, h
     shared = isinstance(operator, Operator)
     if max(shape[1:]) > data.size:
         # Windows fill a batch, and of masks that differ each picture needs others.
-        batch = max(1, WINDOWS // len(_corners(_holes(operator, sigma_y), data.size))) if shared else 1
+        seen = len(_corners(_holes(operator, sigma_y, data.size), data.size)) if shared else WINDOWS
+        batch = max(1, WINDOWS // seen)
     jobs = [(i, k) for k in range(n) for i in range(len(ys))]
     walks = {i: _walks(model, operator if shared else operator[i], how) for i in range(len(ys))}
     total = sum(_count(how, times) for i, _ in jobs for _, times in walks[i])
@@ -238,7 +239,7 @@ def _walk(
     large = (3, max(h, size), max(w, size))
     margin = (0, large[2] - w, 0, large[1] - h)
     if large != (3, size, size):
-        holes = F.pad(_holes(known.operator, known.sigma_y), margin)
+        holes = _holes(known.operator, known.sigma_y, size)
         exact = isinstance(known.operator, Mask) and known.sigma_y == 0
         denoiser = windowed(denoiser, size, holes, F.pad(y, margin) if exact else None)
     A = _in(known.operator, large)
@@ -299,11 +300,13 @@ def _lacks(operator: Operator, rows: int, columns: int) -> bool:
     return False
 
 
-def _holes(operator: Operator, sigma_y: float) -> Tensor:
-    """(h, w) bool: the pixels that are to be found, of one or of another picture."""
+def _holes(operator: Operator, sigma_y: float, size: int) -> Tensor:
+    """The pixels that are to be found, of one or of another picture: bool, at least size × size."""
+    h, w = operator.shape[1:]
+    holes = torch.ones(h, w, dtype=torch.bool)
     if isinstance(operator, Mask) and sigma_y == 0:
-        return (operator.s == 0).flatten(0, -3).any(0)
-    return torch.ones(operator.shape[1:], dtype=torch.bool)
+        holes = (operator.s == 0).flatten(0, -3).any(0)
+    return F.pad(holes, (0, max(0, size - w), 0, max(0, size - h)))
 
 
 def _times(model: Model, steps: int) -> Tensor:
