@@ -82,15 +82,15 @@ def edm() -> Recipe:
 def lean() -> Recipe:
     """The most for little compute: a small U-Net on blocks of pixels, trained by Muon (Jordan et al. 2024).
 
-    A cosine schedule down to pure noise, of which the network predicts v; levels are spread evenly over each
-    batch. Each choice was measured against others at equal time: docs/results/ladder.md and race.md.
+    A cosine schedule down to pure noise, of which the network predicts v; most levels are drawn where
+    pictures form. Each choice was measured against others at equal time: docs/results/ladder.md and race.md.
     """
     return make_recipe(
         {
             "name": "lean",
             "schedule": "cosine",
             "parameterization": "v",
-            "density": "uniform",
+            "density": {"name": "log_normal", "mean": -0.4, "std": 0.9},
             "network": {"name": "unet", "widths": (64, 128, 256), "patch": 2, "attention": 1},
             **_spare(learning_rate=0.004),
         }
