@@ -56,7 +56,7 @@ RUNGS: tuple[tuple[str, str], ...] = (
 # Steps aside from the last rung; only the last of them was taken.
 EDM = "schedule=variance_exploding parameterization=edm density=log_normal density.mean=-0.8 density.std=1.4"
 MP = "network=mp_unet network.widths=[64,128] optimizer.learning_rate=0.15"
-LEVELS = "density=log_normal density.mean=-0.4 density.std=0.9"
+LEVELS = "density=log_normal density.mean=-0.4 density.std=0.9 density.uniform_share=0.1"
 ASIDE: tuple[tuple[str, str], ...] = (
     ("blocks of 2×2 pixels and twice the channels", "network.patch=2 network.widths=[64,128]"),
     ("EDM for cosine and v: variance exploding, preconditioned, log-normal levels", EDM),

@@ -195,6 +195,17 @@ def test_a_density_draws_levels_one_can_train_at(density, schedule):
     assert (schedule(t).sigma > 0).all()
 
 
+def test_a_share_of_log_normal_levels_is_uniform():
+    schedule = SCHEDULES.build("cosine")
+    u = torch.arange(100_000, dtype=torch.float64) / 100_000
+    density = DENSITIES.build({"name": "log_normal", "mean": -8.0, "std": 0.1, "uniform_share": 0.25})
+    t = density(schedule, u)
+    assert (t > 0.5).double().mean() == pytest.approx(0.125, abs=1e-4)
+    assert (t <= 1).all() and (t > 0).all()
+    with pytest.raises(UsageError, match="uniform_share"):
+        DENSITIES.build({"name": "log_normal", "uniform_share": 1.0})(schedule, u)
+
+
 def test_the_discrete_density_draws_each_step_alike():
     u = (torch.arange(3000, dtype=torch.float64) + 0.5) / 3000
     t = DENSITIES.build({"name": "uniform", "discrete": 300})(SCHEDULES.build("linear_beta"), u)

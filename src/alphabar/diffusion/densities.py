@@ -26,9 +26,20 @@ def uniform(schedule: Schedule, u: Tensor, *, discrete: int = 0) -> Tensor:
     return (t * discrete).ceil() / discrete if discrete else t
 
 
-def log_normal(schedule: Schedule, u: Tensor, *, mean: float = -1.2, std: float = 1.2) -> Tensor:
-    """ln(sigma / alpha) ~ N(mean, std²), as in Karras et al. 2022, table 1; beyond the end: t = 1."""
-    return schedule.time(-2 * (mean + std * _normal_quantile(u)))
+def log_normal(
+    schedule: Schedule, u: Tensor, *, mean: float = -1.2, std: float = 1.2, uniform_share: float = 0.0
+) -> Tensor:
+    """ln(sigma / alpha) ~ N(mean, std²), as in Karras et al. 2022, table 1; beyond the end: t = 1.
+
+    uniform_share: how many levels have t uniform in (0, 1] instead, so that a narrow normal leaves none out.
+    """
+    if not 0 <= uniform_share < 1:
+        raise UsageError(
+            f"density log_normal: uniform_share = {uniform_share} must be at least 0 and below 1"
+        )
+    normal = ((u - uniform_share) / (1 - uniform_share)).clamp(min=0)
+    t = schedule.time(-2 * (mean + std * _normal_quantile(normal)))
+    return torch.where(u < uniform_share, 1 - u / max(uniform_share, 1e-9), t)
 
 
 def logit_normal(schedule: Schedule, u: Tensor, *, mean: float = 0.0, std: float = 1.0) -> Tensor:

@@ -90,7 +90,7 @@ def lean() -> Recipe:
             "name": "lean",
             "schedule": "cosine",
             "parameterization": "v",
-            "density": {"name": "log_normal", "mean": -0.4, "std": 0.9},
+            "density": {"name": "log_normal", "mean": -0.4, "std": 0.9, "uniform_share": 0.1},
             "network": {"name": "unet", "widths": (64, 128, 256), "patch": 2, "attention": 1},
             **_spare(learning_rate=0.004),
         }
