@@ -37,9 +37,9 @@ def log_normal(
         raise UsageError(
             f"density log_normal: uniform_share = {uniform_share} must be at least 0 and below 1"
         )
-    normal = ((u - uniform_share) / (1 - uniform_share)).clamp(min=0)
-    t = schedule.time(-2 * (mean + std * _normal_quantile(normal)))
-    return torch.where(u < uniform_share, 1 - u / max(uniform_share, 1e-9), t)
+    rest = ((u - uniform_share) / (1 - uniform_share)).clamp(min=0)
+    t = schedule.time(-2 * (mean + std * _normal_quantile(rest)))
+    return torch.where(u < uniform_share, uniform(schedule, u / uniform_share), t) if uniform_share else t
 
 
 def logit_normal(schedule: Schedule, u: Tensor, *, mean: float = 0.0, std: float = 1.0) -> Tensor:
