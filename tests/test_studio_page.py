@@ -172,8 +172,15 @@ def test_cancel_ends_the_drawing(page):
     set_slider(page, "#steps", 300)
     page.click("#draw")
     page.wait_for_selector("#drawn img")
+
+    def late(route) -> None:
+        time.sleep(1)
+        route.continue_()
+
+    page.route("**/cancel", late)  # a server at work answers late, and the page says nothing too soon
     page.click("#cancel")
-    page.wait_for_selector("#drawn-said :text('Cancelled')")
+    page.wait_for_selector("#drawn-said :text('Stopped')")
+    page.unroute("**/cancel")
     set_slider(page, "#steps", 2)
     page.click("#draw")  # the model is free again
     page.wait_for_selector("#drawn-said :text('Click one')")

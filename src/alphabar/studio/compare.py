@@ -92,7 +92,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     job = go.click(
         page.told(run), [model, what, models, values, ask, rows, seed], [said, shown], **ONE_AT_A_TIME
     )
-    cancelling(page, stop, job, said)
+    cancelling(page, stop, [job], said)
 
 
 def settings(model: Model, what: str, value: str, ask: str, seed: int) -> sampling.Settings:

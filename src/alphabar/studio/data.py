@@ -85,7 +85,7 @@ def tab(page: Page) -> None:
     what.change(adapt, what, files, **LIGHT)
     what.focus(lambda: gr.update(choices=_choices(page)), None, what, **LIGHT)
     job = go.click(page.told(look), [what, files], [said, shown], concurrency_limit=1, show_progress="hidden")
-    cancelling(page, stop, job, said)
+    cancelling(page, stop, [job], said)
 
 
 def _choices(page: Page) -> list[tuple[str, str]]:

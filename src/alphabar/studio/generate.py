@@ -152,7 +152,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
     gr.on([page.blocks.load, model.change], page.told(adapt), model, [*where, *fields], **ONE_AT_A_TIME)
     sampler.input(page.told(usual_steps), [model, sampler], steps, **ONE_AT_A_TIME)
     job = go.click(page.told(draw), [model, *chosen], [said, shown, save], **ONE_AT_A_TIME)
-    cancelling(page, stop, job, said)
+    cancelling(page, stop, [job], said)
     dropped.change(page.told(redraw), [dropped, model], again, **ONE_AT_A_TIME)
 
 

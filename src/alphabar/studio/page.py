@@ -110,7 +110,10 @@ def empty(said: str) -> str:
     return f'<div class="empty"><span>{html.escape(said)}</span></div>'
 
 
-def cancelling(page: Page, button: gr.Button, jobs: Any, said: gr.HTML) -> None:
-    """Make a button end jobs, and say so after them: what a job said last would come later otherwise."""
-    ended = button.click(None, None, None, cancels=jobs)
-    ended.then(lambda: page.note(page.text("cancelled")), None, said, **LIGHT)
+def cancelling(page: Page, button: gr.Button, jobs: Sequence[Any], said: gr.HTML) -> None:
+    """Make a button end jobs. Each says so when it has ended, by the button or by an error, whose message says why:
+    right after the click would be too soon, for until the end the page begins no other.
+    """
+    button.click(None, None, None, cancels=list(jobs))
+    for job in jobs:
+        job.failure(lambda: page.note(page.text("stopped")), None, said, **LIGHT)

@@ -19,7 +19,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "images_seen": ("{n} images seen", "{n} imágenes vistas"),
     "loading": ("Loading the model …", "Cargando el modelo …"),
     "cancel": ("Cancel", "Cancelar"),
-    "cancelled": ("Cancelled.", "Cancelado."),
+    "stopped": ("Stopped.", "Detenido."),
     "step": ("step {i} of {n}", "paso {i} de {n}"),
     "seed": ("Seed", "Semilla"),
     "steps": ("Steps", "Pasos"),
