@@ -165,6 +165,12 @@ def test_runs_at_other_moments_are_no_repeats():
     assert "3 is better than 0" in told  # named by the first of each, since both have one recipe
 
 
+def test_how_a_run_was_watched_makes_no_other_recipe(tmp_path):
+    a = make_run(tmp_path / "a", judged=(evaluation(1.0),))
+    b = make_run(tmp_path / "b", "seed=1", "watch.share=0", "watch.levels=0", judged=(evaluation(2.0),))
+    assert "all judged are repeats of one recipe" in compared(a, b).tables[0].ranking[0]
+
+
 def test_more_pairs_make_a_ranking_harder():
     """p of one pair is 0.03: enough alone, not among three."""
     a, b = [("a", v) for v in (10.0, 11.0, 12.0)], [("b", v) for v in (12.6, 13.6, 14.6)]

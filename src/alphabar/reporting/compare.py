@@ -34,6 +34,7 @@ from alphabar.reporting.report import page_template
 from alphabar.sampling import Settings, passes, sample
 from alphabar.training.checkpoint import write_file
 from alphabar.training.methods import training_flops
+from alphabar.training.recipe import Watch
 from alphabar.training.run import Model, Run, load_model
 
 SEEDS = 3
@@ -75,7 +76,7 @@ class Entry:
     name: str
     path: Path
     recipe: str
-    settings: str  # the whole recipe but for its seed
+    settings: str  # the whole recipe but for its seed, and for how it was watched
     cost: Cost
     judged: dict[tuple[Any, ...], dict[str, Any]]
     distances: dict[tuple[Any, ...], list[tuple[float, float]]]  # KID against seconds of training
@@ -200,7 +201,7 @@ def _entry(path: Path, name: str) -> Entry:
         name=name,
         path=path,
         recipe=model.recipe.name,
-        settings=model.recipe.model_copy(update={"seed": 0}).to_toml(),
+        settings=model.recipe.model_copy(update={"seed": 0, "watch": Watch()}).to_toml(),
         cost=cost,
         judged=judged,
         distances=_distances(run, model, records, train),
@@ -313,7 +314,7 @@ def _rank(entries: list[Entry], row: list[dict[str, Any] | None]) -> str:
 
 
 def _methods(entries: list[Entry]) -> list[str]:
-    """For each run what it is a repeat of: one recipe but for the seed, and images seen within a tenth.
+    """For each run what it is a repeat of: one recipe but for the seed and the watching, and images seen within a tenth.
 
     Named by the recipe where that tells them apart, else by the first run of the kind.
     """
