@@ -157,7 +157,7 @@ class TestNetworks:
         # Without penalties: the counter cannot follow a gradient of gradients.
         free = ["method.gamma=0", "method.augment=false"] if name == "gan" else []
         if name == "guided":
-            recipe = shortened(tiny("lean", "sampling.pag=2"))
+            recipe = shortened(tiny("lean", "sampling.pag=2", "sampling.pag_interval=none"))
         else:
             recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
@@ -234,7 +234,7 @@ class TestShortened:
 
     def test_a_consistent_denoiser_has_no_loss(self):
         """All pictures the same: the denoiser that says so is right at every level."""
-        recipe = shortened(tiny("lean"))
+        recipe = shortened(tiny("lean", "sampling.pag=0"))
         method = built(recipe)
         picture = torch.full((1, 3, 16, 16), 0.3)
         method.denoiser = FunctionDenoiser(method.denoiser.schedule, lambda x, t, cond: picture.expand_as(x))
@@ -244,7 +244,7 @@ class TestShortened:
         assert (losses < 1e-2).all()  # of a summand of 1e-6 under the root
 
     def test_it_begins_with_the_model_and_leaves_it_alone(self, dataset, tmp_path):
-        run = begin(tmp_path / "run", tiny("lean"))
+        run = begin(tmp_path / "run", tiny("lean", "sampling.pag=0"))
         list(train(dataset, run, images=32, runtime=Runtime()))
         before = {path: path.read_bytes() for path in run.path.rglob("*.safetensors")}
         model = load_model(run.path)
@@ -262,7 +262,8 @@ class TestShortened:
             shortened(again.recipe)
 
     def test_guidance_is_learnt_from_the_model_as_it_was(self, dataset, tmp_path):
-        run = begin(tmp_path / "run", tiny("lean", "sampling.pag=20", "optimizer.warm_up=0"))
+        guidance = ["sampling.pag=20", "sampling.pag_interval=none"]
+        run = begin(tmp_path / "run", tiny("lean", *guidance, "optimizer.warm_up=0"))
         list(train(dataset, run, images=320, runtime=Runtime()))
         model = load_model(run.path, "cpu")
         recipe = with_settings(shortened(model.recipe), ["optimizer.warm_up=0"])
@@ -286,7 +287,7 @@ class TestShortened:
         assert (after - wanted).square().mean() < 0.5 * (before - wanted).square().mean()
 
     def test_the_loss_is_what_the_networks_prediction_is_off_by(self):
-        method = built(shortened(tiny("lean", "sampling.pag=2")))
+        method = built(shortened(tiny("lean", "sampling.pag=2", "sampling.pag_interval=none")))
         x0, eps, t = torch.rand(3, 3, 16, 16), torch.randn(3, 3, 16, 16), torch.rand(3, dtype=torch.float64)
         method.prepare(x0, eps, 0, 0.0, 0.0)
         D = method.denoiser

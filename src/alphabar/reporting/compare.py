@@ -314,7 +314,7 @@ def _rank(entries: list[Entry], row: list[dict[str, Any] | None]) -> str:
 
 
 def _methods(entries: list[Entry]) -> list[str]:
-    """For each run what it is a repeat of: one recipe but for the seed and the watching, and images seen within a tenth.
+    """For each run what it is a repeat of: one recipe but for seed and watching, images seen within a tenth.
 
     Named by the recipe where that tells them apart, else by the first run of the kind.
     """

@@ -111,8 +111,9 @@ def empty(said: str) -> str:
 
 
 def cancelling(page: Page, button: gr.Button, jobs: Sequence[Any], said: gr.HTML) -> None:
-    """Make a button end jobs. Each says so when it has ended, by the button or by an error, whose message says why:
-    right after the click would be too soon, for until the end the page begins no other.
+    """Make a button end jobs. A job says so when it has ended, by the button or by an error.
+
+    Right after the click would be too soon: until then the page ignores a click that begins the job anew.
     """
     button.click(None, None, None, cancels=list(jobs))
     for job in jobs:
