@@ -31,11 +31,12 @@ import alphabar
 from alphabar.data.cache import Dataset, cache_root
 from alphabar.data.pixels import to_pictures, to_signal
 from alphabar.diffusion import GRIDS, SAMPLERS
-from alphabar.diffusion.samplers import draw, evaluations, last
+from alphabar.diffusion.samplers import draw, last
 from alphabar.diffusion.start import STARTS
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.networks import flops
+from alphabar.sampling import passes
 from alphabar.training.recipe import with_settings
 from alphabar.training.run import build_denoiser
 from alphabar.training.runtime import Runtime, bf16_refused, probe
@@ -313,11 +314,10 @@ def run_ours(
     drawn = alphabar.settings(model, **how)
     began = time.monotonic()
     *_, sampled = alphabar.sample(model, n, drawn)
-    times = GRIDS.build(drawn.grid)(model.denoiser.schedule, drawn.steps)
     return {
         "minutes": minutes,
         "images": model.images,
-        "evaluations": evaluations(SAMPLERS.build(drawn.sampler), model.denoiser.schedule, times),
+        "evaluations": passes(model, drawn),
         "gflop": flops(denoiser.network, SIZE) / 1e9,
         "parameters": sum(p.numel() for p in denoiser.network.parameters()),
         "seconds": (time.monotonic() - began) / n,

@@ -93,7 +93,7 @@ def lean() -> Recipe:
             "parameterization": "v",
             "density": {"name": "log_normal", "mean": -0.4, "std": 0.9, "uniform_share": 0.1},
             "network": {"name": "unet", "widths": (64, 128, 256), "patch": 2, "attention": 1},
-            **_spare(learning_rate=0.004, pag=4.0, pag_interval=(0.2, 2.5)),
+            **_spare(learning_rate=0.004, pag=2.0, pag_interval=(0.2, 2.5)),
         }
     )
 
