@@ -74,7 +74,7 @@ def edm() -> Recipe:
             "parameterization": {"name": "edm", "sigma_data": 0.5},
             "density": {"name": "log_normal", "mean": -0.8, "std": 1.4},
             "network": {"name": "mp_unet", "widths": (64, 128, 256)},
-            **_spare(learning_rate=0.15),
+            **_spare(learning_rate=0.15, grid="linear_beta"),
         }
     )
 
@@ -93,7 +93,12 @@ def lean() -> Recipe:
             "parameterization": "v",
             "density": {"name": "log_normal", "mean": -0.4, "std": 0.9, "uniform_share": 0.1},
             "network": {"name": "unet", "widths": (64, 128, 256), "patch": 2, "attention": 1},
-            **_spare(learning_rate=0.004, pag=2.0, pag_interval=(0.2, 2.5)),
+            **_spare(
+                learning_rate=0.004,
+                grid={"name": "log_snr", "sigma_min": 0.15},
+                pag=4.0,
+                pag_interval=(0.2, 2.5),
+            ),
         }
     )
 
@@ -223,8 +228,8 @@ def _in_small_batches(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def _spare(learning_rate: float, **guidance: Any) -> dict[str, Any]:
-    """What suits short runs. guidance: what drawing has besides.
+def _spare(learning_rate: float, **sampling: Any) -> dict[str, Any]:
+    """What suits short runs. sampling: what is chosen there besides sampler and steps.
 
     Batches are small, for a short run needs updates more than it needs smooth ones; warm-up, the fall of the
     learning rate and the EMA are counted in images or as shares of the run: those of the papers are longer
@@ -241,12 +246,7 @@ def _spare(learning_rate: float, **guidance: Any) -> dict[str, Any]:
             "decay_from": 0.6,
         },
         "ema": {"half_life": 500_000, "snapshots": 8},
-        "sampling": {
-            "sampler": {"name": "unipc", "order": 2},
-            "grid": "linear_beta",
-            "steps": 10,
-            **guidance,
-        },
+        "sampling": {"sampler": {"name": "unipc", "order": 2}, "steps": 10, **sampling},
         "batch": 32,
         "images": 1_000_000,
     }
