@@ -1,6 +1,7 @@
 """Runs side by side: equal protocols only, rankings only where seeds bear them, pictures from the models."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,14 @@ def test_three_seeds_of_each_are_ranked_where_they_differ():
     assert ranking(*a, *close).endswith("a and b are not distinguishable")
     assert "not distinguishable: it takes 3 seeds" in ranking(*a, *b[:2])
     assert ranking(*a).endswith("all judged are repeats of one recipe")
+
+
+def test_seeds_that_do_not_differ_tell_no_spread():
+    a, b = [("a", 0.0)] * 3, [("b", 1 / 6409)] * 3
+    assert ranking(*a, *b).endswith("a and b are not distinguishable")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "a is better than b" in ranking(*a, *[("b", v) for v in (0.9, 1.0, 1.1)])
 
 
 def test_runs_at_other_moments_are_no_repeats():
