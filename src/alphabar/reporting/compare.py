@@ -314,9 +314,9 @@ def _rank(entries: list[Entry], row: list[dict[str, Any] | None]) -> str:
 
 def _welch(a: Sequence[float], b: Sequence[float]) -> float:
     """p of Welch's t-test; 1 where no seed differs from another of its kind, for that tells no spread."""
-    (mean_a, std_a), (mean_b, std_b) = ((np.mean(v), np.std(v, ddof=1)) for v in (a, b))
     if len(set(a)) == len(set(b)) == 1:
         return 1.0
+    (mean_a, std_a), (mean_b, std_b) = ((np.mean(v), np.std(v, ddof=1)) for v in (a, b))
     return float(ttest_ind_from_stats(mean_a, std_a, len(a), mean_b, std_b, len(b), equal_var=False).pvalue)
 
 
