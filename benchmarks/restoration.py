@@ -7,7 +7,9 @@ extra "deepinv" is installed, deepinv's own algorithms with the same network, at
 number of steps. Pictures are --n, from number --first on, of those that the model's recipe holds out of
 training. Needs opencv-python-headless and scikit-image (the extra "benchmarks"). Noise levels are in the
 units of [-1, 1]; y is neither rounded nor clipped. The lite0 distance is 1 - cosine between features: of
-mended pictures whose original is known it stands in for LPIPS, whose weights cannot be had offline.
+mended pictures whose original is known it stands in for LPIPS, whose weights cannot be had offline. The
+Fréchet distance is that from the training pictures; so few are far away whatever they are, and that of their
+originals is printed first. With --size pictures are larger than the model's, for deepinv's algorithms too.
 """
 
 import argparse
@@ -27,10 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import alphabar
+from alphabar.data.cache import cache_root
 from alphabar.data.pixels import to_pictures, to_signal
 from alphabar.diffusion import Noise
 from alphabar.errors import UsageError
-from alphabar.metrics.features import EXTRACTORS
+from alphabar.metrics.distances import frechet_distance
+from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.reporting.figures import grid
 from alphabar.restoration import SOLVERS, Mask, Operator
 from alphabar.restoration.operators import Linear
@@ -107,14 +111,28 @@ class Counted(nn.Module):
         self.backwards += len(gradient)
 
 
-def held_out(model: Model, data: str, n: int, first: int = 0) -> Tensor:
-    """n pictures, from number ``first`` on, that the model's recipe holds out, signals (n, 3, size, size)."""
-    recipe = model.recipe.data
-    *_, prepared = alphabar.prepare(alphabar.open_source(data), recipe.size, recipe.fit)
-    _, index = prepared.dataset.split(recipe.held_out)
-    if len(index) < first + n:
-        raise SystemExit(f"{data} holds out {len(index)} pictures, {first + n} are asked for")
-    return to_signal(torch.from_numpy(np.asarray(prepared.dataset.pictures[index[first : first + n]])))
+class Judge:
+    """What pictures look like to lite0, and those that the model was trained on."""
+
+    def __init__(self, model: Model, data: str, size: int):
+        recipe = model.recipe.data
+        *_, prepared = alphabar.prepare(alphabar.open_source(data), size, recipe.fit)
+        self.pictures = prepared.dataset.pictures
+        train, self.held_out = prepared.dataset.split(recipe.held_out)
+        self.extractor = EXTRACTORS.build("lite0", device="cpu")
+        *_, done = extract(self.extractor, self.pictures, cache=cache_root() / "features")
+        self.real = done.features.features[train]
+
+    def originals(self, n: int, first: int) -> Tensor:
+        """n pictures, from number ``first`` on, that the model's recipe holds out, (n, 3, size, size)."""
+        if len(self.held_out) < first + n:
+            raise SystemExit(f"{len(self.held_out)} pictures are held out, {first + n} are asked for")
+        return to_signal(torch.from_numpy(np.asarray(self.pictures[self.held_out[first : first + n]])))
+
+    def looks(self, pictures: Tensor) -> Tensor:
+        """Features of pictures (n, h, w, 3) uint8."""
+        *_, done = extract(self.extractor, pictures)
+        return done.features.features
 
 
 def observe(x: Tensor, degradation: Degradation) -> tuple[Operator, Tensor, float]:
@@ -124,19 +142,28 @@ def observe(x: Tensor, degradation: Degradation) -> tuple[Operator, Tensor, floa
     return operator, y, degradation.sigma
 
 
-def measures(x: Tensor, truth: Tensor, y: Tensor, operator: Operator, sigma_y: float, extractor) -> list[str]:
+def measures(
+    x: Tensor, truth: Tensor, y: Tensor, operator: Operator, sigma_y: float, judge: Judge
+) -> list[str]:
     ours, theirs = to_pictures(x).numpy(), to_pictures(truth).numpy()
     psnr = [skimage.metrics.peak_signal_noise_ratio(b, a) for a, b in zip(ours, theirs)]
     ssim = [
         skimage.metrics.structural_similarity(b, a, channel_axis=2, win_size=7) for a, b in zip(ours, theirs)
     ]
-    seen, wanted = (torch.as_tensor(extractor(torch.from_numpy(p)).features) for p in (ours, theirs))
+    seen, wanted = (judge.looks(torch.from_numpy(p)) for p in (ours, theirs))
     distance = 1 - F.cosine_similarity(seen, wanted).mean().item()
+    frechet = frechet_distance(seen, judge.real)
     miss = (operator.A(x) - y).square().mean().item()
     if isinstance(operator, Mask):
         miss /= operator.s.mean().item()
     consistency = f"{miss / sigma_y**2:.2f}" if sigma_y > 0 else f"({miss**0.5:.4f})"
-    return [f"{statistics.mean(psnr):.2f}", f"{statistics.mean(ssim):.3f}", f"{distance:.4f}", consistency]
+    return [
+        f"{statistics.mean(psnr):.2f}",
+        f"{statistics.mean(ssim):.3f}",
+        f"{distance:.4f}",
+        f"{frechet:.0f}",
+        consistency,
+    ]
 
 
 class Rivals:
@@ -193,15 +220,16 @@ class Rivals:
         return 2 * x.detach().float() - 1
 
 
-def rows(model: Model, truth: Tensor, task: str, solvers: Sequence[str], steps: int) -> Iterator[list[str]]:
-    extractor = EXTRACTORS.build("lite0", device="cpu")
+def rows(
+    model: Model, truth: Tensor, task: str, solvers: Sequence[str], steps: int, judge: Judge
+) -> Iterator[list[str]]:
     operator, y, sigma_y = observe(truth, parse_degradation(task))
     baseline = TASKS[task]
     begin = time.perf_counter()
     x = baseline(y, operator, sigma_y)
     seconds = time.perf_counter() - begin
     name = baseline.__name__.replace("_", " ")
-    yield [name, *measures(x, truth, y, operator, sigma_y, extractor), "", "", f"{seconds / len(y):.2f}"]
+    yield [name, *measures(x, truth, y, operator, sigma_y, judge), "", "", f"{seconds / len(y):.2f}"]
     # The smallest singular values of a blur amplify the rounding of float32.
     told = max(sigma_y, ROUNDING) if task.startswith(("blur", "motion")) else sigma_y
     for solver in ["default", *solvers]:
@@ -224,7 +252,7 @@ def rows(model: Model, truth: Tensor, task: str, solvers: Sequence[str], steps: 
             )
         yield [
             name,
-            *measures(last.x[0], truth, y, operator, sigma_y, extractor),
+            *measures(last.x[0], truth, y, operator, sigma_y, judge),
             f"{counted.asked / len(y):.0f}",
             f"{counted.backwards / len(y):.0f}",
             f"{seconds / len(y):.2f}",
@@ -240,7 +268,7 @@ def rows(model: Model, truth: Tensor, task: str, solvers: Sequence[str], steps: 
         seconds = time.perf_counter() - begin
         yield [
             name,
-            *measures(x, truth, y, operator, sigma_y, extractor),
+            *measures(x, truth, y, operator, sigma_y, judge),
             f"{counted.asked / len(y):.0f}",
             f"{counted.backwards / len(y):.0f}",
             f"{seconds / len(y):.2f}",
@@ -269,6 +297,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--n", type=int, default=16)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--size", type=int, help="of the pictures, a multiple of the model's, which it is")
     parser.add_argument("--steps", type=int, default=50, help="of every solver but the default")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--solvers", nargs="*", default=list(SOLVERS))
@@ -276,12 +305,16 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     model = alphabar.load_model(given.model, "cpu")
-    truth = held_out(model, given.data, given.n, given.first)
-    head = ["", "PSNR", "SSIM", "lite0 distance", "consistency", "evaluations", "backward", "s a picture"]
-    print(f"{model.images:,} images seen; {given.n} held-out pictures of {given.data}; {given.steps} steps\n")
+    judge = Judge(model, given.data, given.size or model.recipe.data.size)
+    truth = judge.originals(given.n, given.first)
+    head = ["", "PSNR", "SSIM", "lite0 distance", "Fréchet", "consistency"]
+    head += ["evaluations", "backward", "s a picture"]
+    floor = frechet_distance(judge.looks(to_pictures(truth)), judge.real)
+    print(f"{model.images:,} images seen; {given.n} held-out pictures of {given.data}; {given.steps} steps;")
+    print(f"Fréchet distance of the originals {floor:.0f}\n")
     for task in given.tasks:
         print(f"### `{task}`\n", *(f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head))), sep="\n")
-        for row in rows(model, truth, task, given.solvers, given.steps):
+        for row in rows(model, truth, task, given.solvers, given.steps, judge):
             print(f"| {' | '.join(row)} |", flush=True)
         print()
     if given.gallery:

@@ -153,13 +153,17 @@ class SelfAttention(Attention):
 
 
 Conditions = Sequence[tuple[str, int]]
-"""The fields of a condition: ("classes", how many) takes one column, ("numbers", how many) that many."""
+"""The fields of a condition: ("classes", how many) takes one column, ("numbers", how many) that many.
+
+("transformation", how many) takes numbers too, the last columns, which only training knows.
+"""
 
 
 class ConditionEmbedding(nn.Module):
     """The sum of an embedding a field. A field that is NaN is unknown and has a learned embedding of its own.
 
     Class numbers go through a table, numbers through a two-layer perceptron. (n, columns) → (n, dim).
+    A transformation may be left out, and is unknown then.
 
     std: of what is learned of classes and of the unknown, at first.
     """
@@ -168,6 +172,7 @@ class ConditionEmbedding(nn.Module):
         super().__init__()
         self.fields = tuple(fields)
         self.columns = [1 if kind == "classes" else size for kind, size in self.fields]
+        self.of_training = sum(size for kind, size in self.fields if kind == "transformation")
         self.embed = nn.ModuleList(
             nn.Embedding(size, dim)
             if kind == "classes"
@@ -181,6 +186,8 @@ class ConditionEmbedding(nn.Module):
 
     def forward(self, cond: Tensor) -> Tensor:
         """Raises UsageError for a condition of another number of columns."""
+        if cond.ndim == 2 and cond.shape[1] == sum(self.columns) - self.of_training:
+            cond = F.pad(cond, (0, self.of_training), value=math.nan)
         if cond.ndim != 2 or cond.shape[1] != sum(self.columns):
             raise UsageError(
                 f"condition of shape {tuple(cond.shape)}: this network takes (n, {sum(self.columns)})"

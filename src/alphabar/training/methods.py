@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from alphabar.data.pixels import to_signal
+from alphabar.diffusion.augmentation import drawn
 from alphabar.diffusion.denoiser import Cond, Denoiser, NetworkDenoiser
 from alphabar.diffusion.densities import WEIGHTS
 from alphabar.diffusion.forward import diffuse
@@ -40,6 +41,7 @@ class Diffusion:
     def __init__(self, *, denoiser: NetworkDenoiser, recipe: Any, runtime: Runtime):
         self.denoiser = denoiser
         self.weight = WEIGHTS.build(recipe.weight)
+        self.augment = recipe.data.augment
 
     def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
         """Whatever has to happen before an update of the network.
@@ -49,6 +51,10 @@ class Diffusion:
 
     def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None) -> Tensor:
         """What the network is to make small, a picture (n,)."""
+        if self.augment:
+            done = drawn(len(x0), self.augment)
+            x0, told = done.apply(x0), done.told().to(x0)
+            cond = told if cond is None else torch.cat([cond, told], 1)
         return loss(self.denoiser, x0, t, eps, cond=cond, weight=self.weight)
 
     def files(self) -> dict[str, bytes]:
@@ -394,6 +400,8 @@ def check_method(recipe: "Recipe") -> None:
     fitting = [made_for[method]] if method in made_for else denoising
     if network not in fitting:
         raise UsageError(f"network = {network!r}: for the method {method!r} choose {' or '.join(fitting)}")
+    if recipe.data.augment and method in made_for:
+        raise UsageError(f"data.augment is for diffusion, not for the method {method!r}: leave it at 0")
 
 
 def _critic(recipe: "Recipe") -> nn.Module:

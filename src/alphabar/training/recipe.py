@@ -42,6 +42,7 @@ class Data(Section):
     size: int = Field(64, ge=8, le=4096)  # side in pixels
     fit: Literal["squash", "crop", "box"] = "squash"
     flip: bool = True  # mirror half of the pictures left to right
+    augment: float = Field(0, ge=0, le=1)  # probability to turn, stretch, enlarge, move each; samples are not
     held_out: float = Field(0.1, ge=0, lt=1)  # share kept for judging, by a hash of each file
 
 
@@ -135,7 +136,7 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         raise unknown("condition", recipe.condition.on, KINDS)
     check_method(recipe)
     with torch.device("meta"):
-        conditions = (("classes", 1),) if recipe.condition.on else ()
+        conditions = (("classes", 1),) if recipe.condition.on or recipe.data.augment else ()
         NETWORKS.build(recipe.network, channels=3, conditions=conditions).check_size(recipe.data.size)
     if recipe.batch % recipe.accumulate:
         raise UsageError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alphabar.conditioning.conditioning import Conditioning
+from alphabar.diffusion.augmentation import COLUMNS
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.parameterizations import PARAMETERIZATIONS
 from alphabar.diffusion.schedules import SCHEDULES
@@ -38,6 +39,8 @@ from alphabar.training.runtime import default_device
 def build_denoiser(recipe: Recipe, conditioning: Conditioning | None = None) -> NetworkDenoiser:
     """The denoiser that a recipe describes, its weights drawn from the recipe's seed."""
     conditions = conditioning.conditions if conditioning else ()
+    if recipe.data.augment:
+        conditions = (*conditions, ("transformation", COLUMNS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = NETWORKS.build(recipe.network, channels=3, conditions=conditions)

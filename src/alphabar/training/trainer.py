@@ -343,7 +343,7 @@ class _Training:
     def step(self, batch: Batch, learning_rate: float, share: float) -> float:
         """One update. Returns the loss; where it or the gradient is not finite nothing is changed."""
         recipe, runtime = self.recipe, self.runtime
-        # Dropout is the one randomness inside the network.
+        # Dropout and augmentation draw where the loss is computed.
         torch.manual_seed(stream_seed(recipe.seed, "dropout", self.images, runtime.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
