@@ -45,9 +45,9 @@ LINES: tuple[dict[str, Any], ...] = (
     *({"guidance": w} for w in (2.0, 3.0)),
     {"autoguidance": 2.0},
     {"sag": 0.5},
-    *({"pag": s} for s in (1.0, 2.0, 3.0)),
-    {"pag": 2.0, "autoguidance": 2.0},
-    *({"pag": 2.0, "guidance": w} for w in (2.0, 3.0, 5.0)),
+    *({"pag": s} for s in (3.0, 4.0)),
+    {"pag": 3.0, "autoguidance": 2.0},
+    *({"pag": 3.0, "guidance": w} for w in (2.0, 3.0, 5.0)),
 )
 
 
