@@ -509,6 +509,7 @@ def normalise_a_share(rank: int, folder: Path, inputs: tuple[Tensor, Tensor]) ->
     norm.eval()
     result["eval"] = norm(inputs[0][share]).detach()
     torch.save(result, folder / f"{rank}.pt")
+    dist.barrier()  # who leaves first must not pull the connection from under the other
     dist.destroy_process_group()
 
 
