@@ -5,7 +5,9 @@ import os
 import secrets
 import signal
 import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,8 @@ def serve(
         from alphabar.data.decode import LARGEST
         from alphabar.studio.look import look
 
+        # What the page opens with is ready, or nearly, when a browser has drawn the page.
+        threading.Thread(target=_fetch, args=(shelf,), daemon=True).start()
         Image.MAX_IMAGE_PIXELS = LARGEST // 2  # Pillow refuses what has more than twice as many
         trainings = Trainings(shelf)
         blocks = build(shelf, trainings, folder)
@@ -154,6 +158,12 @@ def serve(
         finally:
             trainings.close()
             blocks.close()
+
+
+def _fetch(shelf: Shelf) -> None:
+    """Load the first model. Where that fails, the page says so when it asks for it."""
+    with suppress(AlphabarError):
+        shelf.load(next(iter(shelf.models()), None))
 
 
 def _only(password: str) -> Callable[[str, str], Any]:
