@@ -8,6 +8,8 @@ import torch
 from alphabar import begin, named_recipe, train, with_settings
 from alphabar.diffusion.augmentation import COLUMNS, Transformation, drawn
 from alphabar.errors import UsageError
+from alphabar.networks.layers import ConditionEmbedding
+from alphabar.training import methods
 from alphabar.training.run import build_denoiser, load_model
 from alphabar.training.runtime import Runtime
 from alphabar.training.trainer import Progress
@@ -88,6 +90,30 @@ def test_nobody_else_has_to_know_of_it():
     nothing = torch.full((2, COLUMNS), math.nan)
     assert torch.equal(untold, denoiser(x, t, nothing))
     assert (untold - denoiser(x, t, only(right=1).told().float().expand(2, -1))).abs().max() > 1e-3
+
+
+def test_what_is_left_out_of_a_condition_is_unknown_and_not_nothing():
+    embed = ConditionEmbedding((("classes", 3), ("transformation", COLUMNS)), 8)
+    asked = torch.tensor([[1.0], [2.0]])
+    unknown, zero = (torch.cat([asked, torch.full((2, COLUMNS), v)], 1) for v in (math.nan, 0.0))
+    assert torch.equal(embed(asked), embed(unknown))
+    assert not torch.allclose(embed(asked), embed(zero))
+    with pytest.raises(UsageError, match="takes"):
+        embed(unknown[:, :-1])
+
+
+def test_the_loss_is_that_of_transformed_pictures(monkeypatch):
+    seen = []
+    monkeypatch.setattr(methods, "loss", lambda denoiser, x0, t, eps, cond, weight: seen.append((x0, cond)))
+    recipe = tiny_recipe("data.augment=1")
+    x0, eps, t = torch.rand(4, 3, SIDE, SIDE), torch.randn(4, 3, SIDE, SIDE), torch.full((4,), 0.5)
+    method = methods.Diffusion(denoiser=build_denoiser(recipe), recipe=recipe, runtime=Runtime())
+    torch.manual_seed(3)
+    method.losses(x0, t, eps, None)
+    torch.manual_seed(3)
+    done = drawn(4, 1.0)
+    assert torch.equal(seen[0][0], done.apply(x0)) and not torch.allclose(seen[0][0], x0, atol=0.05)
+    assert torch.equal(seen[0][1], done.told().float())
 
 
 def test_a_training_is_told_and_goes_on_to_the_bit(picture_folder, tmp_path):
