@@ -1,6 +1,7 @@
-"""How fast training is: the mission's loop as written against `classic` in our trainer, on this machine.
+"""How fast training is, and where its time goes: `classic` beside the mission's loop, or another recipe.
 
     python benchmarks/training_throughput.py > docs/results/training_throughput.md
+    python benchmarks/training_throughput.py --recipe lean --set network.widths=[32,64,128]
 
 Takes turns: in every round each contender trains for some seconds, then the convolutions are timed, so
 that a machine that slows down or is shared slows all alike. Figures are medians over the rounds, ratios
@@ -90,6 +91,31 @@ def bare(recipe: Recipe, runtime: Runtime) -> Steps:
         yield 0.0
 
 
+PARTS = {  # of a step, by what the names of operations contain, the first that fits
+    "convolutions": ("conv",),
+    "attention": ("attention", "softmax"),
+    "other matrix products": ("mm", "linear", "matmul"),
+    "normalisation": ("norm",),
+    "activations": ("silu", "relu", "gelu"),
+    "copies and changes of layout": ("copy", "clone", "cat", "pixel_", "upsample", "avg_pool", "contiguous"),
+}
+
+
+def profiled(steps: Steps, number: int) -> dict[str, float]:
+    """Share of the processor's time in so many steps, by part; what the optimizer does is one of them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(number):
+            next(steps)
+    spent: Counter[str] = Counter()
+    for event in profile.events() or ():
+        above = event
+        while above and not above.name.startswith("Optimizer.step"):
+            above = above.cpu_parent
+        fits = (part for part, names in PARTS.items() if any(name in event.name for name in names))
+        spent["the update of the weights" if above else next(fits, "all else")] += event.self_cpu_time_total
+    return {part: time / spent.total() for part, time in spent.most_common()}
+
+
 Shape = tuple[int, int, int]  # of a 3x3 convolution: channels in, channels out, pixels a side
 
 
@@ -158,6 +184,13 @@ def timed(steps: Steps, batch: int, seconds: float, runtime: Runtime) -> tuple[f
             return done * batch / (time.perf_counter() - began), wait
 
 
+TITLES = {
+    "mission": "the mission's loop (fp32, NCHW, eager, Adam)",
+    "trainer": "`{}` in our trainer",
+    "bare": "the bare step in the same runtime",
+}
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
@@ -168,6 +201,7 @@ def say(text: str) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--recipe", default="classic", help="only classic runs beside the mission's loop")
     parser.add_argument("--data", default="toycars", help="a folder or a built-in name")
     parser.add_argument("--minutes", type=float, default=6.0, help="of measuring")
     parser.add_argument("--window", type=float, default=8.0, help="seconds at least of a contender's turn")
@@ -179,7 +213,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    recipe = with_settings(named_recipe("classic"), ["watch.share=0", *args.set])
+    recipe = with_settings(named_recipe(args.recipe), ["watch.share=0", *args.set])
     *_, prepared = prepare(open_source(args.data), recipe.data.size, recipe.data.fit)
     dataset = prepared.dataset
     assert dataset is not None
@@ -199,7 +233,7 @@ def main() -> None:
     rates: list[dict[str, Rates]] = []
     with TemporaryDirectory() as folder:
         contenders: dict[str, Steps] = {
-            "mission": mission(dataset, recipe),
+            **({"mission": mission(dataset, recipe)} if args.recipe == "classic" else {}),
             "trainer": trainer(dataset, recipe, runtime, Path(folder) / "run"),
             "bare": bare(recipe, runtime),
         }
@@ -219,6 +253,7 @@ def main() -> None:
                 f"round {len(rounds)}: "
                 + ", ".join(f"{name} {value:.3g}" for name, value in rounds[-1].items())
             )
+        shares = profiled(contenders["trainer"], 4)
         for steps in contenders.values():
             steps.close()  # the trainer writes a last checkpoint, while there is a folder
 
@@ -232,9 +267,9 @@ def main() -> None:
 
     def contender_row(title: str, name: str) -> list[str]:
         speed = middle(lambda r: r[name])
-        ratio = middle(lambda r: r[name] / r["mission"])
-        shares = [reached(name, dtype) for dtype in dtypes]
-        return [title, f"{speed:.2f}", f"{speed * work / 1e9:.0f}", f"{ratio:.2f}×", *shares]
+        ratio = [f"{middle(lambda r: r[name] / r['mission']):.2f}×"] if "mission" in contenders else []
+        reach = [reached(name, dtype) for dtype in dtypes]
+        return [title, f"{speed:.2f}", f"{speed * work / 1e9:.0f}", *reach, *ratio]
 
     def convolution_row(shape: Shape) -> list[str]:
         c_in, c_out, side = shape
@@ -243,20 +278,28 @@ def main() -> None:
         return [f"{c_in} → {c_out}", f"{side}×{side}", str(shapes[shape]), *told]
 
     contender_table = table(
-        ["", "images/s", "GFLOP/s", "to the mission", *(f"of {dtype} convolution" for dtype in dtypes)],
         [
-            contender_row("the mission's loop (fp32, NCHW, eager, Adam)", "mission"),
-            contender_row("`classic` in our trainer", "trainer"),
-            contender_row("the bare step in the same runtime", "bare"),
+            *("", "images/s", "GFLOP/s", *(f"of {dtype} convolution" for dtype in dtypes)),
+            *(["to the mission"] if "mission" in contenders else []),
         ],
+        [contender_row(TITLES[name].format(args.recipe), name) for name in contenders],
     )
-    ratio = middle(lambda r: r["trainer"] / r["mission"])
     cost = middle(lambda r: r["bare"] / r["trainer"] - 1)
     wait = middle(lambda r: r["trainer waits"])
     wanted_table = table(
         ["", "measured", "wanted"],
         [
-            ["our trainer to the mission's loop", f"{ratio:.2f}×", "≥ 5.5× with AMX"],
+            *(
+                [
+                    [
+                        "our trainer to the mission's loop",
+                        f"{middle(lambda r: r['trainer'] / r['mission']):.2f}×",
+                        "≥ 5.5× with AMX",
+                    ]
+                ]
+                if "mission" in contenders
+                else []
+            ),
             [
                 "of the bf16 convolution rate",
                 reached("trainer", "bf16") if "bf16" in dtypes else "no fast bf16 on this machine",
@@ -273,6 +316,7 @@ def main() -> None:
             ["all", "", "", *(f"{median(r[d] for r in rounds) / 1e9:.0f}" for d in dtypes)],
         ],
     )
+    share_table = table(["of a step of our trainer", ""], [[k, f"{v:.1%}"] for k, v in shares.items()])
     notes = "\n".join(f"- {note}" for note in runtime.notes)
     print(f"""# Training throughput
 
@@ -282,7 +326,7 @@ def main() -> None:
 
 {size}×{size}, batches of {batch}, {work / 3e9:.2f} GFLOP forward a picture and three times that a step.
 Medians of {len(rounds)} rounds in which all take turns. The trainer's looks at the model and its checkpoints
-are put off; the mission's loop has its pictures decoded beforehand, as ours has.
+are put off{"; the mission's loop has its pictures decoded beforehand, as ours has" if "mission" in contenders else ""}.
 
 The runtime that the probe chose:
 
@@ -291,6 +335,10 @@ The runtime that the probe chose:
 {contender_table}
 
 {wanted_table}
+
+Where the processor's time goes, by the profiler:
+
+{share_table}
 
 The network's 3×3 convolutions by themselves, forward and backward, channels_last, batches of
 {args.convolution_batch}, in GFLOP/s:

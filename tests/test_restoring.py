@@ -14,7 +14,7 @@ from alphabar import cli, restoring
 from alphabar.data.pixels import levels_to_signal, signal_to_levels
 from alphabar.diffusion import FunctionDenoiser, PictureStatistics
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.restoration import OPERATORS, Jpeg, Mask
+from alphabar.restoration import OPERATORS, SOLVERS, Jpeg, Mask
 from alphabar.restoring import (
     Degradation,
     _corners,
@@ -562,7 +562,7 @@ def attending(model: Model, *more: str) -> Model:
         # of a part of the model's picture singular values are not known
         ("blur:1.5+noise:0.05", 32, 0, "pigdm", 0),
         ("motion:5,45+noise:0.05", 16, 0, "ddrm", 0),
-        ("noise:0.2", 16, 0, "ddrm", 0),
+        ("noise:0.2", 16, 0, {"name": "ddrm", "eta": 0.8}, 0),
         ("grey", 16, 3, "pigdm", 0),
         ("down:2", 16, 0, "pigdm", 0),
         ("down:2", 16, 3, "ddrm", 3),
@@ -575,7 +575,7 @@ def test_the_defaults_go_by_what_is_missing(model, task, size, own_pag, solver, 
     attentive = attending(model, f"data.size={size}", f"sampling.pag={own_pag}")
     degradation = parse_degradation(task)
     how = settings(attentive, degradation.operator((3, 16, 16)), degradation.sigma)
-    assert (how.solver["name"], how.pag) == (solver, pag)
+    assert (how.solver, how.pag) == (SOLVERS.resolve(solver), pag)
 
 
 def test_guidance_has_its_say(model):
