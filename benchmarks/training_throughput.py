@@ -326,7 +326,7 @@ def main() -> None:
 
 {size}×{size}, batches of {batch}, {work / 3e9:.2f} GFLOP forward a picture and three times that a step.
 Medians of {len(rounds)} rounds in which all take turns. The trainer's looks at the model and its checkpoints
-are put off{"; the mission's loop has its pictures decoded beforehand, as ours has" if "mission" in contenders else ""}.
+are put off, and the mission's loop, where it takes part, has its pictures decoded beforehand, as ours has.
 
 The runtime that the probe chose:
 
