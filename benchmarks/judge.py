@@ -17,7 +17,8 @@ from torch import Tensor
 
 import alphabar
 from alphabar.data.cache import Dataset, cache_root, prepare
-from alphabar.data.source import Source, open_source
+from alphabar.data.source import Source
+from alphabar.data.sources import open_source
 from alphabar.data.toycars import ToyCars
 from alphabar.metrics.distances import classifier_score, density_coverage, frechet_distance, frechet_infinite
 from alphabar.metrics.features import EXTRACTORS, extract

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from alphabar.data.cache import Dataset, prepare
 from alphabar.data.pixels import to_signal
-from alphabar.data.source import open_source
+from alphabar.data.sources import open_source
 from alphabar.networks import NETWORKS, Network, flops
 from alphabar.training.recipe import Recipe, with_settings
 from alphabar.training.recipes import named_recipe

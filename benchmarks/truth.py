@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alphabar.data.cache import prepare
 from alphabar.data.pixels import to_signal
-from alphabar.data.source import open_source
+from alphabar.data.sources import open_source
 from alphabar.diffusion import GRIDS, SAMPLERS, SCHEDULES, Denoiser, Noise, last, posterior
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -366,7 +366,7 @@ def key(name: str) -> str:
 
 def main() -> None:
     from alphabar.data.cache import prepare
-    from alphabar.data.source import open_source
+    from alphabar.data.sources import open_source
 
     if len(sys.argv) != 2 or Path(sys.argv[1]).exists():
         sys.exit("usage: python tests/hostile.py DIR    (a folder that does not exist yet)")

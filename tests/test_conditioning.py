@@ -12,7 +12,7 @@ from PIL import Image
 
 from alphabar.conditioning.conditioning import Categorical, Conditioning, Numeric, columns, describe
 from alphabar.data.cache import prepare
-from alphabar.data.source import open_source
+from alphabar.data.sources import open_source
 from alphabar.data.stamp import read_stamp
 from alphabar.diffusion import GRIDS, drop_labels, last
 from alphabar.errors import AlphabarError, UsageError, unknown

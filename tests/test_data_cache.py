@@ -17,7 +17,8 @@ from PIL import Image
 from alphabar.data import cache, decode
 from alphabar.data.cache import Dataset, cache_root, prepare
 from alphabar.data.pixels import flip, to_pictures, to_signal
-from alphabar.data.source import Item, open_source
+from alphabar.data.source import Item
+from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 
 

@@ -9,7 +9,7 @@ import pytest
 import hostile
 from alphabar.data.cache import prepare
 from alphabar.data.inspect import inspect
-from alphabar.data.source import open_source
+from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError
 
 CASES = hostile.cases()

@@ -214,7 +214,7 @@ def test_long_lists_are_cut_and_say_so():
 @pytest.mark.skipif(not CARS.is_dir(), reason=f"no Stanford Cars at {CARS}")
 def test_the_duplicates_of_stanford_cars():
     """Checked by eye: these pairs are one photograph in two crops, one of them mirrored."""
-    from alphabar.data.source import open_source
+    from alphabar.data.sources import open_source
 
     source = open_source(CARS)
     wanted = {"00648", "03569", "04247", "04386", "06800", "07679", "00050", "03436"}

@@ -15,7 +15,8 @@ from PIL import Image
 
 from alphabar.data.cache import prepare
 from alphabar.data.parquet import GROUPS_KEPT, Parquet
-from alphabar.data.source import BUILT_IN, Item, open_source
+from alphabar.data.source import Item
+from alphabar.data.sources import BUILT_IN, open_source
 from alphabar.data.stanford_cars import StanfordCars
 from alphabar.errors import AlphabarError, UsageError
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar.data.source import Source, open_source
+from alphabar.data.source import Source
+from alphabar.data.sources import open_source
 from alphabar.data.toycars import (
     BACKGROUNDS,
     BODIES,

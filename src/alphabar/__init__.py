@@ -11,7 +11,7 @@ __version__ = "0.1.0"  # also in pyproject.toml
 _ROOMS = {
     "AlphabarError": "errors",
     "UsageError": "errors",
-    "open_source": "data.source",
+    "open_source": "data.sources",
     "prepare": "data.cache",
     "inspect": "data.inspect",
     "Recipe": "training.recipe",
@@ -36,7 +36,7 @@ __all__ = ["__version__", *_ROOMS]
 if TYPE_CHECKING:
     from alphabar.data.cache import prepare as prepare
     from alphabar.data.inspect import inspect as inspect
-    from alphabar.data.source import open_source as open_source
+    from alphabar.data.sources import open_source as open_source
     from alphabar.errors import AlphabarError as AlphabarError
     from alphabar.errors import UsageError as UsageError
     from alphabar.evaluation import evaluate as evaluate

@@ -218,7 +218,7 @@ def train(
     every = parse_duration(checkpoint_every)
 
     from alphabar.data.cache import prepare
-    from alphabar.data.source import open_source
+    from alphabar.data.sources import open_source
     from alphabar.training import trainer
     from alphabar.training.recipe import read_recipe, with_settings
     from alphabar.training.recipes import continued, named_recipe, shortened
@@ -291,7 +291,7 @@ def plan(
     seconds = parse_duration(budget)
 
     from alphabar.data.cache import prepare
-    from alphabar.data.source import open_source
+    from alphabar.data.sources import open_source
     from alphabar.training.recipe import with_settings
     from alphabar.training.recipes import named_recipe
 

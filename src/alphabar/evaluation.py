@@ -18,7 +18,7 @@ from torch import Tensor
 from alphabar.conditioning.conditioning import describe
 from alphabar.data.cache import Dataset, cache_root, prepare, read
 from alphabar.data.decode import full_pixels
-from alphabar.data.source import open_source
+from alphabar.data.sources import open_source
 from alphabar.diffusion.noise import Noise
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics.features import EXTRACTORS, Extractor, Features, extract

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from alphabar.data.cache import CHUNK, content_hash, held_out_position, read
 from alphabar.data.decode import decode, full_pixels, quietly
-from alphabar.data.source import Item, Skipped, Source, Unreadable, nothing_in, open_source
+from alphabar.data.source import Item, Skipped, Source, Unreadable, nothing_in
+from alphabar.data.sources import open_source
 
 THUMBNAIL = 32  # pixels a side
 SIZES = (32, 64, 128, 256)  # that networks here take

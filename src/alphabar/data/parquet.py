@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from alphabar.data.folder import METADATA, PICTURE_SUFFIXES, SPLITS
-from alphabar.data.source import Item, Skipped, Source, Unreadable, fingerprint_of, one_line, open_folder
-from alphabar.errors import AlphabarError, UsageError
+from alphabar.data.folder import SPLITS
+from alphabar.data.source import Item, Skipped, Unreadable, fingerprint_of, one_line
+from alphabar.errors import AlphabarError
 
 LABELS = ("label", "labels", "class", "fine_label")
 CAPTIONS = ("text", "caption")
 PICTURES = ("image", "img", "picture", "jpg", "png")
-HUB = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<folder>.+?))?/?")
 GROUPS_KEPT = 2  # row groups in memory: the one being read and the one that slower threads still need
 
 
@@ -186,42 +185,3 @@ def _named(value: Any, names: list[str]) -> Any:
 def _split(file: Path) -> str | None:
     begins = re.match(r"[a-z]+", file.stem)
     return next((name for name in (begins[0] if begins else "", file.parent.name) if name in SPLITS), None)
-
-
-def open_hub(data: str) -> Source:
-    """The source behind hf://datasets/owner/name[@revision][/folder], fetched into the Hub's own cache.
-
-    Parquet files where the data set has them, else pictures, else the parquet files that the Hub made.
-    Raises UsageError for another form, AlphabarError where the extra is missing or the Hub does not answer.
-    """
-    match = HUB.fullmatch(data)
-    if match is None:
-        raise UsageError(
-            f"{data}: the form is hf://datasets/owner/name, optionally with @revision and /folder"
-        )
-    try:
-        from huggingface_hub import HfApi, snapshot_download
-    except ImportError:
-        raise AlphabarError(f"{data} needs the Hub's library: pip install 'alphabar[hub]'") from None
-    repo, revision, folder = match["repo"], match["revision"], match["folder"]
-    inside = f"{folder}/" if folder else ""
-    try:
-        files = HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
-        suffixes = {Path(file).suffix.lower() for file in files if file.startswith(inside)}
-        if ".parquet" in suffixes:
-            wanted = ["*.parquet"]
-        elif suffixes & PICTURE_SUFFIXES:
-            wanted = [f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES | {".txt", ".mat"})] + [
-                f"*{name}" for name in METADATA
-            ]
-        else:
-            revision, wanted = "refs/convert/parquet", ["*.parquet"]
-        fetched = snapshot_download(
-            repo,
-            repo_type="dataset",
-            revision=revision,
-            allow_patterns=[inside + pattern for pattern in wanted],
-        )
-    except Exception as error:  # the network and the Hub raise whatever they like
-        raise AlphabarError(f"{data} cannot be fetched: {one_line(error)}") from None
-    return open_folder(Path(fetched) / (folder or ""), name=data.removeprefix("hf://datasets/"))

@@ -1,16 +1,14 @@
-"""Where pictures come from: what every source offers, and how an argument becomes one."""
+"""Where pictures come from: what every source offers. Which there are stands in sources.py."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
-from alphabar.errors import AlphabarError, UsageError
+from alphabar.errors import AlphabarError
 
 Box = tuple[float, float, float, float]
 
@@ -80,75 +78,6 @@ def fingerprint_of(items: Iterable[Item], states: Iterable[Any], skipped: Iterab
     """A hash of everything a source knows; states tell an edited file from the one before (size, mtime)."""
     known = [[asdict(item) for item in items], list(states), [asdict(skip) for skip in skipped]]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-
-
-def _toycars(argument: str | None) -> Source:
-    from alphabar.data.toycars import ToyCars
-
-    if argument is None:
-        return ToyCars()
-    if not argument.isdecimal() or int(argument) == 0:
-        raise UsageError(f"toycars:{argument}: the number of pictures must be a positive integer")
-    return ToyCars(int(argument))
-
-
-# Names that need no file; what follows a colon ("toycars:2000") is handed on.
-BUILT_IN: dict[str, Callable[[str | None], Source]] = {"toycars": _toycars}
-
-
-def open_source(data: str | Path) -> Source:
-    """The source that an argument names; nothing is decoded yet.
-
-    data: a built-in name ("toycars", "toycars:2000"), "hf://datasets/owner/name", or the path of a
-        folder or a parquet file. A built-in name wins over a folder of that name, which "./toycars" names.
-    Raises UsageError where it is none of these, AlphabarError where there is nothing to read.
-    """
-    if isinstance(data, str):
-        if data.startswith("hf://"):
-            from alphabar.data.parquet import open_hub
-
-            return open_hub(data)
-        name, colon, argument = data.partition(":")
-        if name in BUILT_IN:
-            return BUILT_IN[name](argument if colon else None)
-    path = Path(data).expanduser()
-    if path.is_dir():
-        return open_folder(path)
-    if path.suffix.lower() == ".parquet" and path.is_file():
-        from alphabar.data.parquet import Parquet
-
-        return Parquet(path)
-    if path.exists():
-        raise UsageError(
-            f"{data} is a single file; name the folder of pictures (archives: unpack them first)"
-        )
-    near = get_close_matches(str(data), BUILT_IN, n=1, cutoff=0.5)
-    raise UsageError(
-        f"no data called {str(data)!r}: "
-        + (f"did you mean {near[0]!r}? " if near else "")
-        + f"give an existing folder or parquet file, a built-in name ({', '.join(BUILT_IN)}),"
-        " or hf://datasets/owner/name"
-    )
-
-
-def open_folder(path: Path, name: str | None = None) -> Source:
-    """The source in a folder: Stanford Cars in any of its layouts, pictures, or parquet files.
-
-    name: what to call it; default: the folder's name. Raises AlphabarError where it holds none of these.
-    """
-    from alphabar.data.folder import Folder
-    from alphabar.data.parquet import Parquet, parquet_files
-    from alphabar.data.stanford_cars import StanfordCars
-
-    cars = StanfordCars.find(path)
-    if cars is not None:
-        return cars
-    folder = Folder(path, name)
-    if folder.items:
-        return folder
-    if parquet_files(path):
-        return Parquet(path, name)
-    raise nothing_in(str(path), folder.skipped)
 
 
 def nothing_in(name: str, skipped: Sequence[Skipped]) -> AlphabarError:

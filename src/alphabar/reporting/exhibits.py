@@ -11,7 +11,7 @@ import torch
 
 from alphabar.data.cache import Dataset, cache_root, prepare
 from alphabar.data.pixels import to_pictures, to_signal
-from alphabar.data.source import open_source
+from alphabar.data.sources import open_source
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.grids import GRIDS
 from alphabar.diffusion.noise import Noise

@@ -12,7 +12,8 @@ from PIL import Image
 from alphabar.data.cache import read
 from alphabar.data.decode import decode
 from alphabar.data.inspect import Report, inspect
-from alphabar.data.source import Source, Unreadable, open_source
+from alphabar.data.source import Source, Unreadable
+from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.studio.page import LIGHT, Page, cancelling, data_uri, empty
 from alphabar.studio.unpack import unpack

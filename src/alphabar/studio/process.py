@@ -14,7 +14,7 @@ from alphabar import sampling
 from alphabar.data.cache import prepare
 from alphabar.data.decode import decode
 from alphabar.data.pixels import to_pictures, to_signal
-from alphabar.data.source import open_source
+from alphabar.data.sources import open_source
 from alphabar.diffusion import Noise, clipped
 from alphabar.diffusion.forward import diffuse
 from alphabar.errors import UsageError
