@@ -1,7 +1,8 @@
 """The GAN and the VAE: their losses against closed forms, and the same life as any model."""
 
 import math
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from alphabar.data.pixels import to_signal
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
+from alphabar.diffusion.noise import Noise
+from alphabar.diffusion.samplers import ddim, last
+from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import NETWORKS, Autoencoder
 from alphabar.networks.latent import kl_to_standard_normal, latents
@@ -17,7 +22,7 @@ from alphabar.reporting.exhibits import exhibit
 from alphabar.reporting.report import write_report
 from alphabar.restoration.operators import Mask
 from alphabar.restoring import restore
-from alphabar.sampling import guided_denoiser, passes, sample, settings
+from alphabar.sampling import passes, sample, settings
 from alphabar.training.checkpoint import unpack_tensors, write_file
 from alphabar.training.methods import METHODS, augmented, gradient_penalty, training_flops
 from alphabar.training.recipe import Recipe, with_settings
@@ -152,12 +157,12 @@ class TestNetworks:
         changed = (network(moved, torch.ones(1)) - network(x, torch.ones(1))).abs().amax((0, 1))
         assert (changed > 0).all()
 
-    @pytest.mark.parametrize("name", [*OPPONENTS, "guided"])
+    @pytest.mark.parametrize("name", [*OPPONENTS, "distillation"])
     def test_the_cost_of_training_is_what_is_computed(self, name):
         # Without penalties: the counter cannot follow a gradient of gradients.
         free = ["method.gamma=0", "method.augment=false"] if name == "gan" else []
-        if name == "guided":
-            recipe = shortened(tiny("lean", "sampling.pag=2", "sampling.pag_interval=none"))
+        if name == "distillation":
+            recipe = shortened(tiny("lean", "sampling.pag=2", "sampling.pag_interval=[0.2,2.5]"))
         else:
             recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
@@ -215,40 +220,67 @@ class TestLife:
 
 
 class TestShortened:
-    def test_targets_come_nearer_by_stages(self):
-        recipe = shortened(named_recipe("edm"))
-        method = built(recipe)
-        sigma = torch.tensor([0.01, 0.5, 5.0, 80.0], dtype=torch.float64)
-        t = method.denoiser.schedule.time(-2 * sigma.log())
-        steps = []
-        for stage in range(8):
-            method.prepare(torch.empty(0), torch.empty(0), 0, stage / 8, 0.0)
-            r, weight = method.nearer(t)
-            nearer = torch.where(r > 0, (-method.denoiser.schedule(r).log_snr / 2).exp(), 0.0)
-            steps.append((sigma - nearer) / sigma)
-            assert torch.allclose(weight, 1 / (sigma - nearer))
-        assert (steps[0][:2] == 1).all()  # denoising, to begin with
-        wanted = (1 + 8 * torch.sigmoid(-sigma)) / 2**8
-        assert torch.allclose(steps[-1], wanted)
-        assert all((a >= b).all() for a, b in pairwise(steps))
+    @pytest.mark.parametrize("steps", [1, 2, 4])
+    def test_what_is_learnt_leads_where_the_flow_does(self, steps):
+        """Pixels from N(0, c²): the probability flow keeps x in proportion to its standard deviation."""
+        c = 0.5
+        method = built(
+            with_settings(shortened(tiny("lean"), steps), ["method.small=60", "method.sigma_min=0.002"])
+        )
+        schedule = method.denoiser.schedule
 
-    def test_a_consistent_denoiser_has_no_loss(self):
-        """All pictures the same: the denoiser that says so is right at every level."""
-        recipe = shortened(tiny("lean", "sampling.pag=0"))
-        method = built(recipe)
-        picture = torch.full((1, 3, 16, 16), 0.3)
-        method.denoiser = FunctionDenoiser(method.denoiser.schedule, lambda x, t, cond: picture.expand_as(x))
-        method.prepare(picture, picture, 0, 0.6, 0.0)
-        t = torch.linspace(0.1, 1, 5, dtype=torch.float64)
-        losses = method.losses(picture.expand(5, -1, -1, -1), t, torch.randn(5, 3, 16, 16), None)
-        assert (losses < 1e-2).all()  # of a summand of 1e-6 under the root
+        def std(level):
+            return (level.alpha**2 * c**2 + level.sigma**2).sqrt()
+
+        def mean(x, t, cond):
+            level = schedule(t)
+            return broadcast(c**2 * level.alpha / std(level) ** 2, x) * x
+
+        def jump(x, t, cond):
+            i = (method.times[None] - t[:, None]).abs().argmin(1)
+            level, end = schedule(t), schedule(method.times[i + 1])
+            kept = end.sigma / level.sigma
+            return broadcast((std(end) / std(level) - kept) / (end.alpha - level.alpha * kept), x) * x
+
+        @dataclass(frozen=True)
+        class Answers(FunctionDenoiser):
+            coeffs: Callable
+
+        method.guided = lambda teacher: FunctionDenoiser(schedule, mean)
+        x0, eps = c * torch.randn(8, 3, 16, 16), torch.randn(8, 3, 16, 16)
+        method.prepare(x0, eps, 0, 0.0, 0.0)
+        t = torch.rand(8, dtype=torch.float64)
+        losses, coeffs = [], method.denoiser.coeffs
+        for answer in (jump, mean):
+            method.denoiser = Answers(schedule, answer, coeffs)
+            losses.append(method.losses(x0, t, eps, None))
+        assert (losses[0] < 1e-4 * losses[1]).all()
+        start = std(schedule(method.times[0])).float() * torch.randn(8, 3, 16, 16)
+        drawn = last(ddim(FunctionDenoiser(schedule, jump), start, method.times, Noise(0, [], "none"))).x
+        assert torch.allclose(drawn, start * (c / std(schedule(method.times[0]))).float(), atol=1e-5)
+
+    def test_steps_are_even_and_walks_lead_from_one_to_the_next(self):
+        method = built(shortened(tiny("lean", "sampling.grid.sigma_min=0.02"), 3))
+        sigma = [(-method.denoiser.schedule(walk).log_snr / 2).exp() for walk in method.walks]
+        assert [len(walk) for walk in method.walks] == [5, 5, 5]
+        assert torch.allclose(sigma[0][0] / sigma[1][0], sigma[1][0] / sigma[2][0])
+        assert torch.allclose(sigma[0][-1], sigma[1][0]) and torch.allclose(sigma[1][-1], sigma[2][0])
+        assert sigma[2][-2].item() == pytest.approx(0.02) and sigma[2][-1] == 0
+        for one in (shortened(tiny("lean"), 1), shortened(named_recipe("classic"), 1)):
+            assert len(built(one).walks) == 1
+        with pytest.raises(UsageError, match="--steps must be at least 1, not 0"):
+            shortened(tiny("lean"), 0)
+        with pytest.raises(UsageError, match="choose the grid log_snr"):
+            built(
+                with_settings(shortened(tiny("lean")), ["schedule=rectified_flow", "sampling.grid=uniform"])
+            )
 
     def test_it_begins_with_the_model_and_leaves_it_alone(self, dataset, tmp_path):
         run = begin(tmp_path / "run", tiny("lean", "sampling.pag=0"))
         list(train(dataset, run, images=32, runtime=Runtime()))
         before = {path: path.read_bytes() for path in run.path.rglob("*.safetensors")}
         model = load_model(run.path)
-        short = begin(tmp_path / "short", shortened(model.recipe), start=model)
+        short = begin(tmp_path / "short", shortened(model.recipe, 2), start=model)
         still = with_settings(short.recipe, ["optimizer.learning_rate=1e-30"])
         write_file(short.path / "recipe.toml", still.to_toml().encode())
         list(train(dataset, short, images=16, runtime=Runtime()))
@@ -267,10 +299,7 @@ class TestShortened:
         list(train(dataset, run, images=320, runtime=Runtime()))
         model = load_model(run.path, "cpu")
         recipe = with_settings(shortened(model.recipe), ["optimizer.warm_up=0"])
-        assert (recipe.method["name"], recipe.method["pag"], recipe.sampling.pag) == ("guided", 20.0, 0)
-        assert shortened(recipe).method["name"] == "consistency"
-        where = shortened(with_settings(model.recipe, ["sampling.pag_interval=[0.2,2.5]"]))
-        assert where.method["pag_interval"] == (0.2, 2.5) and where.sampling.pag_interval is None
+        assert (recipe.method["pag"], recipe.method["pag_interval"], recipe.sampling.pag) == (20.0, None, 0)
         short = begin(tmp_path / "short", recipe, start=model)
         list(train(dataset, short, images=1200, runtime=Runtime()))
         assert len(list(train(dataset, short, images=1280, runtime=Runtime()))) > 0  # goes on
@@ -279,22 +308,18 @@ class TestShortened:
             assert torch.equal(teacher[name], value)
 
         quick = load_model(short.path, "cpu")
-        assert passes(quick, settings(quick)) * 2 == passes(model, settings(model)) == 20
-        noise, t = 2 * torch.randn(64, 3, 16, 16), torch.full((64,), 0.55, dtype=torch.float64)
-        with torch.no_grad():
-            wanted = guided_denoiser(model, settings(model))(noise, t, None)
-            before, after = model.denoiser(noise, t, None), quick.denoiser(noise, t, None)
-        assert (after - wanted).square().mean() < 0.5 * (before - wanted).square().mean()
-
-    def test_the_loss_is_what_the_networks_prediction_is_off_by(self):
-        method = built(shortened(tiny("lean", "sampling.pag=2", "sampling.pag_interval=none")))
-        x0, eps, t = torch.rand(3, 3, 16, 16), torch.randn(3, 3, 16, 16), torch.rand(3, dtype=torch.float64)
-        method.prepare(x0, eps, 0, 0.0, 0.0)
-        D = method.denoiser
-        off = FunctionDenoiser(D.schedule, lambda x, t, cond: D(x, t, cond) + 0.1)
-        method.target = lambda teacher: off
-        wanted = (0.01 / D.coeffs(t).c_out ** 2).float()
-        assert torch.allclose(method.losses(x0, t, eps, None), wanted, rtol=1e-3)
+        assert passes(quick, settings(quick)) == 4 and passes(model, settings(model)) == 20
+        losses = []
+        for network in (model.denoiser.network, quick.denoiser.network):
+            method = built(recipe)
+            method.denoiser.network.load_state_dict(model.denoiser.network.state_dict())
+            method.prepare(torch.empty(0), torch.empty(0), 0, 0.0, 0.0)
+            method.denoiser.network.load_state_dict(network.state_dict())
+            x0 = to_signal(torch.from_numpy(dataset.pictures[:]))
+            eps = Noise(1, range(len(x0)), "held-out").normal(0, x0)
+            with torch.no_grad():
+                losses.append(method.losses(x0, torch.ones(len(x0)), eps, None).mean().item())
+        assert losses[1] < 0.8 * losses[0]
 
     @pytest.mark.parametrize("guidance", [0, 2])
     def test_lost_weights_are_an_error(self, dataset, tmp_path, guidance):

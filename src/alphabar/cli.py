@@ -205,9 +205,12 @@ def train(
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="Instead of a recipe: tune a copy of a model trained on DATA to draw in fewer evaluations:"
-            " one that draws with --pag, to do without, in half; any other, in one to four.",
+            help="Instead of a recipe: tune a copy of a model trained on DATA to draw in --steps evaluations"
+            " what the model draws in a dozen and more.",
         ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Of a model made by --shorten.", show_default="4")
     ] = None,
     checkpoint_every: Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")] = "5m",
     as_json: JsonOption = False,
@@ -230,11 +233,13 @@ def train(
     run = run or Path("runs") / name
     if sum(map(bool, (recipe, origin, shorten))) > 1:
         raise UsageError("give one of --recipe, --from and --shorten: the last two take their model's recipe")
+    if steps is not None and not shorten:
+        raise UsageError("--steps is for --shorten: how many a model takes is chosen when it draws")
     start = origin or shorten
     model = load_model(start) if start else None
     chosen, planning = None, False
     if model is not None:
-        chosen = shortened(model.recipe) if shorten else continued(model.recipe, model.path.name)
+        chosen = shortened(model.recipe, steps or 4) if shorten else continued(model.recipe, model.path.name)
     elif recipe is not None:
         chosen = read_recipe(Path(recipe)) if recipe.endswith(".toml") else named_recipe(recipe)
     elif Run(run).exists:

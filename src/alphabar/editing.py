@@ -1,7 +1,7 @@
 """Walks between pictures, and from a given picture to another: what the noise and the condition hold."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -181,16 +181,13 @@ def deterministic(model: Model, how: Settings | None = None) -> Settings:
     how: by default the recipe's, with nothing asked.
     """
     how = how or settings(model, ask=())
-    if how.sampler["name"] in NOISY:
+    if how.sampler["name"] == "ancestral":
         return replace(how, sampler=SAMPLERS.resolve("dpmpp_2m"), grid=GRIDS.resolve("log_snr"), steps=20)
     return how
 
 
-NOISY: Sequence[str] = ("ancestral", "consistency")
-
-
 def _refuse_noise(how: Settings) -> None:
-    if how.sampler["name"] in NOISY or how.sampler.get("eta"):
+    if how.sampler["name"] == "ancestral" or how.sampler.get("eta"):
         raise UsageError(
             f"the sampler {how.sampler['name']} adds noise of its own: choose dpmpp_2m, for example"
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 from alphabar.diffusion.denoiser import Cond, Denoiser, FunctionDenoiser
 from alphabar.diffusion.forward import posterior
 from alphabar.diffusion.noise import Noise
-from alphabar.diffusion.schedules import Level, Schedule, broadcast
+from alphabar.diffusion.schedules import Level, Schedule
 from alphabar.diffusion.start import Start
 from alphabar.errors import UsageError
 from alphabar.registry import Registry
@@ -64,22 +64,6 @@ def ancestral(
         x = mean + std * noise.normal(i, x) if s > 0 else mean
         if clamp:
             x = x.clamp(-1, 1)
-        yield Step(i, s, x, x0)
-
-
-def consistency(
-    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Cond | None = None
-) -> Iterator[Step]:
-    """To the picture and back to noise, a little less each time (Song et al. 2023, algorithm 1).
-
-    For denoisers that were tuned to it: others answer with a mean of pictures, which is no picture.
-    """
-    for i, (t, s) in enumerate(pairwise(times)):
-        x0 = denoiser(x, t.expand(len(x)), cond)
-        level = denoiser.schedule(s)
-        x = broadcast(level.alpha, x) * x0
-        if s > 0:
-            x = x + broadcast(level.sigma, x) * noise.normal(i, x)
         yield Step(i, s, x, x0)
 
 
@@ -212,7 +196,6 @@ SAMPLERS = Registry(
     "sampler",
     {
         "ancestral": ancestral,
-        "consistency": consistency,
         "ddim": ddim,
         "euler": euler,
         "heun": heun,

@@ -7,6 +7,7 @@ what else it updates, and what of itself a checkpoint must hold.
 import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,10 +20,12 @@ from alphabar.diffusion.augmentation import drawn
 from alphabar.diffusion.denoiser import Cond, Denoiser, NetworkDenoiser
 from alphabar.diffusion.densities import WEIGHTS
 from alphabar.diffusion.forward import diffuse
+from alphabar.diffusion.grids import GRIDS
 from alphabar.diffusion.guidance import EVERYWHERE, PerturbedAttention, guided
 from alphabar.diffusion.loss import loss
 from alphabar.diffusion.noise import Noise
-from alphabar.diffusion.schedules import broadcast
+from alphabar.diffusion.samplers import evaluations, last, unipc
+from alphabar.diffusion.schedules import SCHEDULES, Schedule, broadcast
 from alphabar.errors import UsageError
 from alphabar.networks import NETWORKS, Autoencoder, Classifier, Network, flops
 from alphabar.networks.latent import Encoder
@@ -70,56 +73,16 @@ class Diffusion:
         return 3.0 * _flops(recipe)
 
 
-class Consistency(Diffusion):
-    """Tuning a trained denoiser to answer in one evaluation (Geng et al. 2024, Easy Consistency Tuning).
+class Distillation(Diffusion):
+    """Tuning a trained denoiser to draw in a few large steps (Salimans and Ho 2022).
 
-    D learns to say at sigma_t what it says itself, for the same picture and noise, at a lower sigma_r. At the
-    end of all steps is the picture. It begins with sigma_r near 0, which is denoising, and the step from t to
-    r halves at every stage: sigma_r = sigma_t (1 - n(sigma_t) / 2^stage), n = 1 + 8 sigmoid(-sigma_t).
+    A step of DDIM leads from x_t to x_s = (sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) D. The
+    model as it was, the teacher, walks from the same x_t to s in many small steps, with its guidance (Meng et
+    al. 2023); learnt is the D that leads at once to where it arrives. Each batch is shared by all steps of
+    the recipe's sampling, so the density of levels has no say.
 
-    stages: of equal length, in the whole training.
-    """
-
-    def __init__(self, *, denoiser: NetworkDenoiser, recipe: Any, runtime: Runtime, stages: int = 8):
-        super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
-        if stages < 1:
-            raise UsageError(f"stages = {stages}: choose at least 1")
-        self.stages, self.share = stages, 0.0
-
-    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
-        self.share = share
-
-    def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None) -> Tensor:
-        D = self.denoiser
-        r, weight = self.nearer(t)
-        answer = D(diffuse(D.schedule, x0, t, eps), t, cond)
-        with torch.no_grad():
-            target = D(diffuse(D.schedule, x0, r, eps), r, cond)
-            target = torch.where(broadcast(r, x0) > 0, target, x0)
-        # The norm, not its square: the loss of ECT with c = 0. The summand keeps its gradient finite.
-        distance = (answer - target).square().flatten(1).mean(1).add(1e-12).sqrt()
-        return weight.to(distance) * distance
-
-    def nearer(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The times r < t (n,) of the present stage, and the losses' weights 1 / (sigma_t - sigma_r)."""
-        schedule = self.denoiser.schedule
-        sigma = (-schedule(t).log_snr / 2).exp()
-        stage = min(int(self.share * self.stages), self.stages - 1) + 1
-        ratio = (1 - (1 + 8 * torch.sigmoid(-sigma)) / 2**stage).clamp(min=0)
-        r = torch.where(ratio > 0, schedule.time(-2 * (sigma * ratio.clamp(min=1e-6)).log()), 0.0)
-        return r, 1 / (sigma * (1 - ratio))
-
-    @staticmethod
-    def cost(recipe: "Recipe") -> float:
-        return 4.0 * _flops(recipe)
-
-
-class Guided(Diffusion):
-    """Tuning a trained denoiser to answer as perturbed-attention guidance makes it (Meng et al. 2023, 3.1).
-
-    Guidance asks twice a step; its answers are learnt here, at all noise levels, from the model as it was.
-
-    pag: the scale of the guidance. pag_interval: where it acts, see `PerturbedAttention`; None: everywhere.
+    small: steps of the teacher in each of these. sigma_min: its last noise level sigma/alpha before 0.
+    pag, pag_interval: its perturbed-attention guidance, see `PerturbedAttention`; None: everywhere.
     """
 
     def __init__(
@@ -128,10 +91,17 @@ class Guided(Diffusion):
         denoiser: NetworkDenoiser,
         recipe: Any,
         runtime: Runtime,
-        pag: float = 2.0,
+        small: int = 3,
+        sigma_min: float = 0.02,
+        pag: float = 0.0,
         pag_interval: tuple[float, float] | None = None,
     ):
         super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
+        own, schedule = recipe.sampling, denoiser.schedule
+        self.times = GRIDS.build(own.grid)(schedule, own.steps)
+        if not schedule(self.times[0]).log_snr.isfinite():
+            raise UsageError("steps from pure noise cannot be learnt: choose the grid log_snr")
+        self.walks = [_walk(schedule, t, s, small, sigma_min) for t, s in pairwise(self.times)]
         self.pag, self.interval = pag, pag_interval or EVERYWHERE
         self.teacher: Network | None = None
 
@@ -145,21 +115,36 @@ class Guided(Diffusion):
         return deepcopy(network).eval().requires_grad_(False)
 
     def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None) -> Tensor:
-        D = self.denoiser
+        D, schedule = self.denoiser, self.denoiser.schedule
         assert self.teacher is not None
-        x_t = diffuse(D.schedule, x0, t, eps)
+        teacher = self.guided(self.teacher)
+        step = torch.arange(len(x0)) * len(self.walks) // len(x0)
+        t, s = self.times[step], self.times[step + 1]
+        x_t = diffuse(schedule, x0, t, eps)
+        shares = step.bincount(minlength=len(self.walks)).tolist()
+        conds = [None] * len(shares) if cond is None else cond.split(shares)
         with torch.no_grad():
-            target = self.target(self.teacher)(x_t, t, cond)
+            ends = [
+                last(unipc(teacher, x, times, Noise(0, [], "distillation"), c)).x
+                for x, times, c in zip(x_t.split(shares), self.walks, conds, strict=True)
+                if len(x)
+            ]
+        level_t, level_s = schedule(t), schedule(s)
+        kept = level_s.sigma / level_t.sigma
+        target = torch.cat(ends) - broadcast(kept, x0) * x_t
+        target = target / broadcast(level_s.alpha - level_t.alpha * kept, x0)
         error = (D(x_t, t, cond) - target).square().flatten(1).mean(1)
         # what a prediction of the network is off by, as in `loss`
-        return error * (self.weight(D.schedule(t)) / D.coeffs(t).c_out ** 2).to(error)
+        return error * (self.weight(level_t) / D.coeffs(t).c_out ** 2).to(error)
 
-    def target(self, teacher: Network) -> Denoiser:
-        """The denoiser of that network, guided."""
+    def guided(self, teacher: Network) -> Denoiser:
+        """The denoiser of that network, with its guidance."""
+        D = NetworkDenoiser(teacher, self.denoiser.parameterization, self.denoiser.schedule)
+        if not self.pag:
+            return D
         attention = teacher.middle_attention()
         assert attention is not None
-        unguided = NetworkDenoiser(teacher, self.denoiser.parameterization, self.denoiser.schedule)
-        return guided(unguided, [PerturbedAttention(attention.each_alone, self.pag, self.interval)])
+        return guided(D, [PerturbedAttention(attention.each_alone, self.pag, self.interval)])
 
     def files(self) -> dict[str, bytes]:
         return {"teacher.safetensors": pack_tensors((self.teacher or self.copy()).state_dict())}
@@ -170,7 +155,30 @@ class Guided(Diffusion):
 
     @staticmethod
     def cost(recipe: "Recipe") -> float:
-        return 5.0 * _flops(recipe)
+        how, own = recipe.method, recipe.sampling
+        schedule = SCHEDULES.build(recipe.schedule)
+        lo, hi = how["pag_interval"] or EVERYWHERE
+
+        def each(ratio: float) -> int:
+            return 1 + (how["pag"] > 0 and lo < ratio <= hi)
+
+        walks = [
+            _walk(schedule, t, s, how["small"], how["sigma_min"])
+            for t, s in pairwise(GRIDS.build(own.grid)(schedule, own.steps))
+        ]
+        asked = sum(evaluations(unipc, schedule, walk, each) for walk in walks) / len(walks)
+        return (3 + asked) * _flops(recipe)
+
+
+def _walk(schedule: Schedule, t: Tensor, s: Tensor, steps: int, sigma_min: float) -> Tensor:
+    """Times (steps + 1,) from t down to s, even in log SNR; before s = 0 the last is at sigma_min."""
+    first = -schedule(t).log_snr / 2
+    if s > 0:
+        log_sigma = torch.linspace(first, -schedule(s).log_snr / 2, steps + 1, dtype=torch.float64)[:-1]
+    else:
+        final = math.log(sigma_min)
+        log_sigma = torch.linspace(first, final, steps, dtype=torch.float64) if first > final else first[None]
+    return torch.cat([schedule.time(-2 * log_sigma), s[None]])
 
 
 class NoisyClassifier(Diffusion):
@@ -299,8 +307,7 @@ METHODS = Registry(
     "method",
     {
         "diffusion": Diffusion,
-        "consistency": Consistency,
-        "guided": Guided,
+        "distillation": Distillation,
         "classifier": NoisyClassifier,
         "gan": Gan,
         "vae": Vae,
@@ -389,7 +396,7 @@ def training_flops(recipe: "Recipe") -> float:
 
 def diffuses(recipe: "Recipe") -> bool:
     """Whether a recipe trains a denoiser: a GAN or a VAE draws in one evaluation, a classifier not at all."""
-    return recipe.method["name"] in ("diffusion", "consistency", "guided")
+    return recipe.method["name"] in ("diffusion", "distillation")
 
 
 def check_method(recipe: "Recipe") -> None:

@@ -572,7 +572,7 @@ def _train(
     else:
         if run.start.exists():
             training.start_from(unpack_tensors(run.start.read_bytes()))
-        elif recipe.method["name"] in ("consistency", "guided"):
+        elif recipe.method["name"] == "distillation":
             raise AlphabarError(
                 f"{run.path} lacks the weights it is to begin with: remove it and begin again"
             )

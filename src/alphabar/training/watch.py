@@ -102,15 +102,16 @@ class Watcher:
         size = recipe.data.size
         sampler: Spec = "dpmpp_2m"
         grid: Spec = "linear_beta"
-        if recipe.method["name"] == "consistency":
-            sampler, grid = recipe.sampling.sampler, recipe.sampling.grid
+        steps = recipe.watch.steps
+        if recipe.method["name"] == "distillation":  # which knows these levels only
+            sampler, grid, steps = recipe.sampling.sampler, recipe.sampling.grid, recipe.sampling.steps
         end = draw(
             denoiser,
             shape=(3, size, size),
             positions=positions,
             seed=recipe.seed,
             sampler=SAMPLERS.build(sampler),
-            times=GRIDS.build(grid)(denoiser.schedule, recipe.watch.steps),
+            times=GRIDS.build(grid)(denoiser.schedule, steps),
             start=STARTS.build("noise", statistics=None),
             cond=None if self.cond is None else self.cond[chosen],
             device=self.runtime.device,
