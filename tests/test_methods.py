@@ -292,6 +292,11 @@ class TestShortened:
         assert drawn.total == 2 * 2 and drawn.pictures.shape == (2, 16, 16, 3)
         with pytest.raises(UsageError, match="cannot be shortened"):
             shortened(again.recipe)
+        with pytest.raises(UsageError, match="draws in 2 steps of its own"):
+            settings(again, steps=5)
+        hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
+        with pytest.raises(UsageError, match="restore pictures with the model that it was made from"):
+            restore(again, torch.zeros(1, *hole.measured), hole)
 
     def test_guidance_is_learnt_from_the_model_as_it_was(self, dataset, tmp_path):
         guidance = ["sampling.pag=20", "sampling.pag_interval=none"]

@@ -20,7 +20,7 @@ from alphabar.diffusion import (
 )
 from alphabar.errors import UsageError
 from alphabar.sampling import Sampled, Settings, asked_for, guided_denoiser, settings
-from alphabar.training.methods import diffuses
+from alphabar.training.methods import check_denoises
 from alphabar.training.run import Model
 
 INVERTING = 50  # steps of Heun's method from a picture up to its noise
@@ -91,14 +91,11 @@ def edit(
     n: how many; inverted there is but one.
 
     Yields a record a step, and one more that carries the pictures, (n, size, size, 3) uint8. Raises
-    UsageError for a GAN or a VAE, another size, or a strength outside (0, 1].
+    UsageError for a GAN, a VAE or a shortened model, another size, or a strength outside (0, 1].
     """
     how = how or deterministic(model, settings(model, ask=(), pag=0.0 if invert else None))
     size = model.recipe.data.size
-    if not diffuses(model.recipe):
-        raise UsageError(
-            f"{model.path} is a {model.recipe.method['name']}: only diffusion models edit pictures"
-        )
+    check_denoises(model.path, model.recipe, "edit pictures")
     if not 0 < strength <= 1:
         raise UsageError(f"--strength {strength:g}: choose a share above 0, up to 1")
     if tuple(picture.shape) != (3, size, size):

@@ -45,7 +45,7 @@ from alphabar.restoration import (
 )
 from alphabar.restoration.operators import LUMA, Spectral
 from alphabar.training.checkpoint import pack_json
-from alphabar.training.methods import diffuses
+from alphabar.training.methods import check_denoises
 from alphabar.training.run import Model
 
 STEPS = 25
@@ -157,14 +157,10 @@ def restore(
         the settings, y, i and k alone.
 
     Yields a record a step, and one more that carries the answers, (n, b, 3, h, w) in about [-1, 1].
-    Raises UsageError for a GAN or a VAE, for shapes that do not fit and for a solver that cannot take the
-    operator.
+    Raises UsageError for a GAN, a VAE or a shortened model, for shapes that do not fit and for a solver that
+    cannot take the operator.
     """
-    if not diffuses(model.recipe):
-        raise UsageError(
-            f"{model.path} is a {model.recipe.method['name']}: only diffusion models restore pictures,"
-            " for example one of recipe lean"
-        )
+    check_denoises(model.path, model.recipe, "restore pictures")
     if n < 1:
         raise UsageError(f"-n must be at least 1, not {n}")
     if isinstance(operator, Operator):

@@ -165,6 +165,15 @@ def settings(
         classifier=classifier,
         classifier_scale=classifier_scale,
     )
+    if model.recipe.method["name"] == "distillation" and (how.sampler, how.grid, how.steps) != (
+        own.sampler,
+        own.grid,
+        own.steps,
+    ):
+        raise UsageError(
+            f"{model.path} was shortened and draws in {own.steps} steps of its own:"
+            " leave out sampler, grid and steps"
+        )
     if not diffuses(model.recipe) and (how.sampler, how.grid, how.steps, how.start) != (
         own.sampler,
         own.grid,

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -397,6 +398,17 @@ def training_flops(recipe: "Recipe") -> float:
 def diffuses(recipe: "Recipe") -> bool:
     """Whether a recipe trains a denoiser: a GAN or a VAE draws in one evaluation, a classifier not at all."""
     return recipe.method["name"] in ("diffusion", "distillation")
+
+
+def check_denoises(path: Path, recipe: "Recipe", task: str) -> None:
+    """Raises UsageError where the model is no denoiser at every noise level. task: what it is wanted for."""
+    name = recipe.method["name"]
+    if name == "distillation":
+        raise UsageError(
+            f"{path} was shortened and knows few noise levels: {task} with the model that it was made from"
+        )
+    if name != "diffusion":
+        raise UsageError(f"{path} is a {name}: only diffusion models {task}, for example one of recipe lean")
 
 
 def check_method(recipe: "Recipe") -> None:
