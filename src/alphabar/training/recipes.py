@@ -9,7 +9,9 @@ from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.errors import UsageError, unknown
 from alphabar.training.recipe import Recipe, make_recipe
 
-DETAIL = 0.05  # the noise level sigma/alpha below which only the finest detail is missing
+# Noise levels sigma/alpha between which pictures form, to be shared among few steps: above, a Gaussian with
+# the pictures' mean and covariance is as good as they are; below, only the finest detail is missing.
+FORMLESS, DETAIL = 15.0, 0.1
 
 
 def classic() -> Recipe:
@@ -187,8 +189,8 @@ def continued(recipe: Recipe, model: str) -> Recipe:
 def shortened(recipe: Recipe, steps: int = 4) -> Recipe:
     """The recipe that tunes a model of another to draw in a few steps of one evaluation each, unguided.
 
-    The steps are even in log SNR, from where the model begins to where all but the finest detail is there;
-    the teacher takes twelve or more in all, with the guidance that it draws with (`methods.Distillation`).
+    The steps are even in log SNR and begin in noise with the pictures' mean and covariance; the teacher takes
+    twelve or more in all, with the guidance that it draws with (`methods.Distillation`).
     Raises UsageError for one that is not of diffusion, and for steps below 1.
     """
     if recipe.method["name"] != "diffusion":
@@ -200,7 +202,7 @@ def shortened(recipe: Recipe, steps: int = 4) -> Recipe:
     values, own = _in_small_batches(recipe), recipe.sampling
     schedule = SCHEDULES.build(recipe.schedule)
     sigma = (-schedule(GRIDS.build(own.grid)(schedule, own.steps)[:-1]).log_snr / 2).exp()
-    first, final = min(sigma[0].item(), 80.0), sigma[-1].item()
+    first, final = min(sigma[0].item(), FORMLESS), sigma[-1].item()
     last = first * (DETAIL / first) ** ((steps - 1) / steps)
     values["optimizer"] |= {
         "learning_rate": values["optimizer"]["learning_rate"] / 2,
@@ -220,9 +222,9 @@ def shortened(recipe: Recipe, steps: int = 4) -> Recipe:
             "sampler": "ddim",
             "grid": {"name": "log_snr", "sigma_min": min(last, first / 2), "sigma_max": first},
             "steps": steps,
-            "start": own.start,
+            "start": "gaussian",
         },
-        "images": 100_000,
+        "images": 20_000,
     }
     return make_recipe(values)
 

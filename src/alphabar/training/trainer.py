@@ -35,7 +35,7 @@ from alphabar.diffusion.densities import DENSITIES, stratified
 from alphabar.diffusion.loss import drop_labels
 from alphabar.diffusion.noise import Noise, stream_seed
 from alphabar.diffusion.schedules import terminal_warning
-from alphabar.diffusion.start import fit_gaussian
+from alphabar.diffusion.start import PictureStatistics, fit_gaussian
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.networks import NETWORKS, Network
@@ -586,7 +586,8 @@ def _train(
     if main:
         run.rewind(training.images)
         write_file(run.path / "environment.json", pack_json(_environment(dataset, runtime)))
-    watcher = Watcher(dataset, recipe, run, runtime, training.cond) if main else None
+    known = PictureStatistics(**unpack_tensors(statistics))
+    watcher = Watcher(dataset, recipe, run, runtime, known, training.cond) if main else None
     events = _Events(run.path, training.images) if main else None
 
     losses: list[float] = []

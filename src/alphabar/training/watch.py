@@ -21,12 +21,12 @@ from alphabar.diffusion.grids import GRIDS
 from alphabar.diffusion.loss import denoising_error
 from alphabar.diffusion.noise import Noise
 from alphabar.diffusion.samplers import SAMPLERS, draw, last
-from alphabar.diffusion.start import STARTS
+from alphabar.diffusion.start import STARTS, PictureStatistics
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, Features, extract
 from alphabar.registry import Spec
 from alphabar.training.checkpoint import writing
-from alphabar.training.methods import diffuses, log_prob, said_right
+from alphabar.training.methods import log_prob, said_right
 from alphabar.training.recipe import Recipe
 from alphabar.training.run import Run
 from alphabar.training.runtime import Runtime, extractor_device
@@ -42,9 +42,16 @@ class Watcher:
     """Looks at a denoiser in training and writes what it sees into the run."""
 
     def __init__(
-        self, dataset: Dataset, recipe: Recipe, run: Run, runtime: Runtime, cond: Tensor | None = None
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        run: Run,
+        runtime: Runtime,
+        statistics: PictureStatistics,
+        cond: Tensor | None = None,
     ):
         """cond: (n, columns), what is known about each picture of the data set, for a conditional model."""
+        self.statistics = statistics
         self.dataset, self.recipe, self.run, self.runtime = dataset, recipe, run, runtime
         self.cond = None if cond is None else cond.to(runtime.device)
         self.train_index, self.held_out_index = dataset.split(recipe.data.held_out)
@@ -72,7 +79,8 @@ class Watcher:
         """
         begun = time.monotonic()
         watch = self.recipe.watch
-        error = self.error_by_level(denoiser) if watch.levels and diffuses(self.recipe) else None
+        denoises = self.recipe.method["name"] == "diffusion"  # at every noise level
+        error = self.error_by_level(denoiser) if watch.levels and denoises else None
         n = max(watch.grid, watch.distance)
         pictures = torch.cat(
             [
@@ -102,9 +110,11 @@ class Watcher:
         size = recipe.data.size
         sampler: Spec = "dpmpp_2m"
         grid: Spec = "linear_beta"
+        start: Spec = "noise"
         steps = recipe.watch.steps
-        if recipe.method["name"] == "distillation":  # which knows these levels only
-            sampler, grid, steps = recipe.sampling.sampler, recipe.sampling.grid, recipe.sampling.steps
+        if recipe.method["name"] == "distillation":  # which draws in no other way
+            own = recipe.sampling
+            sampler, grid, start, steps = own.sampler, own.grid, own.start, own.steps
         end = draw(
             denoiser,
             shape=(3, size, size),
@@ -112,7 +122,7 @@ class Watcher:
             seed=recipe.seed,
             sampler=SAMPLERS.build(sampler),
             times=GRIDS.build(grid)(denoiser.schedule, steps),
-            start=STARTS.build("noise", statistics=None),
+            start=STARTS.build(start, statistics=self.statistics),
             cond=None if self.cond is None else self.cond[chosen],
             device=self.runtime.device,
         )
