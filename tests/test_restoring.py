@@ -558,17 +558,18 @@ def attending(model: Model, *more: str) -> Model:
     ("task", "size", "own_pag", "solver", "pag"),
     [
         ("blur:1.5", 16, 0, "diffpir", 0),
-        ("blur:1.5+noise:0.05", 16, 3, "ddrm", 0),
+        ("blur:1.5", 16, 3, "diffpir", 0),
+        ("blur:1.5+noise:0.05", 16, 3, "ddrm", 1.5),
         # of a part of the model's picture singular values are not known
         ("blur:1.5+noise:0.05", 32, 0, "pigdm", 0),
         ("motion:5,45+noise:0.05", 16, 0, "ddrm", 0),
-        ("noise:0.2", 16, 0, {"name": "ddrm", "eta": 0.8}, 0),
+        ("noise:0.2", 16, 3, {"name": "ddrm", "eta": 0.8}, 0),
         ("grey", 16, 3, "pigdm", 0),
         ("down:2", 16, 0, "pigdm", 0),
         ("down:2", 16, 3, "ddrm", 3),
         ("down:2", 32, 3, "pigdm", 3),
         ("random:0.5+noise:0.1", 16, 3, "mmps", 0),
-        ("jpeg:10", 16, 3, "ddnm", 0),
+        ("jpeg:10", 16, 3, "ddnm", 1.5),
     ],
 )
 def test_the_defaults_go_by_what_is_missing(model, task, size, own_pag, solver, pag):

@@ -50,6 +50,8 @@ from alphabar.training.run import Model
 
 STEPS = 25
 """Of a restoration unless asked otherwise: twice as many measured no better (docs/results/restoration.md)."""
+GUIDED = (0.0, 2.5)
+"""The noise levels sigma/alpha at which perturbed attention acts: above them it changes nothing."""
 WINDOWS = 64
 """Of a larger picture that are seen in one call: they take some GiB where a solver goes back through them."""
 AGAIN = 0.3
@@ -100,13 +102,21 @@ def settings(
     """
     if steps is not None and steps < 1:
         raise UsageError(f"--steps must be at least 1, not {steps}")
-    # Where most of a picture has to be invented, what makes the model's own pictures better does so here too.
-    own = model.recipe.sampling.pag if model.attention and _enlarges(operator) else 0.0
-    pag = own if pag is None else pag
+    own = model.recipe.sampling.pag if model.attention else 0.0
+    pag = own * _invented(operator, sigma_y) if pag is None else pag
     if pag and not model.attention:
         raise UsageError(f"--pag needs self-attention in the network: that of {model.path} has none")
     best = SOLVERS.resolve(solver or _best(operator, sigma_y, pag, model.recipe.data.size))
     return Settings(seed, best, steps or STEPS, pag)
+
+
+def _invented(operator: Operator, sigma_y: float) -> float:
+    """The share of the guidance that a model draws with, for it invents what is lost as it does in drawing."""
+    if _enlarges(operator):
+        return 1.0
+    spoiled = operator.measured == operator.shape and not isinstance(operator, Mask)
+    blurred = spoiled and sigma_y > ROUNDING and not is_identity(operator)
+    return 0.5 if blurred or not isinstance(operator, Linear) else 0.0
 
 
 def _enlarges(operator: Operator) -> bool:
@@ -232,7 +242,9 @@ def _walk(
 ) -> Iterator[Step]:
     """Answers at one size. coarse: those at the size before, to begin with instead of the mean picture."""
     size, y, (h, w) = model.recipe.data.size, known.y, known.operator.shape[1:]
-    guides = [PerturbedAttention(model.attention.each_alone, how.pag)] if how.pag and model.attention else []
+    guides = []
+    if how.pag and model.attention:
+        guides = [PerturbedAttention(model.attention.each_alone, how.pag, GUIDED)]
     # A mean of pictures lies in their range. A network's answer may not, and what leaves it is amplified.
     denoiser = clipped(guided(model.denoiser, guides))
     large = (3, max(h, size), max(w, size))
