@@ -128,7 +128,20 @@ def test_train_goes_on_from_a_model(call, trained, picture_folder, tmp_path):
     assert code == 2 and "the trained weights do not fit this network" in err
     code, _, err = call(*wider, "--recipe", "lean")
     assert code == 2 and "give one of --recipe, --from and --shorten" in err
+    code, _, err = call(*wider, "--steps", 2)
+    assert code == 2 and "--steps is for --shorten" in err
     assert not (tmp_path / "wider").exists()
+
+
+def test_a_shortened_model_draws_in_the_steps_it_was_made_for(call, trained, picture_folder, tmp_path):
+    short = ["train", picture_folder, "--shorten", trained, "--run", tmp_path / "short", "--images", 16]
+    code, _, err = call(*short, "--steps", 0)
+    assert code == 2 and "--steps must be at least 1" in err and not (tmp_path / "short").exists()
+    assert call(*short, "--steps", 2)[0] == 0
+    code, out, _ = call("sample", tmp_path / "short", "-n", 2, "--out", tmp_path / "drawn", "--json")
+    assert code == 0 and json.loads(out)["steps"] == 2
+    code, _, err = call("sample", tmp_path / "short", "-n", 2, "--out", tmp_path / "more", "--steps", 5)
+    assert code == 2 and "draws in 2 steps of its own" in err and not (tmp_path / "more").exists()
 
 
 def test_sample(call, trained, tmp_path):

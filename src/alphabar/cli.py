@@ -239,7 +239,11 @@ def train(
     model = load_model(start) if start else None
     chosen, planning = None, False
     if model is not None:
-        chosen = shortened(model.recipe, steps or 4) if shorten else continued(model.recipe, model.path.name)
+        chosen = (
+            shortened(model.recipe, 4 if steps is None else steps)
+            if shorten
+            else continued(model.recipe, model.path.name)
+        )
     elif recipe is not None:
         chosen = read_recipe(Path(recipe)) if recipe.endswith(".toml") else named_recipe(recipe)
     elif Run(run).exists:
