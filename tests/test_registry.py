@@ -24,6 +24,10 @@ def test_resolve_fills_in_and_converts():
     }
 
 
+def test_a_spec_may_be_text():
+    assert REGISTRY.resolve('{"name": "throw", "speed": 2}') == {"name": "throw", "speed": 2.0}
+
+
 def test_build_gives_context_and_settings():
     ball = REGISTRY.build({"name": "ball", "colour": "blue"}, radius=2.0)
     assert (ball.radius, ball.colour) == (2.0, "blue")
@@ -38,6 +42,7 @@ def test_build_gives_context_and_settings():
         ({"name": "ball", "radius": 1}, "unknown setting of toy 'ball' 'radius'"),
         ({"name": "throw", "speed": "fast"}, "toy.speed = 'fast'"),
         ({"speed": 1}, "has no name"),
+        ('{"name": throw}', 'the toy {"name": throw} is no JSON'),
     ],
 )
 def test_mistakes_are_named(spec, told):

@@ -48,7 +48,11 @@ SamplerOption = Annotated[
 ]
 GridOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Noise levels to visit: uniform, karras, log_snr or linear_beta."),
+    typer.Option(
+        metavar="NAME",
+        help="Noise levels to visit: uniform, karras, log_snr or linear_beta; with settings as JSON,"
+        ' {"name":"log_snr","sigma_min":0.02}.',
+    ),
 ]
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Sampler steps; default: the recipe's.")]
 ClassOption = Annotated[

@@ -2,10 +2,11 @@
 
 A registry maps a name to a class or a function. Its *settings* are the keyword-only
 parameters that have defaults; everything else is context that the caller supplies. A *spec*
-is what a recipe holds: a name, or ``{"name": ..., setting: value, ...}``.
+is what a recipe holds: a name, or ``{"name": ..., setting: value, ...}``, which on the command line is JSON.
 """
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_type_hints
@@ -39,6 +40,11 @@ class Registry(dict[str, Callable[..., Any]]):
         Raises UsageError naming an unknown choice or setting (with the nearest valid one) or a
         value of the wrong type.
         """
+        if isinstance(spec, str) and spec.startswith("{"):
+            try:
+                spec = json.loads(spec)
+            except ValueError as error:
+                raise UsageError(f"the {self.kind} {spec} is no JSON: {error}") from None
         given: dict[str, Any] = {"name": spec} if isinstance(spec, str) else {**spec}
         name = given.pop("name", None)
         if not isinstance(name, str):
