@@ -111,7 +111,7 @@ def settings(
 
 
 def _invented(operator: Operator, sigma_y: float) -> float:
-    """The share of the guidance that a model draws with, for it invents what is lost as it does in drawing."""
+    """The share of its guidance in drawing that helps the model to invent what is lost."""
     if _enlarges(operator):
         return 1.0
     spoiled = operator.measured == operator.shape and not isinstance(operator, Mask)
