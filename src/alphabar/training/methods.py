@@ -98,6 +98,8 @@ class Distillation(Diffusion):
         pag_interval: tuple[float, float] | None = None,
     ):
         super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
+        if small < 1 or not sigma_min > 0:
+            raise UsageError(f"small = {small}, sigma_min = {sigma_min:g}: choose at least 1 and above 0")
         own, schedule = recipe.sampling, denoiser.schedule
         self.times = GRIDS.build(own.grid)(schedule, own.steps)
         if not schedule(self.times[0]).log_snr.isfinite():
