@@ -251,10 +251,13 @@ class TestShortened:
         method.prepare(x0, eps, 0, 0.0, 0.0)
         t = torch.rand(8, dtype=torch.float64)
         losses, coeffs = [], method.denoiser.coeffs
-        for answer in (jump, mean):
+        for answer in (jump, mean, lambda x, t, cond: jump(x, t, cond) + 0.1):
             method.denoiser = Answers(schedule, answer, coeffs)
             losses.append(method.losses(x0, t, eps, None))
         assert (losses[0] < 1e-4 * losses[1]).all()
+        # what the network's own prediction is off by
+        at = method.times[torch.arange(8) * steps // 8]
+        assert torch.allclose(losses[2], (0.01 / coeffs(at).c_out ** 2).float(), rtol=1e-2)
         start = std(schedule(method.times[0])).float() * torch.randn(8, 3, 16, 16)
         drawn = last(ddim(FunctionDenoiser(schedule, jump), start, method.times, Noise(0, [], "none"))).x
         assert torch.allclose(drawn, start * (c / std(schedule(method.times[0]))).float(), atol=1e-5)
@@ -270,6 +273,13 @@ class TestShortened:
             assert len(built(one).walks) == 1
         with pytest.raises(UsageError, match="--steps must be at least 1, not 0"):
             shortened(tiny("lean"), 0)
+        with pytest.raises(UsageError, match="3 pictures at a time cannot be shared by 4 steps"):
+            built(with_settings(shortened(tiny("lean")), ["batch=3"]))
+        blind = built(shortened(tiny("lean", "network.attention=0")))
+        assert (
+            blind.pag
+            and blind.guided(blind.copy())(torch.zeros(1, 3, 16, 16), torch.ones(1)).isfinite().all()
+        )
         with pytest.raises(UsageError, match="small = 0, sigma_min = "):
             built(with_settings(shortened(tiny("lean")), ["method.small=0"]))
         with pytest.raises(UsageError, match="choose the grid log_snr"):

@@ -210,7 +210,7 @@ def train(
         typer.Option(
             metavar="MODEL",
             help="Instead of a recipe: tune a copy of a model trained on DATA to draw in --steps evaluations"
-            " what the model draws in a dozen and more.",
+            " of the network; some variety is lost.",
         ),
     ] = None,
     steps: Annotated[
@@ -242,12 +242,10 @@ def train(
     start = origin or shorten
     model = load_model(start) if start else None
     chosen, planning = None, False
-    if model is not None:
-        chosen = (
-            shortened(model.recipe, 4 if steps is None else steps)
-            if shorten
-            else continued(model.recipe, model.path.name)
-        )
+    if model is not None and shorten:
+        chosen = shortened(model.recipe, 4 if steps is None else steps)
+    elif model is not None:
+        chosen = continued(model.recipe, model.path.name)
     elif recipe is not None:
         chosen = read_recipe(Path(recipe)) if recipe.endswith(".toml") else named_recipe(recipe)
     elif Run(run).exists:

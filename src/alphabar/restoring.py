@@ -51,7 +51,7 @@ from alphabar.training.run import Model
 STEPS = 25
 """Of a restoration unless asked otherwise: twice as many measured no better (docs/results/restoration.md)."""
 GUIDED = (0.0, 2.5)
-"""The noise levels sigma/alpha at which perturbed attention acts: above them it changes nothing."""
+"""The noise levels sigma/alpha at which perturbed attention acts: above them it brings nothing."""
 WINDOWS = 64
 """Of a larger picture that are seen in one call: they take some GiB where a solver goes back through them."""
 AGAIN = 0.3
@@ -103,14 +103,14 @@ def settings(
     if steps is not None and steps < 1:
         raise UsageError(f"--steps must be at least 1, not {steps}")
     own = model.recipe.sampling.pag if model.attention else 0.0
-    pag = own * _invented(operator, sigma_y) if pag is None else pag
+    pag = own * _guidance_share(operator, sigma_y) if pag is None else pag
     if pag and not model.attention:
         raise UsageError(f"--pag needs self-attention in the network: that of {model.path} has none")
     best = SOLVERS.resolve(solver or _best(operator, sigma_y, pag, model.recipe.data.size))
     return Settings(seed, best, steps or STEPS, pag)
 
 
-def _invented(operator: Operator, sigma_y: float) -> float:
+def _guidance_share(operator: Operator, sigma_y: float) -> float:
     """The share of its guidance in drawing that helps the model to invent what is lost."""
     if _enlarges(operator):
         return 1.0

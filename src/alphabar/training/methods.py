@@ -101,6 +101,11 @@ class Distillation(Diffusion):
         if small < 1 or not sigma_min > 0:
             raise UsageError(f"small = {small}, sigma_min = {sigma_min:g}: choose at least 1 and above 0")
         own, schedule = recipe.sampling, denoiser.schedule
+        together = recipe.batch // (runtime.world_size * recipe.accumulate)
+        if together < own.steps:
+            raise UsageError(
+                f"{together} pictures at a time cannot be shared by {own.steps} steps: raise batch"
+            )
         self.times = GRIDS.build(own.grid)(schedule, own.steps)
         if not schedule(self.times[0]).log_snr.isfinite():
             raise UsageError("steps from pure noise cannot be learnt: choose the grid log_snr")
@@ -143,10 +148,9 @@ class Distillation(Diffusion):
     def guided(self, teacher: Network) -> Denoiser:
         """The denoiser of that network, with its guidance."""
         D = NetworkDenoiser(teacher, self.denoiser.parameterization, self.denoiser.schedule)
-        if not self.pag:
-            return D
         attention = teacher.middle_attention()
-        assert attention is not None
+        if not self.pag or attention is None:  # as in drawing, where a network without attention has no PAG
+            return D
         return guided(D, [PerturbedAttention(attention.each_alone, self.pag, self.interval)])
 
     def files(self) -> dict[str, bytes]:
