@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -302,6 +304,8 @@ class TestShortened:
         assert all(path.read_bytes() == data for path, data in before.items())
         *_, drawn = sample(again, 2)
         assert drawn.total == 2 * 2 and drawn.pictures.shape == (2, 16, 16, 3)
+        (watched,) = short.path.glob("samples/*.png")  # as it draws, from its own start
+        assert abs(np.asarray(Image.open(watched), int) - drawn.pictures[0].numpy()).max() <= 1
         with pytest.raises(UsageError, match="cannot be shortened"):
             shortened(again.recipe)
         with pytest.raises(UsageError, match="draws in 2 steps of its own"):

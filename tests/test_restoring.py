@@ -579,7 +579,7 @@ def test_the_defaults_go_by_what_is_missing(model, task, size, own_pag, solver, 
     assert (how.solver, how.pag) == (SOLVERS.resolve(solver), pag)
 
 
-def test_guidance_has_its_say(model):
+def test_guidance_has_its_say(model, monkeypatch):
     """Of a network that attends; one that does not is told apart."""
     operator = OPERATORS.build("down", shape=(3, SIZE, SIZE))(factor=4)
     y = torch.rand(1, *operator.measured) - 0.5
@@ -587,5 +587,7 @@ def test_guidance_has_its_say(model):
     plain, again, led = (answers(attentive, y, operator, pag=pag) for pag in (0.0, 0.0, 2.0))
     assert torch.equal(plain, again) and not torch.allclose(plain, led, atol=1e-3)
     torch.testing.assert_close(operator.A(led[0]), y, rtol=0, atol=1e-4)
+    monkeypatch.setattr("alphabar.restoring.GUIDED", (0.0, 0.0))  # at no noise level
+    torch.testing.assert_close(answers(attentive, y, operator, pag=2.0), plain, rtol=0, atol=1e-5)
     with pytest.raises(UsageError, match="--pag needs self-attention"):
         settings(model, operator, 0.0, pag=2.0)
