@@ -266,7 +266,7 @@ def _choose(
             trial = _Trial(network, size)
             runtime, speed = _fastest_eager(runtime, trial, batch, precisions(device, fp16, notes), notes)
             if not try_compile:
-                notes.append("torch.compile: not tried, too slow to start for a short training")
+                notes.append("torch.compile: not tried, it pays in long trainings of diffusion only")
             elif device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
                 notes.append("torch.compile: not tried, there is no C++ compiler (install g++ or clang)")
             else:
