@@ -146,15 +146,17 @@ def gan() -> Recipe:
     """A modern GAN for small data: R3GAN's loss (Huang et al. 2024), pictures augmented for the critic.
 
     Its generator stands where a denoiser does and needs one evaluation, from pure noise. Half of what is
-    computed for a picture goes into the critic, which is as large.
+    computed for a picture goes into the critic, which is as large. It learns by the update, not by the
+    picture, so batches are small: docs/results/comparison.md.
     """
     return make_recipe(
         {
             "name": "gan",
             "method": "gan",
             "network": {"name": "generator", "width": 16},
-            "optimizer": {"name": "adam", "learning_rate": 5e-4, "betas": (0.0, 0.99), "decay_from": 0.6},
+            "optimizer": {"name": "adam", "learning_rate": 3.5e-4, "betas": (0.0, 0.99), "decay_from": 0.6},
             **_AT_ONCE,
+            "batch": 8,
         }
     )
 
