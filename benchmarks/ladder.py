@@ -133,7 +133,7 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
             note(f"  {record.images:,} images, {record.eta / 60:.0f} minutes left")
     model = alphabar.load_model(folder)
     watched = with_settings(rung.recipe, ["watch.levels=256"])
-    error = Watcher(dataset, watched, run, how).error_by_level(model.denoiser)
+    error = Watcher(dataset, watched, run, how, model.statistics).error_by_level(model.denoiser)
     drawn = alphabar.settings(model, sampler="dpmpp_2m", grid="log_snr", steps=STEPS, seed=0)
     *_, sampled = alphabar.sample(model, 64, drawn)
     save_grid(sampled.pictures, out / f"{rung.number:02d}-{rung.seed}.png")
