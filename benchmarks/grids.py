@@ -13,7 +13,7 @@ import torch
 
 import alphabar
 from alphabar.metrics.distances import frechet_distance, kid
-from alphabar.metrics.features import EXTRACTORS, extract
+from alphabar.metrics.features.extractors import EXTRACTORS, extract
 
 LINES: tuple[tuple[str, Any, int], ...] = (
     ("unipc", "log_snr", 10),

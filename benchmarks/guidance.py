@@ -19,22 +19,22 @@ import torch
 from torch import Tensor
 
 import alphabar
-from alphabar.data.cache import cache_root
-from alphabar.diffusion import (
-    SCHEDULES,
+from alphabar.data.dataset import cache_root
+from alphabar.diffusion.denoiser import FunctionDenoiser
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.errors import UsageError
+from alphabar.guidance.guided import (
     Autoguidance,
     ClassifierFree,
     ClassifierGuidance,
-    FunctionDenoiser,
     PerturbedAttention,
     SelfAttentionGuidance,
     guided,
 )
-from alphabar.errors import UsageError
+from alphabar.metrics.attribute_frequencies import condition_agreement
 from alphabar.metrics.distances import frechet_distance, kid, precision_recall
-from alphabar.metrics.features import EXTRACTORS, extract
-from alphabar.metrics.shares import agreement
-from alphabar.sampling import passes
+from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.sampling.settings import nfe_per_sample
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from exact import MixtureDenoiser
@@ -95,7 +95,7 @@ def shared() -> Iterator[tuple[str, ...]]:
     recipe = alphabar.with_settings(
         alphabar.named_recipe("lean"), ["data.size=16", "network.widths=[8,64]", "network.head_dim=64"]
     )
-    from alphabar.training.run import build_denoiser
+    from alphabar.runs.model import build_denoiser
 
     D = build_denoiser(recipe).eval()
     for parameter in D.parameters():
@@ -138,10 +138,10 @@ def curve(model: Any, data: str, n: int, attribute: str, classifier: str | None)
             continue
         fake = features(drawn.pictures)
         distance, found = kid(fake, real), precision_recall(real, fake)
-        as_asked = agreement(attribute, values, real, asked, fake)
+        as_asked = condition_agreement(attribute, values, real, asked, fake)
         yield (
             ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in line.items() if k != "classifier") or "none",
-            f"{passes(model, how)}",
+            f"{nfe_per_sample(model, how)}",
             f"{frechet_distance(fake, real):.1f}",
             f"{distance.value:.3f} ± {distance.standard_error:.3f}",
             f"{found.precision:.2f}, {found.recall:.2f}",

@@ -16,15 +16,15 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
 import alphabar
-from alphabar.data.cache import Dataset, cache_root, prepare
-from alphabar.data.source import Source
+from alphabar.data.dataset import Dataset, cache_root, prepare
+from alphabar.data.items import Source
 from alphabar.data.sources import open_source
-from alphabar.data.toycars import ToyCars
+from alphabar.data.toycars.source import ToyCars
+from alphabar.methods.classifier import classifier_features
+from alphabar.metrics.attribute_frequencies import attribute_frequencies
 from alphabar.metrics.distances import classifier_score, density_coverage, frechet_distance, frechet_infinite
-from alphabar.metrics.features import EXTRACTORS, extract
-from alphabar.metrics.memorization import Seen, memorization, thresholds
-from alphabar.metrics.shares import shares
-from alphabar.training.methods import features_of
+from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.metrics.memorization import FeaturePair, memorization, thresholds
 
 FEATURES = "lite0_96"
 PLANTED = 100  # copies of each kind
@@ -146,7 +146,7 @@ def copies(data: Dataset, held_out: float) -> Iterator[tuple[str, ...]]:
     features = seen(data.pictures)
     flipped = seen(unseen.flip(2))
     halves = [torch.arange(start, len(held), 2) for start in (0, 1)]
-    parts = [Seen(unseen[h], features[held][h], flipped[h]) for h in halves]
+    parts = [FeaturePair(unseen[h], features[held][h], flipped[h]) for h in halves]
     below = [thresholds(part, train, features[index]) for part in parts]
     alarms = [memorization(parts[1 - i], train, features[index], below[i]).copies for i in (0, 1)]
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:PLANTED]
@@ -154,7 +154,7 @@ def copies(data: Dataset, held_out: float) -> Iterator[tuple[str, ...]]:
         planted = torch.from_numpy(
             np.stack([np.asarray(change(Image.fromarray(p))) for p in train[order].numpy()])
         )
-        copied = Seen(planted, seen(planted), seen(planted.flip(2)))
+        copied = FeaturePair(planted, seen(planted), seen(planted.flip(2)))
         found = [memorization(copied, train, features[index], each) for each in below]
         yield kind, f"{np.mean([f.share[0] for f in found]):.1%}"
     yield f"none: {len(held)} unseen pictures (false alarms)", f"{sum(alarms) / len(held):.2%}"
@@ -182,7 +182,9 @@ def planted_bias(
             weight = dict(zip(names, random.permutation([3.0, 1 / 3, 1.0] * 4)[: len(names)], strict=True))
             p = np.array([weight[value] for value in of_pool])
             chosen = random.choice(len(of_pool), n, replace=False, p=p / p.sum())
-            result = shares(attribute, values, real_features, pool_features[chosen], seed=repeat)
+            result = attribute_frequencies(
+                attribute, values, real_features, pool_features[chosen], seed=repeat
+            )
             for share in result.shares:
                 truth = float((of_pool[chosen] == share.value).mean())
                 inside += share.low <= truth <= share.high
@@ -281,7 +283,7 @@ def bias(teller: str | None) -> None:
             f"The same, told by a classifier of {model.images:,} pictures (`evaluate --teller`) in place of"
         )
         print(f"one on features, and the {len(index)} pictures that it held out:\n")
-        look = partial(features_of, model.denoiser)
+        look = partial(classifier_features, model.denoiser)
         table(head, planted_bias(look, real, index, pool, repeats=4, n=400))
 
 

@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alphabar.data.cache import prepare
-from alphabar.data.toycars import ToyCars
-from alphabar.metrics import features
+from alphabar.data.dataset import prepare
+from alphabar.data.toycars.source import ToyCars
 from alphabar.metrics.distances import frechet_distance
-from alphabar.metrics.features import EXTRACTORS, Extractor, extract
-from alphabar.metrics.lite0 import by_openvino, load_lite0
+from alphabar.metrics.features import extractors as features
+from alphabar.metrics.features.extractors import EXTRACTORS, Extractor, extract
+from alphabar.metrics.features.lite0 import by_openvino, load_lite0
 
 ROUNDS = 3
 

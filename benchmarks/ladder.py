@@ -23,13 +23,15 @@ from typing import Any, NamedTuple
 import torch
 
 import alphabar
-from alphabar.data.cache import Dataset
-from alphabar.networks import flops
-from alphabar.training.recipe import Recipe, with_settings
-from alphabar.training.run import build_denoiser
-from alphabar.training.runtime import Runtime, probe
-from alphabar.training.trainer import Progress
-from alphabar.training.watch import Watcher, save_grid
+from alphabar.data.dataset import Dataset
+from alphabar.networks.base import flops
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.schema import Recipe
+from alphabar.runs.model import build_denoiser
+from alphabar.runtime import Runtime
+from alphabar.training.monitor import TrainingMonitor, save_grid
+from alphabar.training.probe import probe
+from alphabar.training.records import Progress
 
 # What is given up and taken on at each rung, over the one below. The settings are those of pictures of 32 px.
 RUNGS: tuple[tuple[str, str], ...] = (
@@ -133,7 +135,7 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
             note(f"  {record.images:,} images, {record.eta / 60:.0f} minutes left")
     model = alphabar.load_model(folder)
     watched = with_settings(rung.recipe, ["watch.levels=256"])
-    error = Watcher(dataset, watched, run, how, model.statistics).error_by_level(model.denoiser)
+    error = TrainingMonitor(dataset, watched, run, how, model.statistics).error_by_level(model.denoiser)
     drawn = alphabar.settings(model, sampler="dpmpp_2m", grid="log_snr", steps=STEPS, seed=0)
     *_, sampled = alphabar.sample(model, 64, drawn)
     save_grid(sampled.pictures, out / f"{rung.number:02d}-{rung.seed}.png")

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import torch
 
 import alphabar
-from alphabar.data.cache import Dataset
+from alphabar.data.dataset import Dataset
 from alphabar.networks import NETWORKS
-from alphabar.training.plan import BATCHES, MANY_EPOCHS, PASSES, Machine, Plan, plan, sizes
-from alphabar.training.recipe import Recipe, with_settings
-from alphabar.training.run import build_denoiser
-from alphabar.training.trainer import LOADERS, Feed
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.schema import Recipe
+from alphabar.runs.model import build_denoiser
+from alphabar.training.batches import LOADERS, TrainingBatches
+from alphabar.training.budget import BATCHES, MANY_EPOCHS, PASSES, Machine, Plan, plan
+from alphabar.training.model_sizes import sizes
 
 START = 0.01  # seconds that an update takes whatever the batch, kernels recorded: about that on an H200
 # How often what is kept for the backward pass crosses the memory: written and read going forward, read
@@ -71,7 +73,7 @@ def loading() -> float:
     *_, prepared = alphabar.prepare(alphabar.open_source("toycars"), 64)
     dataset: Dataset = prepared.dataset
     index, _ = dataset.split(recipe.data.held_out)
-    feed = Feed(dataset, index, recipe, build_denoiser(recipe))
+    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
     feed.batch(range(8))
     began = time.perf_counter()
     feed.batch(range(1024))

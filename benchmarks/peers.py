@@ -28,20 +28,21 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import alphabar
-from alphabar.data.cache import Dataset, cache_root
-from alphabar.data.pixels import to_pictures, to_signal
-from alphabar.diffusion import GRIDS, SAMPLERS
-from alphabar.diffusion.samplers import draw, last
-from alphabar.diffusion.start import STARTS
+from alphabar.codecs.image import to_pictures, to_signal
+from alphabar.data.dataset import Dataset, cache_root
+from alphabar.diffusion.initial_noise import INITIAL_NOISES
+from alphabar.diffusion.samplers import SAMPLERS, generate, last_step
+from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.metrics.distances import frechet_distance, kid
-from alphabar.metrics.features import EXTRACTORS, extract
-from alphabar.networks import flops
-from alphabar.sampling import passes
-from alphabar.training.recipe import with_settings
-from alphabar.training.run import build_denoiser
-from alphabar.training.runtime import Runtime, bf16_refused, probe
-from alphabar.training.trainer import Progress
-from alphabar.training.watch import save_grid
+from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.networks.base import flops
+from alphabar.recipes.overrides import with_settings
+from alphabar.runs.model import build_denoiser
+from alphabar.runtime import Runtime
+from alphabar.sampling.settings import nfe_per_sample
+from alphabar.training.monitor import save_grid
+from alphabar.training.probe import bf16_refused, probe
+from alphabar.training.records import Progress
 
 SIZE = 64
 RATES = (3e-4, 1e-3, 2e-3, 4e-3)  # among which the expert's learning rate is chosen, or what --rate says
@@ -85,17 +86,17 @@ def notebook(steps: int) -> Peer:
         return F.mse_loss(network(alpha * x0 + sigma * eps, t.float()), eps)
 
     def sample(n: int) -> Tensor:
-        times = GRIDS.build("uniform")(schedule, steps)
-        drawn = draw(
+        times = TIMESTEPS.build("uniform")(schedule, steps)
+        drawn = generate(
             denoiser,
             shape=(3, SIZE, SIZE),
             positions=range(n),
             seed=0,
             sampler=SAMPLERS.build("ddim"),
             times=times,
-            start=STARTS.build("noise", statistics=None),
+            start=INITIAL_NOISES.build("noise", statistics=None),
         )
-        return last(drawn).x
+        return last_step(drawn).x
 
     return Peer(
         network,
@@ -317,7 +318,7 @@ def run_ours(
     return {
         "minutes": minutes,
         "images": model.images,
-        "evaluations": passes(model, drawn),
+        "evaluations": nfe_per_sample(model, drawn),
         "gflop": flops(denoiser.network, SIZE) / 1e9,
         "parameters": sum(p.numel() for p in denoiser.network.parameters()),
         "seconds": (time.monotonic() - began) / n,

@@ -29,17 +29,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import alphabar
-from alphabar.data.cache import cache_root
-from alphabar.data.pixels import to_pictures, to_signal
-from alphabar.diffusion import Noise
+from alphabar.codecs.image import to_pictures, to_signal
+from alphabar.data.dataset import cache_root
+from alphabar.diffusion.random import Noise
 from alphabar.errors import UsageError
 from alphabar.metrics.distances import frechet_distance
-from alphabar.metrics.features import EXTRACTORS, extract
-from alphabar.reporting.figures import grid
-from alphabar.restoration import SOLVERS, Mask, Operator
-from alphabar.restoration.operators import Linear
-from alphabar.restoring import ROUNDING, Degradation, parse_degradation, restore, settings, spread
-from alphabar.training.run import Model
+from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.reporting.image_grids import image_grid
+from alphabar.restoration.degradation import Degradation, parse_degradation
+from alphabar.restoration.operators.base import Linear, Operator
+from alphabar.restoration.operators.mask import Mask
+from alphabar.restoration.restore import restore
+from alphabar.restoration.settings import ROUNDING, restoration_settings
+from alphabar.restoration.solvers.registry import SOLVERS
+from alphabar.restoration.tiling import spread
+from alphabar.runs.model import Model
 
 
 def telea(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
@@ -236,9 +240,9 @@ def rows(
         counted = Counted(model.denoiser)
         try:
             if solver == "default":
-                how = settings(model, operator, told)
+                how = restoration_settings(model, operator, told)
             else:
-                how = settings(model, operator, told, solver=solver, steps=steps, pag=0.0)
+                how = restoration_settings(model, operator, told, solver=solver, steps=steps, pag=0.0)
             begin = time.perf_counter()
             *_, last = restore(replace(model, denoiser=counted), y, operator, told, how=how)
         except UsageError:
@@ -288,7 +292,7 @@ def gallery(model: Model, truth: Tensor, tasks: Sequence[str], file: Path) -> No
         shown = F.interpolate(y.expand(-1, 3, -1, -1), x.shape[2:], mode="nearest")
         scaled = (2 * apart / apart.max().clamp(min=1e-6) - 1).expand(1, 3, -1, -1)
         panels += [x, shown, *last.x, scaled]
-    grid(to_pictures(torch.cat(panels)), 7, scale=2).save(file)
+    image_grid(to_pictures(torch.cat(panels)), 7, scale=2).save(file)
 
 
 def main() -> None:

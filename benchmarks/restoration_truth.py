@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from alphabar.diffusion import GRIDS, SCHEDULES
-from alphabar.restoration import OPERATORS
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.diffusion.timesteps import TIMESTEPS
+from alphabar.restoration.operators.registry import OPERATORS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from gaussian_restoration import SHAPE, exact_denoiser, law, nearness
@@ -49,7 +50,7 @@ def rows() -> Iterator[list[str]]:
                 continue
             cells = []
             for steps in STEPS:
-                times = GRIDS.build("karras")(denoiser.schedule, steps)
+                times = TIMESTEPS.build("karras")(denoiser.schedule, steps)
                 x_law = denoiser.marginal(times[0])
                 found = law(solver, denoiser, *x_law, times, operator, sigma_y)
                 near = nearness(found, denoiser.mean, denoiser.cov, operator, sigma_y)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from alphabar.training.run import Run
+from alphabar.runs.run import Run
 
 CHILD = Path(__file__).parents[1] / "tests" / "training_child.py"
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")

@@ -19,17 +19,17 @@ import torch
 from torch import Tensor
 
 import alphabar
-from alphabar.metrics.uncertainty import wilson
-from alphabar.training.methods import said_right, seen_by
-from alphabar.training.run import Model
+from alphabar.methods.classifier import accuracy_by_field, noisy_inputs
+from alphabar.metrics.intervals import wilson
+from alphabar.runs.model import Model
 
 
 def told(knower: Model, pictures: Tensor, cond: Tensor) -> Tensor:
     """Of which pictures (n, h, w, 3) each field of classes is told as cond has it, (n, fields)."""
     rights = []
-    for x, t in seen_by(knower.denoiser, pictures):
+    for x, t in noisy_inputs(knower.denoiser, pictures):
         rows, cond = cond[: len(x)], cond[len(x) :]
-        rights.append(torch.stack(said_right(knower.denoiser, x, t, rows), dim=1))
+        rights.append(torch.stack(accuracy_by_field(knower.denoiser, x, t, rows), dim=1))
     return torch.cat(rights)
 
 

@@ -25,15 +25,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from alphabar.data.cache import Dataset, prepare
-from alphabar.data.pixels import to_signal
+from alphabar.codecs.image import to_signal
+from alphabar.data.dataset import Dataset, prepare
 from alphabar.data.sources import open_source
-from alphabar.networks import NETWORKS, Network, flops
-from alphabar.training.recipe import Recipe, with_settings
-from alphabar.training.recipes import named_recipe
-from alphabar.training.run import Run
-from alphabar.training.runtime import Runtime, bf16_refused, probe
-from alphabar.training.trainer import Progress, train
+from alphabar.networks import NETWORKS
+from alphabar.networks.base import Network, flops
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.recipes.schema import Recipe
+from alphabar.runs.run import Run
+from alphabar.runtime import Runtime
+from alphabar.training.loop import train
+from alphabar.training.probe import bf16_refused, probe
+from alphabar.training.records import Progress
 
 Steps = Generator[float, None, None]
 """An update of the weights for each ``next``; yields the share of the time spent waiting for data."""

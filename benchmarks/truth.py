@@ -17,10 +17,15 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from alphabar.data.cache import prepare
-from alphabar.data.pixels import to_signal
+from alphabar.codecs.image import to_signal
+from alphabar.data.dataset import prepare
 from alphabar.data.sources import open_source
-from alphabar.diffusion import GRIDS, SAMPLERS, SCHEDULES, Denoiser, Noise, last, posterior
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.forward import posterior
+from alphabar.diffusion.random import Noise
+from alphabar.diffusion.samplers import SAMPLERS, last_step
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.diffusion.timesteps import TIMESTEPS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from exact import GaussianDenoiser, MixtureDenoiser
@@ -40,7 +45,7 @@ def gaussian() -> tuple[Denoiser, Tensor, Tensor]:
         SCHEDULES.build("variance_exploding"), tensor([0.4, -0.3]), tensor([[0.25, 0.12], [0.12, 0.09]])
     )
     x = tensor([[80.0, -40.0], [-96.0, 24.0]])
-    times = GRIDS.build("karras")(denoiser.schedule, 2)
+    times = TIMESTEPS.build("karras")(denoiser.schedule, 2)
     return denoiser, x, denoiser.flow(x, times[0], times[1])
 
 
@@ -63,8 +68,8 @@ def orders(data: str, denoiser: Denoiser, x: Tensor, truth: Tensor) -> Iterator[
     for name in DETERMINISTIC:
         errors = []
         for steps in (32, 64, 128, 256, 512):
-            times = GRIDS.build("karras")(denoiser.schedule, steps)[:-1]
-            end = last(SAMPLERS.build(name)(denoiser, x, times, Noise(0, range(2), "truth"), None)).x
+            times = TIMESTEPS.build("karras")(denoiser.schedule, steps)[:-1]
+            end = last_step(SAMPLERS.build(name)(denoiser, x, times, Noise(0, range(2), "truth"), None)).x
             errors.append((end - truth).abs().max().item())
         order = math.log2(errors[-2] / errors[-1])
         yield [data, f"`{name}`", *(f"{error:.2e}" for error in errors), f"{order:.2f}"]
@@ -99,8 +104,8 @@ def parity() -> Iterator[list[str]]:
             schedule = SCHEDULES.build({"name": "linear_beta", "steps": T})
             denoiser = MixtureDenoiser(schedule, tensor([0.3, 0.7]), means, 0.4)
             x_T = torch.randn(16, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-            times = GRIDS.build("uniform")(schedule, steps)
-            ours = last(SAMPLERS.build(name)(denoiser, x_T, times, Replayed(), None)).x
+            times = TIMESTEPS.build("uniform")(schedule, steps)
+            ours = last_step(SAMPLERS.build(name)(denoiser, x_T, times, Replayed(), None)).x
             gaps = []
             for tables in (torch.float32, torch.float64):
                 scheduler = oracle(
@@ -168,8 +173,8 @@ def few_steps() -> Iterator[list[str]]:
     )
 
     def end(sampler: str, grid: str, steps: int) -> Tensor:
-        times = GRIDS.build(grid)(schedule, steps)
-        return last(SAMPLERS.build(sampler)(denoiser, x, times, Noise(0, range(16), "truth"), None)).x
+        times = TIMESTEPS.build(grid)(schedule, steps)
+        return last_step(SAMPLERS.build(sampler)(denoiser, x, times, Noise(0, range(16), "truth"), None)).x
 
     truth = end("heun", "karras", 256)
     for sampler in ("heun", "dpmpp_2m", "unipc"):

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from alphabar.diffusion import Schedule
+from alphabar.diffusion.schedules import Schedule
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from alphabar.diffusion import Denoiser, last
-from alphabar.restoration import SOLVERS, Linear, Observation
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.samplers import last_step
+from alphabar.restoration.operators.base import Linear
+from alphabar.restoration.solvers.base import Observation
+from alphabar.restoration.solvers.registry import SOLVERS
 from exact import GaussianDenoiser
 
 SIDE = 8
@@ -83,7 +86,7 @@ def _basis(spec, denoiser: Denoiser, times: Tensor, operator: Linear, sigma_y: f
     y[n - m :] = torch.eye(m)
     observation = Observation(operator, y.reshape(n, *operator.measured), sigma_y)
     solver, noise = SOLVERS.build(spec), Impulses(draws, 1 + D, m)
-    rows = last(solver(denoiser, x.reshape(n, *SHAPE), times, noise, observation, None)).x.flatten(1)
+    rows = last_step(solver(denoiser, x.reshape(n, *SHAPE), times, noise, observation, None)).x.flatten(1)
     b = rows[0]
     return (rows[1 : 1 + D] - b).T, (rows[1 + D : n - m] - b).T, (rows[n - m :] - b).T, b
 

@@ -365,7 +365,7 @@ def key(name: str) -> str:
 
 
 def main() -> None:
-    from alphabar.data.cache import prepare
+    from alphabar.data.dataset import prepare
     from alphabar.data.sources import open_source
 
     if len(sys.argv) != 2 or Path(sys.argv[1]).exists():

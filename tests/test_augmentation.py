@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from alphabar import begin, named_recipe, train, with_settings
-from alphabar.diffusion.augmentation import COLUMNS, Transformation, drawn
+from alphabar.data.augment import COLUMNS, Transformation, random_transformation
 from alphabar.errors import UsageError
+from alphabar.methods import registry as methods
+from alphabar.methods.diffusion import Diffusion
 from alphabar.networks.layers import ConditionEmbedding
-from alphabar.training import methods
-from alphabar.training.run import build_denoiser, load_model
-from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import Progress
+from alphabar.runs.model import build_denoiser, load_model
+from alphabar.runtime import Runtime
+from alphabar.training.records import Progress
 from training_child import tiny_dataset, tiny_recipe
 
 SIDE = 16
@@ -66,7 +67,7 @@ def test_growth_and_stretch_in_closed_form():
 def test_what_is_left_alone_is_left_to_the_bit_and_told_as_unknown():
     x = torch.rand(400, 3, 8, 8)
     torch.manual_seed(0)
-    done = drawn(400, 0.15)
+    done = random_transformation(400, 0.15)
     alone = done.told().isnan()
     assert (alone.all(1) == alone.any(1)).all()
     alone = alone.all(1)
@@ -74,7 +75,10 @@ def test_what_is_left_alone_is_left_to_the_bit_and_told_as_unknown():
     assert alone.float().mean() == pytest.approx(0.85**4, abs=0.08)
     changed = (done.apply(x) - x)[~alone].abs().flatten(1).amax(1)
     assert (changed > 1e-3).float().mean() > 0.95
-    assert drawn(50, 0.0).told().isnan().all() and not drawn(50, 1.0).told().isnan().any()
+    assert (
+        random_transformation(50, 0.0).told().isnan().all()
+        and not random_transformation(50, 1.0).told().isnan().any()
+    )
 
 
 def test_nobody_else_has_to_know_of_it():
@@ -107,11 +111,11 @@ def test_the_loss_is_that_of_transformed_pictures(monkeypatch):
     monkeypatch.setattr(methods, "loss", lambda denoiser, x0, t, eps, cond, weight: seen.append((x0, cond)))
     recipe = tiny_recipe("data.augment=1")
     x0, eps, t = torch.rand(4, 3, SIDE, SIDE), torch.randn(4, 3, SIDE, SIDE), torch.full((4,), 0.5)
-    method = methods.Diffusion(denoiser=build_denoiser(recipe), recipe=recipe, runtime=Runtime())
+    method = Diffusion(denoiser=build_denoiser(recipe), recipe=recipe, runtime=Runtime())
     torch.manual_seed(3)
     method.losses(x0, t, eps, None)
     torch.manual_seed(3)
-    done = drawn(4, 1.0)
+    done = random_transformation(4, 1.0)
     assert torch.equal(seen[0][0], done.apply(x0)) and not torch.allclose(seen[0][0], x0, atol=0.05)
     assert torch.equal(seen[0][1], done.told().float())
 

@@ -4,17 +4,10 @@ import os
 import pytest
 import torch
 
+from alphabar import files as checkpoint
 from alphabar.errors import AlphabarError
-from alphabar.training import checkpoint
-from alphabar.training.checkpoint import (
-    Damaged,
-    pack_optimizer,
-    pack_tensors,
-    read_folder,
-    unpack_optimizer,
-    unpack_tensors,
-    write_folder,
-)
+from alphabar.files import Damaged, read_folder, write_folder
+from alphabar.tensor_files import pack_optimizer, pack_tensors, unpack_optimizer, unpack_tensors
 
 FILES = {"a.bin": b"first" * 100, "b.json": b"{}"}
 

@@ -9,17 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar import cli
+from alphabar.cli.app import app, main
+from alphabar.cli.parse import parse_conditions, parse_count, parse_duration
 from alphabar.errors import UsageError
-from alphabar.training.recipe import make_recipe
-from alphabar.training.run import load_model
+from alphabar.recipes.schema import make_recipe
+from alphabar.runs.model import load_model
+from alphabar.training.budget import Machine, Measuring
 
 TINY = [
     "data.size=16", "network.widths=[16,32]", "network.attention=0", "batch=8",
     "watch.share=0", "watch.grid=4", "watch.steps=2", "watch.levels=4", "watch.distance=8",
     "ema.snapshots=3",
 ]  # fmt: skip
-COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands]
+COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def call(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, args)])
         try:
-            cli.main()
+            main()
             code = 0
         except SystemExit as end:
             code = end.code or 0
@@ -92,11 +94,11 @@ def test_resume_and_mismatch(call, trained, picture_folder):
 
 
 def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeypatch):
-    from alphabar.training import plan as room
-    from alphabar.training.run import Run
+    from alphabar.runs.run import Run
+    from alphabar.training import budget as room
 
-    slow = room.Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
-    monkeypatch.setattr(room, "measure", lambda *_: iter([room.Measuring("measuring", 1, 1, slow)]))
+    slow = Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
+    monkeypatch.setattr(room, "measure", lambda *_: iter([Measuring("measuring", 1, 1, slow)]))
     monkeypatch.setattr(room, "MULTIPLES", (1, 2))
     settings = [part for s in ["data.size=16", *TINY[4:]] for part in ("--set", s)]
     code, out, err = call("plan", picture_folder, "--budget", "2s", *settings, "--json")
@@ -194,7 +196,7 @@ def test_compare_draws_a_row_a_noise_and_a_column_a_value(call, trained, tmp_pat
     ],
 )
 def test_what_is_asked(classes, attributes, asked):
-    assert cli.parse_asked(classes, attributes) == asked
+    assert parse_conditions(classes, attributes) == asked
 
 
 def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
@@ -373,19 +375,19 @@ def test_a_damaged_model_is_refused(call, trained, tmp_path):
     [("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("30", 30), ("1.5h", 5400)],
 )
 def test_durations(text, seconds):
-    assert cli.parse_duration(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
     ("text", "count"), [("500k", 500_000), ("2M", 2_000_000), ("12_000", 12000), ("1.5k", 1500)]
 )
 def test_counts(text, count):
-    assert cli.parse_count(text) == count
+    assert parse_count(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "m", "-3", "0", "1d", "two"])
 def test_what_is_no_number(text):
     with pytest.raises(UsageError):
-        cli.parse_duration(text)
+        parse_duration(text)
     with pytest.raises(UsageError):
-        cli.parse_count(text)
+        parse_count(text)

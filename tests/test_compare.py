@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from alphabar.diffusion.start import fit_gaussian
+from alphabar.diffusion.initial_noise import fit_gaussian
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.reporting import compare as room
-from alphabar.reporting.compare import Comparison, compare, write_page
-from alphabar.training.checkpoint import pack_json, pack_tensors
-from alphabar.training.recipe import with_settings
-from alphabar.training.recipes import named_recipe
-from alphabar.training.run import Run, build_denoiser, load_model
+from alphabar.files import pack_json
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.reporting.comparison import PROTOCOL, Comparison, Cost, Entry, _tables, compare, write_page
+from alphabar.runs.model import build_denoiser, load_model
+from alphabar.runs.run import Run
+from alphabar.tensor_files import pack_tensors
 
 TINY = [
     "data.size=16", "network.widths=[16,32]", "network.attention=0",
@@ -125,16 +126,16 @@ def test_each_protocol_has_a_table_of_its_own(comparison):
 )
 def test_whatever_differs_in_the_protocol_keeps_numbers_apart(key, value):
     entries = [entry("a", evaluation(1.0)), entry("b", evaluation(2.0, **{key: value}))]
-    assert [sum(m is not None for m in t.measures["frechet"][1]) for t in room._tables(entries)] == [1, 1]
+    assert [sum(m is not None for m in t.measures["frechet"][1]) for t in _tables(entries)] == [1, 1]
 
 
-def entry(name: str, judged: dict, settings: str = "s", images: int = 100) -> room.Entry:
+def entry(name: str, judged: dict, settings: str = "s", images: int = 100) -> Entry:
     from PIL import Image
 
-    cost = room.Cost(images, 1.0, None, 10, 5, 1.0, None)
+    cost = Cost(images, 1.0, None, 10, 5, 1.0, None)
     picture = Image.new("RGBA", (8, 8))
-    key = tuple(judged[k] for k in room.PROTOCOL)
-    return room.Entry(name, Path(name), settings, settings, cost, {key: judged}, {}, picture, picture)
+    key = tuple(judged[k] for k in PROTOCOL)
+    return Entry(name, Path(name), settings, settings, cost, {key: judged}, {}, picture, picture)
 
 
 def ranking(*values: tuple[str, float], images: tuple[int, ...] = ()) -> str:
@@ -142,7 +143,7 @@ def ranking(*values: tuple[str, float], images: tuple[int, ...] = ()) -> str:
         entry(f"{i}", evaluation(value), settings, images[i] if images else 100)
         for i, (settings, value) in enumerate(values)
     ]
-    (table,) = room._tables(entries)
+    (table,) = _tables(entries)
     return table.ranking[0]
 
 

@@ -10,30 +10,36 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar.conditioning.conditioning import Categorical, Conditioning, Numeric, columns, describe
-from alphabar.data.cache import prepare
+from alphabar.conditioning.fields import Categorical, Numeric
+from alphabar.conditioning.vocabulary import Conditioning, columns, describe
+from alphabar.data.dataset import prepare
+from alphabar.data.png_metadata import read_stamp
 from alphabar.data.sources import open_source
-from alphabar.data.stamp import read_stamp
-from alphabar.diffusion import GRIDS, drop_labels, last
+from alphabar.diffusion.loss import drop_labels
+from alphabar.diffusion.samplers import last_step
+from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.methods.classifier import classifier_features
 from alphabar.networks import NETWORKS
-from alphabar.sampling import (
-    Settings,
-    as_data,
-    asks_as_data,
-    compared,
-    one_by_one,
-    passes,
-    sample,
-    settings,
-    write_pictures,
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import RECIPES, named_recipe
+from alphabar.recipes.schema import make_recipe
+from alphabar.runs.model import build_denoiser, load_model
+from alphabar.runtime import Runtime
+from alphabar.sampling.comparison import comparison_settings, per_sample_settings
+from alphabar.sampling.outputs import write_pictures
+from alphabar.sampling.sample import sample
+from alphabar.sampling.settings import (
+    SamplingSettings,
+    nfe_per_sample,
+    sampling_settings,
+    training_conditions,
+    uses_training_conditions,
 )
-from alphabar.training.methods import features_of
-from alphabar.training.recipe import make_recipe, with_settings
-from alphabar.training.recipes import RECIPES, named_recipe
-from alphabar.training.run import build_denoiser, load_model
-from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import Feed, Watched, begin, conditions_of, mirror_warning, train
+from alphabar.training.batches import TrainingBatches
+from alphabar.training.labels import conditions_of, mirror_warning
+from alphabar.training.loop import begin, train
+from alphabar.training.records import Monitored
 from training_child import tiny_recipe
 
 CARS = Categorical("class", ("BMW M3 Coupe 2012", "BMW M5 Sedan 2010", "BMW M5 Sedan 2012", "Audi TT"))
@@ -234,7 +240,7 @@ def model(dataset, recipe, tmp_path_factory):
 
 def test_batches_carry_labels_and_hide_the_recipes_share(dataset, recipe):
     conditioning, cond = conditions_of(dataset, recipe)
-    feed = Feed(dataset, np.arange(24), recipe, build_denoiser(recipe, conditioning), cond)
+    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe, conditioning), cond)
     batch, positions = feed.batch(range(480)), range(480)
     shown = cond[feed.pictures(positions)]
     hidden = batch.cond.isnan() & ~shown.isnan()
@@ -252,7 +258,7 @@ def test_batches_carry_labels_and_hide_the_recipes_share(dataset, recipe):
 def test_of_several_labels_some_are_shown_alone(dataset, recipe):
     """Or the model could be asked for all of them or none."""
     cond = torch.arange(48.0).reshape(24, 2).repeat_interleave(2, dim=1)[:, :3]  # fields of 1 and 2 columns
-    feed = Feed(dataset, np.arange(24), recipe, build_denoiser(recipe), cond, (1, 2))
+    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe), cond, (1, 2))
     hidden = feed.batch(range(2000)).cond.isnan()
     assert torch.equal(hidden[:, 1], hidden[:, 2])
     first, second = hidden[:, 0], hidden[:, 1]
@@ -266,50 +272,52 @@ def test_of_several_labels_some_are_shown_alone(dataset, recipe):
 
 
 def test_a_model_draws_the_class_that_is_asked(model):
-    how = settings(model, seed=3, steps=8, ask=[{"class": "red"}, {"class": "blue"}], guidance=1.5)
+    how = sampling_settings(model, seed=3, steps=8, ask=[{"class": "red"}, {"class": "blue"}], guidance=1.5)
     *_, last = sample(model, 8, how)
     means = last.pictures.float().mean((1, 2))
     assert (means[0::2, 0] > means[0::2, 2] + 40).all() and (means[1::2, 2] > means[1::2, 0] + 40).all()
-    same = Settings(**json.loads(json.dumps(how.to_dict())))
+    same = SamplingSettings(**json.loads(json.dumps(how.to_dict())))
     *_, other = sample(model, 3, same, batch=2)
     assert (other.pictures.int() - last.pictures[:3].int()).abs().max() <= 1
 
 
 def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
-    seen = as_data(model)
+    seen = training_conditions(model)
     red = [row.get("class") for row in seen].count("red") / len(seen)
     assert red == pytest.approx(11 / 24, abs=0.08)
     assert {} in seen  # of two pictures nothing is known
-    how = settings(model, seed=3, steps=8, guidance=1.5)
-    assert asks_as_data(model, how) and not settings(model, ask=()).ask
-    assert [v.ask for v in compared(model, how, "class", ["red"])] == [({"class": "red"},)]
+    how = sampling_settings(model, seed=3, steps=8, guidance=1.5)
+    assert uses_training_conditions(model, how) and not sampling_settings(model, ask=()).ask
+    assert [v.ask for v in comparison_settings(model, how, "class", ["red"])] == [({"class": "red"},)]
     *_, last = sample(model, 12, how)
     means = last.pictures.float().mean((1, 2))
     for asked, mean in zip(seen, means, strict=False):
         if asked:
             assert (mean[0] > mean[2]).item() == (asked["class"] == "red")
-    write_pictures(last.pictures, tmp_path / "out", how.to_dict(), {}, one_by_one(how, 12))
+    write_pictures(last.pictures, tmp_path / "out", how.to_dict(), {}, per_sample_settings(how, 12))
     stamped = read_stamp(tmp_path / "out" / "000007.png")
     assert stamped["ask"] == [seen[7]]
-    *_, alone = sample(model, 1, Settings.from_dict(stamped), first=stamped["position"])
+    *_, alone = sample(model, 1, SamplingSettings.from_dict(stamped), first=stamped["position"])
     assert (alone.pictures[0].int() - last.pictures[7].int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("guidance", [{"sag": 0.5}, {"pag": 2.0}, {"autoguidance": 2.0}])
 def test_every_guidance_moves_the_pictures_and_only_inside_its_interval(model, guidance):
-    *_, plain = sample(model, 2, settings(model, steps=4))
-    *_, moved = sample(model, 2, settings(model, steps=4, **guidance))
-    *_, outside = sample(model, 2, settings(model, steps=4, guidance_interval=(1e8, 1e9), **guidance))
+    *_, plain = sample(model, 2, sampling_settings(model, steps=4))
+    *_, moved = sample(model, 2, sampling_settings(model, steps=4, **guidance))
+    *_, outside = sample(
+        model, 2, sampling_settings(model, steps=4, guidance_interval=(1e8, 1e9), **guidance)
+    )
     assert (plain.step.x - moved.step.x).abs().max() > 1e-3
     assert torch.equal(plain.step.x, outside.step.x)
 
 
 def test_a_recipe_may_choose_perturbed_attention_and_one_can_leave_it(model):
     chosen = replace(model, recipe=with_settings(model.recipe, ["sampling.pag=2"]))
-    *_, plain = sample(model, 2, settings(model, steps=4))
-    *_, asked = sample(model, 2, settings(model, steps=4, pag=2.0))
-    *_, own = sample(chosen, 2, settings(chosen, steps=4))
-    *_, without = sample(chosen, 2, settings(chosen, steps=4, pag=0.0))
+    *_, plain = sample(model, 2, sampling_settings(model, steps=4))
+    *_, asked = sample(model, 2, sampling_settings(model, steps=4, pag=2.0))
+    *_, own = sample(chosen, 2, sampling_settings(chosen, steps=4))
+    *_, without = sample(chosen, 2, sampling_settings(chosen, steps=4, pag=0.0))
     assert torch.equal(own.step.x, asked.step.x) and torch.equal(without.step.x, plain.step.x)
 
 
@@ -318,15 +326,18 @@ def test_a_recipe_may_choose_where_it_acts(model):
     chosen = replace(
         model, recipe=with_settings(model.recipe, ["sampling.pag=2", f"sampling.pag_interval={ratios}"])
     )
-    own = settings(chosen, steps=4)
-    within = settings(model, steps=4, pag=2.0, guidance_interval=tuple(ratios))
+    own = sampling_settings(chosen, steps=4)
+    within = sampling_settings(model, steps=4, pag=2.0, guidance_interval=tuple(ratios))
     pictures = [
-        last(sample(model, 2, how)).step.x for how in (own, within, settings(model, steps=4, pag=2.0))
+        last_step(sample(model, 2, how)).step.x
+        for how in (own, within, sampling_settings(model, steps=4, pag=2.0))
     ]
     assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[0], pictures[2])
-    assert passes(model, own) == passes(model, within) < 8
-    assert settings(chosen, guidance_interval=(0.0, 5.0)).pag_interval is None  # what is asked for goes first
-    assert settings(chosen, pag=0.0).pag_interval is None
+    assert nfe_per_sample(model, own) == nfe_per_sample(model, within) < 8
+    assert (
+        sampling_settings(chosen, guidance_interval=(0.0, 5.0)).pag_interval is None
+    )  # what is asked for goes first
+    assert sampling_settings(chosen, pag=0.0).pag_interval is None
     with pytest.raises(UsageError, match=r"pag_interval 5,1: the first must be below"):
         sample(model, 1, replace(own, pag_interval=(5.0, 1.0)))
 
@@ -335,21 +346,23 @@ def test_a_recipe_that_chooses_it_draws_without_where_there_is_no_attention(mode
     recipe = with_settings(model.recipe, ["sampling.pag=2"])
     without = with_settings(recipe, ["network=simple_unet", "condition.on=none"])
     bare = replace(model, recipe=recipe, denoiser=build_denoiser(without))
-    assert settings(bare).pag == 0
+    assert sampling_settings(bare).pag == 0
     with pytest.raises(UsageError, match="self-attention"):
-        sample(bare, 1, settings(bare, pag=2.0))
+        sample(bare, 1, sampling_settings(bare, pag=2.0))
 
 
 def test_passes_count_what_guidance_asks(model):
     def count(**how):
-        return passes(model, settings(model, steps=4, sampler="euler", grid="log_snr", pag=0.0, **how))
+        return nfe_per_sample(
+            model, sampling_settings(model, steps=4, sampler="euler", grid="log_snr", pag=0.0, **how)
+        )
 
     assert count() == 4
     assert count(autoguidance=2.0) == count(sag=1.0) == 8
     assert count(autoguidance=2.0, guidance=2.0, ask=[{"class": "red"}]) == 12
     assert count(autoguidance=2.0, guidance_interval=(1e8, 1e9)) == 4
     schedule = model.denoiser.schedule
-    alpha, sigma = (part.item() for part in schedule(GRIDS.build("log_snr")(schedule, 4)[1]))
+    alpha, sigma = (part.item() for part in schedule(TIMESTEPS.build("log_snr")(schedule, 4)[1]))
     assert count(autoguidance=2.0, guidance_interval=(0.99 * sigma / alpha, 1.01 * sigma / alpha)) == 5
 
 
@@ -361,7 +374,7 @@ def test_what_a_model_cannot_do_is_told(model, dataset, recipe):
         ({"guidance_interval": (5.0, 1.0)}, "the first must be below the second"),
     ):
         with pytest.raises(UsageError, match=told):
-            sample(model, 1, settings(model, **wrong))
+            sample(model, 1, sampling_settings(model, **wrong))
 
 
 @pytest.mark.parametrize(
@@ -425,7 +438,7 @@ def classifier(dataset, tmp_path_factory):
     )
     run = begin(tmp_path_factory.mktemp("runs") / "classifier", recipe)
     records = list(train(dataset, run, runtime=Runtime(), images=1600))
-    return load_model(run.path), [r for r in records if isinstance(r, Watched)][-1]
+    return load_model(run.path), [r for r in records if isinstance(r, Monitored)][-1]
 
 
 @pytest.fixture(scope="module")
@@ -464,8 +477,8 @@ class TestClassifier:
         x, c_noise = torch.randn(3, 3, 16, 16), torch.randn(3)
         assert torch.equal(network.output(network.features(x, c_noise)), network(x, c_noise))
         pictures = torch.from_numpy(dataset.pictures[np.arange(100) % 24])
-        found = features_of(classifier[0].denoiser, pictures)
-        assert torch.allclose(features_of(classifier[0].denoiser, pictures[:3]), found[:3], atol=1e-5)
+        found = classifier_features(classifier[0].denoiser, pictures)
+        assert torch.allclose(classifier_features(classifier[0].denoiser, pictures[:3]), found[:3], atol=1e-5)
         labels = dataset.labels[np.arange(100) % 24]
         assert (network.output(found).argmax(1).numpy() == labels)[labels >= 0].all()
 
@@ -475,7 +488,7 @@ class TestClassifier:
         guide = str(classifier[0].path)
         drawer = request.getfixturevalue("model" if which == "conditional" else which)
         ask = [{"class": "red"}, {"class": "blue"}]
-        how = settings(drawer, seed=3, steps=16, ask=ask, classifier=guide, classifier_scale=3.0)
+        how = sampling_settings(drawer, seed=3, steps=16, ask=ask, classifier=guide, classifier_scale=3.0)
         *_, last = sample(drawer, 16, how)
         means = last.pictures.float().mean((1, 2))
         redder = means[:, 0] - means[:, 2]
@@ -489,13 +502,13 @@ class TestClassifier:
     def test_what_it_cannot_do_is_told(self, classifier, model, unconditional, dataset, tmp_path):
         guide = classifier[0]
         with pytest.raises(UsageError, match="is a classifier and draws nothing"):
-            settings(guide)
+            sampling_settings(guide)
         for drawer, wrong, told in (
             (unconditional, {"classifier": str(guide.path)}, "say what"),
             (unconditional, {"classifier": str(guide.path), "ask": [{"class": "green"}]}, "unknown class"),
             (model, {"classifier": str(model.path), "ask": [{"class": "red"}]}, "--recipe classifier"),
         ):
             with pytest.raises(UsageError, match=told):
-                sample(drawer, 1, settings(drawer, **wrong))
+                sample(drawer, 1, sampling_settings(drawer, **wrong))
         with pytest.raises(UsageError, match="needs something to tell"):
             conditions_of(dataset, named_recipe("classifier"))

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from alphabar.data import cache, decode
-from alphabar.data.cache import Dataset, cache_root, prepare
-from alphabar.data.pixels import flip, to_pictures, to_signal
-from alphabar.data.source import Item
+from alphabar.codecs.image import flip, to_pictures, to_signal
+from alphabar.data import dataset as cache
+from alphabar.data import decode
+from alphabar.data.dataset import Dataset, _npy_header, _read, cache_root, prepare
+from alphabar.data.items import Item
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 
@@ -289,14 +290,14 @@ def test_closing_midway_leaves_nothing(folder, monkeypatch):
 
 
 def _prepare_slowly(folder, started):
-    plain = cache._read
+    plain = _read
 
     def slow(*arguments):
         started.set()
         time.sleep(0.2)
         return plain(*arguments)
 
-    cache._read = slow
+    _read = slow
     dataset_of(open_source(folder))
 
 
@@ -379,7 +380,7 @@ def test_the_fingerprint_follows_pixels_keys_and_labels(folder):
 
 @given(st.integers(0, 10**7), st.integers(1, 4096))
 def test_the_header_is_what_numpy_reads(n, size):
-    header = cache._npy_header(n, size)
+    header = _npy_header(n, size)
     assert len(header) == 128
     stream = BytesIO(header)
     assert np.lib.format.read_magic(stream) == (1, 0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hostile
-from alphabar.data.cache import prepare
+from alphabar.data.dataset import prepare
 from alphabar.data.inspect import inspect
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from alphabar.data import inspect as room
-from alphabar.data.inspect import inspect, near_duplicates
-from alphabar.data.source import Item
+from alphabar.data.inspect import inspect
+from alphabar.data.items import Item
+from alphabar.data.near_duplicates import near_duplicates
 
 CARS = Path(os.environ.get("ALPHABAR_STANFORD_CARS", "../shared/data/stanford_cars"))
 

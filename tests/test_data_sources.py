@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar.data.cache import prepare
+from alphabar.data.dataset import prepare
+from alphabar.data.items import Item
 from alphabar.data.parquet import GROUPS_KEPT, Parquet
-from alphabar.data.source import Item
 from alphabar.data.sources import BUILT_IN, open_source
 from alphabar.data.stanford_cars import StanfordCars
 from alphabar.errors import AlphabarError, UsageError

@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from alphabar.diffusion import (
-    SCHEDULES,
+from alphabar.diffusion.denoiser import FunctionDenoiser
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.guidance.guided import (
+    EVERYWHERE,
     Autoguidance,
     ClassifierFree,
     ClassifierGuidance,
-    FunctionDenoiser,
     PerturbedAttention,
     SelfAttentionGuidance,
+    blurred,
     guided,
 )
-from alphabar.diffusion.guidance import EVERYWHERE, blurred
 from alphabar.networks.layers import SelfAttention
 from exact import MixtureDenoiser
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from alphabar.diffusion import GRIDS, SAMPLERS, SCHEDULES, last
+from alphabar.diffusion.samplers import SAMPLERS, last_step
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.diffusion.timesteps import TIMESTEPS
 from exact import MixtureDenoiser
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is the oracle here")
@@ -70,8 +72,8 @@ def test_walks_agree_with_diffusers(sampler, T, steps):
     denoiser = mixture(SCHEDULES.build({"name": "linear_beta", "steps": T}))
     x = torch.randn(16, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     tolerance = 1e-5 if sampler in ("dpmpp_2m", "unipc") else 1e-9  # their sigmas stay float32
-    times = GRIDS.build("uniform")(denoiser.schedule, steps)
-    ours = last(SAMPLERS.build(sampler)(denoiser, x, times, Replayed(), None)).x
+    times = TIMESTEPS.build("uniform")(denoiser.schedule, steps)
+    ours = last_step(SAMPLERS.build(sampler)(denoiser, x, times, Replayed(), None)).x
     torch.testing.assert_close(ours, oracle_walk(sampler, steps, denoiser, x), rtol=0, atol=tolerance)
 
 

@@ -7,20 +7,12 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from alphabar.diffusion import (
-    GRIDS,
-    SAMPLERS,
-    SCHEDULES,
-    STARTS,
-    FunctionDenoiser,
-    Noise,
-    PictureStatistics,
-    clipped,
-    draw,
-    evaluations,
-    fit_gaussian,
-    last,
-)
+from alphabar.diffusion.denoiser import FunctionDenoiser, clipped
+from alphabar.diffusion.initial_noise import INITIAL_NOISES, DataStatistics, fit_gaussian
+from alphabar.diffusion.random import Noise
+from alphabar.diffusion.samplers import SAMPLERS, count_nfe, generate, last_step
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
 from exact import GaussianDenoiser, MixtureDenoiser
 
@@ -71,7 +63,7 @@ def measured_order(sampler, denoiser, x, truth):
     """log2 of the ratio of the errors with 256 and 512 steps, Karras's grid without its last step to 0."""
     errors = []
     for steps in (256, 512):
-        times = GRIDS.build("karras")(denoiser.schedule, steps)[:-1]
+        times = TIMESTEPS.build("karras")(denoiser.schedule, steps)[:-1]
         errors.append((walk(sampler, denoiser, x, times)[-1].x - truth(times[0], times[-1])).abs().max())
     return (errors[0] / errors[1]).log2().item()
 
@@ -80,7 +72,7 @@ def measured_order(sampler, denoiser, x, truth):
 @pytest.mark.parametrize("sampler", ORDERS)
 def test_deterministic_samplers_have_their_order_on_a_gaussian(sampler, schedule):
     denoiser = GaussianDenoiser(SCHEDULES.build(schedule), MEAN, COV)
-    t = GRIDS.build("karras")(denoiser.schedule, 2)[0]
+    t = TIMESTEPS.build("karras")(denoiser.schedule, 2)[0]
     x = denoiser.schedule(t).sigma * torch.tensor([[1.0, -0.5], [-1.2, 0.3]], dtype=torch.float64)
     order = measured_order(sampler, denoiser, x, lambda t, s: denoiser.flow(x, t, s))
     assert order == pytest.approx(ORDERS[sampler], abs=0.05)
@@ -115,12 +107,12 @@ def test_deterministic_samplers_have_their_order_on_a_mixture(sampler, mixture):
 
 @every_schedule
 @pytest.mark.parametrize("spec", [*ORDERS, *STOCHASTIC], ids=str)
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", TIMESTEPS)
 def test_with_one_picture_in_the_data_every_sampler_is_exact(spec, schedule, grid):
     """x_t = alpha·x0 + sigma·eps at every time of the coarsest grid, in mean and covariance."""
     schedule = SCHEDULES.build(schedule)
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: MEAN.expand_as(x))
-    times = GRIDS.build(grid)(schedule, 6)
+    times = TIMESTEPS.build(grid)(schedule, 6)
     alpha, sigma = schedule(times[0])
     eye = torch.eye(2, dtype=torch.float64)
     for t, mean, cov in law(spec, denoiser, alpha * MEAN, sigma**2 * eye, times):
@@ -136,7 +128,7 @@ def test_stochastic_samplers_converge_to_the_data(spec, schedule):
     denoiser = GaussianDenoiser(SCHEDULES.build(schedule), MEAN, COV)
     errors = []
     for steps in (50, 100, 200):
-        times = GRIDS.build("uniform")(denoiser.schedule, steps)
+        times = TIMESTEPS.build("uniform")(denoiser.schedule, steps)
         *_, (_, mean, cov) = law(spec, denoiser, *denoiser.marginal(times[0]), times)
         torch.testing.assert_close(mean, MEAN, rtol=1e-9, atol=1e-10)
         errors.append((cov - COV).abs().max().item())
@@ -147,7 +139,7 @@ def test_stochastic_samplers_converge_to_the_data(spec, schedule):
 
 def test_ddim_with_eta_one_is_ancestral_sampling():
     denoiser = GaussianDenoiser(SCHEDULES.build("linear_beta"), MEAN, COV)
-    times = GRIDS.build("uniform")(denoiser.schedule, 20)
+    times = TIMESTEPS.build("uniform")(denoiser.schedule, 20)
     x = torch.randn(4, 2, dtype=torch.float64)
     ddim = walk({"name": "ddim", "eta": 1.0}, denoiser, x, times)
     for a, b in zip(walk("ancestral", denoiser, x, times), ddim, strict=True):
@@ -160,7 +152,7 @@ def test_deterministic_samplers_do_not_depend_on_the_schedule(sampler):
     ends = []
     for schedule in map(SCHEDULES.build, SCHEDULES):
         denoiser = GaussianDenoiser(schedule, MEAN, COV)
-        times = GRIDS.build("karras")(schedule, 12)
+        times = TIMESTEPS.build("karras")(schedule, 12)
         x = schedule(times[0]).alpha * torch.tensor([[60.0, -35.0]], dtype=torch.float64)
         ends.append(walk(sampler, denoiser, x, times)[-1].x)
     for end in ends[1:]:
@@ -169,10 +161,10 @@ def test_deterministic_samplers_do_not_depend_on_the_schedule(sampler):
 
 @every_schedule
 @every_sampler
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", TIMESTEPS)
 def test_a_sampler_yields_its_walk(sampler, schedule, grid):
     schedule = SCHEDULES.build(schedule)
-    times = GRIDS.build(grid)(schedule, 7)
+    times = TIMESTEPS.build(grid)(schedule, 7)
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: (0.5 * x).tanh())
     steps = walk(sampler, denoiser, torch.randn(4, 1, 3, 3), times)
     assert [step.i for step in steps] == list(range(7))
@@ -189,15 +181,17 @@ def test_a_sampler_passes_the_condition_on(sampler):
     seen = []
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: seen.append((t.shape, cond)) or x)
     labels = torch.arange(4)
-    last(SAMPLERS.build(sampler)(denoiser, torch.randn(4, 2), torch.tensor([1.0, 0.5, 0.0]), NOISE, labels))
+    last_step(
+        SAMPLERS.build(sampler)(denoiser, torch.randn(4, 2), torch.tensor([1.0, 0.5, 0.0]), NOISE, labels)
+    )
     assert all(shape == (4,) and cond is labels for shape, cond in seen)
 
 
 @every_sampler
 def test_evaluations_are_counted(sampler):
     schedule = SCHEDULES.build("variance_exploding")
-    times = GRIDS.build("karras")(schedule, 18)
-    assert evaluations(SAMPLERS.build(sampler), schedule, times) == (35 if sampler == "heun" else 18)
+    times = TIMESTEPS.build("karras")(schedule, 18)
+    assert count_nfe(SAMPLERS.build(sampler), schedule, times) == (35 if sampler == "heun" else 18)
 
 
 @pytest.mark.parametrize("order", [1, 3])
@@ -214,7 +208,7 @@ def test_unipc_of_order_zero_is_a_mistake():
 
 def test_ancestral_clamps_what_it_is_told_to():
     denoiser = FunctionDenoiser(SCHEDULES.build("linear_beta"), lambda x, t, cond: 3 * x)
-    times = GRIDS.build("uniform")(denoiser.schedule, 10)
+    times = TIMESTEPS.build("uniform")(denoiser.schedule, 10)
     x = torch.randn(4, 8)
     assert all(s.x.abs().max() <= 1 for s in walk({"name": "ancestral", "clamp": True}, denoiser, x, times))
     assert any(s.x.abs().max() > 1 for s in walk("ancestral", denoiser, x, times))
@@ -259,7 +253,10 @@ def test_drawn_thumbnails_have_the_mean_and_covariance_of_the_data(size):
     pictures = torch.rand(300, 3, 1, 1, generator=generator) + 0.2 * detail
     statistics = fit_gaussian(pictures.split(77))
     torch.testing.assert_close(statistics.mean, pictures.mean(0))
-    start, level = STARTS.build("gaussian", statistics=statistics), SCHEDULES.build("cosine")(torch.zeros(()))
+    start, level = (
+        INITIAL_NOISES.build("gaussian", statistics=statistics),
+        SCHEDULES.build("cosine")(torch.zeros(())),
+    )
     k = len(statistics.factor)
     drawn = start(level, OneHot(torch.zeros(()), torch.eye(k)), torch.empty(k, 3, h, w))
 
@@ -279,15 +276,15 @@ def test_the_gaussian_start_mends_a_schedule_that_does_not_reach_noise():
     ones = torch.ones(d, dtype=torch.float64)
     cov = brightness.double().var() * ones.outer(ones)
     denoiser = GaussianDenoiser(schedule, brightness.double().mean() * ones, cov)
-    times = GRIDS.build("uniform")(schedule, 20)
+    times = TIMESTEPS.build("uniform")(schedule, 20)
     means, spreads = {}, {}
-    for name in STARTS:
-        start = STARTS.build(name, statistics=statistics)
-        steps = draw(
+    for name in INITIAL_NOISES:
+        start = INITIAL_NOISES.build(name, statistics=statistics)
+        steps = generate(
             denoiser, shape=(1, 12, 12), positions=range(400), seed=0,
             sampler=SAMPLERS.build("dpmpp_2m"), times=times, start=start,
         )  # fmt: skip
-        drawn = last(steps).x.mean((1, 2, 3))
+        drawn = last_step(steps).x.mean((1, 2, 3))
         means[name], spreads[name] = drawn.mean().item(), drawn.std().item()
     assert means["gaussian"] == pytest.approx(brightness.mean().item(), abs=0.04)
     assert spreads["gaussian"] == pytest.approx(brightness.std().item(), rel=0.12)
@@ -301,7 +298,7 @@ def test_the_gaussian_start_mends_a_schedule_that_does_not_reach_noise():
 def test_the_gaussian_start_is_at_its_level():
     """Coefficient by coefficient: alpha·mean, sigma·eps, alpha·factor."""
     statistics = fit_gaussian([brightness_data()[1]])
-    start = STARTS.build("gaussian", statistics=statistics)
+    start = INITIAL_NOISES.build("gaussian", statistics=statistics)
     level = SCHEDULES.build("cosine")(torch.tensor(0.7))
     like, zero, one = torch.empty(2, 1, 12, 12), torch.zeros(()), torch.ones(())
     mean = start(level, OneHot(zero, zero), like)
@@ -317,14 +314,16 @@ def test_the_gaussian_start_is_at_its_level():
 @pytest.mark.parametrize("t", [1.0, 0.8])
 def test_the_white_start_has_the_scale_of_its_level(schedule, t):
     level = SCHEDULES.build(schedule)(torch.tensor(t))
-    x = STARTS.build("noise", statistics=None)(level, OneHot(torch.ones(()), None), torch.empty(1, 3, 4, 4))
+    x = INITIAL_NOISES.build("noise", statistics=None)(
+        level, OneHot(torch.ones(()), None), torch.empty(1, 3, 4, 4)
+    )
     assert x.mean().item() == pytest.approx((level.alpha**2 + level.sigma**2).sqrt().item())
     if t == 1:  # what everyone starts from
         assert x.mean().item() == pytest.approx(80 if schedule == "variance_exploding" else 1, rel=1e-4)
 
 
 def test_statistics_travel_as_two_tensors(statistics):
-    again = PictureStatistics(**statistics._asdict())
+    again = DataStatistics(**statistics._asdict())
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(again, statistics))
 
 
@@ -337,24 +336,24 @@ def test_a_gaussian_of_too_few_pictures_is_refused(batches):
 def test_the_gaussian_start_says_what_it_lacks(statistics):
     level, like = SCHEDULES.build("cosine")(torch.tensor(1.0)), torch.empty(1, 3, 16, 16)
     with pytest.raises(UsageError, match="statistics"):
-        STARTS.build("gaussian", statistics=None)(level, NOISE, like)
+        INITIAL_NOISES.build("gaussian", statistics=None)(level, NOISE, like)
     with pytest.raises(UsageError, match=r"\(3, 16, 16\).*\(3, 8, 8\)"):
-        STARTS.build("gaussian", statistics=statistics)(level, NOISE, like)
+        INITIAL_NOISES.build("gaussian", statistics=statistics)(level, NOISE, like)
 
 
 @every_sampler
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", INITIAL_NOISES)
 def test_a_drawn_picture_is_the_same_in_any_batch(sampler, start, statistics):
     schedule = SCHEDULES.build("linear_beta")
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: (0.5 * x).tanh())
-    start = STARTS.build(start, statistics=statistics)
+    start = INITIAL_NOISES.build(start, statistics=statistics)
 
     def drawn(positions, seed=3):
-        steps = draw(
+        steps = generate(
             denoiser, shape=(3, 8, 8), positions=positions, seed=seed,
-            sampler=SAMPLERS.build(sampler), times=GRIDS.build("uniform")(schedule, 5), start=start,
+            sampler=SAMPLERS.build(sampler), times=TIMESTEPS.build("uniform")(schedule, 5), start=start,
         )  # fmt: skip
-        return last(steps).x
+        return last_step(steps).x
 
     everything = drawn(range(16))
     torch.testing.assert_close(drawn([5, 11]), everything[[5, 11]], rtol=0, atol=1e-6)
@@ -366,11 +365,11 @@ def test_drawing_keeps_no_graph():
     schedule = SCHEDULES.build("cosine")
     scale = torch.ones((), requires_grad=True)
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: scale * x)
-    steps = draw(
+    steps = generate(
         denoiser, shape=(3, 8, 8), positions=[0], seed=0, sampler=SAMPLERS.build("ddim"),
-        times=torch.tensor([1.0, 0.0]), start=STARTS.build("noise", statistics=None),
+        times=torch.tensor([1.0, 0.0]), start=INITIAL_NOISES.build("noise", statistics=None),
     )  # fmt: skip
-    assert not last(steps).x.requires_grad
+    assert not last_step(steps).x.requires_grad
     assert torch.is_grad_enabled()
 
 
@@ -378,12 +377,12 @@ def test_the_seed_decides_the_noise_of_every_step():
     schedule = SCHEDULES.build("cosine")
 
     def drawn(seed):
-        steps = draw(
+        steps = generate(
             FunctionDenoiser(schedule, lambda x, t, cond: 0.5 * x), shape=(1, 4, 4), positions=[0], seed=seed,
-            sampler=SAMPLERS.build("ancestral"), times=GRIDS.build("uniform")(schedule, 3),
+            sampler=SAMPLERS.build("ancestral"), times=TIMESTEPS.build("uniform")(schedule, 3),
             start=lambda level, noise, like: torch.ones_like(like),
         )  # fmt: skip
-        return last(steps).x
+        return last_step(steps).x
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.allclose(drawn(1), drawn(2))

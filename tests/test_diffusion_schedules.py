@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alphabar.diffusion import GRIDS, SCHEDULES, diffuse, posterior, terminal_snr, terminal_warning
+from alphabar.diffusion.forward import diffuse, posterior
+from alphabar.diffusion.schedules import SCHEDULES, terminal_snr, terminal_warning
+from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 
 times = st.lists(st.floats(0, 1), min_size=1, max_size=8).map(lambda t: torch.tensor(t, dtype=torch.float64))
@@ -182,23 +184,23 @@ def test_posterior_at_the_clean_end_is_the_picture(name):
 
 
 @every_schedule
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", TIMESTEPS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
 def test_a_grid_falls_to_the_clean_picture(name, grid, steps):
-    t = GRIDS.build(grid)(SCHEDULES.build(name), steps)
+    t = TIMESTEPS.build(grid)(SCHEDULES.build(name), steps)
     assert t.shape == (steps + 1,) and t.dtype == torch.float64
     assert t[-1] == 0 and t[0] <= 1 and (t.diff() < 0).all()
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", TIMESTEPS)
 def test_a_grid_of_no_steps_is_refused(grid):
     with pytest.raises(UsageError, match="steps = 0"):
-        GRIDS.build(grid)(SCHEDULES.build("cosine"), 0)
+        TIMESTEPS.build(grid)(SCHEDULES.build("cosine"), 0)
 
 
 def test_the_uniform_grid_visits_the_trained_steps_exactly():
     schedule = SCHEDULES.build({"name": "linear_beta", "steps": 300})
-    grid = GRIDS.build("uniform")
+    grid = TIMESTEPS.build("uniform")
     assert grid(schedule, 300).tolist() == [i / 300 for i in range(300, -1, -1)]
     assert [round(300 * t, 9) for t in grid(schedule, 50).tolist()] == list(range(300, -1, -6))
 
@@ -206,7 +208,7 @@ def test_the_uniform_grid_visits_the_trained_steps_exactly():
 def test_the_karras_grid_is_equation_5():
     schedule = SCHEDULES.build("variance_exploding")
     N, rho = 18, 7
-    sigma = schedule(GRIDS.build("karras")(schedule, N)).sigma
+    sigma = schedule(TIMESTEPS.build("karras")(schedule, N)).sigma
     for i in range(N):
         want = (80 ** (1 / rho) + i / (N - 1) * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
         assert sigma[i].item() == pytest.approx(want, rel=1e-9)
@@ -214,7 +216,7 @@ def test_the_karras_grid_is_equation_5():
 
 def test_the_log_snr_grid_has_equal_steps():
     schedule = SCHEDULES.build("rectified_flow")
-    log_snr = schedule(GRIDS.build("log_snr")(schedule, 12)).log_snr[:-1]
+    log_snr = schedule(TIMESTEPS.build("log_snr")(schedule, 12)).log_snr[:-1]
     assert log_snr[0].item() == pytest.approx(-2 * math.log(80))
     torch.testing.assert_close(log_snr.diff(), log_snr.diff()[:1].expand(11))
 
@@ -222,18 +224,18 @@ def test_the_log_snr_grid_has_equal_steps():
 @pytest.mark.parametrize("grid", ["karras", "log_snr"])
 def test_a_grid_starts_no_higher_than_its_schedule_reaches(grid):
     schedule = SCHEDULES.build({"name": "linear_beta", "steps": 300})
-    assert GRIDS.build(grid)(schedule, 10)[0].item() == pytest.approx(1, abs=1e-12)
+    assert TIMESTEPS.build(grid)(schedule, 10)[0].item() == pytest.approx(1, abs=1e-12)
     with pytest.raises(UsageError, match="sigma_min = 5"):
-        GRIDS.build({"name": grid, "sigma_min": 5.0})(schedule, 10)
+        TIMESTEPS.build({"name": grid, "sigma_min": 5.0})(schedule, 10)
 
 
 def test_the_linear_beta_grid_has_the_levels_of_the_schedule_of_that_name():
     schedule = SCHEDULES.build({"name": "linear_beta", "steps": 1000})
-    t = GRIDS.build("linear_beta")(schedule, 10)
+    t = TIMESTEPS.build("linear_beta")(schedule, 10)
     assert torch.allclose(t, torch.linspace(1, 0, 11, dtype=torch.float64), atol=4e-3)
     exploding = SCHEDULES.build("variance_exploding")
     log_alpha_bar = torch.nn.functional.logsigmoid(
-        exploding(GRIDS.build("linear_beta")(exploding, 10)[:-1]).log_snr
+        exploding(TIMESTEPS.build("linear_beta")(exploding, 10)[:-1]).log_snr
     )
     u = ((0.01 - 2 * 19.9 * log_alpha_bar).sqrt() - 0.1) / 19.9  # of 0.1 u + 19.9 u² / 2
     assert torch.allclose(u.diff(), -u[-1].expand(9), atol=1e-9) and 0.9 < u[0] < 1

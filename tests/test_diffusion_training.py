@@ -9,20 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from alphabar.diffusion import (
-    DENSITIES,
-    PARAMETERIZATIONS,
-    SCHEDULES,
-    WEIGHTS,
-    Level,
-    NetworkDenoiser,
-    Noise,
-    denoising_error,
-    diffuse,
-    loss,
-    stratified,
-    stream_seed,
-)
+from alphabar.diffusion import loss
+from alphabar.diffusion.denoiser import NetworkDenoiser
+from alphabar.diffusion.forward import diffuse
+from alphabar.diffusion.loss import denoising_error
+from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS, stratified
+from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
+from alphabar.diffusion.random import Noise, stream_seed
+from alphabar.diffusion.schedules import SCHEDULES, Level
 from alphabar.errors import UsageError
 from exact import GaussianDenoiser
 
@@ -183,13 +177,13 @@ def test_the_exact_denoiser_makes_no_systematic_error():
     torch.testing.assert_close(A @ (alpha**2 * cov + sigma**2 * torch.eye(2)), alpha * cov)
 
 
-@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("density", NOISE_DISTRIBUTIONS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_density_draws_levels_one_can_train_at(density, schedule):
     schedule = SCHEDULES.build(schedule)
     extremes = torch.tensor([0.0, 2.0**-53, 1 - 2.0**-53], dtype=torch.float64)
     u = torch.cat([extremes, torch.linspace(0, 0.999, 999)])
-    t = DENSITIES.build(density)(schedule, u)
+    t = NOISE_DISTRIBUTIONS.build(density)(schedule, u)
     assert t.shape == u.shape and t.dtype == torch.float64
     assert (t > 0).all() and (t <= 1).all()
     assert (schedule(t).sigma > 0).all()
@@ -198,17 +192,19 @@ def test_a_density_draws_levels_one_can_train_at(density, schedule):
 def test_a_share_of_log_normal_levels_is_uniform():
     schedule = SCHEDULES.build("cosine")
     u = torch.arange(100_000, dtype=torch.float64) / 100_000
-    density = DENSITIES.build({"name": "log_normal", "mean": -8.0, "std": 0.1, "uniform_share": 0.25})
+    density = NOISE_DISTRIBUTIONS.build(
+        {"name": "log_normal", "mean": -8.0, "std": 0.1, "uniform_share": 0.25}
+    )
     t = density(schedule, u)
     assert (t > 0.5).double().mean() == pytest.approx(0.125, abs=1e-4)
     assert (t <= 1).all() and (t > 0).all()
     with pytest.raises(UsageError, match="uniform_share"):
-        DENSITIES.build({"name": "log_normal", "uniform_share": 1.0})(schedule, u)
+        NOISE_DISTRIBUTIONS.build({"name": "log_normal", "uniform_share": 1.0})(schedule, u)
 
 
 def test_the_discrete_density_draws_each_step_alike():
     u = (torch.arange(3000, dtype=torch.float64) + 0.5) / 3000
-    t = DENSITIES.build({"name": "uniform", "discrete": 300})(SCHEDULES.build("linear_beta"), u)
+    t = NOISE_DISTRIBUTIONS.build({"name": "uniform", "discrete": 300})(SCHEDULES.build("linear_beta"), u)
     steps, counts = t.unique(return_counts=True)
     assert steps.tolist() == [i / 300 for i in range(1, 301)]
     assert (counts == 10).all()
@@ -218,13 +214,13 @@ def test_the_discrete_density_draws_each_step_alike():
 def test_log_normal_is_normal_in_log_sigma(schedule):
     schedule = SCHEDULES.build(schedule)
     q = torch.tensor([0.01, 0.2, 0.5, 0.9, 0.99], dtype=torch.float64)
-    log_sigma = -schedule(DENSITIES.build("log_normal")(schedule, q)).log_snr / 2
+    log_sigma = -schedule(NOISE_DISTRIBUTIONS.build("log_normal")(schedule, q)).log_snr / 2
     assert log_sigma.tolist() == pytest.approx(stats.norm(-1.2, 1.2).ppf(q).tolist(), abs=1e-6)
 
 
 def test_logit_normal_is_normal_in_the_logit_of_time():
     q = torch.tensor([0.01, 0.2, 0.5, 0.9, 0.99], dtype=torch.float64)
-    t = DENSITIES.build({"name": "logit_normal", "mean": 0.5})(SCHEDULES.build("rectified_flow"), q)
+    t = NOISE_DISTRIBUTIONS.build({"name": "logit_normal", "mean": 0.5})(SCHEDULES.build("rectified_flow"), q)
     assert t.logit().tolist() == pytest.approx(stats.norm(0.5, 1).ppf(q).tolist(), abs=1e-9)
 
 

@@ -7,15 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from alphabar.conditioning.conditioning import Categorical, Conditioning
-from alphabar.diffusion import PARAMETERIZATIONS, SCHEDULES, NetworkDenoiser, PictureStatistics
-from alphabar.editing import deterministic, edit, interpolate, slerp
+from alphabar.conditioning.fields import Categorical
+from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.diffusion.denoiser import NetworkDenoiser
+from alphabar.diffusion.initial_noise import DataStatistics
+from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
+from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.errors import UsageError
-from alphabar.networks import Network
-from alphabar.sampling import settings
-from alphabar.training.recipe import with_settings
-from alphabar.training.recipes import named_recipe
-from alphabar.training.run import Model
+from alphabar.networks.base import Network
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.runs.model import Model
+from alphabar.sampling.edit import deterministic, edit
+from alphabar.sampling.interpolate import interpolate, slerp
+from alphabar.sampling.settings import sampling_settings
 
 SIZE = 16
 
@@ -43,7 +48,7 @@ def model():
     denoiser = NetworkDenoiser(
         Gaussian(), PARAMETERIZATIONS.build(recipe.parameterization), SCHEDULES.build(recipe.schedule)
     )
-    flat = PictureStatistics(torch.zeros(3, SIZE, SIZE), torch.zeros(3 * SIZE * SIZE, 1))
+    flat = DataStatistics(torch.zeros(3, SIZE, SIZE), torch.zeros(3 * SIZE * SIZE, 1))
     known = Conditioning((Categorical("class", ("plain", "more")),))
     return Model(denoiser.eval(), recipe, flat, 1, Path("exact"), known)
 
@@ -69,22 +74,24 @@ def test_each_step_is_shorter_than_the_way(model):
 
 
 def test_between_two_classes_the_noise_stays(model):
-    how = settings(model, ask=[{"class": "plain"}, {"class": "more"}])
+    how = sampling_settings(model, ask=[{"class": "plain"}, {"class": "more"}])
     *_, drawn = interpolate(model, how, rows=2, columns=5)
     rows = drawn.pictures.reshape(2, 5, -1).double().mean(2)
     assert (rows.diff(dim=1) > 1).all()  # brighter and brighter
     for place, name in ((0, "plain"), (4, "more")):
-        *_, alone = interpolate(model, settings(model, ask=[{"class": name}] * 2), rows=2, columns=2)
+        *_, alone = interpolate(model, sampling_settings(model, ask=[{"class": name}] * 2), rows=2, columns=2)
         assert torch.equal(alone.pictures.reshape(2, 2, -1)[:, 0], drawn.pictures.reshape(2, 5, -1)[:, place])
 
 
 def test_inverted_and_regenerated_it_is_itself(model):
     torch.manual_seed(1)
     picture = (0.5 * torch.randn(3, SIZE, SIZE)).clamp(-1, 1)
-    *_, back = edit(model, picture, settings(model, sampler="heun", steps=60), strength=1.0, invert=True)
+    *_, back = edit(
+        model, picture, sampling_settings(model, sampler="heun", steps=60), strength=1.0, invert=True
+    )
     given = ((picture + 1) * 127.5).permute(1, 2, 0)
     assert (back.pictures[0].float() - given).abs().mean() < 1.5
-    how = settings(model, sampler="heun", steps=60, ask=[{"class": "more"}])
+    how = sampling_settings(model, sampler="heun", steps=60, ask=[{"class": "more"}])
     *_, other = edit(model, picture, how, strength=1.0, invert=True)
     assert other.pictures.float().mean() > given.mean() + 10
 
@@ -108,8 +115,8 @@ def test_what_cannot_be(model):
         ({"strength": 1.5}, "up to 1"),
         ({"n": 0}, "at least 1"),
         ({"n": 2, "invert": True}, "one picture"),
-        ({"how": settings(model, sampler="ancestral"), "invert": True}, "noise of its own"),
-        ({"how": settings(model, ask=[{"color": "red"}])}, "unknown condition"),
+        ({"how": sampling_settings(model, sampler="ancestral"), "invert": True}, "noise of its own"),
+        ({"how": sampling_settings(model, ask=[{"color": "red"}])}, "unknown condition"),
     ):
         with pytest.raises(UsageError, match=told):
             edit(model, picture, **options)
@@ -118,13 +125,13 @@ def test_what_cannot_be(model):
     with pytest.raises(UsageError, match="at least 1 of 2"):
         interpolate(model, columns=1)
     with pytest.raises(UsageError, match="3 were asked for"):
-        interpolate(model, settings(model, ask=[{"class": "plain"}] * 3))
+        interpolate(model, sampling_settings(model, ask=[{"class": "plain"}] * 3))
     gan = replace(model, recipe=with_settings(named_recipe("gan"), [f"data.size={SIZE}"]))
     with pytest.raises(UsageError, match="is a gan"):
         edit(gan, picture)
 
 
 def test_a_noisy_sampler_is_replaced(model):
-    noisy = settings(model, sampler="ancestral")
+    noisy = sampling_settings(model, sampler="ancestral")
     assert deterministic(model, noisy).sampler["name"] == "dpmpp_2m"
-    assert deterministic(model).sampler == settings(model).sampler
+    assert deterministic(model).sampler == sampling_settings(model).sampler

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from alphabar.errors import UsageError
-from alphabar.training.checkpoint import unpack_tensors
-from alphabar.training.ema import LENGTHS, PowerAverage, combination, exponent
-from alphabar.training.run import load_model
-from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import Progress, begin, train
+from alphabar.runs.ema import SIGMA_RELS, PowerFunctionEma, exponent, post_hoc_weights
+from alphabar.runs.model import load_model
+from alphabar.runtime import Runtime
+from alphabar.tensor_files import unpack_tensors
+from alphabar.training.loop import begin, train
+from alphabar.training.records import Progress
 from training_child import tiny_dataset, tiny_recipe
 
 
@@ -39,7 +40,7 @@ def walk(steps: int) -> list[nn.Module]:
 def test_an_average_is_that_of_its_profile():
     networks = walk(400)
     network = copy.deepcopy(networks[0])
-    average = PowerAverage(network, 0.1)
+    average = PowerFunctionEma(network, 0.1)
     for i, now in enumerate(networks):
         network.load_state_dict(now.state_dict())
         average.update(8 * (i + 1), 8)
@@ -53,24 +54,24 @@ def test_an_average_is_that_of_its_profile():
 def test_another_length_comes_from_what_was_kept(length):
     networks = walk(800)
     network = copy.deepcopy(networks[0])
-    averages = {each: PowerAverage(network, each) for each in (*LENGTHS, length)}
+    averages = {each: PowerFunctionEma(network, each) for each in (*SIGMA_RELS, length)}
     kept = []
     for i, now in enumerate(networks):
         network.load_state_dict(now.state_dict())
         for average in averages.values():
             average.update(i + 1, 1)
         if (i + 1) % 100 == 0:
-            kept += [(i + 1, each, averages[each].network.weight.clone()) for each in LENGTHS]
+            kept += [(i + 1, each, averages[each].network.weight.clone()) for each in SIGMA_RELS]
     times, lengths, weights = zip(*kept, strict=True)
-    shares = combination(times, lengths, 800, length)
+    shares = post_hoc_weights(times, lengths, 800, length)
     made = sum(float(c) * w for c, w in zip(shares, weights, strict=True))
     right = averages[length].network.weight
-    nearest = min((averages[each].network.weight - right).norm() for each in LENGTHS)
+    nearest = min((averages[each].network.weight - right).norm() for each in SIGMA_RELS)
     assert (made - right).norm() < 0.4 * nearest
 
 
 def test_a_kept_average_is_itself():
-    shares = combination([50, 50, 100, 100], [*LENGTHS, *LENGTHS], 100, 0.05)
+    shares = post_hoc_weights([50, 50, 100, 100], [*SIGMA_RELS, *SIGMA_RELS], 100, 0.05)
     assert np.allclose(shares, [0, 0, 1, 0], atol=1e-9)
 
 

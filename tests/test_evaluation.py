@@ -11,18 +11,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alphabar import evaluation as room
-from alphabar.conditioning.conditioning import Categorical, Conditioning
-from alphabar.data.cache import prepare
-from alphabar.data.toycars import ToyCars
+from alphabar.conditioning.fields import Categorical
+from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.data.dataset import prepare
+from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import UsageError
-from alphabar.evaluation import Evaluation, evaluate
-from alphabar.metrics.features import EXTRACTORS, Features
-from alphabar.sampling import Sampled, settings
-from alphabar.training.recipe import with_settings
-from alphabar.training.recipes import named_recipe
-from alphabar.training.run import load_model
-from alphabar.training.trainer import conditions_of
+from alphabar.evaluation import evaluate as room
+from alphabar.evaluation.conditions import _words
+from alphabar.evaluation.evaluate import evaluate
+from alphabar.evaluation.record import Evaluation
+from alphabar.metrics.features.extractors import EXTRACTORS, Features
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.runs.model import load_model
+from alphabar.sampling.sample import Sampled
+from alphabar.sampling.settings import sampling_settings
+from alphabar.training.labels import conditions_of
 from test_compare import make_run
 
 
@@ -134,7 +138,7 @@ def test_pictures_of_the_reference_among_samples_are_said(tmp_path):
 def test_words_of_class_names_are_kinds_where_classes_are_many():
     makes = ["Audi", "BMW", "Fiat", "Ford", "Opel", "Seat", "Saab", "Volvo", "Lada"]
     labels = [f"{make} {i} {kind} 2012" for kind in ("Coupe", "SUV") for i in range(2) for make in makes] * 4
-    found = room._words(labels)
+    found = _words(labels)
     assert {"class named “Coupe”", "class named “SUV”"} <= set(found) and not any("2012" in k for k in found)
     assert found["class named “SUV”"].count("with") == len(labels) // 2
 
@@ -174,7 +178,7 @@ def test_data_of_other_labels_is_judged_as_the_training_pictures_were(run, asked
     result = evaluated(replace(plain, recipe=recipe, conditioning=known), "toycars:200", 150)
     assert asked == list(known.seen) and not result.agreements
     assert any("these carry other labels" in note for note in result.notes)
-    unconditional = settings(plain, ask=())
+    unconditional = sampling_settings(plain, ask=())
     assert evaluated(plain, "toycars:200", 150, how=unconditional).about["ask"] == ()
 
 

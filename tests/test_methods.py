@@ -12,26 +12,33 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alphabar.data.pixels import to_signal
+from alphabar.codecs.image import to_signal
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
-from alphabar.diffusion.noise import Noise
-from alphabar.diffusion.samplers import ddim, last
+from alphabar.diffusion.random import Noise
+from alphabar.diffusion.samplers import ddim, last_step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.networks import NETWORKS, Autoencoder
-from alphabar.networks.latent import kl_to_standard_normal, latents
-from alphabar.reporting.exhibits import exhibit
+from alphabar.files import write_file
+from alphabar.methods.gan import augmented, gradient_penalty
+from alphabar.methods.registry import METHODS, training_flops
+from alphabar.networks import NETWORKS
+from alphabar.networks.autoencoder import Autoencoder, kl_to_standard_normal
+from alphabar.networks.encoder_decoder import latents
+from alphabar.recipes.derive import distilled
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.recipes.schema import Recipe
 from alphabar.reporting.report import write_report
-from alphabar.restoration.operators import Mask
-from alphabar.restoring import restore
-from alphabar.sampling import passes, sample, settings
-from alphabar.training.checkpoint import unpack_tensors, write_file
-from alphabar.training.methods import METHODS, augmented, gradient_penalty, training_flops
-from alphabar.training.recipe import Recipe, with_settings
-from alphabar.training.recipes import named_recipe, shortened
-from alphabar.training.run import build_denoiser, load_model
-from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import Progress, begin, train
+from alphabar.reporting.report_figures import make_report_figures
+from alphabar.restoration.operators.mask import Mask
+from alphabar.restoration.restore import restore
+from alphabar.runs.model import build_denoiser, load_model
+from alphabar.runtime import Runtime
+from alphabar.sampling.sample import sample
+from alphabar.sampling.settings import nfe_per_sample, sampling_settings
+from alphabar.tensor_files import unpack_tensors
+from alphabar.training.loop import begin, train
+from alphabar.training.records import Progress
 from training_child import tiny_dataset
 
 OPPONENTS = ("gan", "vae")
@@ -86,7 +93,7 @@ class TestLosses:
         assert any(p.grad is not None and p.grad.any() for p in gan.generator.parameters())
 
     def test_penalties_come_every_few_updates(self, monkeypatch):
-        from alphabar.training import methods
+        from alphabar.methods import registry as methods
 
         asked = []
         monkeypatch.setattr(methods, "gradient_penalty", lambda c, x: asked.append(1) or c.new_zeros(len(c)))
@@ -164,7 +171,7 @@ class TestNetworks:
         # Without penalties: the counter cannot follow a gradient of gradients.
         free = ["method.gamma=0", "method.augment=false"] if name == "gan" else []
         if name == "distillation":
-            recipe = shortened(tiny("lean", "sampling.pag=2", "sampling.pag_interval=[0.2,2.5]"))
+            recipe = distilled(tiny("lean", "sampling.pag=2", "sampling.pag_interval=[0.2,2.5]"))
         else:
             recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
@@ -201,13 +208,13 @@ class TestLife:
         assert drawn.total == 3 and torch.equal(drawn.pictures, again.pictures[:3])
         for wrong in ({"steps": 5}, {"sampler": "heun"}, {"start": "gaussian"}):
             with pytest.raises(UsageError, match="one evaluation"):
-                settings(model, **wrong)
+                sampling_settings(model, **wrong)
         with pytest.raises(UsageError, match="without conditions"):
-            sample(model, 1, settings(model, ask=[{"class": "red"}]))
+            sample(model, 1, sampling_settings(model, ask=[{"class": "red"}]))
         with pytest.raises(UsageError, match="early snapshot"):
-            sample(model, 1, settings(model, autoguidance=2.0))
+            sample(model, 1, sampling_settings(model, autoguidance=2.0))
         with pytest.raises(UsageError, match="self-attention"):
-            sample(model, 1, settings(model, pag=2.0))
+            sample(model, 1, sampling_settings(model, pag=2.0))
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
         with pytest.raises(UsageError, match=f"is a {name}: only diffusion models restore"):
             restore(model, torch.zeros(1, *hole.measured), hole)
@@ -227,7 +234,7 @@ class TestShortened:
         """Pixels from N(0, c²): the probability flow keeps x in proportion to its standard deviation."""
         c = 0.5
         method = built(
-            with_settings(shortened(tiny("lean"), steps), ["method.small=60", "method.sigma_min=0.002"])
+            with_settings(distilled(tiny("lean"), steps), ["method.small=60", "method.sigma_min=0.002"])
         )
         schedule = method.denoiser.schedule
 
@@ -261,32 +268,32 @@ class TestShortened:
         at = method.times[torch.arange(8) * steps // 8]
         assert torch.allclose(losses[2], (0.01 / coeffs(at).c_out ** 2).float(), rtol=1e-2)
         start = std(schedule(method.times[0])).float() * torch.randn(8, 3, 16, 16)
-        drawn = last(ddim(FunctionDenoiser(schedule, jump), start, method.times, Noise(0, [], "none"))).x
+        drawn = last_step(ddim(FunctionDenoiser(schedule, jump), start, method.times, Noise(0, [], "none"))).x
         assert torch.allclose(drawn, start * (c / std(schedule(method.times[0]))).float(), atol=1e-5)
 
     def test_steps_are_even_and_walks_lead_from_one_to_the_next(self):
-        method = built(shortened(tiny("lean", "sampling.grid.sigma_min=0.02"), 3))
+        method = built(distilled(tiny("lean", "sampling.grid.sigma_min=0.02"), 3))
         sigma = [(-method.denoiser.schedule(walk).log_snr / 2).exp() for walk in method.walks]
         assert [len(walk) for walk in method.walks] == [5, 5, 5]
         assert torch.allclose(sigma[0][0] / sigma[1][0], sigma[1][0] / sigma[2][0])
         assert torch.allclose(sigma[0][-1], sigma[1][0]) and torch.allclose(sigma[1][-1], sigma[2][0])
         assert sigma[2][-2].item() == pytest.approx(0.02) and sigma[2][-1] == 0
-        for one in (shortened(tiny("lean"), 1), shortened(named_recipe("classic"), 1)):
+        for one in (distilled(tiny("lean"), 1), distilled(named_recipe("classic"), 1)):
             assert len(built(one).walks) == 1
         with pytest.raises(UsageError, match="--steps must be at least 1, not 0"):
-            shortened(tiny("lean"), 0)
+            distilled(tiny("lean"), 0)
         with pytest.raises(UsageError, match="3 pictures at a time cannot be shared by 4 steps"):
-            built(with_settings(shortened(tiny("lean")), ["batch=3"]))
-        blind = built(shortened(tiny("lean", "network.attention=0")))
+            built(with_settings(distilled(tiny("lean")), ["batch=3"]))
+        blind = built(distilled(tiny("lean", "network.attention=0")))
         assert (
             blind.pag
             and blind.guided(blind.copy())(torch.zeros(1, 3, 16, 16), torch.ones(1)).isfinite().all()
         )
         with pytest.raises(UsageError, match="small = 0, sigma_min = "):
-            built(with_settings(shortened(tiny("lean")), ["method.small=0"]))
+            built(with_settings(distilled(tiny("lean")), ["method.small=0"]))
         with pytest.raises(UsageError, match="choose the grid log_snr"):
             built(
-                with_settings(shortened(tiny("lean")), ["schedule=rectified_flow", "sampling.grid=uniform"])
+                with_settings(distilled(tiny("lean")), ["schedule=rectified_flow", "sampling.grid=uniform"])
             )
 
     def test_it_begins_with_the_model_and_leaves_it_alone(self, dataset, tmp_path):
@@ -294,7 +301,7 @@ class TestShortened:
         list(train(dataset, run, images=32, runtime=Runtime()))
         before = {path: path.read_bytes() for path in run.path.rglob("*.safetensors")}
         model = load_model(run.path)
-        short = begin(tmp_path / "short", shortened(model.recipe, 2), start=model)
+        short = begin(tmp_path / "short", distilled(model.recipe, 2), start=model)
         still = with_settings(short.recipe, ["optimizer.learning_rate=1e-30"])
         write_file(short.path / "recipe.toml", still.to_toml().encode())
         list(train(dataset, short, images=16, runtime=Runtime()))
@@ -307,9 +314,9 @@ class TestShortened:
         (watched,) = short.path.glob("samples/*.png")  # as it draws, from its own start
         assert abs(np.asarray(Image.open(watched), int) - drawn.pictures[0].numpy()).max() <= 1
         with pytest.raises(UsageError, match="cannot be shortened"):
-            shortened(again.recipe)
+            distilled(again.recipe)
         with pytest.raises(UsageError, match="draws in 2 steps of its own"):
-            settings(again, steps=5)
+            sampling_settings(again, steps=5)
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
         with pytest.raises(UsageError, match="restore pictures with the model that it was made from"):
             restore(again, torch.zeros(1, *hole.measured), hole)
@@ -319,7 +326,7 @@ class TestShortened:
         run = begin(tmp_path / "run", tiny("lean", *guidance, "optimizer.warm_up=0"))
         list(train(dataset, run, images=320, runtime=Runtime()))
         model = load_model(run.path, "cpu")
-        recipe = with_settings(shortened(model.recipe), ["optimizer.warm_up=0"])
+        recipe = with_settings(distilled(model.recipe), ["optimizer.warm_up=0"])
         assert (recipe.method["pag"], recipe.method["pag_interval"], recipe.sampling.pag) == (20.0, None, 0)
         short = begin(tmp_path / "short", recipe, start=model)
         list(train(dataset, short, images=1200, runtime=Runtime()))
@@ -329,7 +336,10 @@ class TestShortened:
             assert torch.equal(teacher[name], value)
 
         quick = load_model(short.path, "cpu")
-        assert passes(quick, settings(quick)) == 4 and passes(model, settings(model)) == 20
+        assert (
+            nfe_per_sample(quick, sampling_settings(quick)) == 4
+            and nfe_per_sample(model, sampling_settings(model)) == 20
+        )
         losses = []
         for network in (model.denoiser.network, quick.denoiser.network):
             method = built(recipe)
@@ -344,7 +354,7 @@ class TestShortened:
 
     @pytest.mark.parametrize("guidance", [0, 2])
     def test_lost_weights_are_an_error(self, dataset, tmp_path, guidance):
-        short = begin(tmp_path / "short", shortened(tiny("lean", f"sampling.pag={guidance}")))
+        short = begin(tmp_path / "short", distilled(tiny("lean", f"sampling.pag={guidance}")))
         with pytest.raises(AlphabarError, match="lacks the weights"):
             list(train(dataset, short, images=16, runtime=Runtime()))
 
@@ -373,7 +383,7 @@ def test_old_recipes_are_of_diffusion():
 def test_its_report_has_no_process_to_show(name, dataset, tmp_path, picture_folder):
     run = begin(tmp_path / "run", tiny(name))
     list(train(dataset, run, images=16, runtime=Runtime()))
-    list(exhibit(run, str(picture_folder)))
+    list(make_report_figures(run, str(picture_folder)))
     html = write_report(run.path).read_text(encoding="utf-8")
     assert "adversarial" in html or "autoencoder" in html
     assert "From a picture into noise" not in html and "What it draws" in html

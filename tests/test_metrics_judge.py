@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
-from alphabar.metrics import judge as judge_module
+from alphabar.metrics import suite as judge_module
 from alphabar.metrics.distances import (
     classifier_score,
     density_coverage,
@@ -17,8 +17,8 @@ from alphabar.metrics.distances import (
     kid,
     precision_recall,
 )
-from alphabar.metrics.features import Features
-from alphabar.metrics.judge import Judgement, judge
+from alphabar.metrics.features.extractors import Features
+from alphabar.metrics.suite import KEYS, MetricReport, _compare, metric_report
 
 
 def features(n: int, seed: int, shift: float = 0.0, d: int = 12) -> Features:
@@ -26,8 +26,8 @@ def features(n: int, seed: int, shift: float = 0.0, d: int = 12) -> Features:
     return Features(torch.randn(n, d, generator=g) + shift, torch.randn(n, 5, generator=g))
 
 
-def judged(fake: Features, real: Features, extractor: str = "lite0", **keys) -> Judgement:
-    return judge(fake, real, extractor=extractor, protocol="how", reference="cars, held out", **keys)
+def judged(fake: Features, real: Features, extractor: str = "lite0", **keys) -> MetricReport:
+    return metric_report(fake, real, extractor=extractor, protocol="how", reference="cars, held out", **keys)
 
 
 def test_every_number_is_that_of_its_distance():
@@ -43,7 +43,7 @@ def test_every_number_is_that_of_its_distance():
     assert (judgement["density"].value, judgement["coverage"].value) == dense
     precision, recall = precision_recall(real.features, fake.features)
     assert (judgement["precision"].value, judgement["recall"].value) == (precision, recall)
-    assert [m.key for m in judgement.measures] == list(judge_module.KEYS)
+    assert [m.key for m in judgement.measures] == list(KEYS)
     assert [m.better for m in judgement.measures] == ["lower"] * 3 + ["higher"] * 5
 
 
@@ -73,7 +73,7 @@ def test_a_stand_in_is_the_floor_against_all_reals(monkeypatch):
     assert (judgement.floor_n, judgement.floor_reference_n) == (20, 30)
     pool = {tuple(row) for row in others.features.tolist()}
     compared: list[tuple[Features, Features]] = []
-    compare = judge_module._compare
+    compare = _compare
     monkeypatch.setattr(
         judge_module, "_compare", lambda a, b, *c: (compared.append((a, b)), compare(a, b, *c))[1]
     )
@@ -89,7 +89,7 @@ def test_a_judgement_holds_what_decides_it_and_fits_json():
     assert told["extractor"] == "lite0" and told["protocol"].startswith("how")
     assert told["reference"] == "cars, held out"
     assert (told["n"], told["reference_n"], told["floor_n"], told["floor_reference_n"]) == (40, 100, 40, 60)
-    assert [m["key"] for m in told["measures"]] == list(judge_module.KEYS)
+    assert [m["key"] for m in told["measures"]] == list(KEYS)
     assert all(m["floor"] is not None for m in told["measures"])
 
 
@@ -98,7 +98,7 @@ def test_a_judgement_holds_what_decides_it_and_fits_json():
 )
 def test_the_floor_is_made_of_two_disjoint_sets_of_reals(n, m, floor_n, rest, monkeypatch):
     compared: list[tuple[Features, Features]] = []
-    compare = judge_module._compare
+    compare = _compare
     monkeypatch.setattr(
         judge_module, "_compare", lambda a, b, *c: (compared.append((a, b)), compare(a, b, *c))[1]
     )

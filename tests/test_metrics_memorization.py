@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
+from alphabar.metrics.intervals import wilson
 from alphabar.metrics.memorization import (
-    Seen,
+    FeaturePair,
     Thresholds,
     memorization,
     nearest_features,
     nearest_pixels,
     thresholds,
 )
-from alphabar.metrics.uncertainty import wilson
 
 
 def pictures(n: int, seed: int, size: int = 32) -> Tensor:
@@ -41,8 +41,8 @@ def features(x: Tensor) -> Tensor:
     return x.double().reshape(n, 8, size // 8, 8, size // 8, 3).mean(dim=(2, 4)).flatten(1).float()
 
 
-def seen(x: Tensor) -> Seen:
-    return Seen(x, features(x), features(x.flip(2)))
+def seen(x: Tensor) -> FeaturePair:
+    return FeaturePair(x, features(x), features(x.flip(2)))
 
 
 def shifted(x: Tensor) -> Tensor:

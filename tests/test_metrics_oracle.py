@@ -15,8 +15,6 @@ import torch
 from PIL import Image
 
 from alphabar.errors import AlphabarError
-from alphabar.metrics import features as features_module
-from alphabar.metrics.dinov2 import DINOv2
 from alphabar.metrics.distances import (
     classifier_score,
     frechet_distance,
@@ -24,7 +22,9 @@ from alphabar.metrics.distances import (
     kid_over_subsets,
     precision_recall,
 )
-from alphabar.metrics.features import EXTRACTORS, extract
+from alphabar.metrics.features import extractors as features_module
+from alphabar.metrics.features.dinov2 import DINOv2
+from alphabar.metrics.features.extractors import DINOV2, EXTRACTORS, INCEPTION, extract, hashlib
 
 
 @pytest.fixture(autouse=True)
@@ -164,8 +164,8 @@ def test_only_the_standard_weights_are_called_inception(random_inception, monkey
     other = EXTRACTORS.build({"name": "inception", "weights": str(file)})
     digest = other.name.removeprefix("inception_")
     assert len(digest) == 8 and digest in other.protocol
-    sha256 = features_module.hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(features_module, "INCEPTION", features_module.INCEPTION._replace(sha256=sha256))
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(features_module, "INCEPTION", INCEPTION._replace(sha256=sha256))
     assert EXTRACTORS.build({"name": "inception", "weights": str(file)}).name == "inception"
 
 
@@ -311,7 +311,7 @@ def test_dinov2_from_a_file(tmp_path, monkeypatch):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = network((x - mean[:, None, None])[None] / std[:, None, None])
     torch.testing.assert_close(last.features.features[2:], expected, rtol=1e-4, atol=1e-4)
-    sha256 = features_module.hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(features_module, "DINOV2", features_module.DINOV2._replace(sha256=sha256))
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(features_module, "DINOV2", DINOV2._replace(sha256=sha256))
     monkeypatch.setenv("ALPHABAR_DINOV2_WEIGHTS", str(file))
     assert EXTRACTORS.build("dinov2").name == "dinov2"

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
-from alphabar.metrics.shares import FEWEST, agreement, distances, drift, looks, shares
+from alphabar.metrics.appearance import appearance_shift, appearance_statistics
+from alphabar.metrics.attribute_frequencies import (
+    MIN_IMAGES,
+    attribute_frequencies,
+    condition_agreement,
+    distances_by_value,
+)
 
 NAMES = ["bus", "coupe", "van", "wagon"]
 
@@ -26,7 +32,7 @@ def world(n: int, weights: list[float], seed: int, apart: float = 1.6) -> tuple[
 def test_a_planted_bias_is_found_and_its_size_is_right():
     real, values = world(2000, [1, 1, 1, 1], 0)
     fake, truth = world(1500, [3, 1, 1, 0.3], 1)
-    result = shares("body", values, real, fake)
+    result = attribute_frequencies("body", values, real, fake)
     assert result.accuracy < 0.9  # a classifier that errs: counting its answers would be wrong
     for share in result.shares:
         true = truth.count(share.value) / len(truth)
@@ -43,7 +49,7 @@ def test_intervals_cover_the_truth():
     for seed in range(15):
         weights = np.random.default_rng(seed).uniform(0.3, 3, 4).tolist()
         fake, truth = world(500, weights, 100 + seed)
-        for share in shares("body", values, real, fake, seed=seed).shares:
+        for share in attribute_frequencies("body", values, real, fake, seed=seed).shares:
             inside += share.low <= truth.count(share.value) / len(truth) <= share.high
             total += 1
     assert inside / total >= 0.88
@@ -54,14 +60,16 @@ def test_no_bias_is_no_verdict():
     verdicts = [
         share.verdict
         for seed in range(5)
-        for share in shares("body", values, real, world(500, [1, 1, 1, 1], 50 + seed)[0]).shares
+        for share in attribute_frequencies(
+            "body", values, real, world(500, [1, 1, 1, 1], 50 + seed)[0]
+        ).shares
     ]
     assert sum(map(bool, verdicts)) <= 1
 
 
 def test_a_classifier_without_a_clue_says_so_by_its_intervals():
     real, values = world(600, [1, 1, 1, 1], 4, apart=0.0)
-    result = shares("body", values, real, world(400, [1, 0, 0, 0], 5, apart=0.0)[0])
+    result = attribute_frequencies("body", values, real, world(400, [1, 0, 0, 0], 5, apart=0.0)[0])
     assert result.accuracy < 0.4 and not any(share.verdict for share in result.shares)
     assert all(share.high - share.low > 0.3 for share in result.shares)
 
@@ -69,26 +77,29 @@ def test_a_classifier_without_a_clue_says_so_by_its_intervals():
 def test_rare_values_are_put_together_or_passed_over():
     real, values = world(400, [1, 1, 0.001, 0.001], 6)
     named: list[str | None] = [*values]
-    named[:FEWEST] = ["one of a kind"] * 12 + ["odd"] * (FEWEST - 12)
-    named[FEWEST] = None
-    result = shares("body", named, real, real)
+    named[:MIN_IMAGES] = ["one of a kind"] * 12 + ["odd"] * (MIN_IMAGES - 12)
+    named[MIN_IMAGES] = None
+    result = attribute_frequencies("body", named, real, real)
     assert [share.value for share in result.shares] == ["bus", "coupe", "(rare)"]
     assert result.real_n == 399
-    named[:FEWEST] = [None] * 9 + ["odd"] * (FEWEST - 9)
-    assert [share.value for share in shares("body", named, real, real).shares] == ["bus", "coupe"]
-    with pytest.raises(AlphabarError, match=f"body: fewer than two of its values have {FEWEST} pictures"):
-        shares("body", ["bus"] * 400, real, real)
+    named[:MIN_IMAGES] = [None] * 9 + ["odd"] * (MIN_IMAGES - 9)
+    assert [share.value for share in attribute_frequencies("body", named, real, real).shares] == [
+        "bus",
+        "coupe",
+    ]
+    with pytest.raises(AlphabarError, match=f"body: fewer than two of its values have {MIN_IMAGES} pictures"):
+        attribute_frequencies("body", ["bus"] * 400, real, real)
 
 
 def test_features_that_are_no_numbers_are_refused():
     real, values = world(100, [1, 1, 1, 1], 7)
     with pytest.raises(AlphabarError, match="fakes: the features of 1 of 100"):
-        shares("body", values, real, real.index_fill(0, torch.tensor([2]), torch.nan))
+        attribute_frequencies("body", values, real, real.index_fill(0, torch.tensor([2]), torch.nan))
 
 
 def test_imbalance_and_json():
     real, values = world(900, [4, 1, 1, 1], 8)
-    result = shares("body", values, real, real[:300])
+    result = attribute_frequencies("body", values, real, real[:300])
     largest = max(map(values.count, NAMES)) / min(map(values.count, NAMES))
     assert result.imbalance == pytest.approx(largest)
     told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
@@ -107,7 +118,7 @@ def noise(n: int, seed: int) -> Tensor:
 def test_looks_of_plain_colours():
     red, yellow, grey = ([200, 0, 0], [120, 120, 20], [90, 90, 90])
     pictures = torch.tensor([red, yellow, grey], dtype=torch.uint8)[:, None, None].expand(3, 4, 4, 3)
-    seen = {name: value.tolist() for name, value in looks(pictures).items()}
+    seen = {name: value.tolist() for name, value in appearance_statistics(pictures).items()}
     assert seen["redness"] == [200, 0, 0] and seen["yellowness"] == [100, 100, 0]
     assert seen["colour"] == [200, 100, 0] and seen["contrast"] == [0, 0, 0]
     assert seen["brightness"] == pytest.approx([59.8, 108.6, 90])
@@ -117,19 +128,19 @@ def test_a_planted_tint_is_found_and_its_size_is_right():
     real = noise(400, 1)
     fake = noise(400, 2).clone()
     fake[..., 0] += 10
-    found = {d.look: d for d in drift(real, fake)[0]}
+    found = {d.look: d for d in appearance_shift(real, fake)[0]}
     assert found["redness"].low <= 10 <= found["redness"].high and found["redness"].low > 5
     assert found["yellowness"].low <= 5 <= found["yellowness"].high
-    same = [d for seed in range(4) for d in drift(real, noise(400, 10 + seed))[0]]
+    same = [d for seed in range(4) for d in appearance_shift(real, noise(400, 10 + seed))[0]]
     assert sum(not d.low <= 0 <= d.high for d in same) <= 4
 
 
 def test_darkness_shows_in_the_thirds():
     real = noise(600, 1)
-    dark, middle, bright = drift(real, noise(600, 2) - 30)[1]
+    dark, middle, bright = appearance_shift(real, noise(600, 2) - 30)[1]
     assert dark[0] > 0.5 and bright[0] < 0.1 and dark[1] < dark[0] < dark[2]
     assert dark[0] + middle[0] + bright[0] == pytest.approx(1)
-    assert all(low < 1 / 3 < high for _, low, high in drift(real, noise(600, 3))[1])
+    assert all(low < 1 / 3 < high for _, low, high in appearance_shift(real, noise(600, 3))[1])
 
 
 def test_the_value_that_is_drawn_worst_is_farthest_from_its_own_pictures():
@@ -139,11 +150,11 @@ def test_the_value_that_is_drawn_worst_is_farthest_from_its_own_pictures():
     fake = centres[of] + torch.randn(600, 8) + 2.0 * (of == 1)[:, None]
     values = ["abc"[i] for i in of]
     asked = [*values[:-1], "d"]
-    worst, *others = distances(values, real, asked, fake)
+    worst, *others = distances_by_value(values, real, asked, fake)
     assert worst.value == "b" and worst.low > 0 and worst.n == worst.reference_n == 200
     assert [d.value for d in others] in (["a", "c"], ["c", "a"])
     assert all(d.low < 0 < d.high for d in others)
-    assert distances(values, real, [v if i < 57 else None for i, v in enumerate(asked)], fake) == ()
+    assert distances_by_value(values, real, [v if i < 57 else None for i, v in enumerate(asked)], fake) == ()
 
 
 def test_agreement_is_the_share_that_is_as_asked():
@@ -154,10 +165,10 @@ def test_agreement_is_the_share_that_is_as_asked():
     drawn_of = torch.where(torch.arange(600) < 480, asked_of, (asked_of + 1) % 3)  # 80 % as asked
     real = centres[real_of] + torch.randn(300, 8)
     fake = centres[drawn_of] + torch.randn(600, 8)
-    found = agreement("kind", [names[i] for i in real_of], real, [names[i] for i in asked_of], fake)
+    found = condition_agreement("kind", [names[i] for i in real_of], real, [names[i] for i in asked_of], fake)
     assert found.n == 600 and found.accuracy > 0.98
     assert found.agreed == pytest.approx(0.8, abs=0.01) and found.low < 0.8 < found.high
     asked = [None] * 300 + [names[i] for i in asked_of[300:]]
-    assert agreement("kind", [names[i] for i in real_of], real, asked, fake).n == 300
+    assert condition_agreement("kind", [names[i] for i in real_of], real, asked, fake).n == 300
     with pytest.raises(AlphabarError, match="nothing asked"):
-        agreement("kind", [names[i] for i in real_of], real, ["z"] * 600, fake)
+        condition_agreement("kind", [names[i] for i in real_of], real, ["z"] * 600, fake)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from alphabar.training.checkpoint import pack_optimizer, unpack_optimizer
+from alphabar.tensor_files import pack_optimizer, unpack_optimizer
 from alphabar.training.muon import Muon, Recorded, orthogonal, turns
 
 

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks import NETWORKS, MPUNet, SimpleUNet, UNet, flops
+from alphabar.networks import NETWORKS
+from alphabar.networks.base import flops
 from alphabar.networks.layers import BatchNorm2d, SelfAttention, Sinusoid, group_norm
-from alphabar.networks.mp_unet import Block, MPAttention, MPConv, MPFourier, mp_silu, mp_sum, unit
-from alphabar.networks.unet import ResidualBlock
+from alphabar.networks.mp_unet import Block, MPAttention, MPConv, MPFourier, MPUNet, mp_silu, mp_sum, unit
+from alphabar.networks.tutorial_unet import SimpleUNet
+from alphabar.networks.unet import ResidualBlock, UNet
 
 SIZE = 16
 # Those that make a picture of a noisy one. Two take nothing but noise (test_methods.py), one tells what is in

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from alphabar.errors import UsageError
-from alphabar.networks import NETWORKS, flops
-from alphabar.training import plan as room
-from alphabar.training.plan import Machine, activations, measure, plan, sizes
-from alphabar.training.recipe import with_settings
-from alphabar.training.recipes import named_recipe
+from alphabar.networks import NETWORKS
+from alphabar.networks.base import flops
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.training import budget as room
+from alphabar.training.budget import Machine, measure, plan
+from alphabar.training.model_sizes import activations, sizes
 from training_child import tiny_dataset
 
 LEAN = named_recipe("lean")
@@ -43,7 +45,7 @@ def test_the_choice_is_the_nearest_to_the_rule():
     option = chosen(TWO_CORES)
     compute = 3 * option.size.flops * option.images
     right = 0.25e9 * (compute / 5e13) ** 0.5
-    others = [abs(log(size.flops / right)) for size in room.sizes(LEAN)]
+    others = [abs(log(size.flops / right)) for size in sizes(LEAN)]
     assert abs(log(option.size.flops / right)) == min(others)
     assert option.images == pytest.approx(30e9 / option.size.flops * 7200 * 0.95, rel=1e-3)
     assert option.epochs == pytest.approx(option.images / 8000)

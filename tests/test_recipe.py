@@ -1,8 +1,9 @@
 import pytest
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.training.recipe import differences, read_recipe, with_settings
-from alphabar.training.recipes import RECIPES, named_recipe
+from alphabar.recipes.overrides import differences, with_settings
+from alphabar.recipes.presets import RECIPES, named_recipe
+from alphabar.recipes.schema import read_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

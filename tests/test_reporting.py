@@ -17,10 +17,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.reporting import figures
-from alphabar.reporting.figures import Curve, plot
+from alphabar.recipes.presets import classic
+from alphabar.reporting.image_grids import (
+    evenly,
+    forward_strip,
+    image_grid,
+    nearest_panel,
+    png_data_uri,
+    reverse_strip,
+)
+from alphabar.reporting.plots import Curve, plot, short_count, smooth
 from alphabar.reporting.report import write_report
-from alphabar.training.recipes import classic
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -46,12 +53,12 @@ def _cell(cell: np.ndarray) -> int:
 
 
 def test_grid_is_row_after_row_and_as_square_as_n_allows() -> None:
-    assert seen(figures.grid(flat(10, 20, 30, 40, 50))) == [[10, 20, 30], [40, 50, -1]]
-    assert seen(figures.grid(flat(10, 20, 30), columns=1, pad=1), pad=1) == [[10], [20], [30]]
+    assert seen(image_grid(flat(10, 20, 30, 40, 50))) == [[10, 20, 30], [40, 50, -1]]
+    assert seen(image_grid(flat(10, 20, 30), columns=1, pad=1), pad=1) == [[10], [20], [30]]
 
 
 def test_grid_gaps_are_transparent_and_nothing_else_is() -> None:
-    image = np.asarray(figures.grid(flat(1, 2, 3, 4), pad=3))
+    image = np.asarray(image_grid(flat(1, 2, 3, 4), pad=3))
     assert image.shape == (4 + 3 + 4, 6 + 3 + 6, 4)
     assert (image[4:7, :, 3] == 0).all()
     assert (image[:, 6:9, 3] == 0).all()
@@ -60,13 +67,13 @@ def test_grid_gaps_are_transparent_and_nothing_else_is() -> None:
 
 def test_grid_scale_repeats_pixels() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
-    small, large = np.asarray(figures.grid(pictures)), np.asarray(figures.grid(pictures, scale=3))
+    small, large = np.asarray(image_grid(pictures)), np.asarray(image_grid(pictures, scale=3))
     assert (large == small.repeat(3, 0).repeat(3, 1)).all()
 
 
 def test_pictures_may_be_tensors() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
-    assert figures.grid(torch.from_numpy(pictures)).tobytes() == figures.grid(pictures).tobytes()
+    assert image_grid(torch.from_numpy(pictures)).tobytes() == image_grid(pictures).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -74,37 +81,37 @@ def test_pictures_may_be_tensors() -> None:
 )
 def test_what_is_no_picture_is_named(bad: np.ndarray) -> None:
     with pytest.raises(UsageError, match=re.escape(str(bad.shape))):
-        figures.grid(bad)
+        image_grid(bad)
 
 
 def test_strips_have_a_row_a_sample_and_a_column_a_moment() -> None:
-    assert seen(figures.forward_strip([flat(1, 2), flat(11, 12), flat(21, 22)])) == [[1, 11, 21], [2, 12, 22]]
+    assert seen(forward_strip([flat(1, 2), flat(11, 12), flat(21, 22)])) == [[1, 11, 21], [2, 12, 22]]
 
 
 def test_reverse_strip_shows_ten_moments_from_first_to_last() -> None:
-    (row,) = seen(figures.reverse_strip([flat(step) for step in range(101)]))
+    (row,) = seen(reverse_strip([flat(step) for step in range(101)]))
     assert row == [0, 11, 22, 33, 44, 56, 67, 78, 89, 100]
-    assert seen(figures.reverse_strip([flat(1), flat(2)])) == [[1, 2]]
+    assert seen(reverse_strip([flat(1), flat(2)])) == [[1, 2]]
 
 
 def test_a_strip_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError):
-        figures.reverse_strip([])
+        reverse_strip([])
 
 
 def test_nearest_panel_puts_each_sample_above_its_own_neighbours() -> None:
     neighbours = np.stack([flat(11, 12), flat(21, 22), flat(31, 32)])
-    panel = figures.nearest_panel(flat(1, 2, 3), neighbours)
+    panel = nearest_panel(flat(1, 2, 3), neighbours)
     top, below = panel.crop((0, 0, panel.width, 4)), panel.crop((0, 4 + 8, panel.width, panel.height))
     assert seen(top) == [[1, 2, 3]]
     assert seen(below) == [[11, 21, 31], [12, 22, 32]]
     with pytest.raises(UsageError, match="n = 2"):
-        figures.nearest_panel(flat(1, 2), neighbours)
+        nearest_panel(flat(1, 2), neighbours)
 
 
 @given(st.integers(1, 400), st.integers(2, 20))
 def test_evenly_spread_indices(count: int, most: int) -> None:
-    chosen = figures.evenly(count, most)
+    chosen = evenly(count, most)
     assert chosen[0] == 0 and chosen[-1] == count - 1
     assert len(chosen) == min(count, most)
     gaps = np.diff(chosen)
@@ -112,8 +119,8 @@ def test_evenly_spread_indices(count: int, most: int) -> None:
 
 
 def test_data_uri_holds_the_image() -> None:
-    image = figures.grid(flat(1, 2, 3))
-    assert decoded(figures.png_data_uri(image)).tobytes() == image.tobytes()
+    image = image_grid(flat(1, 2, 3))
+    assert decoded(png_data_uri(image)).tobytes() == image.tobytes()
 
 
 def decoded(uri: str) -> Image.Image:
@@ -180,13 +187,13 @@ def test_plots_are_deterministic_and_leave_matplotlib_alone() -> None:
 
 
 def test_smooth_takes_means_of_groups_and_leaves_short_curves() -> None:
-    assert figures.smooth([1, 2, 3], [4.0, 5.0, 9.0]) == ([1, 2, 3], [4, 5, 9])
-    assert figures.smooth([0, 1, 2, 3], [1.0, 3.0, 5.0, 9.0], most=2) == ([0.5, 2.5], [2, 7])
-    assert figures.smooth([], []) == ([], [])
+    assert smooth([1, 2, 3], [4.0, 5.0, 9.0]) == ([1, 2, 3], [4, 5, 9])
+    assert smooth([0, 1, 2, 3], [1.0, 3.0, 5.0, 9.0], most=2) == ([0.5, 2.5], [2, 7])
+    assert smooth([], []) == ([], [])
 
 
 def test_short_counts() -> None:
-    assert [figures.short_count(n) for n in (0, 12, 1500, 240_000, 3_200_000)] == [
+    assert [short_count(n) for n in (0, 12, 1500, 240_000, 3_200_000)] == [
         "0",
         "12",
         "1.5k",
@@ -355,10 +362,10 @@ def run(tmp_path: Path) -> Path:
     lines = "".join(json.dumps(r) + "\n" for r in log_records())
     (run / "log.jsonl").write_text(lines + '{"kind": "train", "ima')
     for i in range(1, 21):
-        figures.grid(flat(i, i)).save(run / "samples" / f"{i * 128:09d}.png")
+        image_grid(flat(i, i)).save(run / "samples" / f"{i * 128:09d}.png")
     (run / "samples" / "notes.png").write_bytes(b"not one of ours")
     for value, name in enumerate(("forward", "reverse", "samples", "nearest"), start=100):
-        figures.grid(flat(value, value)).save(run / "report" / f"{name}.png")
+        image_grid(flat(value, value)).save(run / "report" / f"{name}.png")
     (run / "report" / "figures.json").write_text(json.dumps(FIGURES))
     (run / "evaluation.json").write_text(json.dumps([evaluation(128, 301.5), evaluation(640, 278.25)]))
     return run

@@ -3,13 +3,18 @@
 import pytest
 import torch
 
-from alphabar.diffusion import GRIDS, PARAMETERIZATIONS, SCHEDULES, Noise, last
 from alphabar.diffusion.denoiser import NetworkDenoiser
+from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
+from alphabar.diffusion.random import Noise
+from alphabar.diffusion.samplers import last_step
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.networks import NETWORKS
 from alphabar.restoration.deepinv import DeepinvDenoiser, Physics
-from alphabar.restoration.operators import Mask
-from alphabar.restoration.posterior import SOLVERS, Observation
+from alphabar.restoration.operators.mask import Mask
+from alphabar.restoration.solvers.base import Observation
+from alphabar.restoration.solvers.registry import SOLVERS
 from exact import MixtureDenoiser
 
 try:
@@ -64,13 +69,13 @@ def test_a_mask_of_its_answers_as_ours():
             return denoiser(x.flatten(1), t).reshape(x.shape)
 
     x0 = 0.5 + 0.3 * torch.randn(2, *SHAPE, dtype=torch.float64)
-    times = GRIDS.build("log_snr")(denoiser.schedule, 12)
+    times = TIMESTEPS.build("log_snr")(denoiser.schedule, 12)
     answers = []
     for A in (ours, adapted):
         start = 80 * torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         observed = Observation(A, A.A(x0), 0.05)
         walk = SOLVERS.build("diffpir")(Shaped(), start, times, Noise(0, range(2), "test"), observed, None)
-        answers.append(last(walk).x)
+        answers.append(last_step(walk).x)
     torch.testing.assert_close(answers[0], answers[1], atol=1e-6, rtol=1e-6)
 
 

@@ -9,18 +9,13 @@ import torch
 from PIL import Image
 
 from alphabar.errors import UsageError
-from alphabar.restoration import (
-    OPERATORS,
-    Convolution,
-    Each,
-    Linear,
-    Mask,
-    Separable,
-    Spectral,
-    crop,
-    then,
-)
-from alphabar.restoration.jpeg import CHROMINANCE, LUMINANCE, steps
+from alphabar.restoration.operators.base import Linear, Spectral
+from alphabar.restoration.operators.compose import PerSampleOperator, compose
+from alphabar.restoration.operators.convolution import Convolution
+from alphabar.restoration.operators.jpeg_codec import CHROMINANCE, LUMINANCE, steps
+from alphabar.restoration.operators.mask import Mask, crop
+from alphabar.restoration.operators.registry import OPERATORS
+from alphabar.restoration.operators.separable import Separable
 
 SHAPE = (3, 16, 24)
 KERNEL = torch.rand(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -42,11 +37,13 @@ def linear_operators():
     several = {
         "kernel": Convolution(KERNEL, SHAPE),
         "a mask a picture": Mask(known, SHAPE),
-        "blur, then down": then(build({"name": "blur", "std": 0.7}), build({"name": "average", "factor": 2})),
-        "blur, then box": then(build({"name": "blur", "std": 0.5}), build("box")),
-        "crop, then kernel": then(crop(SHAPE, 12, 20), Convolution(MILD, (3, 12, 20))),
-        "crop, then box": then(crop(SHAPE, 12, 20), build("box", (3, 12, 20))),
-        "each": Each([build({"name": "blur", "std": 0.5}), build("down")]),
+        "blur, then down": compose(
+            build({"name": "blur", "std": 0.7}), build({"name": "average", "factor": 2})
+        ),
+        "blur, then box": compose(build({"name": "blur", "std": 0.5}), build("box")),
+        "crop, then kernel": compose(crop(SHAPE, 12, 20), Convolution(MILD, (3, 12, 20))),
+        "crop, then box": compose(crop(SHAPE, 12, 20), build("box", (3, 12, 20))),
+        "each": PerSampleOperator([build({"name": "blur", "std": 0.5}), build("down")]),
     }
     return {
         name: operator for name, operator in (registered | several).items() if isinstance(operator, Linear)
@@ -133,7 +130,7 @@ def test_singular_values_are_those_of_the_matrix(operator):
 
 @every_linear
 def test_a_batch_of_two_is_two_singles(operator):
-    if isinstance(operator, Each) or (isinstance(operator, Mask) and operator.s.ndim == 4):
+    if isinstance(operator, PerSampleOperator) or (isinstance(operator, Mask) and operator.s.ndim == 4):
         pytest.skip("has an operator a picture")
     x, y = signals(), measurements(operator)
     for f, arguments in (
@@ -146,14 +143,14 @@ def test_a_batch_of_two_is_two_singles(operator):
 
 def test_each_picture_has_its_own_operator():
     operators = [build("blur"), build("down")]
-    each, x = Each(operators), signals()
+    each, x = PerSampleOperator(operators), signals()
     y = each.pack([o.A(x[i : i + 1]) for i, o in enumerate(operators)])
     close(each.A(x), y)
     for i, (operator, part) in enumerate(zip(operators, each.unpack(y), strict=True)):
         close(part, operator.A(x[i : i + 1]))
         close(each.prox(x, y, 0.1)[i : i + 1], operator.prox(x[i : i + 1], part, 0.1))
     with pytest.raises(UsageError, match="one size"):
-        Each([build("blur"), build("blur", (3, 8, 8))])
+        PerSampleOperator([build("blur"), build("blur", (3, 8, 8))])
 
 
 @every_linear
@@ -282,7 +279,7 @@ def test_shapes_that_do_not_fit_are_told():
     with pytest.raises(UsageError, match="grey already"):
         build("grey", (1, 8, 8))
     with pytest.raises(UsageError, match="cannot follow"):
-        then(build("down"), build("blur"))
+        compose(build("down"), build("blur"))
     with pytest.raises(UsageError, match="kernel of 30×3"):
         Convolution(torch.ones(3, 30), SHAPE)
     with pytest.raises(UsageError, match="sum to 0"):
@@ -290,6 +287,6 @@ def test_shapes_that_do_not_fit_are_told():
 
 
 def test_operators_merge_where_they_can():
-    assert isinstance(then(build("blur"), build("down")), Separable)
-    assert isinstance(then(build("grey"), build("blur", (1, 16, 24))), Separable)
-    assert isinstance(then(build("grey"), build("down", (1, 16, 24))), Spectral)
+    assert isinstance(compose(build("blur"), build("down")), Separable)
+    assert isinstance(compose(build("grey"), build("blur", (1, 16, 24))), Separable)
+    assert isinstance(compose(build("grey"), build("down", (1, 16, 24))), Spectral)

@@ -6,10 +6,20 @@ from itertools import pairwise
 import pytest
 import torch
 
-from alphabar.diffusion import GRIDS, SAMPLERS, SCHEDULES, FunctionDenoiser, Noise, last
+from alphabar.diffusion.denoiser import FunctionDenoiser
+from alphabar.diffusion.random import Noise
+from alphabar.diffusion.samplers import SAMPLERS, last_step
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
-from alphabar.restoration import OPERATORS, SOLVERS, Convolution, Each, Mask, Observation, then
-from alphabar.restoration.posterior import _conjugate_gradients, itinerary
+from alphabar.restoration.operators.compose import PerSampleOperator, compose
+from alphabar.restoration.operators.convolution import Convolution
+from alphabar.restoration.operators.mask import Mask
+from alphabar.restoration.operators.registry import OPERATORS
+from alphabar.restoration.solvers.base import Observation
+from alphabar.restoration.solvers.ddnm import itinerary
+from alphabar.restoration.solvers.mmps import _conjugate_gradients
+from alphabar.restoration.solvers.registry import SOLVERS
 from exact import GaussianDenoiser
 from gaussian_restoration import SHAPE, exact_denoiser, law, nearness, posterior
 
@@ -46,7 +56,7 @@ def test_every_solver_has_its_test():
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_linear_solver_is_as_near_the_posterior_as_its_method(solver, problem, denoiser):
     spec, steps, decibels, variance, chi2 = BOUNDS[solver]
-    A, times = operator(PROBLEMS[problem]), GRIDS.build("karras")(denoiser.schedule, steps)
+    A, times = operator(PROBLEMS[problem]), TIMESTEPS.build("karras")(denoiser.schedule, steps)
     found = law(spec, denoiser, *denoiser.marginal(times[0]), times, A, 0.05)
     near = nearness(found, denoiser.mean, denoiser.cov, A, 0.05)
     assert near.decibels < decibels
@@ -61,7 +71,7 @@ def test_mmps_converges_to_the_posterior(schedule):
     A, errors = operator({"name": "average", "factor": 4}), []
     exact = posterior(denoiser.mean, denoiser.cov, A, 0.1)
     for steps in (20, 40):
-        times = GRIDS.build("karras")(denoiser.schedule, steps)
+        times = TIMESTEPS.build("karras")(denoiser.schedule, steps)
         spec = {"name": "mmps", "iterations": 8}
         found = law(spec, denoiser, *denoiser.marginal(times[0]), times, A, 0.1)
         torch.testing.assert_close(found.gain, exact.gain, rtol=0, atol=2e-3)
@@ -73,7 +83,7 @@ def test_direct_denoising_is_the_posterior(denoiser):
     """A = I: starting at x = y, sigma = sigma_y, gives p(x0 | y), as does a solver that starts at noise."""
     A, gaps = operator("denoise"), []
     exact = posterior(denoiser.mean, denoiser.cov, A, 0.3)
-    times = GRIDS.build("karras")(denoiser.schedule, 60)
+    times = TIMESTEPS.build("karras")(denoiser.schedule, 60)
     for spec in ({"name": "direct"}, {"name": "mmps", "iterations": 8}):
         found = law(spec, denoiser, *denoiser.marginal(times[0]), times, A, 0.3)
         gaps.append((found.gain - exact.gain).abs().max())
@@ -101,14 +111,14 @@ def test_knowing_nothing_is_sampling(solver, schedule):
     That is `ancestral`, but for DiffPIR and perturb-and-MAP, which have a step of their own.
     """
     denoiser = exact_denoiser(SCHEDULES.build(schedule))
-    times, noise = GRIDS.build("karras")(denoiser.schedule, 12), Noise(0, [4, 5], "limit")
+    times, noise = TIMESTEPS.build("karras")(denoiser.schedule, 12), Noise(0, [4, 5], "limit")
     x = denoiser.schedule(times[0]).sigma * noise.normal(99, torch.zeros(2, *SHAPE, dtype=torch.float64))
     A = operator({"name": "random", "share": 0.5})
     spec = {"name": solver, **(UNCONDITIONAL[solver] or {})}
     y = torch.ones(2, *SHAPE, dtype=torch.float64)
-    end = last(SOLVERS.build(spec)(denoiser, x, times, noise, Observation(A, y, 1e9), None)).x
+    end = last_step(SOLVERS.build(spec)(denoiser, x, times, noise, Observation(A, y, 1e9), None)).x
     if UNCONDITIONAL[solver]:
-        wanted = last(SAMPLERS.build("ancestral")(denoiser, x, times, noise, None)).x
+        wanted = last_step(SAMPLERS.build("ancestral")(denoiser, x, times, noise, None)).x
     else:
         wanted = by_hand(solver, denoiser, x, times, noise)
     torch.testing.assert_close(end, wanted, rtol=0, atol=1e-9)
@@ -131,10 +141,10 @@ def by_hand(solver, denoiser, x, times, noise, zeta=0.3, s2=0.25):
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - PLAIN))
 def test_without_noise_what_is_known_is_kept(solver, denoiser):
     A, noise = operator("box"), Noise(0, [0, 1], "keep")
-    times = GRIDS.build("karras")(denoiser.schedule, 100 if solver == "dps" else 30)
+    times = TIMESTEPS.build("karras")(denoiser.schedule, 100 if solver == "dps" else 30)
     truth = denoiser.mean.reshape(1, *SHAPE) + 0.3 * noise.normal(98, torch.zeros(2, *SHAPE).double())
     x = denoiser.schedule(times[0]).sigma * noise.normal(99, truth)
-    end = last(SOLVERS.build(solver)(denoiser, x, times, noise, Observation(A, A.A(truth), 0.0), None)).x
+    end = last_step(SOLVERS.build(solver)(denoiser, x, times, noise, Observation(A, A.A(truth), 0.0), None)).x
     # By construction, but for DPS, which only leans that way, and mmps by two iterations of its solve.
     atol = {"dps": 0.5, "mmps": 0.05, "pigdm": 1e-3}.get(solver, 1e-6)
     torch.testing.assert_close(A.A(end), A.A(truth), rtol=0, atol=atol)
@@ -144,14 +154,14 @@ def test_without_noise_what_is_known_is_kept(solver, denoiser):
 def test_a_batch_of_two_is_two_singles(solver, denoiser):
     A = operator("denoise" if solver in PLAIN else "average")
     sigma_y = 0.0 if solver in NOISELESS else 0.1
-    times, solve = GRIDS.build("karras")(denoiser.schedule, 6), SOLVERS.build(solver)
+    times, solve = TIMESTEPS.build("karras")(denoiser.schedule, 6), SOLVERS.build(solver)
     generator = torch.Generator().manual_seed(0)
     y = torch.rand(2, *A.measured, generator=generator, dtype=torch.float64)
     x = 80 * torch.randn(2, *SHAPE, generator=generator, dtype=torch.float64)
 
     def end(rows):
         noise = Noise(3, [7 + row for row in rows], "batch")
-        return last(solve(denoiser, x[rows], times, noise, Observation(A, y[rows], sigma_y), None)).x
+        return last_step(solve(denoiser, x[rows], times, noise, Observation(A, y[rows], sigma_y), None)).x
 
     torch.testing.assert_close(end([0, 1]), torch.cat([end([0]), end([1])]), rtol=0, atol=1e-8)
 
@@ -159,7 +169,7 @@ def test_a_batch_of_two_is_two_singles(solver, denoiser):
 @pytest.mark.parametrize("solver", ["ddnm", "diffpir", "pigdm", "mmps", "perturb_and_map", "dps"])
 def test_operators_may_differ_within_a_batch(solver, denoiser):
     operators = [operator("box"), operator({"name": "average", "factor": 2})]
-    each, times = Each(operators), GRIDS.build("karras")(denoiser.schedule, 6)
+    each, times = PerSampleOperator(operators), TIMESTEPS.build("karras")(denoiser.schedule, 6)
     truth = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x, solve = 80 * truth.flip(2), SOLVERS.build(solver)
     sigma_y = 0.0 if solver in NOISELESS else 1e-3
@@ -170,7 +180,7 @@ def test_operators_may_differ_within_a_batch(solver, denoiser):
 
     def end(A, rows):
         observation = Observation(A, A.A(truth[rows]), sigma_y)
-        return last(solve(denoiser, x[rows], times, Silent(), observation, None)).x
+        return last_step(solve(denoiser, x[rows], times, Silent(), observation, None)).x
 
     singles = torch.cat([end(A, [i]) for i, A in enumerate(operators)])
     torch.testing.assert_close(end(each, [0, 1]), singles, rtol=0, atol=1e-6)
@@ -182,10 +192,10 @@ def test_jpeg_is_taken_by_solvers_that_need_no_linearity(solver):
     A, noise = operator("jpeg", (3, 16, 16)), Noise(0, [0], "jpeg")
     truth = torch.linspace(-0.8, 0.8, 16).expand(1, 3, 16, 16).contiguous()
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: x / (1 + schedule(t[:1]).sigma.to(x) ** 2))
-    times = GRIDS.build("karras")(schedule, 30)
+    times = TIMESTEPS.build("karras")(schedule, 30)
     x = 80 * noise.normal(99, truth)
-    end = last(SOLVERS.build(solver)(denoiser, x, times, noise, Observation(A, A.A(truth), 0.0), None)).x
-    free = last(SAMPLERS.build("ancestral")(denoiser, x, times, noise, None)).x
+    end = last_step(SOLVERS.build(solver)(denoiser, x, times, noise, Observation(A, A.A(truth), 0.0), None)).x
+    free = last_step(SAMPLERS.build("ancestral")(denoiser, x, times, noise, None)).x
     assert (A.A(end) - A.A(truth)).norm() < 0.6 * (A.A(free) - A.A(truth)).norm()
 
 
@@ -199,7 +209,7 @@ def test_time_travel_keeps_the_law_of_noise():
     schedule, mean = SCHEDULES.build("cosine"), torch.linspace(-1, 1, 64, dtype=torch.float64)
     denoiser = GaussianDenoiser(schedule, mean, torch.zeros(64, 64, dtype=torch.float64))
     A = Mask(torch.zeros(1, *SHAPE[1:]), SHAPE)
-    times = GRIDS.build("karras")(schedule, 7)[:4]
+    times = TIMESTEPS.build("karras")(schedule, 7)[:4]
     spec = {"name": "ddnm", "travel": 3, "repeats": 2}
     found = law(spec, denoiser, *denoiser.marginal(times[0]), times, A, 0.0)
     alpha, sigma = schedule(times[-1])
@@ -223,13 +233,13 @@ def test_what_a_solver_cannot_do_it_says(solver, spec, sigma_y, message):
     schedule = SCHEDULES.build("variance_exploding")
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: x)
     A, x = operator(spec, (3, 8, 8)), torch.zeros(1, 3, 8, 8)
-    times = GRIDS.build("karras")(schedule, 3)
+    times = TIMESTEPS.build("karras")(schedule, 3)
     with pytest.raises(UsageError, match=message):
         list(SOLVERS.build(solver)(denoiser, x, times, Noise(0, [0], ""), Observation(A, x, sigma_y), None))
 
 
 def test_ddrm_needs_singular_values_and_nobody_begins_at_pure_noise():
-    A = then(operator("box"), Convolution(torch.ones(3, 3), SHAPE))
+    A = compose(operator("box"), Convolution(torch.ones(3, 3), SHAPE))
     x, noise = torch.zeros(1, *SHAPE), Noise(0, [0], "")
     schedule = SCHEDULES.build("rectified_flow")
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: x)
@@ -253,7 +263,7 @@ class TestBound:
         A = Mask((torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5), (3, 8, 8))
         y = A.A(torch.full((2, 3, 8, 8), 0.9))
         noise = Noise(0, range(2), "")
-        times = GRIDS.build("linear_beta")(schedule, 12)
+        times = TIMESTEPS.build("linear_beta")(schedule, 12)
         x = 80 * noise.normal(99, y)
         largest = {}
         for bound in (1.0, math.inf):

@@ -10,27 +10,28 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar import cli, restoring
-from alphabar.data.pixels import levels_to_signal, signal_to_levels
-from alphabar.diffusion import FunctionDenoiser, PictureStatistics
+from alphabar.cli.app import main
+from alphabar.codecs.image import levels_to_signal, signal_to_levels
+from alphabar.diffusion.denoiser import FunctionDenoiser
+from alphabar.diffusion.initial_noise import DataStatistics
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.restoration import OPERATORS, SOLVERS, Jpeg, Mask
-from alphabar.restoring import (
-    Degradation,
-    _corners,
-    estimate_noise,
-    parse_degradation,
-    read_photo,
-    read_task,
-    restore,
-    settings,
-    spread,
-    windowed,
-)
-from alphabar.training.checkpoint import pack_tensors
-from alphabar.training.recipe import with_settings
-from alphabar.training.recipes import named_recipe
-from alphabar.training.run import Model, Run, build_denoiser, load_model
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.restoration import restore as restoring
+from alphabar.restoration.degradation import Degradation, parse_degradation
+from alphabar.restoration.noise_estimation import estimate_noise
+from alphabar.restoration.operators.jpeg import Jpeg
+from alphabar.restoration.operators.mask import Mask
+from alphabar.restoration.operators.registry import OPERATORS
+from alphabar.restoration.photo import read_photo
+from alphabar.restoration.restore import restore
+from alphabar.restoration.settings import restoration_settings
+from alphabar.restoration.solvers.registry import SOLVERS
+from alphabar.restoration.task import read_task
+from alphabar.restoration.tiling import _corners, spread, windowed
+from alphabar.runs.model import Model, build_denoiser, load_model
+from alphabar.runs.run import Run
+from alphabar.tensor_files import pack_tensors
 
 SIZE = 16
 
@@ -42,7 +43,7 @@ def model(tmp_path_factory) -> Model:
         named_recipe("ddpm"),
         ["data.size=16", "network.widths=[16,32]", "network.attention=0"],
     )
-    statistics = PictureStatistics(torch.zeros(3, SIZE, SIZE), torch.eye(192))
+    statistics = DataStatistics(torch.zeros(3, SIZE, SIZE), torch.eye(192))
     run = Run(tmp_path_factory.mktemp("restoring"))
     weights = pack_tensors(build_denoiser(recipe).network.state_dict())
     run.export(recipe, weights, pack_tensors(statistics._asdict()), 0, {})
@@ -56,7 +57,7 @@ def call(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, args)])
         try:
-            cli.main()
+            main()
             code = 0
         except SystemExit as end:
             code = end.code or 0
@@ -82,7 +83,7 @@ def answers(model, y, operator, sigma_y=0.0, **how):
     first = how.pop("first", 0)
     n = how.pop("n", 1)
     one = operator[0] if isinstance(operator, list) else operator
-    chosen = settings(model, one, sigma_y, steps=3, **how)
+    chosen = restoration_settings(model, one, sigma_y, steps=3, **how)
     *_, last = restore(model, y, operator, sigma_y, n=n, how=chosen, first=first)
     return last.x
 
@@ -93,7 +94,7 @@ def answers(model, y, operator, sigma_y=0.0, **how):
 def test_a_restoration_is_a_generator_of_steps(model):
     operator = OPERATORS.build("box", shape=(3, SIZE, SIZE))()
     y = operator.A(torch.rand(2, 3, SIZE, SIZE))
-    how = settings(model, operator, 0.0, solver="diffpir", steps=4)
+    how = restoration_settings(model, operator, 0.0, solver="diffpir", steps=4)
     records = list(restore(model, y, operator, n=3, how=how, batch=4))
     assert len(records) == 2 * 4 + 1  # six answers in batches of four
     assert [r.done for r in records] == [4, 8, 12, 16, 18, 20, 22, 24, 24]
@@ -137,9 +138,9 @@ def test_what_does_not_fit_is_told(model):
     with pytest.raises(UsageError, match="0 or more"):
         restore(model, y, operator, -1.0)
     with pytest.raises(UsageError, match="steps must be at least 1"):
-        settings(model, operator, 0.0, steps=0)
+        restoration_settings(model, operator, 0.0, steps=0)
     with pytest.raises(UsageError, match="did you mean 'pigdm'"):
-        settings(model, operator, 0.0, solver="pigdmm")
+        restoration_settings(model, operator, 0.0, solver="pigdmm")
 
 
 @pytest.mark.parametrize("spec", OPERATORS)
@@ -244,7 +245,7 @@ def test_what_a_window_cannot_know_is_found_in_the_whole_picture(model, fit):
     )
     hole = OPERATORS.build({"name": "box", "x0": 20, "y0": 10, "x1": 140, "y1": 100}, shape=(3, 110, 160))()
     colour = torch.tensor([0.5, -0.3, 0.8])[:, None, None]
-    how = settings(plain, hole, 0.0)
+    how = restoration_settings(plain, hole, 0.0)
     records = list(restore(plain, hole.A(colour.expand(1, 3, 110, 160)), hole, how=how))
     assert (records[-1].x[0, 0] - colour).abs().max() < 0.05
     sizes = list(dict.fromkeys(tuple(r.step.x.shape[2:]) for r in records))
@@ -269,7 +270,7 @@ def test_what_a_window_cannot_know_is_found_in_the_whole_picture(model, fit):
 )
 def test_the_whole_comes_first_where_a_region_or_the_colour_is_missing(model, task, sizes):
     operator = parse_degradation(task).operator((3, 20, 40))
-    how = settings(model, operator, 0.1 if task.startswith("noise") else 0.0)
+    how = restoration_settings(model, operator, 0.1 if task.startswith("noise") else 0.0)
     *_, last = records = list(restore(model, operator.A(torch.rand(1, 3, 20, 40)), operator, 0.1, how=how))
     assert list(dict.fromkeys(tuple(r.step.x.shape[2:]) for r in records)) == sizes
     assert last.x.isfinite().all()
@@ -575,7 +576,7 @@ def attending(model: Model, *more: str) -> Model:
 def test_the_defaults_go_by_what_is_missing(model, task, size, own_pag, solver, pag):
     attentive = attending(model, f"data.size={size}", f"sampling.pag={own_pag}")
     degradation = parse_degradation(task)
-    how = settings(attentive, degradation.operator((3, 16, 16)), degradation.sigma)
+    how = restoration_settings(attentive, degradation.operator((3, 16, 16)), degradation.sigma)
     assert (how.solver, how.pag) == (SOLVERS.resolve(solver), pag)
 
 
@@ -591,4 +592,4 @@ def test_guidance_has_its_say(model, monkeypatch):
     plain, nowhere = (answers(attentive, y, operator, pag=pag, solver="ddrm") for pag in (0.0, 2.0))
     torch.testing.assert_close(nowhere, plain, rtol=0, atol=1e-5)
     with pytest.raises(UsageError, match="--pag needs self-attention"):
-        settings(model, operator, 0.0, pag=2.0)
+        restoration_settings(model, operator, 0.0, pag=2.0)

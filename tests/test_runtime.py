@@ -13,9 +13,10 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from alphabar.networks import UNet
-from alphabar.training import runtime as module
-from alphabar.training.runtime import Runtime, accumulating, describe_machine, probe, processes
+from alphabar import runtime as module
+from alphabar.networks.unet import UNet
+from alphabar.runtime import Runtime, accumulating, describe_machine, processes, shutil, time
+from alphabar.training.probe import _Trial, bf16_refused, precisions, probe
 
 BF16 = torch.bfloat16
 
@@ -70,13 +71,13 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], None]:
     """Makes the probe believe that a step of one picture takes what a function of the runtime says."""
 
     def install(clock: Clock) -> None:
-        def start(trial: module._Trial, runtime: Runtime, n: int) -> Callable[[], float]:
+        def start(trial: _Trial, runtime: Runtime, n: int) -> Callable[[], float]:
             return lambda: n * clock(runtime)
 
-        monkeypatch.setattr(module._Trial, "start", start)
-        monkeypatch.setattr(module._Trial, "gradients", lambda trial: torch.ones(3))
+        monkeypatch.setattr(_Trial, "start", start)
+        monkeypatch.setattr(_Trial, "gradients", lambda trial: torch.ones(3))
         monkeypatch.setattr(module, "bf16_refused", lambda device: None)
-        monkeypatch.setattr(module.shutil, "which", lambda name: name)
+        monkeypatch.setattr(shutil, "which", lambda name: name)
         monkeypatch.setattr(module, "default_device", lambda: "cpu")
 
     return install
@@ -104,13 +105,13 @@ class TestProbe:
     def test_a_slow_machine_is_not_made_to_take_whole_batches(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 1.0)
         taken = []
-        start = module._Trial.start
+        start = _Trial.start
 
-        def recording(trial: module._Trial, runtime: Runtime, n: int) -> Callable[[], float]:
+        def recording(trial: _Trial, runtime: Runtime, n: int) -> Callable[[], float]:
             taken.append(n)
             return start(trial, runtime, n)
 
-        monkeypatch.setattr(module._Trial, "start", recording)
+        monkeypatch.setattr(_Trial, "start", recording)
         probe(tiny(), 8, batch=128)
         assert max(taken) == 1
 
@@ -123,20 +124,20 @@ class TestProbe:
 
     def test_a_gpu_without_bf16_is_tried_in_fp16(self, monkeypatch) -> None:
         monkeypatch.setattr(module, "bf16_refused", lambda device: "the GPU has none")
-        assert module.precisions("cuda:0", True, notes := []) == [None, torch.float16]
+        assert precisions("cuda:0", True, notes := []) == [None, torch.float16]
         assert notes == ["bf16: not chosen, the GPU has none"]
-        assert module.precisions("cuda:0", False, []) == module.precisions("cpu", True, []) == [None]
+        assert precisions("cuda:0", False, []) == precisions("cpu", True, []) == [None]
         monkeypatch.setattr(module, "bf16_refused", lambda device: None)
-        assert module.precisions("cuda:0", True, []) == [None, BF16]
+        assert precisions("cuda:0", True, []) == [None, BF16]
 
     def test_slow_bf16_convolutions_are_found(self, monkeypatch) -> None:
         ticks = iter([0, 1, 1, 2, 2, 3, 0, 5, 5, 10, 10, 15])  # three of 1 s in fp32, three of 5 s in bf16
-        monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
-        assert "0.20 times the speed of fp32" in (module.bf16_refused("cpu") or "")
+        monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+        assert "0.20 times the speed of fp32" in (bf16_refused("cpu") or "")
 
     def test_compiling_needs_a_compiler(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 0.001 if runtime.compile else 0.01)
-        monkeypatch.setattr(module.shutil, "which", lambda name: None)
+        monkeypatch.setattr(shutil, "which", lambda name: None)
         runtime = probe(tiny(), 8, batch=4)
         assert not runtime.compile
         assert any("no C++ compiler" in note for note in runtime.notes)
@@ -158,7 +159,7 @@ class TestProbe:
                 return factor * self.network(*inputs)
 
         monkeypatch.setattr(module, "FASTER", 0.0)  # let nothing but the numbers decide
-        monkeypatch.setattr(module.shutil, "which", lambda name: name)
+        monkeypatch.setattr(shutil, "which", lambda name: name)
         monkeypatch.setattr(module, "bf16_refused", lambda device: "not in this test")
         monkeypatch.setattr(module, "_compiled", Scaled)
         runtime = probe(tiny(), 8, batch=4)
@@ -169,7 +170,7 @@ class TestProbe:
         def broken(network: nn.Module) -> nn.Module:
             raise RuntimeError("Python.h not found\nand much more")
 
-        monkeypatch.setattr(module.shutil, "which", lambda name: name)
+        monkeypatch.setattr(shutil, "which", lambda name: name)
         monkeypatch.setattr(module, "_compiled", broken)
         runtime = probe(tiny(), 8, batch=4)
         assert not runtime.compile

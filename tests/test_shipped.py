@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from alphabar.errors import AlphabarError
-from alphabar.sampling import sample, settings
-from alphabar.training.recipes import continued, shortened
-from alphabar.training.run import holds_model, load_model, locate, shipped
+from alphabar.recipes.derive import distilled, finetuned
+from alphabar.runs.model import holds_model, load_model, locate, shipped
+from alphabar.sampling.sample import sample
+from alphabar.sampling.settings import sampling_settings
 
 
 @pytest.fixture(scope="module", params=[path.name for path in shipped()])
@@ -31,7 +32,7 @@ def test_it_is_small_and_has_a_card(model):
 
 
 def test_it_draws(model):
-    *_, drawn = sample(model, 8, settings(model))
+    *_, drawn = sample(model, 8, sampling_settings(model))
     pictures = drawn.pictures.numpy()
     assert pictures.shape == (8, 64, 64, 3)
     assert 40 < pictures.mean() < 215 and (pictures.std(axis=(1, 2)) > 20).all()
@@ -43,14 +44,14 @@ def test_it_draws(model):
 def test_one_label_alone_can_be_asked(model):
     """Without guidance blowing up where the other labels are left open."""
     field = next(f for f in model.conditioning.fields if f.name == "body")
-    how = settings(model, ask=[{"body": name} for name in field.names[:4]], guidance=1.5)
+    how = sampling_settings(model, ask=[{"body": name} for name in field.names[:4]], guidance=1.5)
     *_, drawn = sample(model, 8, how)
     extreme = ((drawn.pictures == 0) | (drawn.pictures == 255)).float().mean()
     assert extreme < 0.3
 
 
 def test_it_goes_on_in_batches_that_a_processor_can_bear(model):
-    for recipe in (continued(model.recipe, "cars64"), shortened(model.recipe)):
+    for recipe in (finetuned(model.recipe, "cars64"), distilled(model.recipe)):
         assert recipe.batch == 32
     rate = model.recipe.optimizer.learning_rate * (32 / model.recipe.batch) ** 0.5
-    assert continued(model.recipe, "cars64").optimizer.learning_rate == pytest.approx(rate)
+    assert finetuned(model.recipe, "cars64").optimizer.learning_rate == pytest.approx(rate)

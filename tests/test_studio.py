@@ -18,17 +18,20 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar import sampling
-from alphabar.data.stamp import read_stamp, stamp
+from alphabar.data.png_metadata import read_stamp, stamp
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.studio.gate import API, LARGEST_MESSAGE, Gate, Refused, check_job
-from alphabar.studio.shelf import Shelf, in_training
-from alphabar.studio.texts import LANGUAGES, TEXTS
-from alphabar.studio.trainings import Training, Trainings
-from alphabar.studio.unpack import unpack
-from alphabar.training.run import Run, load_model, shipped
-from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import begin, train
+from alphabar.runs.model import load_model, shipped
+from alphabar.runs.run import Run
+from alphabar.runtime import Runtime
+from alphabar.sampling.sample import sample
+from alphabar.sampling.settings import SamplingSettings, sampling_settings
+from alphabar.studio.jobs import TrainingJob, TrainingJobs
+from alphabar.studio.models import ModelStore, in_training
+from alphabar.studio.security import API, LARGEST_MESSAGE, Refused, RequestGuard, check_job
+from alphabar.studio.tabs.generate import settings
+from alphabar.studio.translations import LANGUAGES, TEXTS
+from alphabar.studio.upload import unpack
+from alphabar.training.loop import begin, train
 from training_child import tiny_dataset, tiny_recipe
 
 STUDIO = Path(__file__).parents[1] / "src" / "alphabar" / "studio"
@@ -70,7 +73,7 @@ def test_every_text_that_is_used_exists_and_none_is_left_over():
 # ---------------------------------------------------------------- the shelf
 
 
-def own(shelf: Shelf) -> list[str]:
+def own(shelf: ModelStore) -> list[str]:
     """What is in the folder; the shipped models stand after it."""
     names, here = [path.name for path in shipped()], shelf.models()
     assert here[len(here) - len(names) :] == names
@@ -78,28 +81,28 @@ def own(shelf: Shelf) -> list[str]:
 
 
 def test_the_shelf_names_what_is_in_the_folder(runs):
-    shelf = Shelf(runs)
+    shelf = ModelStore(runs)
     assert sorted(shelf.runs()) == sorted(own(shelf)) == ["newer", "older"]
-    assert Shelf(runs / "newer").models() == ["newer"]
-    assert Shelf(runs / "newer" / "model").models() == ["model"]
-    assert own(Shelf(runs / "missing")) == []
+    assert ModelStore(runs / "newer").models() == ["newer"]
+    assert ModelStore(runs / "newer" / "model").models() == ["model"]
+    assert own(ModelStore(runs / "missing")) == []
 
 
 def test_a_classifier_is_a_run_but_no_model_to_draw_from(runs, tmp_path):
     shutil.copytree(runs / "newer", tmp_path / "knower")
     recipe = tmp_path / "knower" / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('name = "diffusion"', 'name = "classifier"'))
-    assert Shelf(tmp_path).runs() == ["knower"] and own(Shelf(tmp_path)) == []
+    assert ModelStore(tmp_path).runs() == ["knower"] and own(ModelStore(tmp_path)) == []
 
 
 @pytest.mark.parametrize("name", ["..", "../newer", "/etc", "", None, "newer/model"])
 def test_the_shelf_gives_nothing_else(runs, name):
     with pytest.raises(AlphabarError):
-        Shelf(runs).load(name)
+        ModelStore(runs).load(name)
 
 
 def test_one_model_is_in_memory(runs):
-    shelf = Shelf(runs)
+    shelf = ModelStore(runs)
     first = shelf.load("newer")
     assert shelf.load("newer") is first
     shelf.load("older")
@@ -108,7 +111,7 @@ def test_one_model_is_in_memory(runs):
 
 def test_a_link_out_of_the_folder_is_not_followed(runs, tmp_path):
     (tmp_path / "link").symlink_to(runs / "newer")
-    assert own(Shelf(tmp_path)) == []
+    assert own(ModelStore(tmp_path)) == []
 
 
 def test_a_held_lock_is_seen_and_left_alone(runs):
@@ -124,14 +127,14 @@ def test_a_held_lock_is_seen_and_left_alone(runs):
 
 def test_a_picture_is_drawn_again_from_its_settings(runs, tmp_path):
     model = load_model(runs / "newer")
-    how = sampling.settings(model, seed=5, steps=3, sampler="ddim")
-    *_, drawn = sampling.sample(model, 4, how)
+    how = sampling_settings(model, seed=5, steps=3, sampler="ddim")
+    *_, drawn = sample(model, 4, how)
     file = tmp_path / "third.png"
     Image.fromarray(drawn.pictures[2].numpy()).save(file, pnginfo=stamp({**how.to_dict(), "position": 2}))
     about = read_stamp(file)
-    again = sampling.Settings.from_dict(about)
+    again = SamplingSettings.from_dict(about)
     assert again == how
-    *_, alone = sampling.sample(model, 1, again, first=about["position"])
+    *_, alone = sample(model, 1, again, first=about["position"])
     assert (alone.pictures[0].int() - torch.from_numpy(np.array(Image.open(file))).int()).abs().max() <= 1
 
 
@@ -143,7 +146,7 @@ def test_other_files_carry_no_settings(tmp_path):
         with pytest.raises(AlphabarError, match="carries no settings"):
             read_stamp(tmp_path / name)
     with pytest.raises(UsageError, match="no settings of a sampling"):
-        sampling.Settings.from_dict({"seed": 0, "steps": "many"})
+        SamplingSettings.from_dict({"seed": 0, "steps": "many"})
 
 
 # ---------------------------------------------------------------- archives
@@ -221,11 +224,11 @@ def test_an_archive_that_lies_about_its_size_or_is_damaged(tmp_path):
 # ---------------------------------------------------------------- the gate
 
 
-def gate(tmp_path: Path, loopback: bool = True) -> Gate:
-    return Gate(None, tmp_path, loopback)
+def gate(tmp_path: Path, loopback: bool = True) -> RequestGuard:
+    return RequestGuard(None, tmp_path, loopback)
 
 
-def status(gate: Gate, method: str, path: str, **headers: str) -> int:
+def status(gate: RequestGuard, method: str, path: str, **headers: str) -> int:
     """What the gate alone says to a request; 200 where it lets it pass."""
     try:
         gate.check(
@@ -344,23 +347,23 @@ def test_without_gradio_one_line_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_names_of_new_runs(runs):
-    trainings = Trainings(Shelf(runs))
+    trainings = TrainingJobs(ModelStore(runs))
     assert trainings.place("cars-2") == runs.resolve() / "cars-2"
     for name in ("", "../x", "a/b", ".hidden", "-x", "newer", "a" * 80, "--run"):
         with pytest.raises(UsageError):
             trainings.place(name)
     with pytest.raises(UsageError, match="folder of runs"):
-        Trainings(Shelf(runs / "newer")).place("x")
+        TrainingJobs(ModelStore(runs / "newer")).place("x")
     with pytest.raises(AlphabarError, match="no training"):
         trainings.pause("newer")
 
 
 @pytest.mark.parametrize("leaves", [True, False])
 def test_a_training_that_has_saved_may_take_a_moment_to_leave(leaves, runs, monkeypatch):
-    monkeypatch.setattr("alphabar.studio.trainings.LEAVING", 20 if leaves else 0.1)
-    trainings = Trainings(Shelf(runs))
+    monkeypatch.setattr("alphabar.studio.jobs.LEAVING", 20 if leaves else 0.1)
+    trainings = TrainingJobs(ModelStore(runs))
     process = subprocess.Popen(["sleep", "0.5" if leaves else "60"])
-    trainings.started["newer"] = Training(process, io.BytesIO(), "1m")
+    trainings.started["newer"] = TrainingJob(process, io.BytesIO(), "1m")
     try:
         if leaves:
             trainings.start(runs / "next", str(runs / "nothing"), "1s")
@@ -379,7 +382,7 @@ def test_a_training_that_has_saved_may_take_a_moment_to_leave(leaves, runs, monk
 
 def test_small_pictures_are_painted_on_large_and_come_back_to_the_bit():
     pytest.importorskip("gradio")
-    from alphabar.studio.mend import PAINTED, for_painting, from_painting, mask_of
+    from alphabar.studio.tabs.restore import PAINTED, for_painting, from_painting, mask_of
 
     rng = np.random.default_rng(0)
     for size in ((16, 16), (32, 20), (64, 64), (200, 150), (241, 300), (600, 400)):
@@ -398,12 +401,11 @@ def test_small_pictures_are_painted_on_large_and_come_back_to_the_bit():
 
 def test_one_thing_is_asked_for_or_every_kind_as_the_data_has_it():
     pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
-    from alphabar.studio import generate
 
     page = SimpleNamespace(text=lambda key: key)
     model = load_model("cars64")
     usual = (4, 7, "unipc", 10, "noise", 1.5, 0, 2, 1)
-    _, how = generate.settings(page, model, (*usual, "", "", "", ""))
+    _, how = settings(page, model, (*usual, "", "", "", ""))
     assert how.ask == model.conditioning.seen and how.guidance == 1.5
-    _, how = generate.settings(page, model, (*usual, "SUV", "", "", ""))
+    _, how = settings(page, model, (*usual, "SUV", "", "", ""))
     assert how.ask == ({"body": "SUV"},)

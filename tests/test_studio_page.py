@@ -24,10 +24,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar.data.stamp import read_stamp
-from alphabar.training.run import Run
-from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import begin, train
+from alphabar.data.png_metadata import read_stamp
+from alphabar.runs.run import Run
+from alphabar.runtime import Runtime
+from alphabar.training.loop import begin, train
 from training_child import tiny_dataset, tiny_recipe
 
 pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")

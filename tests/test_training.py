@@ -13,12 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from alphabar.diffusion.noise import Noise
+from alphabar.diffusion.random import Noise
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.training import methods, trainer
-from alphabar.training.run import Run, build_denoiser, load_model
-from alphabar.training.runtime import Runtime
-from alphabar.training.trainer import Feed, Finished, Note, Progress, Saved, Watched, begin, train
+from alphabar.methods import registry as methods
+from alphabar.methods.registry import loss
+from alphabar.runs.model import build_denoiser, load_model
+from alphabar.runs.run import Run
+from alphabar.runtime import Runtime
+from alphabar.training import loop as trainer
+from alphabar.training.batches import TrainingBatches
+from alphabar.training.loop import begin, train
+from alphabar.training.optimizers import learning_rate_at
+from alphabar.training.records import Finished, Monitored, Note, Progress, Saved
+from alphabar.training.state import TrainingState
 from training_child import tiny_dataset, tiny_recipe
 
 CHILD = Path(__file__).with_name("training_child.py")
@@ -156,7 +163,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, mo
 
 def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypatch):
     run = begin(tmp_path / "run", tiny_recipe("network=simple_unet", "network.widths=[8,16]"))
-    real, calls = methods.loss, []
+    real, calls = loss, []
 
     def sometimes_nan(denoiser, x0, t, eps, **rest):
         calls.append(1)
@@ -215,7 +222,7 @@ def test_fp16_scales_the_loss_down_where_gradients_leave_its_range(dataset, tmp_
 def test_every_epoch_shows_every_picture_once(dataset):
     recipe = tiny_recipe()
     index, _ = dataset.split(recipe.data.held_out)
-    feed = Feed(dataset, index, recipe, build_denoiser(recipe))
+    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
     m = len(index)
     orders = [feed.pictures(range(e * m, (e + 1) * m)).tolist() for e in range(3)]
     assert all(sorted(order) == index.tolist() for order in orders)
@@ -228,7 +235,7 @@ def test_batches_are_functions_of_the_position(dataset):
     recipe = tiny_recipe()
     index, held_out = dataset.split(recipe.data.held_out)
     assert len(held_out) and not set(index) & set(held_out)
-    feed = Feed(dataset, index, recipe, build_denoiser(recipe))
+    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
     whole, left, right = (feed.batch(r) for r in (range(8, 16), range(8, 11), range(11, 16)))
     for w, parts in zip(whole, zip(left, right, strict=True), strict=True):
         assert torch.equal(w, torch.cat(parts))
@@ -239,7 +246,7 @@ def test_batches_are_functions_of_the_position(dataset):
 
 @pytest.mark.parametrize("threads", [3, 8, 20])
 def test_batches_made_ready_in_pieces_are_the_same(dataset, threads):
-    training = trainer._Training(dataset, tiny_recipe("stratified=true"), Runtime())
+    training = TrainingState(dataset, tiny_recipe("stratified=true"), Runtime())
     whole = training.next_batch()
     training.loaders, training.pending = threads, None
     for a, b in zip(whole, training.next_batch(), strict=True):
@@ -248,11 +255,11 @@ def test_batches_made_ready_in_pieces_are_the_same(dataset, threads):
 
 def test_learning_rate_by_images():
     recipe = tiny_recipe("optimizer.decay_from=0.5", "optimizer.learning_rate=1.0")
-    rates = [trainer._learning_rate(recipe, images, images / 800) for images in range(0, 801, 8)]
+    rates = [learning_rate_at(recipe, images, images / 800) for images in range(0, 801, 8)]
     assert rates[0] == 0.25 and rates[3] == 1.0 and rates[50] == 1.0
     assert rates[75] == pytest.approx(0.5) and rates[-1] == 0.0
     # The budget may run out between the look at the clock and the update; a rate that never falls stays.
-    assert trainer._learning_rate(tiny_recipe("optimizer.decay_from=1.0"), 800, 1.0) > 0
+    assert learning_rate_at(tiny_recipe("optimizer.decay_from=1.0"), 800, 1.0) > 0
 
 
 def test_a_budget_ends_the_training_over_sittings(dataset, tmp_path):
@@ -401,14 +408,14 @@ def test_accumulated_pieces_are_one_batch(dataset, straight, tmp_path):
 def test_stratified_levels_cover_every_batch(dataset):
     recipe = tiny_recipe("stratified=true", "density=uniform", "batch=32")
     index, _ = dataset.split(recipe.data.held_out)
-    t = Feed(dataset, index, recipe, build_denoiser(recipe)).batch(range(64, 96)).t
+    t = TrainingBatches(dataset, index, recipe, build_denoiser(recipe)).batch(range(64, 96)).t
     assert sorted((t * 32).ceil().int().tolist()) == list(range(1, 33))
 
 
 def test_a_batch_is_its_pieces_wherever_it_is_cut(dataset):
     recipe = tiny_recipe("batch=32")
     index, _ = dataset.split(recipe.data.held_out)
-    feed = Feed(dataset, index, recipe, build_denoiser(recipe))
+    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
     whole = feed.batch(range(5, 37))
     for cut in (6, 8, 19):
         for one, two, both in zip(feed.batch(range(5, cut)), feed.batch(range(cut, 37)), whole, strict=True):
@@ -437,8 +444,8 @@ def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_pat
 def test_the_end_is_looked_at_once(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe())
     seen = run_all(dataset, run, images=16, checkpoint_every=0)
-    assert [r.images for r in seen if isinstance(r, Watched)] == [16]
-    assert not any(isinstance(r, Watched) for r in run_all(dataset, run, images=16))
+    assert [r.images for r in seen if isinstance(r, Monitored)] == [16]
+    assert not any(isinstance(r, Monitored) for r in run_all(dataset, run, images=16))
 
 
 def test_tensorboard_events(straight):

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from alphabar import Run, begin, named_recipe, open_source, prepare, train, with_settings
-from alphabar.training.recipe import Recipe
-from alphabar.training.runtime import Runtime, processes
-from alphabar.training.trainer import Progress
+from alphabar.recipes.schema import Recipe
+from alphabar.runtime import Runtime, processes
+from alphabar.training.records import Progress
 
 
 def tiny_recipe(*settings: str) -> Recipe:

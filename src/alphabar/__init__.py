@@ -8,55 +8,55 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"  # also in pyproject.toml
 
-_ROOMS = {
+_MODULES = {
     "AlphabarError": "errors",
     "UsageError": "errors",
     "open_source": "data.sources",
-    "prepare": "data.cache",
+    "prepare": "data.dataset",
     "inspect": "data.inspect",
-    "Recipe": "training.recipe",
-    "named_recipe": "training.recipes",
-    "with_settings": "training.recipe",
-    "Run": "training.run",
-    "begin": "training.trainer",
-    "train": "training.trainer",
-    "Model": "training.run",
-    "load_model": "training.run",
-    "settings": "sampling",
-    "sample": "sampling",
-    "restore": "restoring",
-    "parse_degradation": "restoring",
-    "evaluate": "evaluation",
-    "compare": "reporting.compare",
+    "Recipe": "recipes.schema",
+    "named_recipe": "recipes.presets",
+    "with_settings": "recipes.overrides",
+    "Run": "runs.run",
+    "begin": "training.loop",
+    "train": "training.loop",
+    "Model": "runs.model",
+    "load_model": "runs.model",
+    "sampling_settings": "sampling.settings",
+    "sample": "sampling.sample",
+    "restore": "restoration.restore",
+    "parse_degradation": "restoration.degradation",
+    "evaluate": "evaluation.evaluate",
+    "compare": "reporting.comparison",
     "write_report": "reporting.report",
 }
 
-__all__ = ["__version__", *_ROOMS]
+__all__ = ["__version__", *_MODULES]
 
 if TYPE_CHECKING:
-    from alphabar.data.cache import prepare as prepare
+    from alphabar.data.dataset import prepare as prepare
     from alphabar.data.inspect import inspect as inspect
     from alphabar.data.sources import open_source as open_source
     from alphabar.errors import AlphabarError as AlphabarError
     from alphabar.errors import UsageError as UsageError
-    from alphabar.evaluation import evaluate as evaluate
-    from alphabar.reporting.compare import compare as compare
+    from alphabar.evaluation.evaluate import evaluate as evaluate
+    from alphabar.recipes.overrides import with_settings as with_settings
+    from alphabar.recipes.presets import named_recipe as named_recipe
+    from alphabar.recipes.schema import Recipe as Recipe
+    from alphabar.reporting.comparison import compare as compare
     from alphabar.reporting.report import write_report as write_report
-    from alphabar.restoring import parse_degradation as parse_degradation
-    from alphabar.restoring import restore as restore
-    from alphabar.sampling import sample as sample
-    from alphabar.sampling import settings as settings
-    from alphabar.training.recipe import Recipe as Recipe
-    from alphabar.training.recipe import with_settings as with_settings
-    from alphabar.training.recipes import named_recipe as named_recipe
-    from alphabar.training.run import Model as Model
-    from alphabar.training.run import Run as Run
-    from alphabar.training.run import load_model as load_model
-    from alphabar.training.trainer import begin as begin
-    from alphabar.training.trainer import train as train
+    from alphabar.restoration.degradation import parse_degradation as parse_degradation
+    from alphabar.restoration.restore import restore as restore
+    from alphabar.runs.model import Model as Model
+    from alphabar.runs.model import load_model as load_model
+    from alphabar.runs.run import Run as Run
+    from alphabar.sampling.sample import sample as sample
+    from alphabar.sampling.settings import sampling_settings as sampling_settings
+    from alphabar.training.loop import begin as begin
+    from alphabar.training.loop import train as train
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'alphabar' has no attribute {name!r}")
-    return getattr(import_module(f"alphabar.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"alphabar.{_MODULES[name]}"), name)

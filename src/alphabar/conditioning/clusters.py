@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 MOST = 64  # clusters, whatever the number of pictures
+
+
 ROUNDS = 100  # of Lloyd's algorithm, at most
 
 

@@ -11,18 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
-from alphabar.data.source import Box, Unreadable, one_line
+from alphabar.data.items import Box, Unreadable, one_line
 
 VERSION = 1  # part of every cache's name: raise it when the same file gives other pixels
 
+
 LARGEST = 80_000_000  # pixels; more is a bomb or a scan that no model here can use
+
+
 SMALLEST_SIDE = 4  # pixels; less is a spacer or a tracking pixel
+
 
 # Only formats that are pixels. Pillow would run Ghostscript for EPS and accept nearly any text as TGA.
 FORMATS = (
     "JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "QOI", "PCX",
     "PSD",
 )  # fmt: skip
+
 
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
@@ -47,9 +52,6 @@ def quietly() -> Iterator[None]:
 def looks_like_picture(beginning: bytes) -> bool:
     """Whether a file that begins like this (16 bytes) is a picture of a common format."""
     return beginning.startswith(_BEGINNINGS) or (beginning[:4] == b"RIFF" and beginning[8:12] == b"WEBP")
-
-
-# ---------------------------------------------------------------- fits: which part of the picture is used
 
 
 def squash(width: int, height: int, box: Box | None) -> Box:
@@ -88,9 +90,6 @@ def _grow(low: float, high: float, side: float, limit: float) -> tuple[float, fl
 
 
 FITS: dict[str, Callable[[int, int, Box | None], Box]] = {"squash": squash, "crop": crop, "box": box}
-
-
-# ---------------------------------------------------------------- decoding
 
 
 def decode(data: bytes | Image.Image, size: int, fit: str = "squash", box: Box | None = None) -> Decoded:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.data.decode import looks_like_picture
-from alphabar.data.source import Item, Skipped, Unreadable, fingerprint_of, one_line
+from alphabar.data.items import Item, Skipped, Unreadable, fingerprint_of, one_line
 
 # TIFF at heart, so that Pillow would open the thumbnail and call it the picture.
 CAMERA_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
+
 
 # Files that a person would call pictures. Those that cannot be decoded are listed with a reason, too.
 PICTURE_SUFFIXES = frozenset(
@@ -25,9 +26,17 @@ PICTURE_SUFFIXES = frozenset(
         *(".jxl", ".ico", ".qoi", ".pcx", ".psd", ".svg", *CAMERA_RAW),
     }
 )
+
+
 SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
+
+
 METADATA = ("metadata.csv", "metadata.jsonl")
+
+
 LARGEST_FILE = 512  # MiB
+
+
 LARGEST_CAPTION = 64 * 2**10  # bytes
 
 

@@ -11,12 +11,18 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from alphabar.data.folder import SPLITS
-from alphabar.data.source import Item, Skipped, Unreadable, fingerprint_of, one_line
+from alphabar.data.items import Item, Skipped, Unreadable, fingerprint_of, one_line
 from alphabar.errors import AlphabarError
 
 LABELS = ("label", "labels", "class", "fine_label")
+
+
 CAPTIONS = ("text", "caption")
+
+
 PICTURES = ("image", "img", "picture", "jpg", "png")
+
+
 GROUPS_KEPT = 2  # row groups in memory: the one being read and the one that slower threads still need
 
 

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from alphabar.data.folder import METADATA, PICTURE_SUFFIXES, Folder
+from alphabar.data.items import Source, nothing_in, one_line
 from alphabar.data.parquet import Parquet, parquet_files
-from alphabar.data.source import Source, nothing_in, one_line
 from alphabar.data.stanford_cars import StanfordCars
-from alphabar.data.toycars import ToyCars
+from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import AlphabarError, UsageError
 
 HUB = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<folder>.+?))?/?")

@@ -19,21 +19,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alphabar.data.folder import Folder
-from alphabar.data.source import Box, Item, Skipped, fingerprint_of, one_line
+from alphabar.data.items import Box, Item, Skipped, fingerprint_of, one_line
 from alphabar.errors import AlphabarError
 
 TRAIN, TEST, RENUMBERED = "cars_train", "cars_test", "car_ims"
+
+
 PICTURE_FOLDERS = (TRAIN, TEST, RENUMBERED)
+
+
 SPLIT_OF = {TRAIN: "train", TEST: "test"}
+
+
 ANNOTATIONS = {
     TRAIN: "cars_train_annos.mat",
     TEST: "cars_test_annos_withlabels.mat",
     RENUMBERED: "cars_annos.mat",
 }
+
+
 CLASS_FOLDER = re.compile(r".+ (19|20)\d\d")  # every class ends in its year: "Acura TL Sedan 2012"
 
 
 MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
+
+
 BODIES = {  # how class names end before the year
     "Sedan": "sedan",
     "SUV": "SUV",
@@ -128,9 +138,6 @@ def _unwrapped(path: Path) -> Path:
             break
         path = folders[0]
     return path
-
-
-# ---------------------------------------------------------------- numbered files and MATLAB annotations
 
 
 def _numbered_files(root: Path) -> StanfordCars:
@@ -250,9 +257,6 @@ def _annotation(record: Any) -> tuple[str, Annotation]:
         box=(x0 - 1, y0 - 1, x1, y1),
         split=("test" if record["test"] else "train") if "test" in fields else None,
     )
-
-
-# ---------------------------------------------------------------- class folders
 
 
 def _has_class_folders(folder: Path) -> bool:

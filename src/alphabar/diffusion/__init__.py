@@ -1,10 +1,22 @@
 """The mathematics of diffusion: it knows tensors, and no network, file or data set."""
 
-from alphabar.diffusion.denoiser import Cond, Denoiser, FunctionDenoiser, NetworkDenoiser, clipped
-from alphabar.diffusion.densities import DENSITIES, WEIGHTS, Density, Weight, stratified
+from alphabar.diffusion.denoiser import Condition, Denoiser, FunctionDenoiser, NetworkDenoiser, clipped
 from alphabar.diffusion.forward import diffuse, posterior
-from alphabar.diffusion.grids import GRIDS, Grid
-from alphabar.diffusion.guidance import (
+from alphabar.diffusion.initial_noise import INITIAL_NOISES, DataStatistics, InitialNoise, fit_gaussian
+from alphabar.diffusion.loss import denoising_error, drop_labels, loss
+from alphabar.diffusion.noise_distributions import (
+    NOISE_DISTRIBUTIONS,
+    WEIGHTS,
+    NoiseDistribution,
+    Weight,
+    stratified,
+)
+from alphabar.diffusion.preconditioning import PARAMETERIZATIONS, Parameterization, Preconditioning
+from alphabar.diffusion.random import Noise, stream_seed
+from alphabar.diffusion.samplers import SAMPLERS, Sampler, Step, count_nfe, generate, last_step
+from alphabar.diffusion.schedules import SCHEDULES, Level, Schedule, broadcast, terminal_snr, terminal_warning
+from alphabar.diffusion.timesteps import TIMESTEPS, Timesteps
+from alphabar.guidance.guided import (
     Autoguidance,
     ClassifierFree,
     ClassifierGuidance,
@@ -13,48 +25,35 @@ from alphabar.diffusion.guidance import (
     SelfAttentionGuidance,
     guided,
 )
-from alphabar.diffusion.loss import denoising_error, drop_labels, loss
-from alphabar.diffusion.noise import Noise, stream_seed
-from alphabar.diffusion.parameterizations import PARAMETERIZATIONS, Coeffs, Parameterization
-from alphabar.diffusion.samplers import SAMPLERS, Sampler, Step, draw, evaluations, last
-from alphabar.diffusion.schedules import (
-    SCHEDULES,
-    Level,
-    Schedule,
-    broadcast,
-    terminal_snr,
-    terminal_warning,
-)
-from alphabar.diffusion.start import STARTS, PictureStatistics, Start, fit_gaussian
 
 __all__ = [
-    "DENSITIES",
-    "GRIDS",
+    "NOISE_DISTRIBUTIONS",
+    "TIMESTEPS",
     "PARAMETERIZATIONS",
     "SAMPLERS",
     "SCHEDULES",
-    "STARTS",
+    "INITIAL_NOISES",
     "WEIGHTS",
     "Autoguidance",
     "ClassifierFree",
     "ClassifierGuidance",
-    "Coeffs",
-    "Cond",
+    "Preconditioning",
+    "Condition",
     "Denoiser",
-    "Density",
+    "NoiseDistribution",
     "FunctionDenoiser",
-    "Grid",
+    "Timesteps",
     "Guidance",
     "Level",
     "NetworkDenoiser",
     "Noise",
     "Parameterization",
     "PerturbedAttention",
-    "PictureStatistics",
+    "DataStatistics",
     "Sampler",
     "Schedule",
     "SelfAttentionGuidance",
-    "Start",
+    "InitialNoise",
     "Step",
     "Weight",
     "broadcast",

@@ -7,10 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from alphabar.diffusion.parameterizations import Coeffs, Parameterization
+from alphabar.diffusion.preconditioning import Parameterization, Preconditioning
 from alphabar.diffusion.schedules import Schedule, broadcast
 
-Cond = Tensor
+Condition = Tensor
 """What is asked for: one entry a picture, such as a class number; (n,) or (n, ...)."""
 
 
@@ -20,7 +20,7 @@ class Denoiser(Protocol):
     @property
     def schedule(self) -> Schedule: ...
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """x (n, ...) at times t (n,) in (0, 1] -> the expected picture (n, ...)."""
         ...
 
@@ -40,16 +40,16 @@ class NetworkDenoiser(nn.Module):
         # Fails now rather than at the first sample, which starts at t = 1.
         self.coeffs(torch.ones(1, dtype=torch.float64))
 
-    def coeffs(self, t: Tensor) -> Coeffs:
+    def coeffs(self, t: Tensor) -> Preconditioning:
         """The four coefficients at times t (n,), float64."""
         return self.parameterization(self.schedule(t), t.double())
 
-    def predict(self, x: Tensor, coeffs: Coeffs, cond: Cond | None = None) -> Tensor:
+    def predict(self, x: Tensor, coeffs: Preconditioning, cond: Condition | None = None) -> Tensor:
         """F, what the network says of x (n, ...) in its own parameterization, in x's type."""
         c_noise = coeffs.c_noise.to(x.dtype).to(x.device)
         return self.network(broadcast(coeffs.c_in, x) * x, c_noise, cond).to(x.dtype)
 
-    def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         coeffs = self.coeffs(t)
         return broadcast(coeffs.c_skip, x) * x + broadcast(coeffs.c_out, x) * self.predict(x, coeffs, cond)
 
@@ -59,9 +59,9 @@ class FunctionDenoiser:
     """A denoiser made of a function (x, t, cond) -> E[x0 | x_t]: closed forms, and denoisers of denoisers."""
 
     schedule: Schedule
-    function: Callable[[Tensor, Tensor, Cond | None], Tensor]
+    function: Callable[[Tensor, Tensor, Condition | None], Tensor]
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         return self.function(x, t, cond)
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from alphabar.diffusion.denoiser import Cond, Denoiser, NetworkDenoiser
-from alphabar.diffusion.densities import Weight, unit
+from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
+from alphabar.diffusion.noise_distributions import Weight, unit
 from alphabar.diffusion.schedules import broadcast
 
 
@@ -14,7 +14,7 @@ def loss(
     x0: Tensor,
     t: Tensor,
     eps: Tensor,
-    cond: Cond | None = None,
+    cond: Condition | None = None,
     weight: Weight = unit,
 ) -> Tensor:
     """The weighted mean squared error of the network's prediction F, one number a picture (n,).
@@ -34,7 +34,7 @@ def loss(
     return weight(level).to(error.dtype).to(error.device) * error
 
 
-def drop_labels(cond: Cond, u: Tensor, probability: float) -> Cond:
+def drop_labels(cond: Condition, u: Tensor, probability: float) -> Condition:
     """The conditions (n, columns) with those of some pictures made unknown (NaN): where u (n,) < probability.
 
     u: uniform in [0, 1). One network so learns the conditional and the unconditional denoiser, as
@@ -44,7 +44,7 @@ def drop_labels(cond: Cond, u: Tensor, probability: float) -> Cond:
 
 
 def denoising_error(
-    denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None = None
+    denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Condition | None = None
 ) -> Tensor:
     """mean (D(x_t) - x0)² a picture, (n,), in squared signal units: comparable between parameterizations."""
     x_t = diffuse(denoiser.schedule, x0, t, eps)

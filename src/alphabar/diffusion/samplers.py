@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alphabar.diffusion.denoiser import Cond, Denoiser, FunctionDenoiser
+from alphabar.diffusion.denoiser import Condition, Denoiser, FunctionDenoiser
 from alphabar.diffusion.forward import posterior
-from alphabar.diffusion.noise import Noise
+from alphabar.diffusion.initial_noise import InitialNoise
+from alphabar.diffusion.random import Noise
 from alphabar.diffusion.schedules import Level, Schedule
-from alphabar.diffusion.start import Start
 from alphabar.errors import UsageError
 from alphabar.registry import Registry
 
@@ -30,7 +30,7 @@ class Step(NamedTuple):
     x0: Tensor
 
 
-Sampler = Callable[[Denoiser, Tensor, Tensor, Noise, Cond | None], Iterator[Step]]
+Sampler = Callable[[Denoiser, Tensor, Tensor, Noise, Condition | None], Iterator[Step]]
 """(denoiser, x, times, noise, cond) -> steps.
 
 x (n, ...) is at the level of times[0]; times (steps + 1,) fall; noise gives the random numbers of
@@ -49,7 +49,7 @@ def ancestral(
     x: Tensor,
     times: Tensor,
     noise: Noise,
-    cond: Cond | None = None,
+    cond: Condition | None = None,
     *,
     clamp: bool = False,
 ) -> Iterator[Step]:
@@ -68,7 +68,13 @@ def ancestral(
 
 
 def ddim(
-    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Cond | None = None, *, eta: float = 0.0
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    noise: Noise,
+    cond: Condition | None = None,
+    *,
+    eta: float = 0.0,
 ) -> Iterator[Step]:
     """DDIM (Song et al. 2021, eq. 12 and 16): eta = 0 is deterministic, eta = 1 is `ancestral`."""
     for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
@@ -82,7 +88,7 @@ def ddim(
 
 
 def euler(
-    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Cond | None = None
+    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Condition | None = None
 ) -> Iterator[Step]:
     """Euler's method for the probability flow of Karras et al. 2022: d(x/alpha) / d(sigma/alpha) = eps.
 
@@ -96,7 +102,7 @@ def euler(
 
 
 def heun(
-    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Cond | None = None
+    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Condition | None = None
 ) -> Iterator[Step]:
     """Heun's second-order method for the same flow (Karras et al. 2022, algorithm 1): two evaluations a step.
 
@@ -113,7 +119,7 @@ def heun(
 
 
 def dpmpp_2m(
-    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Cond | None = None
+    denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, cond: Condition | None = None
 ) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): second order, one evaluation a step.
 
@@ -135,7 +141,7 @@ def unipc(
     x: Tensor,
     times: Tensor,
     noise: Noise,
-    cond: Cond | None = None,
+    cond: Condition | None = None,
     *,
     order: int = 2,
 ) -> Iterator[Step]:
@@ -206,7 +212,7 @@ SAMPLERS = Registry(
 
 
 @torch.no_grad()
-def draw(
+def generate(
     denoiser: Denoiser,
     *,
     shape: Sequence[int],
@@ -214,8 +220,8 @@ def draw(
     seed: int,
     sampler: Sampler,
     times: Tensor,
-    start: Start,
-    cond: Cond | None = None,
+    start: InitialNoise,
+    cond: Condition | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Step]:
     """New signals from noise: the sampler's walk from the start at times[0].
@@ -228,12 +234,12 @@ def draw(
     yield from sampler(denoiser, x, times, Noise(seed, positions, "sample"), cond)
 
 
-def last(steps: Iterator[Step]) -> Step:
+def last_step(steps: Iterator[Step]) -> Step:
     """Walks to the end and returns the last step."""
     return deque(steps, maxlen=1).pop()
 
 
-def evaluations(
+def count_nfe(
     sampler: Sampler, schedule: Schedule, times: Tensor, each: Callable[[float], int] = lambda ratio: 1
 ) -> int:
     """How many times the sampler asks the denoiser on this grid: counted on a one-number picture.
@@ -242,11 +248,13 @@ def evaluations(
     """
     calls = 0
 
-    def count(x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
+    def count(x: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         nonlocal calls
         level = schedule(t)
         calls += each((level.sigma / level.alpha).item())
         return torch.zeros_like(x)
 
-    last(sampler(FunctionDenoiser(schedule, count), torch.zeros(1, 1), times, Noise(0, [0], "count"), None))
+    last_step(
+        sampler(FunctionDenoiser(schedule, count), torch.zeros(1, 1), times, Noise(0, [0], "count"), None)
+    )
     return calls

@@ -14,16 +14,22 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from alphabar.errors import AlphabarError
 from alphabar.metrics.distances import TILE, squared_distances
-from alphabar.metrics.uncertainty import wilson
+from alphabar.metrics.intervals import wilson
 
 FALSE_ALARMS = 0.01
 """The share of unseen pictures that may be called copies, over both spaces."""
+
+
 NEIGHBOURS = 8  # training pictures by whose mean distance a distance is measured
+
+
 THUMBNAIL, SIDE = 16, 64  # pixels
+
+
 MOST_TOLD = 64
 
 
-class Seen(NamedTuple):
+class FeaturePair(NamedTuple):
     """Pictures (n, h, w, 3) uint8 and what one extractor sees in them and in their mirror images, (n, d)."""
 
     pictures: Tensor
@@ -101,7 +107,7 @@ class Memorization:
         return {**asdict(self), "thresholds": thresholds, "nearest": nearest, "sentence": self.sentence}
 
 
-def thresholds(held_out: Seen, train: Tensor, train_features: Tensor) -> Thresholds:
+def thresholds(held_out: FeaturePair, train: Tensor, train_features: Tensor) -> Thresholds:
     """How near to training pictures (m, h, w, 3), seen by the same extractor (m, d), chance comes.
 
     Each space gets half of the false alarms: its threshold is the r-th smallest distance of N held-out
@@ -118,7 +124,9 @@ def thresholds(held_out: Seen, train: Tensor, train_features: Tensor) -> Thresho
     return Thresholds(pixels, features, 2 * rank / (n + 1), n)
 
 
-def memorization(samples: Seen, train: Tensor, train_features: Tensor, below: Thresholds) -> Memorization:
+def memorization(
+    samples: FeaturePair, train: Tensor, train_features: Tensor, below: Thresholds
+) -> Memorization:
     """Which samples are copies of training pictures (m, h, w, 3), seen by the same extractor (m, d).
 
     A sample is one where it is nearer than the threshold to a training picture in pixels
@@ -138,7 +146,7 @@ def memorization(samples: Seen, train: Tensor, train_features: Tensor, below: Th
     return Memorization(n, len(train), copies, (copies / n, *wilson(copies, n)), below, tuple(nearest))
 
 
-def _nearest(seen: Seen, train: Tensor, train_features: Tensor) -> dict[str, Nearest]:
+def _nearest(seen: FeaturePair, train: Tensor, train_features: Tensor) -> dict[str, Nearest]:
     return {
         "pixels": nearest_pixels(seen.pictures, train),
         "features": nearest_features(seen.features, seen.mirrored, train_features),

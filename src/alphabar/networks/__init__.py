@@ -3,11 +3,12 @@
 ``NETWORKS`` names them.
 """
 
+from alphabar.networks.autoencoder import Autoencoder
+from alphabar.networks.base import Network, flops
 from alphabar.networks.classifier import Classifier
-from alphabar.networks.latent import Autoencoder, Generator
+from alphabar.networks.gan import Generator
 from alphabar.networks.mp_unet import MPUNet
-from alphabar.networks.network import Network, flops
-from alphabar.networks.simple_unet import SimpleUNet
+from alphabar.networks.tutorial_unet import SimpleUNet
 from alphabar.networks.unet import UNet
 from alphabar.registry import Registry
 

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
+from alphabar.networks.base import Network
 from alphabar.networks.layers import Conditions, Sinusoid, group_norm
-from alphabar.networks.network import Network
 from alphabar.networks.unet import ResidualBlock, check_resolutions
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
+from alphabar.networks.base import Network
 from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions
-from alphabar.networks.network import Network
 
 PATCH = 2
 

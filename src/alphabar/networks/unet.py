@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
+from alphabar.networks.base import Network
 from alphabar.networks.layers import (
     Attention,
     ConditionEmbedding,
@@ -14,7 +15,6 @@ from alphabar.networks.layers import (
     group_norm,
     zero,
 )
-from alphabar.networks.network import Network
 
 
 class ResidualBlock(nn.Module):

@@ -19,24 +19,22 @@ from markupsafe import Markup
 from PIL import Image
 
 from alphabar.errors import AlphabarError
-from alphabar.reporting.figures import (
-    FIRST,
-    SECOND,
-    THIRD,
-    Curve,
-    evenly,
-    plot,
-    png_data_uri,
-    short_count,
-    smooth,
-)
-from alphabar.training.checkpoint import write_file
-from alphabar.training.run import Run
+from alphabar.files import write_file
+from alphabar.reporting.image_grids import evenly, png_data_uri
+from alphabar.reporting.plots import FIRST, SECOND, THIRD, Curve, plot, short_count, smooth
+from alphabar.runs.run import Run
 
 KINDS = {"gan": "generative adversarial network", "vae": "variational autoencoder"}  # by method
+
+
 PIECES = ("forward", "reverse", "samples", "nearest")
+
+
 FRAMES = 12
+
+
 WIDEST = 2160  # pixels; what a report's width can show on a dense screen
+
 
 MEANINGS = {
     "frechet": "How far the cloud of samples lies from the cloud of real pictures, as a network sees them.",
@@ -135,9 +133,6 @@ def _contents(run: Path) -> dict[str, Any]:
     }
 
 
-# Reading what may be missing, cut short, or written by another version
-
-
 def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[str]) -> Any:
     """The parsed file; ``empty`` where it is missing, or broken, which is added to the problems."""
     try:
@@ -187,9 +182,6 @@ def _pairs(x: Any, y: Any) -> tuple[list[float], list[float]]:
 
 def _series(records: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
     return _pairs([r["images"] for r in records], [r.get(key) for r in records])
-
-
-# Sections
 
 
 def _facts(
@@ -422,9 +414,6 @@ def _percent(value: Any) -> str:
 
 def _signed(value: Any) -> str:
     return f"{value:+.1f}" if _finite(value) else "–"
-
-
-# Numbers and settings in words
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alphabar.diffusion import Denoiser, broadcast
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import UsageError
-from alphabar.restoration.operators import Linear, Shape
+from alphabar.restoration.operators.base import Linear, Shape
 
 
 class Physics(Linear):

@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.studio.gate import LARGEST_UPLOAD, LOOPBACK, Gate
-from alphabar.studio.shelf import Shelf
-from alphabar.studio.texts import LANGUAGES
-from alphabar.studio.trainings import Trainings
+from alphabar.studio.jobs import TrainingJobs
+from alphabar.studio.models import ModelStore
+from alphabar.studio.security import LARGEST_UPLOAD, LOOPBACK, RequestGuard
+from alphabar.studio.tabs.compare import tab as compare_tab
+from alphabar.studio.tabs.data import tab as data_tab
+from alphabar.studio.tabs.generate import tab
+from alphabar.studio.tabs.process import tab as process_tab
+from alphabar.studio.tabs.restore import tab as restore_tab
+from alphabar.studio.tabs.runs import tab as runs_tab
+from alphabar.studio.translations import LANGUAGES
 
 WAITING = 32  # jobs in the queue; one more is told to come back later
 
@@ -32,10 +38,9 @@ def _gradio() -> Any:
     return gradio
 
 
-def build(shelf: Shelf, trainings: Trainings, folder: Path) -> Any:
+def build(shelf: ModelStore, trainings: TrainingJobs, folder: Path) -> Any:
     """The page, a gradio.Blocks: English at /, Spanish at /es. folder: for what the browser may read."""
     gr = _gradio()
-    from alphabar.studio import compare, data, generate, mend, process, runs
     from alphabar.studio.page import LIGHT, Page
 
     blocks = gr.Blocks(title="alphabar studio", analytics_enabled=False, delete_cache=(600, 3600))
@@ -73,17 +78,17 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path) -> Any:
             model.focus(renew, model, model, **LIGHT)
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab(page.text("generate"), id="generate"):
-                    generate.tab(page, model, about_model)
+                    tab(page, model, about_model)
                 with gr.Tab(page.text("process"), id="process"):
-                    process.tab(page, model)
+                    process_tab(page, model)
                 with gr.Tab(page.text("mend"), id="mend"):
-                    mend.tab(page, model)
+                    restore_tab(page, model)
                 with gr.Tab(page.text("runs"), id="runs"):
-                    runs.tab(page, trainings)
+                    runs_tab(page, trainings)
                 with gr.Tab(page.text("compare"), id="compare"):
-                    compare.tab(page, model)
+                    compare_tab(page, model)
                 with gr.Tab(page.text("data"), id="data"):
-                    data.tab(page)
+                    data_tab(page)
     blocks.queue(default_concurrency_limit=4, max_size=WAITING)
     return blocks
 
@@ -103,7 +108,7 @@ def serve(
     """
     if host not in LOOPBACK and not password:
         raise UsageError(f"--host {host} lets others in: protect the page with --password")
-    shelf = Shelf(path)
+    shelf = ModelStore(path)
     with tempfile.TemporaryDirectory(prefix="alphabar-studio-") as name:
         folder = Path(name).resolve()
         os.environ["GRADIO_TEMP_DIR"] = name
@@ -112,12 +117,12 @@ def serve(
         from starlette.middleware import Middleware
 
         from alphabar.data.decode import LARGEST
-        from alphabar.studio.look import look
+        from alphabar.studio.theme import theme_css
 
         # What the page opens with is ready, or nearly, when a browser has drawn the page.
         threading.Thread(target=_fetch, args=(shelf,), daemon=True).start()
         Image.MAX_IMAGE_PIXELS = LARGEST // 2  # Pillow refuses what has more than twice as many
-        trainings = Trainings(shelf)
+        trainings = TrainingJobs(shelf)
         blocks = build(shelf, trainings, folder)
         try:
             _, local, _ = blocks.launch(
@@ -141,12 +146,12 @@ def serve(
                 pwa=False,
                 mcp_server=False,
                 app_kwargs={
-                    "middleware": [Middleware(Gate, files=folder, loopback=host in LOOPBACK)],
+                    "middleware": [Middleware(RequestGuard, files=folder, loopback=host in LOOPBACK)],
                     "docs_url": None,
                     "redoc_url": None,
                     "openapi_url": None,
                 },
-                **look(),
+                **theme_css(),
             )
         except OSError as error:
             raise AlphabarError(f"cannot serve at {host}: {error}") from None
@@ -160,7 +165,7 @@ def serve(
             blocks.close()
 
 
-def _fetch(shelf: Shelf) -> None:
+def _fetch(shelf: ModelStore) -> None:
     """Load the first model. Where that fails, the page says so when it asks for it."""
     with suppress(AlphabarError):
         shelf.load(next(iter(shelf.models()), None))

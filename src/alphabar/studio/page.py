@@ -17,16 +17,19 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from alphabar.data.source import Unreadable
-from alphabar.data.stamp import stamp
+from alphabar.data.items import Unreadable
+from alphabar.data.png_metadata import stamp
 from alphabar.errors import AlphabarError
-from alphabar.studio.shelf import Shelf
-from alphabar.studio.texts import TEXTS
+from alphabar.studio.models import ModelStore
+from alphabar.studio.translations import TEXTS
 
 SHOWN = 8  # seconds that an error stays
 
+
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
 """For events that work with a model: there is one in memory."""
+
+
 LIGHT: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden"}
 """For events that only read."""
 
@@ -36,7 +39,7 @@ class Page:
     """The page in one language. files: what the browser may read lies there; blocks: where it is built."""
 
     language: int  # the column of TEXTS
-    shelf: Shelf
+    shelf: ModelStore
     files: Path
     blocks: gr.Blocks
 

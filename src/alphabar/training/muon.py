@@ -8,6 +8,8 @@ from torch import Tensor, nn
 # Newton and Schulz's iteration with the coefficients of Jordan et al., fast rather than exact: five rounds
 # bring singular values from 0.01 .. 1 to about 0.7 .. 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315
+
+
 ROUNDS = 5
 
 

@@ -1,0 +1,69 @@
+"""TODO-DOC from training.recipe"""
+
+import json
+from typing import Any
+
+from alphabar.errors import UsageError, unknown
+from alphabar.recipes.schema import Recipe, make_recipe
+
+
+def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with ``key=value`` settings applied, keys dotted: ``optimizer.learning_rate=1e-4``.
+
+    Values are read as JSON where they are (numbers, true, lists) and as plain text otherwise. A choice may
+    be renamed by its own key, ``schedule=cosine``, which resets its settings to their defaults.
+    """
+    values = recipe.model_dump(mode="json")
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting!r} should read key=value, for example --set batch=64")
+        *parents, last = key.strip().split(".")
+        here = values
+        for depth, parent in enumerate(parents):
+            if not isinstance(here.get(parent), dict):
+                raise unknown("recipe section", ".".join(parents[: depth + 1]), _sections(values))
+            here = here[parent]
+        value = _parse(text.strip())
+        if isinstance(here.get(last), dict) and not isinstance(value, dict):
+            value = {"name": value}
+        elif last == "name" and parents and value != here.get("name"):
+            here.clear()
+        here[last] = value
+    return make_recipe(values)
+
+
+def differences(a: Recipe, b: Recipe) -> list[str]:
+    """What differs between two recipes, one ``key: x → y`` an entry, dotted keys."""
+    flat_a, flat_b = _flatten(a.model_dump(mode="json")), _flatten(b.model_dump(mode="json"))
+    return [
+        f"{key}: {flat_a.get(key)} → {flat_b.get(key)}"
+        for key in {**flat_a, **flat_b}
+        if flat_a.get(key) != flat_b.get(key)
+    ]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _sections(values: dict[str, Any], prefix: str = "") -> list[str]:
+    return [
+        name
+        for key, value in values.items()
+        if isinstance(value, dict)
+        for name in [prefix + key, *_sections(value, f"{prefix}{key}.")]
+    ]
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None if text in ("none", "None") else text

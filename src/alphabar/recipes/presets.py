@@ -1,0 +1,223 @@
+"""The recipes that come with alphabar, each derived from a method and named after it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from alphabar.errors import unknown
+from alphabar.recipes.schema import Recipe, make_recipe
+
+
+def classic() -> Recipe:
+    """The DDPM of the student's notebook, faithful in every constant: what alphabar started from.
+
+    Linear beta from 1e-4 to 0.02 in T = 300 steps, eps-prediction, plain MSE, a U-Net with BatchNorm and no
+    attention, Adam at 1e-3, no EMA, the whole picture squashed to 64×64, x clamped to [-1, 1] after every
+    reverse step. Its alpha_bar_T is 0.048, so it starts sampling from noise it never saw in training.
+    """
+    steps = 300
+    return make_recipe(
+        {
+            "name": "classic",
+            "data": {"size": 64, "fit": "squash", "flip": True},
+            "schedule": {"name": "linear_beta", "steps": steps, "beta_min": 1e-4, "beta_max": 0.02},
+            "parameterization": "eps",
+            "density": {"name": "uniform", "discrete": steps},
+            "network": {"name": "simple_unet", "widths": (64, 128, 256, 512), "time_dim": 32, "steps": steps},
+            "optimizer": {"name": "adam", "learning_rate": 1e-3},
+            "sampling": {
+                "sampler": {"name": "ancestral", "clamp": True},
+                "grid": "uniform",
+                "steps": steps,
+            },
+            "batch": 128,
+            "images": 814_400,  # 100 epochs of the 8,144 training pictures
+        }
+    )
+
+
+def ddpm() -> Recipe:
+    """The paper's choices done properly (Ho et al. 2020; Nichol & Dhariwal 2021).
+
+    A cosine schedule that ends in noise, T = 1000, a U-Net with GroupNorm and attention, warm-up, clipped
+    gradients and an EMA whose length suits short runs. It predicts v: from a predicted eps, x0 would come by
+    a division by alpha, which the cosine takes to next to nothing. Sampled with DPM-Solver++(2M) in 20 steps.
+    """
+    steps = 1000
+    return make_recipe(
+        {
+            "name": "ddpm",
+            "data": {"size": 64, "fit": "squash", "flip": True},
+            "schedule": "cosine",
+            "parameterization": "v",
+            "density": {"name": "uniform", "discrete": steps},
+            "stratified": True,
+            "network": "unet",
+            "optimizer": {"name": "adam", "learning_rate": 2e-4, "warm_up": 10_000, "clip": 1.0},
+            "ema": {"half_life": 500_000},
+            "sampling": {"sampler": "dpmpp_2m", "grid": "log_snr", "steps": 20},
+            "batch": 128,
+            "images": 2_000_000,
+        }
+    )
+
+
+def edm() -> Recipe:
+    """EDM (Karras et al. 2022) with EDM2's network (Karras et al. 2024), trained by Muon.
+
+    The noise grows to sigma = 80, levels are log-normal, the network is magnitude-preserving. It is the one
+    that can go on inside a wider network (--from).
+    """
+    return make_recipe(
+        {
+            "name": "edm",
+            "schedule": {"name": "variance_exploding", "sigma_min": 0.002, "sigma_max": 80.0},
+            "parameterization": {"name": "edm", "sigma_data": 0.5},
+            "density": {"name": "log_normal", "mean": -0.8, "std": 1.4},
+            "network": {"name": "mp_unet", "widths": (64, 128, 256)},
+            **_spare(learning_rate=0.15, grid="linear_beta"),
+        }
+    )
+
+
+def lean() -> Recipe:
+    """The most for little compute: a small U-Net on blocks of pixels, trained by Muon (Jordan et al. 2024).
+
+    A cosine schedule down to pure noise, of which the network predicts v. Most levels are drawn where
+    pictures form, and there alone samples are guided by perturbed attention (Ahn et al. 2024), in four steps
+    of ten. Each choice was measured against others at equal time: docs/results/ladder.md, race.md.
+    """
+    return make_recipe(
+        {
+            "name": "lean",
+            "schedule": "cosine",
+            "parameterization": "v",
+            "density": {"name": "log_normal", "mean": -0.4, "std": 0.9, "uniform_share": 0.1},
+            "network": {"name": "unet", "widths": (64, 128, 256), "patch": 2, "attention": 1},
+            **_spare(
+                learning_rate=0.004,
+                grid={"name": "log_snr", "sigma_min": 0.15},
+                pag=4.0,
+                pag_interval=(0.2, 2.5),
+            ),
+        }
+    )
+
+
+def classifier() -> Recipe:
+    """A classifier of noisy pictures, for classifier guidance (Dhariwal & Nichol 2021).
+
+    --condition says what it tells. It is trained on the noise of `edm` and guides models of any schedule.
+    """
+    return make_recipe(
+        {
+            "name": "classifier",
+            "data": {"size": 64, "fit": "squash", "flip": True},
+            "method": "classifier",
+            "condition": {"drop": 0.0},
+            "schedule": {"name": "variance_exploding", "sigma_min": 0.002, "sigma_max": 80.0},
+            "parameterization": {"name": "edm", "sigma_data": 0.5},
+            "density": {"name": "log_normal", "mean": -0.8, "std": 1.4},
+            "stratified": True,
+            "network": "classifier",
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 1e-3,
+                "weight_decay": 0.05,
+                "warm_up": 2_000,
+                "decay_from": 0.6,
+            },
+            "ema": {"half_life": 50_000},
+            "sampling": {"sampler": "euler", "grid": "log_snr", "steps": 1},
+            "watch": {"levels": 512},
+            "batch": 64,
+            "images": 200_000,
+        }
+    )
+
+
+def gan() -> Recipe:
+    """A modern GAN for small data: R3GAN's loss (Huang et al. 2024), pictures augmented for the critic.
+
+    Its generator stands where a denoiser does and needs one evaluation, from pure noise. Half of what is
+    computed for a picture goes into the critic, which is as large. It learns by the update, not by the
+    picture, so batches are small: docs/results/comparison.md.
+    """
+    return make_recipe(
+        {
+            "name": "gan",
+            "method": "gan",
+            "network": {"name": "generator", "width": 16},
+            "optimizer": {"name": "adam", "learning_rate": 3.5e-4, "betas": (0.0, 0.99), "decay_from": 0.6},
+            **_AT_ONCE,
+            "batch": 8,
+        }
+    )
+
+
+def vae() -> Recipe:
+    """A variational autoencoder (Kingma & Welling 2014) that learns how exact its pixels are (sigma-VAE)."""
+    return make_recipe(
+        {
+            "name": "vae",
+            "method": "vae",
+            "network": {"name": "autoencoder", "width": 24},
+            "optimizer": {"name": "adam", "learning_rate": 1e-3, "warm_up": 1_000, "decay_from": 0.6},
+            **_AT_ONCE,
+        }
+    )
+
+
+def _spare(learning_rate: float, **sampling: Any) -> dict[str, Any]:
+    """What suits short runs. sampling: what is chosen there besides sampler and steps.
+
+    Batches are small, for a short run needs updates more than it needs smooth ones; warm-up, the fall of the
+    learning rate and the EMA are counted in images or as shares of the run: those of the papers are longer
+    than a whole run here. Levels are spread evenly over each batch.
+    """
+    return {
+        "data": {"size": 64, "fit": "squash", "flip": True},
+        "stratified": True,
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": learning_rate,
+            "betas": (0.9, 0.99),
+            "warm_up": 1_000,
+            "decay_from": 0.6,
+        },
+        "ema": {"half_life": 500_000, "snapshots": 8},
+        "sampling": {"sampler": {"name": "unipc", "order": 2}, "steps": 10, **sampling},
+        "batch": 32,
+        "images": 1_000_000,
+    }
+
+
+# What recipes share whose network makes a picture of pure noise in one evaluation.
+_AT_ONCE = {
+    "data": {"size": 64, "fit": "squash", "flip": True},
+    "schedule": "rectified_flow",
+    "parameterization": "x0",
+    "density": "uniform",
+    "ema": {"half_life": 500_000},
+    "sampling": {"sampler": "euler", "grid": "uniform", "steps": 1},
+    "watch": {"levels": 0, "steps": 1},
+    "batch": 32,
+    "images": 1_000_000,
+}
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "classic": classic,
+    "ddpm": ddpm,
+    "edm": edm,
+    "lean": lean,
+    "classifier": classifier,
+    "gan": gan,
+    "vae": vae,
+}
+
+
+def named_recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises UsageError with the nearest name where there is none."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name]()

@@ -1,0 +1,71 @@
+"""Drawing pictures from a model, and putting them on the disk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alphabar.codecs.image import to_pictures
+from alphabar.diffusion.initial_noise import INITIAL_NOISES
+from alphabar.diffusion.samplers import SAMPLERS, Step, generate
+from alphabar.diffusion.timesteps import TIMESTEPS
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.runs.model import Model
+from alphabar.sampling.conditions import condition_rows
+from alphabar.sampling.guided import guided_denoiser
+from alphabar.sampling.settings import SamplingSettings, sampling_settings
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """How far sampling has come. The last record carries the pictures."""
+
+    done: int  # network evaluations that are through, over all batches
+    total: int
+    first: int  # number of the batch's first picture
+    step: Step  # of the batch: x (n, 3, size, size) and the estimate x0, in [-1, 1]
+    pictures: Tensor | None = None  # (n, size, size, 3) uint8
+
+
+def sample(
+    model: Model, n: int, how: SamplingSettings | None = None, *, first: int = 0, batch: int = 64
+) -> Iterator[Sampled]:
+    """Draw n pictures, number ``first`` and those that follow.
+
+    Picture i depends on the model, the settings and i alone, not on n, ``first`` or ``batch``.
+
+    Yields a record a sampler step, and one more that carries the pictures, (n, size, size, 3) uint8.
+    Raises UsageError for n below one and, before anything is drawn, for what the model cannot be asked for
+    or guided by; AlphabarError where the pictures are not finite.
+    """
+    if n < 1:
+        raise UsageError(f"-n must be at least 1, not {n}")
+    how = how or sampling_settings(model)
+    condition_rows(model, how, range(1))
+    guided_denoiser(model, how)
+    return _sample(model, n, how, first, batch)
+
+
+def _sample(model: Model, n: int, how: SamplingSettings, begin: int, batch: int) -> Iterator[Sampled]:
+    denoiser, size = guided_denoiser(model, how), model.recipe.data.size
+    finished: list[Tensor] = []
+    for first in range(0, n, batch):
+        positions = range(begin + first, begin + min(first + batch, n))
+        for step in generate(
+            denoiser,
+            shape=(3, size, size),
+            positions=positions,
+            seed=how.seed,
+            sampler=SAMPLERS.build(how.sampler),
+            times=TIMESTEPS.build(how.grid)(denoiser.schedule, how.steps),
+            start=INITIAL_NOISES.build(how.start, statistics=model.statistics),
+            cond=condition_rows(model, how, positions),
+            device=next(model.denoiser.parameters()).device,
+        ):
+            done = first * how.steps + (step.i + 1) * len(positions)
+            yield Sampled(done, n * how.steps, begin + first, step)
+        if not torch.isfinite(step.x).all():
+            raise AlphabarError(f"the samples of {model.path} are not finite: its training has diverged")
+        finished.append(to_pictures(step.x.cpu()))
+    yield Sampled(done, n * how.steps, begin + first, step, torch.cat(finished))

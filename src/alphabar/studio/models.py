@@ -1,0 +1,115 @@
+"""The models and runs of the folder that was opened; one model at a time is in memory."""
+
+import fcntl
+import os
+import threading
+import tomllib
+from pathlib import Path
+
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.runs.model import Model, holds_model, load_model, locate, shipped
+from alphabar.runs.run import Run
+
+
+class ModelStore:
+    """What the studio may open: a model folder, a run folder, or all of both in a folder and what is shipped.
+
+    Raises UsageError for a path that is none of these; a folder that is not there yet is an empty one.
+    """
+
+    def __init__(self, path: Path):
+        self.path = locate(path).resolve()
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file: give a model folder, a run folder or a folder of runs")
+        self.single = holds_model(self.path)
+        self._lock = threading.Lock()
+        self._loaded: tuple[object, Model] | None = None
+
+    def _folders(self) -> list[Path]:
+        if self.single:
+            return [self.path]
+        inside = self.path.iterdir() if self.path.is_dir() else ()
+        visible = (p for p in inside if not p.name.startswith(".") and not p.is_symlink())
+        own = sorted((p for p in visible if holds_model(p)), key=_changed, reverse=True)
+        return own + [p for p in shipped() if p.name not in {q.name for q in own}]
+
+    def runs(self) -> list[str]:
+        """The names of the runs, the latest first."""
+        return [p.name for p in self._folders() if Run(p).exists]
+
+    def models(self) -> list[str]:
+        """The names of what can be loaded and draws, the latest first."""
+        there = (p for p in self._folders() if not Run(p).exists or Run(p).checkpoints())
+        return [p.name for p in there if not _classifies(p)]
+
+    def run(self, name: str | None) -> Run:
+        """Raises AlphabarError for a name that is not of `runs`."""
+        return Run(self._folder(name, self.runs()))
+
+    def model(self, name: str | None) -> Path:
+        """The folder of a model. Raises AlphabarError for a name that is not of `models`."""
+        return self._folder(name, self.models())
+
+    def load(self, name: str | None) -> Model:
+        """The model of this name as it is now; what was loaded before goes.
+
+        Raises AlphabarError for a name that is not of `models`, and what `load_model` raises.
+        """
+        folder = self.model(name)
+        with self._lock:
+            version = folder, _changed(folder)
+            if self._loaded is None or self._loaded[0] != version:
+                self._loaded = None
+                self._loaded = version, load_model(folder)
+            return self._loaded[1]
+
+    def _folder(self, name: str | None, names: list[str]) -> Path:
+        if name not in names:
+            raise AlphabarError(
+                f"there is no {name!r} in {self.path}"
+                if name
+                else f"there is no trained model in {self.path} yet"
+            )
+        return next(folder for folder in self._folders() if folder.name == name)
+
+
+def _changed(folder: Path) -> float:
+    """When a run was last saved, or a model written."""
+    saved = Run(folder).checkpoints() or [folder]
+    try:
+        return max(path.stat().st_mtime for path in (saved[-1], folder))
+    except OSError:  # it was moved away a moment ago
+        return 0.0
+
+
+def _classifies(folder: Path) -> bool:
+    """Whether a run trains a classifier. What is wrong with its recipe is told on loading."""
+    try:
+        recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(recipe.get("method", {}).get("name") == "classifier")
+
+
+def in_training(run: Run) -> bool:
+    """Whether a process trains in a run: whether its lock is held. Asking for the lock could take it away."""
+    try:
+        inode = (run.path / ".lock").stat().st_ino
+        held = Path("/proc/locks").read_text()
+    except OSError:
+        return _locked(run)
+    return any(line.split()[5].endswith(f":{inode}") for line in held.splitlines() if "FLOCK" in line)
+
+
+def _locked(run: Run) -> bool:
+    try:
+        file = os.open(run.path / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(file)

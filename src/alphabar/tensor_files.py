@@ -1,0 +1,32 @@
+"""TODO-DOC from training.checkpoint"""
+
+from collections.abc import Mapping
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+
+def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors by name as the bytes of a safetensors file."""
+    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+
+
+def unpack_tensors(data: bytes) -> dict[str, Tensor]:
+    """The inverse of ``pack_tensors``."""
+    return safetensors.torch.load(data)
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
+    """The per-parameter state of an optimizer, by parameter number. Settings come from the recipe."""
+    state = optimizer.state_dict()["state"]
+    return pack_tensors({f"{i}.{key}": torch.as_tensor(v) for i, s in state.items() for key, v in s.items()})
+
+
+def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
+    """Put back what ``pack_optimizer`` took."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in unpack_tensors(data).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,258 @@
+"""TODO-DOC from training.runtime"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alphabar.networks.base import Network
+from alphabar.runtime import (
+    Runtime,
+    _broadcast,
+    _compiled,
+    _finish,
+    _several,
+    default_device,
+    describe_machine,
+)
+
+LARGEST_TRIAL = 2048  # pictures at once
+
+
+FASTER = 1.05
+"""By how much anything must be faster than what is simpler, to be chosen over it."""
+
+
+def probe(
+    network: Network,
+    size: int,
+    *,
+    batch: int,
+    try_compile: bool = True,
+    fp16: bool = True,
+    recorded: Mapping[str, Any] | None = None,
+) -> Runtime:
+    """Chooses how to train this network on this machine by timing forward and backward passes of a copy.
+
+    size: of the pictures.
+    batch: pictures that one process puts through the network at once.
+    try_compile: whether torch.compile is worth trying; it takes a minute or so.
+    fp16: whether a GPU without bf16 may compute in fp16, whose range asks for a loss that is scaled.
+    recorded: what ``Runtime.to_dict`` gave when this training began. It is taken over where it was made on
+        this machine; elsewhere the choice is made anew and its notes say so.
+
+    Takes some ten seconds on two CPU cores, compilation aside, and leaves torch's random state as it was.
+    Of several processes the main one measures for all.
+    """
+    choice = None
+    if not _several() or dist.get_rank() == 0:
+        choice = _choose(network, size, batch, try_compile, fp16, recorded).to_dict()
+    return Runtime.from_dict(_broadcast(choice))
+
+
+class Timing(NamedTuple):
+    """What a forward and backward pass takes: ``start`` seconds and n / ``rate`` for n pictures."""
+
+    rate: float
+    start: float
+
+
+def training_rate(network: Network, size: int, runtime: Runtime, *, most: int) -> Timing:
+    """Pictures a second of forward and backward passes, timed for a second or so.
+
+    most: pictures at once; fewer where so many take longer than half a second. On a GPU one picture takes
+    nearly as long as many, for its kernels are started one by one: there this is timed apart.
+    """
+    gpu = runtime.device.startswith("cuda")
+    with torch.random.fork_rng(devices=[runtime.device] if gpu else []):
+        trial = _Trial(network, size)
+
+        def seconds(n: int) -> float:
+            step = trial.start(runtime, n)
+            step()
+            return min(step(), step())
+
+        one = seconds(1)
+        n = max(1, min(most, round(0.5 / one)))
+        took = seconds(n)
+        while gpu and n < LARGEST_TRIAL and took < 2 * one:
+            n *= 2
+            took = seconds(n)
+    if not gpu:
+        return Timing(n / took, 0.0)
+    each = max(took - one, 0.1 * took) / max(n - 1, 1)
+    return Timing(1 / each, max(0.0, one - each))
+
+
+def _choose(
+    network: Network,
+    size: int,
+    batch: int,
+    try_compile: bool,
+    fp16: bool,
+    recorded: Mapping[str, Any] | None,
+) -> Runtime:
+    device = default_device()
+    machine = describe_machine(device)
+    notes = [machine]
+    if recorded is not None:
+        if recorded["machine"] in (machine, ""):
+            return Runtime.from_dict(recorded)
+        notes.append(f"began on {recorded['machine']}: from here on not bit for bit what it would be there")
+    runtime = Runtime(device, machine=machine)
+    if device == "mps":
+        notes.append("fp32, contiguous, eager: the other ways are not dependable on this device")
+    else:
+        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+            trial = _Trial(network, size)
+            runtime, speed = _fastest_eager(runtime, trial, batch, precisions(device, fp16, notes), notes)
+            if not try_compile:
+                notes.append("torch.compile: not tried, it pays in long trainings of diffusion only")
+            elif device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+                notes.append("torch.compile: not tried, there is no C++ compiler (install g++ or clang)")
+            else:
+                # Code is compiled for a batch size: for the true one, unless its steps take too long to time.
+                n = batch if batch < 8 * speed else max(1, round(speed))
+                runtime = _compiled_if_faster(runtime, trial, n, notes)
+    runtime = replace(runtime, fused=_fused_works(device))
+    notes.append("optimizer: " + ("fused" if runtime.fused else "plain, the fused one fails on this device"))
+    return replace(runtime, notes=tuple(notes))
+
+
+class _Trial:
+    """Training steps of a copy of the network on noise, to be timed and compared."""
+
+    def __init__(self, network: Network, size: int):
+        self.network = deepcopy(network).train()
+        self.size = size
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.network.parameters():
+            # Branches that start at zero would hide from the comparison of gradients.
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data += 0.02 * noise.to(parameter)
+        for module in self.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # eager and compiled steps must be comparable
+
+    def start(self, runtime: Runtime, n: int) -> Callable[[], float]:
+        """A training step on n pictures, to be called for the seconds that it takes."""
+        runtime.place(self.network)
+        step = _compiled(self.network) if runtime.compile else self.network
+        generator = torch.Generator().manual_seed(0)
+        x = runtime.put(torch.randn(n, self.network.channels, self.size, self.size, generator=generator))
+        c_noise = torch.rand(n, generator=generator).to(runtime.device)
+
+        def seconds() -> float:
+            self.network.zero_grad()
+            _finish(runtime.device)
+            began = time.perf_counter()
+            with runtime.autocast():
+                out = step(x, c_noise)
+            # Times a thousand, or gradients in fp16 would vanish.
+            (1e3 * out.float().square().mean()).backward()
+            _finish(runtime.device)
+            return time.perf_counter() - began
+
+        return seconds
+
+    def gradients(self) -> Tensor:
+        """The gradients of the last step, one long vector."""
+        grads = [p.grad for p in self.network.parameters() if p.grad is not None]
+        return torch.cat([g.flatten().float() for g in grads])
+
+
+def precisions(device: str, fp16: bool, notes: list[str]) -> list[torch.dtype | None]:
+    """What is worth timing: fp32, and bf16, or fp16 on a GPU without it (a T4). notes: takes why not bf16."""
+    if why := bf16_refused(device):
+        notes.append(f"bf16: not chosen, {why}")
+        return [None, torch.float16] if fp16 and device.startswith("cuda") else [None]
+    return [None, torch.bfloat16]
+
+
+def _fastest_eager(
+    plain: Runtime, trial: _Trial, batch: int, dtypes: Sequence[torch.dtype | None], notes: list[str]
+) -> tuple[Runtime, float]:
+    """The fastest of precisions and memory formats, with its pictures a second."""
+    step = trial.start(plain, 1)
+    step()
+    n = max(1, min(batch, round(0.4 / step())))
+    speeds: dict[Runtime, float] = {}
+    for runtime in [replace(plain, dtype=d, channels_last=c) for d in dtypes for c in (False, True)]:
+        step = trial.start(runtime, n)
+        step()  # the first one sets up
+        speeds[runtime] = n / min(step(), step())
+    best = max(speeds, key=lambda runtime: speeds[runtime])
+    if speeds[best] < FASTER * speeds[plain]:
+        best = plain
+    told = ", ".join(f"{_name(runtime)} {speed:.1f}" for runtime, speed in speeds.items())
+    notes.append(f"{_name(best)}: chosen, from pictures/s of {told}")
+    return best, speeds[best]
+
+
+def _compiled_if_faster(eager: Runtime, trial: _Trial, n: int, notes: list[str]) -> Runtime:
+    compiled = replace(eager, compile=True)
+    try:
+        eager_step = trial.start(eager, n)
+        eager_seconds = min(eager_step(), eager_step())
+        expected = trial.gradients()
+        compiled_step = trial.start(compiled, n)
+        compilation = compiled_step()
+        compiled_seconds = min(compiled_step() for _ in range(3))  # a GPU's kernels are recorded in the first
+        error = ((trial.gradients() - expected).norm() / expected.norm()).item()
+    except Exception as failure:  # a compiler has many ways to fail, and training works without one
+        reason = str(failure).strip().partition("\n")[0]
+        notes.append(f"torch.compile: not chosen, it fails: {type(failure).__name__}: {reason}")
+        return eager
+    ratio = eager_seconds / compiled_seconds
+    # Rounding alone turns ReLUs on and off; what is wrongly compiled is off by about 1, or not a number.
+    tolerance = 0.05 if eager.dtype is None else 0.5
+    told = f"{ratio:.2f} times as fast a step, compiled in {compilation:.0f} s"
+    if not error < tolerance:
+        notes.append(f"torch.compile: not chosen, its gradients are wrong by {error:.1e} ({told})")
+        return eager
+    if ratio < FASTER:
+        notes.append(f"torch.compile: not chosen, {told}")
+        return eager
+    notes.append(f"torch.compile: chosen, {told}")
+    return compiled
+
+
+def bf16_refused(device: str) -> str | None:
+    """Why bf16 is out of the question, found by one convolution: emulated, it would make for a long probe."""
+    if device.startswith("cuda"):
+        return None if torch.cuda.is_bf16_supported(including_emulation=False) else "the GPU has none"
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(4, 128, 32, 32, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+        weight = torch.randn(128, 128, 3, 3, dtype=dtype, requires_grad=True)
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            F.conv2d(x, weight, padding=1).sum().backward()
+            times.append(time.perf_counter() - began)
+        seconds[dtype] = min(times)
+    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
+    return None if ratio >= 1 else f"a convolution runs at {ratio:.2f} times the speed of fp32"
+
+
+def _fused_works(device: str) -> bool:
+    parameter = torch.zeros(1, device=device, requires_grad=True)
+    parameter.grad = torch.ones_like(parameter)
+    try:
+        torch.optim.AdamW([parameter], fused=True).step()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+def _name(runtime: Runtime) -> str:
+    precision = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[runtime.dtype]
+    return precision + (" channels_last" if runtime.channels_last else "")
