@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import alphabar
+from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features.extractors import EXTRACTORS, extract
 
@@ -49,7 +50,7 @@ def main() -> None:
     print("| --- " * 6 + "|")
     for sampler, grid, steps in LINES:
         how = alphabar.settings(model, sampler=sampler, grid=grid, steps=steps, pag=0.0)
-        times = alphabar.diffusion.GRIDS.build(how.grid)(model.denoiser.schedule, steps)
+        times = TIMESTEPS.build(how.grid)(model.denoiser.schedule, steps)
         level = model.denoiser.schedule(times[-2])
         *_, drawn = alphabar.sample(model, given.n, how)
         found = features(drawn.pictures)

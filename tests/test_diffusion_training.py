@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from alphabar.diffusion import loss
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
-from alphabar.diffusion.loss import denoising_error
+from alphabar.diffusion.loss import denoising_error, loss
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS, stratified
 from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.random import Noise, stream_seed

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,10 @@ from numpy.typing import NDArray
 from alphabar.data.dataset import CHUNK, content_hash, read
 from alphabar.data.decode import decode, quietly
 from alphabar.data.items import Item, Skipped, Source, Unreadable, nothing_in
-from alphabar.data.near_duplicates import COPIES, THUMBNAIL, Copies, _copies
+from alphabar.data.near_duplicates import COPIES, THUMBNAIL, Copies, ReadableImage, _copies
 from alphabar.data.sources import open_source
 
 SIZES = (32, 64, 128, 256)  # that networks here take
-
-
-CANDIDATE = 0.97  # cosine between descriptors from which two pictures are compared by their pixels
-
-
-KEYS_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -101,16 +95,6 @@ class Inspected:
     report: Report | None = None
 
 
-class _Seen(NamedTuple):
-    """One readable picture."""
-
-    item: Item
-    width: int
-    height: int
-    content: str  # hash of the file's bytes
-    thumbnail: NDArray[np.uint8]  # (32, 32, 3)
-
-
 def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Inspected]:
     """Look at every picture of a source; the last record has the report.
 
@@ -118,7 +102,7 @@ def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Ins
     Raises what ``open_source`` raises, and AlphabarError where no picture can be read.
     """
     source = open_source(data) if isinstance(data, str | Path) else data
-    seen: list[_Seen] = []
+    seen: list[ReadableImage] = []
     skipped = list(source.skipped)
     total = len(source.items)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -138,16 +122,16 @@ def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Ins
     yield Inspected(total, total, report)
 
 
-def _look(source: Source, item: Item) -> _Seen | Skipped:
+def _look(source: Source, item: Item) -> ReadableImage | Skipped:
     try:
         data = read(source, item)
         pixels, width, height = decode(data, THUMBNAIL)
-        return _Seen(item, width, height, content_hash(data), pixels)
+        return ReadableImage(item, width, height, content_hash(data), pixels)
     except Unreadable as error:
         return Skipped(item.key, str(error))
 
 
-def _report(source: Source, seen: list[_Seen], skipped: list[Skipped], held_out: float) -> Report:
+def _report(source: Source, seen: list[ReadableImage], skipped: list[Skipped], held_out: float) -> Report:
     sides = np.array([(s.width, s.height) for s in seen])
     counted = Counter(s.item.label for s in seen if s.item.label is not None)
     shares = np.array(list(counted.values()), dtype=np.float64) / max(counted.total(), 1)

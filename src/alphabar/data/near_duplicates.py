@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alphabar.data.dataset import held_out_position, read
 from alphabar.data.decode import full_pixels
-from alphabar.data.inspect import CANDIDATE, KEYS_SHOWN, _Seen
-from alphabar.data.items import Source, Unreadable
+from alphabar.data.items import Item, Source, Unreadable
 
 THUMBNAIL = 32  # pixels a side
 
@@ -19,7 +19,19 @@ THUMBNAIL = 32  # pixels a side
 SAME = 0.95
 
 
+CANDIDATE = 0.97  # cosine between descriptors from which two pictures are compared by their pixels
+KEYS_SHOWN = 6
 BLOCK = 512  # rows of the matrix of similarities held at once
+
+
+class ReadableImage(NamedTuple):
+    """One readable picture."""
+
+    item: Item
+    width: int
+    height: int
+    content: str  # hash of the file's bytes
+    thumbnail: NDArray[np.uint8]  # (32, 32, 3)
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Copies:
 COPIES = {"bytes": "exact copies", "pixels": "other files with equal pixels", "near": "near duplicates"}
 
 
-def _copies(source: Source, seen: list[_Seen], held_out: float) -> Iterator[Copies]:
+def _copies(source: Source, seen: list[ReadableImage], held_out: float) -> Iterator[Copies]:
     held = [held_out_position(one.content) < held_out for one in seen]
 
     def copies(kind: str, members: Sequence[int]) -> Copies:
@@ -120,7 +132,7 @@ def _correlation(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[n
     return np.concatenate([(unit(part) @ both).max(1) for part in parts])
 
 
-def _equal_pixels(source: Source, a: _Seen, b: _Seen) -> bool:
+def _equal_pixels(source: Source, a: ReadableImage, b: ReadableImage) -> bool:
     if (a.width, a.height) != (b.width, b.height):
         return False
     try:

@@ -1,14 +1,14 @@
 """The exponential moving average of the weights: sharper samples for free."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
-from numpy.typing import NDArray
-from torch import Tensor
-from torch import nn
-from typing import Any
 import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
 
 class Ema:
     """A copy of a network that follows it with a half-life counted in images.

@@ -1,29 +1,29 @@
 """TODO-DOC from training.run"""
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
 from alphabar.conditioning.vocabulary import Conditioning
 from alphabar.data.augment import COLUMNS
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.initial_noise import DataStatistics
 from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.schedules import SCHEDULES
-from alphabar.errors import AlphabarError
-from alphabar.errors import UsageError
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import read_folder
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network
 from alphabar.networks.layers import Attention
-from alphabar.recipes.schema import Recipe
-from alphabar.recipes.schema import make_recipe
+from alphabar.recipes.schema import Recipe, make_recipe
 from alphabar.runs.run import Run
 from alphabar.runtime import default_device
 from alphabar.tensor_files import unpack_tensors
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from torch import Tensor
-from torch import nn
-import json
-import torch
+
 
 def build_denoiser(recipe: Recipe, conditioning: Conditioning | None = None) -> NetworkDenoiser:
     """The denoiser that a recipe describes, its weights drawn from the recipe's seed."""

@@ -1,29 +1,23 @@
 """A run: the folder that holds a recipe and all that came of it; and the model one loads from it."""
 
-from alphabar.errors import AlphabarError
-from alphabar.errors import UsageError
-from alphabar.files import Damaged
-from alphabar.files import pack_json
-from alphabar.files import read_folder
-from alphabar.files import write_file
-from alphabar.files import write_folder
-from alphabar.files import writing
-from alphabar.recipes.schema import Recipe
-from alphabar.recipes.schema import read_recipe
-from alphabar.runs.ema import SIGMA_RELS
-from alphabar.runs.ema import post_hoc_weights
-from alphabar.tensor_files import unpack_tensors
-from collections.abc import Iterator
-from collections.abc import Mapping
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from torch import Tensor
 from typing import Any
-import fcntl
-import json
-import os
+
+from torch import Tensor
+
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import Damaged, pack_json, read_folder, write_file, write_folder, writing
+from alphabar.recipes.schema import Recipe, read_recipe
+from alphabar.runs.ema import SIGMA_RELS, post_hoc_weights
+from alphabar.tensor_files import unpack_tensors
+
 
 @dataclass(frozen=True)
 class Checkpoint:

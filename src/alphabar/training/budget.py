@@ -53,9 +53,6 @@ MANY_EPOCHS, DROPOUT = 200, 0.1
 MEASURED = (0.2e9, 1.5e9, 6e9)  # forward FLOPs of the networks that are timed
 
 
-WORTH_BLOCKS = 64  # px; of smaller pictures blocks of pixels lose too much (docs/results/ladder.md)
-
-
 LOADED = 128  # pictures made ready, for the time it takes
 
 

@@ -11,10 +11,12 @@ from alphabar.errors import UsageError
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network, flops
 from alphabar.recipes.schema import Recipe
-from alphabar.training.budget import WORTH_BLOCKS
 
 # Weights, gradients, Adam's two moments and the average, in float32.
 BYTES_A_PARAMETER = 20
+
+
+WORTH_BLOCKS = 64  # px; of smaller pictures blocks of pixels lose too much (docs/results/ladder.md)
 
 
 MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # of 64 channels at the lowest resolution

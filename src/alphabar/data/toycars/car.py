@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from alphabar.data.toycars.catalog import TIMES, VALUES, VIEWS
-from alphabar.data.toycars.scenery import BACKGROUNDS
+from alphabar.data.toycars.catalog import BACKGROUND_PHRASES, TIMES, VALUES, VIEWS
 from alphabar.errors import unknown
 
 
@@ -39,5 +38,5 @@ class Car:
     def caption(self) -> str:
         """One English phrase, such as "a red pickup seen from the left in the desert at night"."""
         article = "an" if self.color[0] in "aeiou" else "a"
-        place, time = BACKGROUNDS[self.background].phrase, TIMES[self.time].phrase
+        place, time = BACKGROUND_PHRASES[self.background], TIMES[self.time].phrase
         return f"{article} {self.color} {self.body} seen from the {self.view} {place} {time}"

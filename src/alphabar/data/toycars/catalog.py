@@ -5,8 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alphabar.data.toycars.scenery import BACKGROUNDS
-
 Array = NDArray[np.float64]
 
 
@@ -223,10 +221,22 @@ MATERIALS: dict[str, Material] = {
 MATERIAL_INDEX = {name: i for i, name in enumerate(MATERIALS)}
 
 
+BACKGROUND_PHRASES = {
+    "city": "in the city",
+    "countryside": "in the countryside",
+    "sea": "by the sea",
+    "desert": "in the desert",
+    "mountains": "in the mountains",
+    "forest": "in the forest",
+    "snow": "in the snow",
+    "studio": "in a studio",
+}
+
+
 VALUES: dict[str, list[str]] = {
     "body": list(BODIES),
     "color": list(COLORS),
     "view": list(VIEWS),
-    "background": list(BACKGROUNDS),
+    "background": list(BACKGROUND_PHRASES),
     "time": list(TIMES),
 }

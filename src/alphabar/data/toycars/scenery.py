@@ -257,20 +257,19 @@ def _studio(s: Scenery) -> None:
 
 
 class Background(NamedTuple):
-    phrase: str
     paint: Callable[[Scenery], None]
     sky: bool = True
 
 
 BACKGROUNDS: dict[str, Background] = {
-    "city": Background("in the city", _city),
-    "countryside": Background("in the countryside", _countryside),
-    "sea": Background("by the sea", _sea),
-    "desert": Background("in the desert", _desert),
-    "mountains": Background("in the mountains", _mountains),
-    "forest": Background("in the forest", _forest),
-    "snow": Background("in the snow", _snow),
-    "studio": Background("in a studio", _studio, sky=False),
+    "city": Background(_city),
+    "countryside": Background(_countryside),
+    "sea": Background(_sea),
+    "desert": Background(_desert),
+    "mountains": Background(_mountains),
+    "forest": Background(_forest),
+    "snow": Background(_snow),
+    "studio": Background(_studio, sky=False),
 }
 
 

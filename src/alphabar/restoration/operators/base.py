@@ -5,8 +5,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from alphabar.restoration.operators.separable import _ratio
-
 Shape = tuple[int, int, int]
 
 
@@ -107,3 +105,8 @@ def _dot(a: Tensor, b: Tensor, like: Tensor | None = None) -> Tensor:
     """One inner product a picture, (n, 1, …), shaped to multiply ``like``, or a."""
     ndim = (a if like is None else like).ndim
     return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (ndim - 1))
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 where b is 0."""
+    return torch.where(b > 0, a / b, torch.zeros_like(b))

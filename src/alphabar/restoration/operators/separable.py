@@ -106,8 +106,3 @@ def _divided(shape: Shape, factor: int) -> tuple[int, int]:
     if h % factor or w % factor:
         raise UsageError(f"a factor of {factor} does not divide a picture of {w}×{h}")
     return h // factor, w // factor
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and 0 where b is 0."""
-    return torch.where(b > 0, a / b, torch.zeros_like(b))
