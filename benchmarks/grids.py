@@ -49,7 +49,7 @@ def main() -> None:
     print("| sampler | noise levels | steps | last level | Fréchet | KID |")
     print("| --- " * 6 + "|")
     for sampler, grid, steps in LINES:
-        how = alphabar.settings(model, sampler=sampler, grid=grid, steps=steps, pag=0.0)
+        how = alphabar.sampling_settings(model, sampler=sampler, grid=grid, steps=steps, pag=0.0)
         times = TIMESTEPS.build(how.grid)(model.denoiser.schedule, steps)
         level = model.denoiser.schedule(times[-2])
         *_, drawn = alphabar.sample(model, given.n, how)

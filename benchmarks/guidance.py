@@ -131,7 +131,7 @@ def curve(model: Any, data: str, n: int, attribute: str, classifier: str | None)
     for line in (*LINES, *by_classifier):
         try:
             ask = [{attribute: value} if value else {} for value in asked]
-            how = alphabar.settings(model, ask=ask, **{"pag": 0.0} | line)
+            how = alphabar.sampling_settings(model, ask=ask, **{"pag": 0.0} | line)
             *_, drawn = alphabar.sample(model, n, how)
         except UsageError as problem:
             print(f"left out {line}: {problem}", file=sys.stderr)
@@ -183,7 +183,7 @@ def main() -> None:
     table(("", "largest difference"), shared())
     if args.model:
         model = alphabar.load_model(args.model)
-        how = alphabar.settings(model)
+        how = alphabar.sampling_settings(model)
         print(f"## Along the scale: {Path(args.model).name}, {model.images:,} images seen\n")
         print(
             f"{args.n} samples a line, asked for {args.attribute} alone, as often as the data has each,"

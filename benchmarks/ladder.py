@@ -136,7 +136,7 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
     model = alphabar.load_model(folder)
     watched = with_settings(rung.recipe, ["watch.levels=256"])
     error = TrainingMonitor(dataset, watched, run, how, model.statistics).error_by_level(model.denoiser)
-    drawn = alphabar.settings(model, sampler="dpmpp_2m", grid="log_snr", steps=STEPS, seed=0)
+    drawn = alphabar.sampling_settings(model, sampler="dpmpp_2m", grid="log_snr", steps=STEPS, seed=0)
     *_, sampled = alphabar.sample(model, 64, drawn)
     save_grid(sampled.pictures, out / f"{rung.number:02d}-{rung.seed}.png")
     *_, judged = alphabar.evaluate(model, data, n=n, how=drawn)

@@ -312,7 +312,7 @@ def run_ours(
             told = time.monotonic()
             note(f"  {record.images:,} pictures, loss {record.loss:.4f}, {record.eta / 60:.0f} minutes left")
     model = alphabar.load_model(folder)
-    drawn = alphabar.settings(model, **how)
+    drawn = alphabar.sampling_settings(model, **how)
     began = time.monotonic()
     *_, sampled = alphabar.sample(model, n, drawn)
     return {

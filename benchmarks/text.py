@@ -73,7 +73,7 @@ def main() -> None:
 
     ask = [{"caption": data.captions[i]} for i in chosen]
     for scale, pag in product(given.guidance, given.pag):
-        how = alphabar.settings(model, ask=ask, guidance=scale, pag=pag)
+        how = alphabar.sampling_settings(model, ask=ask, guidance=scale, pag=pag)
         *_, drawn = alphabar.sample(model, given.n, how)
         line(f"{scale:g}" + f", PAG {pag:g}" * (pag > 0), told(knower, drawn.pictures, rows(chosen)))
     real = torch.from_numpy(np.asarray(data.pictures[np.array(new)]))

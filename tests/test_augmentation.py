@@ -8,7 +8,6 @@ import torch
 from alphabar import begin, named_recipe, train, with_settings
 from alphabar.data.augment import COLUMNS, Transformation, random_transformation
 from alphabar.errors import UsageError
-from alphabar.methods import registry as methods
 from alphabar.methods.diffusion import Diffusion
 from alphabar.networks.layers import ConditionEmbedding
 from alphabar.runs.model import build_denoiser, load_model
@@ -108,7 +107,9 @@ def test_what_is_left_out_of_a_condition_is_unknown_and_not_nothing():
 
 def test_the_loss_is_that_of_transformed_pictures(monkeypatch):
     seen = []
-    monkeypatch.setattr(methods, "loss", lambda denoiser, x0, t, eps, cond, weight: seen.append((x0, cond)))
+    monkeypatch.setattr(
+        "alphabar.methods.diffusion.loss", lambda denoiser, x0, t, eps, cond, weight: seen.append((x0, cond))
+    )
     recipe = tiny_recipe("data.augment=1")
     x0, eps, t = torch.rand(4, 3, SIDE, SIDE), torch.randn(4, 3, SIDE, SIDE), torch.full((4,), 0.5)
     method = Diffusion(denoiser=build_denoiser(recipe), recipe=recipe, runtime=Runtime())

@@ -16,8 +16,9 @@ from PIL import Image
 
 from alphabar.codecs.image import flip, to_pictures, to_signal
 from alphabar.data import dataset as cache
+from alphabar.data import dataset as dataset_module
 from alphabar.data import decode
-from alphabar.data.dataset import Dataset, _npy_header, _read, cache_root, prepare
+from alphabar.data.dataset import Dataset, _npy_header, cache_root, prepare
 from alphabar.data.items import Item
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
@@ -290,14 +291,14 @@ def test_closing_midway_leaves_nothing(folder, monkeypatch):
 
 
 def _prepare_slowly(folder, started):
-    plain = _read
+    plain = dataset_module._read
 
     def slow(*arguments):
         started.set()
         time.sleep(0.2)
         return plain(*arguments)
 
-    _read = slow
+    dataset_module._read = slow
     dataset_of(open_source(folder))
 
 

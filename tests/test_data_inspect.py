@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from alphabar.data import inspect as room
 from alphabar.data.inspect import inspect
 from alphabar.data.items import Item
 from alphabar.data.near_duplicates import near_duplicates
@@ -131,7 +130,7 @@ def test_the_search_does_not_depend_on_its_blocks(monkeypatch):
     thumbnails = np.stack([np.asarray(scene(i % 37, 32, 32)) for i in range(100)])
     whole = near_duplicates(thumbnails)
     assert whole == [[i, *range(i + 37, 100, 37)] for i in range(37)]
-    monkeypatch.setattr(room, "BLOCK", 7)
+    monkeypatch.setattr("alphabar.data.near_duplicates.BLOCK", 7)
     assert near_duplicates(thumbnails) == whole
 
 

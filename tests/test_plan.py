@@ -133,7 +133,7 @@ def test_rates_between_the_networks_that_were_timed():
     ],
 )
 def test_the_dial_fits_the_network_and_the_size_of_the_picture(network, picture, widths, monkeypatch):
-    monkeypatch.setattr(room, "MULTIPLES", (1, 2))
+    monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
     smallest, larger = sizes(with_settings(LEAN, [*network, f"data.size={picture}"]))
     assert smallest.network["widths"] == widths and larger.flops > 2 * smallest.flops
 
@@ -158,7 +158,7 @@ def test_kept_activations_are_those_of_a_real_pass():
 
 
 def test_measuring_a_real_machine(picture_folder, monkeypatch):
-    monkeypatch.setattr(room, "MULTIPLES", (1,))
+    monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1,))
     recipe = with_settings(LEAN, ["data.size=16", "batch=4"])
     *progress, end = measure(tiny_dataset(picture_folder), recipe)
     assert [record.done for record in progress] == sorted(record.done for record in progress)

@@ -588,7 +588,7 @@ def test_guidance_has_its_say(model, monkeypatch):
     plain, again, led = (answers(attentive, y, operator, pag=pag) for pag in (0.0, 0.0, 2.0))
     assert torch.equal(plain, again) and not torch.allclose(plain, led, atol=1e-3)
     torch.testing.assert_close(operator.A(led[0]), y, rtol=0, atol=1e-4)
-    monkeypatch.setattr("alphabar.restoring.GUIDED", (0.0, 0.0))  # at no noise level
+    monkeypatch.setattr("alphabar.restoration.settings.GUIDED", (0.0, 0.0))  # at no noise level
     plain, nowhere = (answers(attentive, y, operator, pag=pag, solver="ddrm") for pag in (0.0, 2.0))
     torch.testing.assert_close(nowhere, plain, rtol=0, atol=1e-5)
     with pytest.raises(UsageError, match="--pag needs self-attention"):

@@ -4,12 +4,17 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from alphabar.errors import UsageError
-from alphabar.reporting.plots import Pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Pictures = np.ndarray | Tensor
 
 COLUMNS = 10
 """Moments in a strip, as many as a telephone's width can show."""

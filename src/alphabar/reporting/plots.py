@@ -9,15 +9,9 @@ import math
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    Pictures = np.ndarray | Tensor
-
 
 # Okabe and Ito's colours, which colour-blind readers tell apart. matplotlib writes them into the SVG,
 # where each becomes a CSS variable of the page with the colour itself as fallback.
