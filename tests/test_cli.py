@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar.cli.app import app, main
+from alphabar.cli.__main__ import app, main
 from alphabar.cli.parse import parse_conditions, parse_count, parse_duration
 from alphabar.errors import UsageError
 from alphabar.recipes.schema import make_recipe
@@ -62,7 +62,7 @@ def trained(picture_folder, tmp_path_factory):
 def test_help_needs_no_torch():
     code = (
         "import sys; sys.argv = ['alphabar', '--help']\n"
-        "from alphabar.cli import app\n"
+        "from alphabar.cli.__main__ import main\n"
         "try: app()\nexcept SystemExit: pass\n"
         "assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
     )
@@ -99,7 +99,7 @@ def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeyp
 
     slow = Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
     monkeypatch.setattr(room, "measure", lambda *_: iter([Measuring("measuring", 1, 1, slow)]))
-    monkeypatch.setattr(room, "MULTIPLES", (1, 2))
+    monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
     settings = [part for s in ["data.size=16", *TINY[4:]] for part in ("--set", s)]
     code, out, err = call("plan", picture_folder, "--budget", "2s", *settings, "--json")
     planned = json.loads(out)

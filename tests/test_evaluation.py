@@ -197,7 +197,7 @@ def test_a_teller_counts_kinds_by_pictures_that_it_held_out(run, drawing, monkey
             len(pictures), 1, generator=torch.Generator().manual_seed(len(asked))
         )
 
-    monkeypatch.setattr(room, "features_of", features_of)
+    monkeypatch.setattr(room, "classifier_features", features_of)
     at_night = np.array([a["time"] == "night" for a in dataset.attributes])
     drawing(torch.from_numpy(dataset.pictures[np.flatnonzero(at_night)[:140]]))
     recipe = with_settings(named_recipe("classifier"), ["data.size=16", "data.held_out=0.4"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar.cli.app import main
+from alphabar.cli.__main__ import main
 from alphabar.codecs.image import levels_to_signal, signal_to_levels
 from alphabar.diffusion.denoiser import FunctionDenoiser
 from alphabar.diffusion.initial_noise import DataStatistics
@@ -588,7 +588,7 @@ def test_guidance_has_its_say(model, monkeypatch):
     plain, again, led = (answers(attentive, y, operator, pag=pag) for pag in (0.0, 0.0, 2.0))
     assert torch.equal(plain, again) and not torch.allclose(plain, led, atol=1e-3)
     torch.testing.assert_close(operator.A(led[0]), y, rtol=0, atol=1e-4)
-    monkeypatch.setattr("alphabar.restoration.settings.GUIDED", (0.0, 0.0))  # at no noise level
+    monkeypatch.setattr("alphabar.restoration.restore.GUIDED", (0.0, 0.0))  # at no noise level
     plain, nowhere = (answers(attentive, y, operator, pag=pag, solver="ddrm") for pag in (0.0, 2.0))
     torch.testing.assert_close(nowhere, plain, rtol=0, atol=1e-5)
     with pytest.raises(UsageError, match="--pag needs self-attention"):

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import socket
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,9 +15,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from alphabar import runtime as module
 from alphabar.networks.unet import UNet
-from alphabar.runtime import Runtime, accumulating, describe_machine, processes, shutil, time
+from alphabar.runtime import Runtime, accumulating, describe_machine, processes
 from alphabar.training.probe import _Trial, bf16_refused, precisions, probe
 
 BF16 = torch.bfloat16
@@ -54,7 +55,9 @@ class TestRuntime:
             runtime.barrier()
 
     def test_the_compiled_network_shares_its_parameters(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "_compiled", lambda network: torch.compile(network, backend="eager"))
+        monkeypatch.setattr(
+            "alphabar.training.probe._compiled", lambda network: torch.compile(network, backend="eager")
+        )
         network = tiny()
         names = list(network.state_dict())
         compiled = Runtime(compile=True).parallel(network)
@@ -76,9 +79,9 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], None]:
 
         monkeypatch.setattr(_Trial, "start", start)
         monkeypatch.setattr(_Trial, "gradients", lambda trial: torch.ones(3))
-        monkeypatch.setattr(module, "bf16_refused", lambda device: None)
+        monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: None)
         monkeypatch.setattr(shutil, "which", lambda name: name)
-        monkeypatch.setattr(module, "default_device", lambda: "cpu")
+        monkeypatch.setattr("alphabar.training.probe.default_device", lambda: "cpu")
 
     return install
 
@@ -117,17 +120,17 @@ class TestProbe:
 
     def test_emulated_bf16_is_never_tried_on_the_network(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 0.001 if runtime.dtype else 0.01)
-        monkeypatch.setattr(module, "bf16_refused", lambda device: "a convolution crawls")
+        monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: "a convolution crawls")
         runtime = probe(tiny(), 8, batch=4)
         assert runtime.dtype is None
         assert "bf16: not chosen, a convolution crawls" in runtime.notes
 
     def test_a_gpu_without_bf16_is_tried_in_fp16(self, monkeypatch) -> None:
-        monkeypatch.setattr(module, "bf16_refused", lambda device: "the GPU has none")
+        monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: "the GPU has none")
         assert precisions("cuda:0", True, notes := []) == [None, torch.float16]
         assert notes == ["bf16: not chosen, the GPU has none"]
         assert precisions("cuda:0", False, []) == precisions("cpu", True, []) == [None]
-        monkeypatch.setattr(module, "bf16_refused", lambda device: None)
+        monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: None)
         assert precisions("cuda:0", True, []) == [None, BF16]
 
     def test_slow_bf16_convolutions_are_found(self, monkeypatch) -> None:
@@ -158,10 +161,10 @@ class TestProbe:
             def forward(self, *inputs: Tensor) -> Tensor:
                 return factor * self.network(*inputs)
 
-        monkeypatch.setattr(module, "FASTER", 0.0)  # let nothing but the numbers decide
+        monkeypatch.setattr("alphabar.training.probe.FASTER", 0.0)  # let nothing but the numbers decide
         monkeypatch.setattr(shutil, "which", lambda name: name)
-        monkeypatch.setattr(module, "bf16_refused", lambda device: "not in this test")
-        monkeypatch.setattr(module, "_compiled", Scaled)
+        monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: "not in this test")
+        monkeypatch.setattr("alphabar.training.probe._compiled", Scaled)
         runtime = probe(tiny(), 8, batch=4)
         assert runtime.compile == chosen
         assert any("gradients are wrong" in note for note in runtime.notes) != chosen
@@ -171,7 +174,7 @@ class TestProbe:
             raise RuntimeError("Python.h not found\nand much more")
 
         monkeypatch.setattr(shutil, "which", lambda name: name)
-        monkeypatch.setattr(module, "_compiled", broken)
+        monkeypatch.setattr("alphabar.training.probe._compiled", broken)
         runtime = probe(tiny(), 8, batch=4)
         assert not runtime.compile
         assert "torch.compile: not chosen, it fails: RuntimeError: Python.h not found" in runtime.notes
@@ -198,7 +201,7 @@ class TestProbe:
 
     @pytest.mark.slow
     def test_the_compiler_of_this_machine(self, monkeypatch) -> None:
-        monkeypatch.setattr(module, "FASTER", 0.0)
+        monkeypatch.setattr("alphabar.training.probe.FASTER", 0.0)
         assert probe(tiny(), 16, batch=4).compile
 
 

@@ -63,7 +63,7 @@ def test_every_text_has_both_languages_and_the_same_gaps():
 
 
 def test_every_text_that_is_used_exists_and_none_is_left_over():
-    source = "\n".join(path.read_text() for path in STUDIO.glob("*.py") if path.name != "texts.py")
+    source = "\n".join(path.read_text() for path in STUDIO.rglob("*.py") if path.name != "translations.py")
     exact = set(re.findall(r"\btext\(\s*[\"'](\w+)[\"']", source))
     begun = tuple(set(re.findall(r"\btext\(f[\"'](\w+_)\{", source)))
     assert exact <= set(TEXTS)

@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from alphabar.diffusion.loss import loss
 from alphabar.diffusion.random import Noise
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.methods import registry as methods
-from alphabar.methods.registry import loss
 from alphabar.runs.model import build_denoiser, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
-from alphabar.training import loop as trainer
 from alphabar.training.batches import TrainingBatches
 from alphabar.training.loop import begin, train
 from alphabar.training.optimizers import learning_rate_at
@@ -170,7 +168,7 @@ def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypa
         x0 = x0 * math.nan if len(calls) == 3 else x0
         return real(denoiser, x0, t, eps, **rest)
 
-    monkeypatch.setattr(methods, "loss", sometimes_nan)
+    monkeypatch.setattr("alphabar.methods.diffusion.loss", sometimes_nan)
     records = train(dataset, run, images=40, runtime=Runtime(), checkpoint_every=0)
     notes = [r.text for r in records if isinstance(r, Note)]
     assert any("non-finite" in note for note in notes)
@@ -180,8 +178,7 @@ def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypa
 
 def test_a_loss_that_stays_non_finite_ends_the_training(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        methods,
-        "loss",
+        "alphabar.methods.diffusion.loss",
         lambda d, x0, t, eps, **_: sum(p.sum() for p in d.parameters()) * math.nan * x0[:, 0, 0, 0],
     )
     run = begin(tmp_path / "run", tiny_recipe())
@@ -207,7 +204,7 @@ def test_fp16_learns_what_fp32_does(dataset, tmp_path, monkeypatch):
 
 
 def test_fp16_scales_the_loss_down_where_gradients_leave_its_range(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "LOSS_SCALE", 2.0**40)
+    monkeypatch.setattr("alphabar.training.state.LOSS_SCALE", 2.0**40)
     run = begin(tmp_path / "run", tiny_recipe("network.dropout=0"))
     half = Runtime(dtype=torch.float16)
     notes = [r.text for r in train(dataset, run, images=160, runtime=half) if isinstance(r, Note)]
