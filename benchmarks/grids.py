@@ -48,15 +48,17 @@ def main() -> None:
     print(f"{model.images:,} images seen; n = {given.n}\n")
     print("| sampler | noise levels | steps | last level | Fréchet | KID |")
     print("| --- " * 6 + "|")
-    for sampler, grid, steps in LINES:
-        how = alphabar.sampling_settings(model, sampler=sampler, grid=grid, steps=steps, pag=0.0)
-        times = TIMESTEPS.build(how.grid)(model.denoiser.schedule, steps)
+    for sampler, timesteps, steps in LINES:
+        settings = alphabar.sampling_settings(
+            model, sampler=sampler, timesteps=timesteps, steps=steps, pag=0.0
+        )
+        times = TIMESTEPS.build(settings.timesteps)(model.denoiser.schedule, steps)
         level = model.denoiser.schedule(times[-2])
-        *_, drawn = alphabar.sample(model, given.n, how)
+        *_, drawn = alphabar.sample(model, given.n, settings)
         found = features(drawn.pictures)
         value = kid(found, reference)
         print(
-            f"| {sampler} | {how.grid['name']} | {steps} | {(level.sigma / level.alpha).item():.3f}"
+            f"| {sampler} | {settings.timesteps['name']} | {steps} | {(level.sigma / level.alpha).item():.3f}"
             f" | {frechet_distance(found, reference):.0f} | {value.value:.2f} ± {value.standard_error:.2f} |",
             flush=True,
         )

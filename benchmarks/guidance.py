@@ -130,9 +130,9 @@ def curve(model: Any, data: str, n: int, attribute: str, classifier: str | None)
     by_classifier = ({"classifier": classifier, "classifier_scale": s} for s in (1.0, 3.0) if classifier)
     for line in (*LINES, *by_classifier):
         try:
-            ask = [{attribute: value} if value else {} for value in asked]
-            how = alphabar.sampling_settings(model, ask=ask, **{"pag": 0.0} | line)
-            *_, drawn = alphabar.sample(model, n, how)
+            conditions = [{attribute: value} if value else {} for value in asked]
+            settings = alphabar.sampling_settings(model, conditions=conditions, **{"pag": 0.0} | line)
+            *_, drawn = alphabar.sample(model, n, settings)
         except UsageError as problem:
             print(f"left out {line}: {problem}", file=sys.stderr)
             continue
@@ -141,7 +141,7 @@ def curve(model: Any, data: str, n: int, attribute: str, classifier: str | None)
         as_asked = condition_agreement(attribute, values, real, asked, fake)
         yield (
             ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in line.items() if k != "classifier") or "none",
-            f"{nfe_per_sample(model, how)}",
+            f"{nfe_per_sample(model, settings)}",
             f"{frechet_distance(fake, real):.1f}",
             f"{distance.value:.3f} ± {distance.standard_error:.3f}",
             f"{found.precision:.2f}, {found.recall:.2f}",
@@ -183,11 +183,11 @@ def main() -> None:
     table(("", "largest difference"), shared())
     if args.model:
         model = alphabar.load_model(args.model)
-        how = alphabar.sampling_settings(model)
+        settings = alphabar.sampling_settings(model)
         print(f"## Along the scale: {Path(args.model).name}, {model.images:,} images seen\n")
         print(
             f"{args.n} samples a line, asked for {args.attribute} alone, as often as the data has each,"
-            f" {how.sampler['name']} in {how.steps} steps unless others are given, the same seed. *As"
+            f" {settings.sampler['name']} in {settings.steps} steps unless others are given, the same seed. *As"
             " asked* is how many samples a classifier on features says are of the kind asked for, and what it"
             " says of real pictures that are new to it.\n"
         )

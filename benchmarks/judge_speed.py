@@ -91,11 +91,11 @@ def fidelity(weights: str | None, a: Path, b: Path) -> float:
     these weights, or else with lite0."""
     import torch_fidelity
 
-    how: dict[str, Any] = {"feature_extractor": "lite0", "feature_layer_fid": "pooled"}
+    settings: dict[str, Any] = {"feature_extractor": "lite0", "feature_layer_fid": "pooled"}
     if weights:
-        how = {"feature_extractor_weights_path": weights}
+        settings = {"feature_extractor_weights_path": weights}
     found = torch_fidelity.calculate_metrics(
-        input1=str(a), input2=str(b), fid=True, cuda=False, cache=False, verbose=False, **how
+        input1=str(a), input2=str(b), fid=True, cuda=False, cache=False, verbose=False, **settings
     )
     return found["frechet_inception_distance"]
 

@@ -46,7 +46,7 @@ RUNGS: tuple[tuple[str, str], ...] = (
     ("the learning rate warms up, and falls to zero", "optimizer.warm_up=1000 optimizer.decay_from=0.6"),
     (
         "a cosine schedule down to pure noise, v-prediction",
-        "schedule=cosine parameterization=v density=uniform",
+        "schedule=cosine parameterization=v noise_distribution=uniform",
     ),
     ("levels spread evenly over the batch", "stratified=true"),
     (
@@ -56,11 +56,11 @@ RUNGS: tuple[tuple[str, str], ...] = (
     ),
     (
         "noise levels drawn where pictures form: `lean` for 32 px",
-        "density=log_normal density.mean=-0.4 density.std=0.9 density.uniform_share=0.1",
+        "noise_distribution=log_normal noise_distribution.mean=-0.4 noise_distribution.std=0.9 noise_distribution.uniform_share=0.1",
     ),
 )
 # Steps aside from the last rung; none of them was taken.
-EDM = "schedule=variance_exploding parameterization=edm density=log_normal density.mean=-0.8 density.std=1.4"
+EDM = "schedule=variance_exploding parameterization=edm noise_distribution=log_normal noise_distribution.mean=-0.8 noise_distribution.std=1.4"
 MP = "network=mp_unet network.widths=[64,128] optimizer.learning_rate=0.15"
 ASIDE: tuple[tuple[str, str], ...] = (
     ("blocks of 2×2 pixels and twice the channels", "network.patch=2 network.widths=[64,128]"),
@@ -79,7 +79,7 @@ class Rung(NamedTuple):
 
 
 def rungs(size: int, seeds: int) -> list[Rung]:
-    recipe = with_settings(alphabar.named_recipe("classic"), [f"data.size={size}", "watch.share=0"])
+    recipe = with_settings(alphabar.named_recipe("classic"), [f"data.size={size}", "monitor.share=0"])
     found, last = [], recipe
     for number, (_, settings) in enumerate([*RUNGS, *ASIDE]):
         recipe = with_settings(recipe if number < len(RUNGS) else last, settings.split())
@@ -127,19 +127,19 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
     if kept.exists():
         return json.loads(kept.read_text())
     note(f"rung {rung.number}, seed {rung.seed}: {images:,} images")
-    run, how = alphabar.begin(folder, rung.recipe), runtime(rung.recipe)
+    run, settings = alphabar.begin(folder, rung.recipe), runtime(rung.recipe)
     began = time.monotonic()
-    for record in alphabar.train(dataset, run, images=images, runtime=how):
+    for record in alphabar.train(dataset, run, images=images, runtime=settings):
         if isinstance(record, Progress) and time.monotonic() - began > 60:
             began = time.monotonic()
             note(f"  {record.images:,} images, {record.eta / 60:.0f} minutes left")
     model = alphabar.load_model(folder)
-    watched = with_settings(rung.recipe, ["watch.levels=256"])
-    error = TrainingMonitor(dataset, watched, run, how, model.statistics).error_by_level(model.denoiser)
-    drawn = alphabar.sampling_settings(model, sampler="dpmpp_2m", grid="log_snr", steps=STEPS, seed=0)
+    watched = with_settings(rung.recipe, ["monitor.levels=256"])
+    error = TrainingMonitor(dataset, watched, run, settings, model.statistics).error_by_level(model.denoiser)
+    drawn = alphabar.sampling_settings(model, sampler="dpmpp_2m", timesteps="log_snr", steps=STEPS, seed=0)
     *_, sampled = alphabar.sample(model, 64, drawn)
     save_grid(sampled.pictures, out / f"{rung.number:02d}-{rung.seed}.png")
-    *_, judged = alphabar.evaluate(model, data, n=n, how=drawn)
+    *_, judged = alphabar.evaluate(model, data, n=n, settings=drawn)
     measured = {m.key: m for m in judged.result.judgement.measures}
     network = build_denoiser(rung.recipe).network
     found = {

@@ -94,7 +94,7 @@ def notebook(steps: int) -> Peer:
             seed=0,
             sampler=SAMPLERS.build("ddim"),
             times=times,
-            start=INITIAL_NOISES.build("noise", statistics=None),
+            initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None),
         )
         return last_step(drawn).x
 
@@ -301,9 +301,9 @@ def run_peer(peer: Peer, data: Dataset, places: np.ndarray, minutes: float, n: i
 
 
 def run_ours(
-    settings: list[str], name: str, data: Dataset, minutes: float, n: int, folder: Path, **how: Any
+    settings: list[str], name: str, data: Dataset, minutes: float, n: int, folder: Path, **sampling: Any
 ) -> dict[str, Any]:
-    recipe = with_settings(alphabar.named_recipe(name), [*settings, "watch.share=0"])
+    recipe = with_settings(alphabar.named_recipe(name), [*settings, "monitor.share=0"])
     denoiser = build_denoiser(recipe)
     runtime: Runtime = probe(denoiser.network, SIZE, batch=recipe.batch, try_compile=False)
     told = time.monotonic()
@@ -312,7 +312,7 @@ def run_ours(
             told = time.monotonic()
             note(f"  {record.images:,} pictures, loss {record.loss:.4f}, {record.eta / 60:.0f} minutes left")
     model = alphabar.load_model(folder)
-    drawn = alphabar.sampling_settings(model, **how)
+    drawn = alphabar.sampling_settings(model, **sampling)
     began = time.monotonic()
     *_, sampled = alphabar.sample(model, n, drawn)
     return {

@@ -240,11 +240,11 @@ def rows(
         counted = Counted(model.denoiser)
         try:
             if solver == "default":
-                how = restoration_settings(model, operator, told)
+                settings = restoration_settings(model, operator, told)
             else:
-                how = restoration_settings(model, operator, told, solver=solver, steps=steps, pag=0.0)
+                settings = restoration_settings(model, operator, told, solver=solver, steps=steps, pag=0.0)
             begin = time.perf_counter()
-            *_, last = restore(replace(model, denoiser=counted), y, operator, told, how=how)
+            *_, last = restore(replace(model, denoiser=counted), y, operator, told, settings=settings)
         except UsageError:
             continue
         seconds = time.perf_counter() - begin
@@ -252,7 +252,9 @@ def rows(
         name = f"`{solver}`"
         if solver == "default":
             name = (
-                f"**default: {how.solver['name']}, {how.steps}" + f", PAG {how.pag:g}" * (how.pag > 0) + "**"
+                f"**default: {settings.solver['name']}, {settings.steps}"
+                + f", PAG {settings.pag:g}" * (settings.pag > 0)
+                + "**"
             )
         yield [
             name,

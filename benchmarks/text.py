@@ -71,10 +71,10 @@ def main() -> None:
         cells = [shown(right[:, k]) for k in range(len(names))]
         print("| " + " | ".join([name, *cells, shown(right.prod(1))]) + " |", flush=True)
 
-    ask = [{"caption": data.captions[i]} for i in chosen]
+    conditions = [{"caption": data.captions[i]} for i in chosen]
     for scale, pag in product(given.guidance, given.pag):
-        how = alphabar.sampling_settings(model, ask=ask, guidance=scale, pag=pag)
-        *_, drawn = alphabar.sample(model, given.n, how)
+        settings = alphabar.sampling_settings(model, conditions=conditions, guidance=scale, pag=pag)
+        *_, drawn = alphabar.sample(model, given.n, settings)
         line(f"{scale:g}" + f", PAG {pag:g}" * (pag > 0), told(knower, drawn.pictures, rows(chosen)))
     real = torch.from_numpy(np.asarray(data.pictures[np.array(new)]))
     line("held-out pictures", told(knower, real, rows(new)))

@@ -217,7 +217,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    recipe = with_settings(named_recipe(args.recipe), ["watch.share=0", *args.set])
+    recipe = with_settings(named_recipe(args.recipe), ["monitor.share=0", *args.set])
     *_, prepared = prepare(open_source(args.data), recipe.data.size, recipe.data.fit)
     dataset = prepared.dataset
     assert dataset is not None

@@ -18,7 +18,7 @@ from alphabar.training.budget import Machine, Measuring
 
 TINY = [
     "data.size=16", "network.widths=[16,32]", "network.attention=0", "batch=8",
-    "watch.share=0", "watch.grid=4", "watch.steps=2", "watch.levels=4", "watch.distance=8",
+    "monitor.share=0", "monitor.samples=4", "monitor.steps=2", "monitor.levels=4", "monitor.distance=8",
     "ema.snapshots=3",
 ]  # fmt: skip
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
@@ -63,7 +63,7 @@ def test_help_needs_no_torch():
     code = (
         "import sys; sys.argv = ['alphabar', '--help']\n"
         "from alphabar.cli.__main__ import main\n"
-        "try: app()\nexcept SystemExit: pass\n"
+        "try: main()\nexcept SystemExit: pass\n"
         "assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -112,7 +112,7 @@ def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeyp
     assert "already trained" in err
     run = Run(tmp_path / "runs" / picture_folder.name)
     assert run.recipe.to_toml() == make_recipe(planned["recipe"]).to_toml()
-    assert run.recipe.data.size == 16 and run.recipe.watch.share == 0
+    assert run.recipe.data.size == 16 and run.recipe.monitor.share == 0
 
 
 def test_train_goes_on_from_a_model(call, trained, picture_folder, tmp_path):

@@ -28,7 +28,7 @@ def evaluation(frechet: float, **protocol: object) -> dict:
     """What `evaluate` stores, as far as a comparison reads it."""
     return {
         "sampler": {"name": "ddim", "eta": 0.0},
-        "grid": {"name": "uniform"},
+        "timesteps": {"name": "uniform"},
         "steps": 7,
         "seconds_per_sample": 0.25,
         "extractor": "lite0",
@@ -100,7 +100,7 @@ def test_costs_are_those_of_the_model(comparison, two):
 
 
 def test_what_guidance_asked_counts_and_what_was_asked_for_does_not_matter(tmp_path):
-    asked = evaluation(90.0, ask="as the data", guidance=2.0, guidance_interval=None, pag=0.0)
+    asked = evaluation(90.0, conditions="as the data", guidance=2.0, guidance_interval=None, pag=0.0)
     runs = [make_run(tmp_path / name, judged=(asked,)) for name in ("a", "b")]
     assert [entry.cost.evaluations for entry in compared(*runs).entries] == [14, 14]
 
@@ -177,7 +177,7 @@ def test_runs_at_other_moments_are_no_repeats():
 
 def test_how_a_run_was_watched_makes_no_other_recipe(tmp_path):
     a = make_run(tmp_path / "a", judged=(evaluation(1.0),))
-    b = make_run(tmp_path / "b", "seed=1", "watch.share=0", "watch.levels=0", judged=(evaluation(2.0),))
+    b = make_run(tmp_path / "b", "seed=1", "monitor.share=0", "monitor.levels=0", judged=(evaluation(2.0),))
     assert "all judged are repeats of one recipe" in compared(a, b).tables[0].ranking[0]
 
 

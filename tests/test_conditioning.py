@@ -272,11 +272,13 @@ def test_of_several_labels_some_are_shown_alone(dataset, recipe):
 
 
 def test_a_model_draws_the_class_that_is_asked(model):
-    how = sampling_settings(model, seed=3, steps=8, ask=[{"class": "red"}, {"class": "blue"}], guidance=1.5)
-    *_, last = sample(model, 8, how)
+    settings = sampling_settings(
+        model, seed=3, steps=8, conditions=[{"class": "red"}, {"class": "blue"}], guidance=1.5
+    )
+    *_, last = sample(model, 8, settings)
     means = last.pictures.float().mean((1, 2))
     assert (means[0::2, 0] > means[0::2, 2] + 40).all() and (means[1::2, 2] > means[1::2, 0] + 40).all()
-    same = SamplingSettings(**json.loads(json.dumps(how.to_dict())))
+    same = SamplingSettings(**json.loads(json.dumps(settings.to_dict())))
     *_, other = sample(model, 3, same, batch=2)
     assert (other.pictures.int() - last.pictures[:3].int()).abs().max() <= 1
 
@@ -286,17 +288,21 @@ def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
     red = [row.get("class") for row in seen].count("red") / len(seen)
     assert red == pytest.approx(11 / 24, abs=0.08)
     assert {} in seen  # of two pictures nothing is known
-    how = sampling_settings(model, seed=3, steps=8, guidance=1.5)
-    assert uses_training_conditions(model, how) and not sampling_settings(model, ask=()).ask
-    assert [v.ask for v in comparison_settings(model, how, "class", ["red"])] == [({"class": "red"},)]
-    *_, last = sample(model, 12, how)
+    settings = sampling_settings(model, seed=3, steps=8, guidance=1.5)
+    assert (
+        uses_training_conditions(model, settings) and not sampling_settings(model, conditions=()).conditions
+    )
+    assert [v.conditions for v in comparison_settings(model, settings, "class", ["red"])] == [
+        ({"class": "red"},)
+    ]
+    *_, last = sample(model, 12, settings)
     means = last.pictures.float().mean((1, 2))
     for asked, mean in zip(seen, means, strict=False):
         if asked:
             assert (mean[0] > mean[2]).item() == (asked["class"] == "red")
-    write_pictures(last.pictures, tmp_path / "out", how.to_dict(), {}, per_sample_settings(how, 12))
+    write_pictures(last.pictures, tmp_path / "out", settings.to_dict(), {}, per_sample_settings(settings, 12))
     stamped = read_stamp(tmp_path / "out" / "000007.png")
-    assert stamped["ask"] == [seen[7]]
+    assert stamped["conditions"] == [seen[7]]
     *_, alone = sample(model, 1, SamplingSettings.from_dict(stamped), first=stamped["position"])
     assert (alone.pictures[0].int() - last.pictures[7].int()).abs().max() <= 1
 
@@ -329,8 +335,8 @@ def test_a_recipe_may_choose_where_it_acts(model):
     own = sampling_settings(chosen, steps=4)
     within = sampling_settings(model, steps=4, pag=2.0, guidance_interval=tuple(ratios))
     pictures = [
-        last_step(sample(model, 2, how)).step.x
-        for how in (own, within, sampling_settings(model, steps=4, pag=2.0))
+        last_step(sample(model, 2, settings)).step.x
+        for settings in (own, within, sampling_settings(model, steps=4, pag=2.0))
     ]
     assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[0], pictures[2])
     assert nfe_per_sample(model, own) == nfe_per_sample(model, within) < 8
@@ -344,7 +350,7 @@ def test_a_recipe_may_choose_where_it_acts(model):
 
 def test_a_recipe_that_chooses_it_draws_without_where_there_is_no_attention(model):
     recipe = with_settings(model.recipe, ["sampling.pag=2"])
-    without = with_settings(recipe, ["network=simple_unet", "condition.on=none"])
+    without = with_settings(recipe, ["network=tutorial_unet", "condition.on=none"])
     bare = replace(model, recipe=recipe, denoiser=build_denoiser(without))
     assert sampling_settings(bare).pag == 0
     with pytest.raises(UsageError, match="self-attention"):
@@ -352,14 +358,15 @@ def test_a_recipe_that_chooses_it_draws_without_where_there_is_no_attention(mode
 
 
 def test_passes_count_what_guidance_asks(model):
-    def count(**how):
+    def count(**settings):
         return nfe_per_sample(
-            model, sampling_settings(model, steps=4, sampler="euler", grid="log_snr", pag=0.0, **how)
+            model,
+            sampling_settings(model, steps=4, sampler="euler", timesteps="log_snr", pag=0.0, **settings),
         )
 
     assert count() == 4
     assert count(autoguidance=2.0) == count(sag=1.0) == 8
-    assert count(autoguidance=2.0, guidance=2.0, ask=[{"class": "red"}]) == 12
+    assert count(autoguidance=2.0, guidance=2.0, conditions=[{"class": "red"}]) == 12
     assert count(autoguidance=2.0, guidance_interval=(1e8, 1e9)) == 4
     schedule = model.denoiser.schedule
     alpha, sigma = (part.item() for part in schedule(TIMESTEPS.build("log_snr")(schedule, 4)[1]))
@@ -368,9 +375,9 @@ def test_passes_count_what_guidance_asks(model):
 
 def test_what_a_model_cannot_do_is_told(model, dataset, recipe):
     for wrong, told in (
-        ({"ask": [{"class": "green"}]}, "unknown class 'green'"),
-        ({"ask": [{"color": "red"}]}, "unknown condition of this model 'color'"),
-        ({"guidance": 2.0, "ask": ()}, "say what"),
+        ({"conditions": [{"class": "green"}]}, "unknown class 'green'"),
+        ({"conditions": [{"color": "red"}]}, "unknown condition of this model 'color'"),
+        ({"guidance": 2.0, "conditions": ()}, "say what"),
         ({"guidance_interval": (5.0, 1.0)}, "the first must be below the second"),
     ):
         with pytest.raises(UsageError, match=told):
@@ -432,7 +439,7 @@ def classifier(dataset, tmp_path_factory):
             "batch=8",
             "ema.half_life=64",
             "optimizer.warm_up=64",
-            "watch.share=0",
+            "monitor.share=0",
             "condition.on=class",
         ],
     )
@@ -487,15 +494,21 @@ class TestClassifier:
         """Also of a model that was never told of classes, and lives on another schedule."""
         guide = str(classifier[0].path)
         drawer = request.getfixturevalue("model" if which == "conditional" else which)
-        ask = [{"class": "red"}, {"class": "blue"}]
-        how = sampling_settings(drawer, seed=3, steps=16, ask=ask, classifier=guide, classifier_scale=3.0)
-        *_, last = sample(drawer, 16, how)
+        conditions = [{"class": "red"}, {"class": "blue"}]
+        settings = sampling_settings(
+            drawer, seed=3, steps=16, conditions=conditions, classifier=guide, classifier_scale=3.0
+        )
+        *_, last = sample(drawer, 16, settings)
         means = last.pictures.float().mean((1, 2))
         redder = means[:, 0] - means[:, 2]
         assert redder[0::2].mean() > redder[1::2].mean() + 100
-        *_, none = sample(drawer, 4, replace(how, classifier_scale=0.0))
+        *_, none = sample(drawer, 4, replace(settings, classifier_scale=0.0))
         *_, plain = sample(
-            drawer, 4, replace(how, classifier=None, ask=how.ask if which == "conditional" else ())
+            drawer,
+            4,
+            replace(
+                settings, classifier=None, conditions=settings.conditions if which == "conditional" else ()
+            ),
         )
         assert torch.equal(none.pictures, plain.pictures)
 
@@ -505,8 +518,12 @@ class TestClassifier:
             sampling_settings(guide)
         for drawer, wrong, told in (
             (unconditional, {"classifier": str(guide.path)}, "say what"),
-            (unconditional, {"classifier": str(guide.path), "ask": [{"class": "green"}]}, "unknown class"),
-            (model, {"classifier": str(model.path), "ask": [{"class": "red"}]}, "--recipe classifier"),
+            (
+                unconditional,
+                {"classifier": str(guide.path), "conditions": [{"class": "green"}]},
+                "unknown class",
+            ),
+            (model, {"classifier": str(model.path), "conditions": [{"class": "red"}]}, "--recipe classifier"),
         ):
             with pytest.raises(UsageError, match=told):
                 sample(drawer, 1, sampling_settings(drawer, **wrong))

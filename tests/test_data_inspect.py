@@ -66,11 +66,11 @@ def altered():
     }
 
 
-@pytest.mark.parametrize("how", altered())
-def test_near_duplicates_are_found_among_others(how):
-    files = {f"{i}": encoded(scene(i)) for i in range(40)} | {how: altered()[how]}
+@pytest.mark.parametrize("settings", altered())
+def test_near_duplicates_are_found_among_others(settings):
+    files = {f"{i}": encoded(scene(i)) for i in range(40)} | {settings: altered()[settings]}
     (copies,) = report_of(Files(files)).copies
-    assert (copies.kind, copies.keys) == ("near", ("1", how))
+    assert (copies.kind, copies.keys) == ("near", ("1", settings))
 
 
 def test_different_pictures_are_not_duplicates():

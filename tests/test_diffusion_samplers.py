@@ -279,10 +279,10 @@ def test_the_gaussian_start_mends_a_schedule_that_does_not_reach_noise():
     times = TIMESTEPS.build("uniform")(schedule, 20)
     means, spreads = {}, {}
     for name in INITIAL_NOISES:
-        start = INITIAL_NOISES.build(name, statistics=statistics)
+        initial_noise = INITIAL_NOISES.build(name, statistics=statistics)
         steps = generate(
             denoiser, shape=(1, 12, 12), positions=range(400), seed=0,
-            sampler=SAMPLERS.build("dpmpp_2m"), times=times, start=start,
+            sampler=SAMPLERS.build("dpmpp_2m"), times=times, initial_noise=initial_noise,
         )  # fmt: skip
         drawn = last_step(steps).x.mean((1, 2, 3))
         means[name], spreads[name] = drawn.mean().item(), drawn.std().item()
@@ -291,8 +291,8 @@ def test_the_gaussian_start_mends_a_schedule_that_does_not_reach_noise():
     # From noise of mean 0, the flow carries the mean of x_T to a wrong brightness; known in closed form.
     wrong = denoiser.flow(torch.zeros(1, d).double(), times[0], times[-1]).mean().item()
     assert abs(wrong - brightness.mean().item()) > 0.05
-    assert means["noise"] == pytest.approx(wrong, abs=0.04)
-    assert spreads["noise"] < 0.8 * brightness.std().item()
+    assert means["standard_normal"] == pytest.approx(wrong, abs=0.04)
+    assert spreads["standard_normal"] < 0.8 * brightness.std().item()
 
 
 def test_the_gaussian_start_is_at_its_level():
@@ -314,7 +314,7 @@ def test_the_gaussian_start_is_at_its_level():
 @pytest.mark.parametrize("t", [1.0, 0.8])
 def test_the_white_start_has_the_scale_of_its_level(schedule, t):
     level = SCHEDULES.build(schedule)(torch.tensor(t))
-    x = INITIAL_NOISES.build("noise", statistics=None)(
+    x = INITIAL_NOISES.build("standard_normal", statistics=None)(
         level, OneHot(torch.ones(()), None), torch.empty(1, 3, 4, 4)
     )
     assert x.mean().item() == pytest.approx((level.alpha**2 + level.sigma**2).sqrt().item())
@@ -342,16 +342,16 @@ def test_the_gaussian_start_says_what_it_lacks(statistics):
 
 
 @every_sampler
-@pytest.mark.parametrize("start", INITIAL_NOISES)
-def test_a_drawn_picture_is_the_same_in_any_batch(sampler, start, statistics):
+@pytest.mark.parametrize("initial_noise", INITIAL_NOISES)
+def test_a_drawn_picture_is_the_same_in_any_batch(sampler, initial_noise, statistics):
     schedule = SCHEDULES.build("linear_beta")
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: (0.5 * x).tanh())
-    start = INITIAL_NOISES.build(start, statistics=statistics)
+    initial_noise = INITIAL_NOISES.build(initial_noise, statistics=statistics)
 
     def drawn(positions, seed=3):
         steps = generate(
             denoiser, shape=(3, 8, 8), positions=positions, seed=seed,
-            sampler=SAMPLERS.build(sampler), times=TIMESTEPS.build("uniform")(schedule, 5), start=start,
+            sampler=SAMPLERS.build(sampler), times=TIMESTEPS.build("uniform")(schedule, 5), initial_noise=initial_noise,
         )  # fmt: skip
         return last_step(steps).x
 
@@ -367,7 +367,7 @@ def test_drawing_keeps_no_graph():
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: scale * x)
     steps = generate(
         denoiser, shape=(3, 8, 8), positions=[0], seed=0, sampler=SAMPLERS.build("ddim"),
-        times=torch.tensor([1.0, 0.0]), start=INITIAL_NOISES.build("noise", statistics=None),
+        times=torch.tensor([1.0, 0.0]), initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None),
     )  # fmt: skip
     assert not last_step(steps).x.requires_grad
     assert torch.is_grad_enabled()
@@ -380,7 +380,7 @@ def test_the_seed_decides_the_noise_of_every_step():
         steps = generate(
             FunctionDenoiser(schedule, lambda x, t, cond: 0.5 * x), shape=(1, 4, 4), positions=[0], seed=seed,
             sampler=SAMPLERS.build("ancestral"), times=TIMESTEPS.build("uniform")(schedule, 3),
-            start=lambda level, noise, like: torch.ones_like(like),
+            initial_noise=lambda level, noise, like: torch.ones_like(like),
         )  # fmt: skip
         return last_step(steps).x
 

@@ -74,12 +74,14 @@ def test_each_step_is_shorter_than_the_way(model):
 
 
 def test_between_two_classes_the_noise_stays(model):
-    how = sampling_settings(model, ask=[{"class": "plain"}, {"class": "more"}])
-    *_, drawn = interpolate(model, how, rows=2, columns=5)
+    settings = sampling_settings(model, conditions=[{"class": "plain"}, {"class": "more"}])
+    *_, drawn = interpolate(model, settings, rows=2, columns=5)
     rows = drawn.pictures.reshape(2, 5, -1).double().mean(2)
     assert (rows.diff(dim=1) > 1).all()  # brighter and brighter
     for place, name in ((0, "plain"), (4, "more")):
-        *_, alone = interpolate(model, sampling_settings(model, ask=[{"class": name}] * 2), rows=2, columns=2)
+        *_, alone = interpolate(
+            model, sampling_settings(model, conditions=[{"class": name}] * 2), rows=2, columns=2
+        )
         assert torch.equal(alone.pictures.reshape(2, 2, -1)[:, 0], drawn.pictures.reshape(2, 5, -1)[:, place])
 
 
@@ -91,8 +93,8 @@ def test_inverted_and_regenerated_it_is_itself(model):
     )
     given = ((picture + 1) * 127.5).permute(1, 2, 0)
     assert (back.pictures[0].float() - given).abs().mean() < 1.5
-    how = sampling_settings(model, sampler="heun", steps=60, ask=[{"class": "more"}])
-    *_, other = edit(model, picture, how, strength=1.0, invert=True)
+    settings = sampling_settings(model, sampler="heun", steps=60, conditions=[{"class": "more"}])
+    *_, other = edit(model, picture, settings, strength=1.0, invert=True)
     assert other.pictures.float().mean() > given.mean() + 10
 
 
@@ -115,8 +117,8 @@ def test_what_cannot_be(model):
         ({"strength": 1.5}, "up to 1"),
         ({"n": 0}, "at least 1"),
         ({"n": 2, "invert": True}, "one picture"),
-        ({"how": sampling_settings(model, sampler="ancestral"), "invert": True}, "noise of its own"),
-        ({"how": sampling_settings(model, ask=[{"color": "red"}])}, "unknown condition"),
+        ({"settings": sampling_settings(model, sampler="ancestral"), "invert": True}, "noise of its own"),
+        ({"settings": sampling_settings(model, conditions=[{"color": "red"}])}, "unknown condition"),
     ):
         with pytest.raises(UsageError, match=told):
             edit(model, picture, **options)
@@ -125,7 +127,7 @@ def test_what_cannot_be(model):
     with pytest.raises(UsageError, match="at least 1 of 2"):
         interpolate(model, columns=1)
     with pytest.raises(UsageError, match="3 were asked for"):
-        interpolate(model, sampling_settings(model, ask=[{"class": "plain"}] * 3))
+        interpolate(model, sampling_settings(model, conditions=[{"class": "plain"}] * 3))
     gan = replace(model, recipe=with_settings(named_recipe("gan"), [f"data.size={SIZE}"]))
     with pytest.raises(UsageError, match="is a gan"):
         edit(gan, picture)

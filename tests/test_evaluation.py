@@ -60,8 +60,8 @@ def toys(n: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.array(last.dataset.pictures))
 
 
-def evaluated(what: object, against: str, n: int, **how: object) -> Evaluation:
-    *_, last = evaluate(what, against, n=n, features="blocks", **how)  # type: ignore[arg-type]
+def evaluated(what: object, against: str, n: int, **settings: object) -> Evaluation:
+    *_, last = evaluate(what, against, n=n, features="blocks", **settings)  # type: ignore[arg-type]
     assert last.result is not None
     return last.result
 
@@ -71,7 +71,7 @@ def drawing(monkeypatch):
     """Have the model draw what the test says."""
 
     def draws(pictures: Tensor) -> None:
-        def sample(model, n, how):
+        def sample(model, n, settings):
             yield Sampled(1, 1, 0, None, pictures[:n])  # type: ignore[arg-type]
 
         monkeypatch.setattr(room, "sample", sample)
@@ -148,8 +148,8 @@ def asked(monkeypatch):
     """What a model is asked for; it draws toycars whatever that is."""
     asked = []
 
-    def sample(model, n, how):
-        asked.extend(how.ask)
+    def sample(model, n, settings):
+        asked.extend(settings.conditions)
         yield Sampled(1, 1, 0, None, toys(n, seed=3))  # type: ignore[arg-type]
 
     monkeypatch.setattr(room, "sample", sample)
@@ -168,7 +168,7 @@ def test_as_data_asks_for_what_the_data_holds(run, asked):
     assert len(asked) == 150 and len({a["color"] for a in asked}) > len(colours) / 2
     assert {a.attribute for a in result.agreements} == {"time", "view"}  # of others too few are real
     told = json.loads(json.dumps(result.to_dict()))
-    assert told["ask"] == "as the data" and told["agreements"][0]["n"] <= 150
+    assert told["conditions"] == "as the data" and told["agreements"][0]["n"] <= 150
 
 
 def test_data_of_other_labels_is_judged_as_the_training_pictures_were(run, asked):
@@ -178,8 +178,8 @@ def test_data_of_other_labels_is_judged_as_the_training_pictures_were(run, asked
     result = evaluated(replace(plain, recipe=recipe, conditioning=known), "toycars:200", 150)
     assert asked == list(known.seen) and not result.agreements
     assert any("these carry other labels" in note for note in result.notes)
-    unconditional = sampling_settings(plain, ask=())
-    assert evaluated(plain, "toycars:200", 150, how=unconditional).about["ask"] == ()
+    unconditional = sampling_settings(plain, conditions=())
+    assert evaluated(plain, "toycars:200", 150, settings=unconditional).about["conditions"] == ()
 
 
 def test_a_teller_counts_kinds_by_pictures_that_it_held_out(run, drawing, monkeypatch):

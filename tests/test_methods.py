@@ -49,9 +49,9 @@ def tiny(name: str, *settings: str) -> Recipe:
         "data.size=16",
         "batch=8",
         "ema.half_life=64",
-        "watch.share=0",
-        "watch.grid=1",
-        "watch.distance=0",
+        "monitor.share=0",
+        "monitor.samples=1",
+        "monitor.distance=0",
     ]
     widths = ["network.widths=[8,16]", "network.head_dim=16"] if name == "lean" else ["network.width=4"]
     return with_settings(named_recipe(name), [*small, *widths, *settings])
@@ -207,11 +207,11 @@ class TestLife:
         *_, drawn = sample(model, 3)
         *_, again = sample(model, 5)
         assert drawn.total == 3 and torch.equal(drawn.pictures, again.pictures[:3])
-        for wrong in ({"steps": 5}, {"sampler": "heun"}, {"start": "gaussian"}):
+        for wrong in ({"steps": 5}, {"sampler": "heun"}, {"initial_noise": "gaussian"}):
             with pytest.raises(UsageError, match="one evaluation"):
                 sampling_settings(model, **wrong)
         with pytest.raises(UsageError, match="without conditions"):
-            sample(model, 1, sampling_settings(model, ask=[{"class": "red"}]))
+            sample(model, 1, sampling_settings(model, conditions=[{"class": "red"}]))
         with pytest.raises(UsageError, match="early snapshot"):
             sample(model, 1, sampling_settings(model, autoguidance=2.0))
         with pytest.raises(UsageError, match="self-attention"):
@@ -223,7 +223,7 @@ class TestLife:
     def test_what_does_not_belong_together_is_refused(self, name):
         with pytest.raises(UsageError, match=r"choose (generator|autoencoder)"):
             with_settings(named_recipe(name), ["network=unet"])
-        with pytest.raises(UsageError, match="choose simple_unet or unet or mp_unet"):
+        with pytest.raises(UsageError, match="choose tutorial_unet or unet or mp_unet"):
             with_settings(named_recipe("lean"), [f"network={named_recipe(name).network['name']}"])
         with pytest.raises(UsageError, match="takes no condition"):
             with_settings(named_recipe(name), ["condition.on=class"])
@@ -273,7 +273,7 @@ class TestShortened:
         assert torch.allclose(drawn, start * (c / std(schedule(method.times[0]))).float(), atol=1e-5)
 
     def test_steps_are_even_and_walks_lead_from_one_to_the_next(self):
-        method = built(distilled(tiny("lean", "sampling.grid.sigma_min=0.02"), 3))
+        method = built(distilled(tiny("lean", "sampling.timesteps.sigma_min=0.02"), 3))
         sigma = [(-method.denoiser.schedule(walk).log_snr / 2).exp() for walk in method.walks]
         assert [len(walk) for walk in method.walks] == [5, 5, 5]
         assert torch.allclose(sigma[0][0] / sigma[1][0], sigma[1][0] / sigma[2][0])
@@ -294,7 +294,9 @@ class TestShortened:
             built(with_settings(distilled(tiny("lean")), ["method.small=0"]))
         with pytest.raises(UsageError, match="choose the grid log_snr"):
             built(
-                with_settings(distilled(tiny("lean")), ["schedule=rectified_flow", "sampling.grid=uniform"])
+                with_settings(
+                    distilled(tiny("lean")), ["schedule=rectified_flow", "sampling.timesteps=uniform"]
+                )
             )
 
     def test_it_begins_with_the_model_and_leaves_it_alone(self, dataset, tmp_path):

@@ -15,7 +15,7 @@ from alphabar.networks import NETWORKS
 from alphabar.networks.base import flops
 from alphabar.networks.layers import BatchNorm2d, SelfAttention, Sinusoid, group_norm
 from alphabar.networks.mp_unet import Block, MPAttention, MPConv, MPFourier, MPUNet, mp_silu, mp_sum, unit
-from alphabar.networks.tutorial_unet import SimpleUNet
+from alphabar.networks.tutorial_unet import TutorialUNet
 from alphabar.networks.unet import ResidualBlock, UNet
 
 SIZE = 16
@@ -111,13 +111,13 @@ def parameters(network: nn.Module) -> int:
 
 class TestSimpleUNet:
     def test_figures_of_the_mission(self) -> None:
-        network = SimpleUNet(channels=3)
+        network = TutorialUNet(channels=3)
         assert parameters(network) == pytest.approx(15.5e6, rel=0.01)
         assert flops(network, 64) == pytest.approx(8.6e9, rel=0.01)
 
     @pytest.mark.parametrize("training", [True, False])
     def test_against_the_tutorial_written_out(self, training: bool) -> None:
-        network = awake(SimpleUNet(channels=3, widths=(8, 16, 32))).double().train(training)
+        network = awake(TutorialUNet(channels=3, widths=(8, 16, 32))).double().train(training)
         p = dict(network.named_parameters()) | dict(network.named_buffers())
         index = torch.tensor([0, 7, 150, 299])
         x = batch()[0].double()
@@ -153,7 +153,7 @@ class TestSimpleUNet:
     @pytest.mark.parametrize("setting", [{"widths": (64,)}, {"widths": (8, 0)}, {"time_dim": 3}])
     def test_impossible_settings_are_named(self, setting: dict) -> None:
         with pytest.raises(UsageError, match=next(iter(setting))):
-            SimpleUNet(channels=3, **setting)
+            TutorialUNet(channels=3, **setting)
 
 
 TINY = {"widths": (8, 16), "attention": 1, "head_dim": 8}

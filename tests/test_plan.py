@@ -143,8 +143,8 @@ def test_what_the_dial_cannot_size_is_named():
     odd = mp_unet.model_copy(update={"data": mp_unet.data.model_copy(update={"size": 33})})
     with pytest.raises(UsageError, match=r"data\.size = 33"):
         sizes(odd)
-    with pytest.raises(UsageError, match=r"simple_unet.*--images"):
-        sizes(with_settings(LEAN, ["network=simple_unet"]))
+    with pytest.raises(UsageError, match=r"tutorial_unet.*--images"):
+        sizes(with_settings(LEAN, ["network=tutorial_unet"]))
 
 
 def test_kept_activations_are_those_of_a_real_pass():

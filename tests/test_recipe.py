@@ -17,7 +17,7 @@ def test_toml_round_trip(name, tmp_path):
 def test_classic_is_the_notebooks():
     recipe = named_recipe("classic")
     assert recipe.schedule == {"name": "linear_beta", "steps": 300, "beta_min": 1e-4, "beta_max": 0.02}
-    assert recipe.density == {"name": "uniform", "discrete": 300}
+    assert recipe.noise_distribution == {"name": "uniform", "discrete": 300}
     assert recipe.optimizer.name == "adam" and recipe.optimizer.learning_rate == 1e-3
     assert recipe.optimizer.clip is None and recipe.ema.half_life == 0
     assert recipe.batch == 128 and recipe.data.size == 64 and recipe.data.fit == "squash"

@@ -415,7 +415,7 @@ def test_report_tells_the_numbers_with_their_protocol(run: Path) -> None:
         "trained for 5 min 33 images/s",
         "steps 300, seed 7, n 4",
         "linear_beta (steps = 300, beta_min = 0.0001, beta_max = 0.02)",
-        "simple_unet (widths = [64, 128, 256, 512]",
+        "tutorial_unet (widths = [64, 128, 256, 512]",
         "runtime · device cpu",
         "chose bf16",
         "2.0 % of its time waiting",

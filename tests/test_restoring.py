@@ -79,12 +79,12 @@ def save(folder, image, name="picture.png", **extras):
     return path
 
 
-def answers(model, y, operator, sigma_y=0.0, **how):
-    first = how.pop("first", 0)
-    n = how.pop("n", 1)
+def answers(model, y, operator, sigma_y=0.0, **settings):
+    first = settings.pop("first", 0)
+    n = settings.pop("n", 1)
     one = operator[0] if isinstance(operator, list) else operator
-    chosen = restoration_settings(model, one, sigma_y, steps=3, **how)
-    *_, last = restore(model, y, operator, sigma_y, n=n, how=chosen, first=first)
+    chosen = restoration_settings(model, one, sigma_y, steps=3, **settings)
+    *_, last = restore(model, y, operator, sigma_y, n=n, settings=chosen, first=first)
     return last.x
 
 
@@ -94,8 +94,8 @@ def answers(model, y, operator, sigma_y=0.0, **how):
 def test_a_restoration_is_a_generator_of_steps(model):
     operator = OPERATORS.build("box", shape=(3, SIZE, SIZE))()
     y = operator.A(torch.rand(2, 3, SIZE, SIZE))
-    how = restoration_settings(model, operator, 0.0, solver="diffpir", steps=4)
-    records = list(restore(model, y, operator, n=3, how=how, batch=4))
+    settings = restoration_settings(model, operator, 0.0, solver="diffpir", steps=4)
+    records = list(restore(model, y, operator, n=3, settings=settings, batch=4))
     assert len(records) == 2 * 4 + 1  # six answers in batches of four
     assert [r.done for r in records] == [4, 8, 12, 16, 18, 20, 22, 24, 24]
     assert all(r.total == 24 for r in records)
@@ -245,8 +245,8 @@ def test_what_a_window_cannot_know_is_found_in_the_whole_picture(model, fit):
     )
     hole = OPERATORS.build({"name": "box", "x0": 20, "y0": 10, "x1": 140, "y1": 100}, shape=(3, 110, 160))()
     colour = torch.tensor([0.5, -0.3, 0.8])[:, None, None]
-    how = restoration_settings(plain, hole, 0.0)
-    records = list(restore(plain, hole.A(colour.expand(1, 3, 110, 160)), hole, how=how))
+    settings = restoration_settings(plain, hole, 0.0)
+    records = list(restore(plain, hole.A(colour.expand(1, 3, 110, 160)), hole, settings=settings))
     assert (records[-1].x[0, 0] - colour).abs().max() < 0.05
     sizes = list(dict.fromkeys(tuple(r.step.x.shape[2:]) for r in records))
     assert sizes[0] == ((16, 16) if fit == "squash" else (16, 23)) and sizes[-1] == (110, 160)
@@ -270,8 +270,10 @@ def test_what_a_window_cannot_know_is_found_in_the_whole_picture(model, fit):
 )
 def test_the_whole_comes_first_where_a_region_or_the_colour_is_missing(model, task, sizes):
     operator = parse_degradation(task).operator((3, 20, 40))
-    how = restoration_settings(model, operator, 0.1 if task.startswith("noise") else 0.0)
-    *_, last = records = list(restore(model, operator.A(torch.rand(1, 3, 20, 40)), operator, 0.1, how=how))
+    settings = restoration_settings(model, operator, 0.1 if task.startswith("noise") else 0.0)
+    *_, last = records = list(
+        restore(model, operator.A(torch.rand(1, 3, 20, 40)), operator, 0.1, settings=settings)
+    )
     assert list(dict.fromkeys(tuple(r.step.x.shape[2:]) for r in records)) == sizes
     assert last.x.isfinite().all()
 
@@ -576,8 +578,8 @@ def attending(model: Model, *more: str) -> Model:
 def test_the_defaults_go_by_what_is_missing(model, task, size, own_pag, solver, pag):
     attentive = attending(model, f"data.size={size}", f"sampling.pag={own_pag}")
     degradation = parse_degradation(task)
-    how = restoration_settings(attentive, degradation.operator((3, 16, 16)), degradation.sigma)
-    assert (how.solver, how.pag) == (SOLVERS.resolve(solver), pag)
+    settings = restoration_settings(attentive, degradation.operator((3, 16, 16)), degradation.sigma)
+    assert (settings.solver, settings.pag) == (SOLVERS.resolve(solver), pag)
 
 
 def test_guidance_has_its_say(model, monkeypatch):
@@ -588,7 +590,7 @@ def test_guidance_has_its_say(model, monkeypatch):
     plain, again, led = (answers(attentive, y, operator, pag=pag) for pag in (0.0, 0.0, 2.0))
     assert torch.equal(plain, again) and not torch.allclose(plain, led, atol=1e-3)
     torch.testing.assert_close(operator.A(led[0]), y, rtol=0, atol=1e-4)
-    monkeypatch.setattr("alphabar.restoration.restore.GUIDED", (0.0, 0.0))  # at no noise level
+    monkeypatch.setattr("alphabar.restoration.tiling.GUIDED", (0.0, 0.0))  # at no noise level
     plain, nowhere = (answers(attentive, y, operator, pag=pag, solver="ddrm") for pag in (0.0, 2.0))
     torch.testing.assert_close(nowhere, plain, rtol=0, atol=1e-5)
     with pytest.raises(UsageError, match="--pag needs self-attention"):

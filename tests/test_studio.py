@@ -28,7 +28,7 @@ from alphabar.sampling.settings import SamplingSettings, sampling_settings
 from alphabar.studio.jobs import TrainingJob, TrainingJobs
 from alphabar.studio.models import ModelStore, in_training
 from alphabar.studio.security import API, LARGEST_MESSAGE, Refused, RequestGuard, check_job
-from alphabar.studio.tabs.generate import settings
+from alphabar.studio.tabs.generate import settings_from_controls
 from alphabar.studio.translations import LANGUAGES, TEXTS
 from alphabar.studio.upload import unpack
 from alphabar.training.loop import begin, train
@@ -127,13 +127,15 @@ def test_a_held_lock_is_seen_and_left_alone(runs):
 
 def test_a_picture_is_drawn_again_from_its_settings(runs, tmp_path):
     model = load_model(runs / "newer")
-    how = sampling_settings(model, seed=5, steps=3, sampler="ddim")
-    *_, drawn = sample(model, 4, how)
+    settings = sampling_settings(model, seed=5, steps=3, sampler="ddim")
+    *_, drawn = sample(model, 4, settings)
     file = tmp_path / "third.png"
-    Image.fromarray(drawn.pictures[2].numpy()).save(file, pnginfo=stamp({**how.to_dict(), "position": 2}))
+    Image.fromarray(drawn.pictures[2].numpy()).save(
+        file, pnginfo=stamp({**settings.to_dict(), "position": 2})
+    )
     about = read_stamp(file)
     again = SamplingSettings.from_dict(about)
-    assert again == how
+    assert again == settings
     *_, alone = sample(model, 1, again, first=about["position"])
     assert (alone.pictures[0].int() - torch.from_numpy(np.array(Image.open(file))).int()).abs().max() <= 1
 
@@ -404,8 +406,8 @@ def test_one_thing_is_asked_for_or_every_kind_as_the_data_has_it():
 
     page = SimpleNamespace(text=lambda key: key)
     model = load_model("cars64")
-    usual = (4, 7, "unipc", 10, "noise", 1.5, 0, 2, 1)
-    _, how = settings(page, model, (*usual, "", "", "", ""))
-    assert how.ask == model.conditioning.seen and how.guidance == 1.5
-    _, how = settings(page, model, (*usual, "SUV", "", "", ""))
-    assert how.ask == ({"body": "SUV"},)
+    usual = (4, 7, "unipc", 10, "standard_normal", 1.5, 0, 2, 1)
+    _, settings = settings_from_controls(page, model, (*usual, "", "", "", ""))
+    assert settings.conditions == model.conditioning.seen and settings.guidance == 1.5
+    _, settings = settings_from_controls(page, model, (*usual, "SUV", "", "", ""))
+    assert settings.conditions == ({"body": "SUV"},)

@@ -39,7 +39,7 @@ API = "/gradio_api"
 @pytest.fixture(scope="module")
 def folder(picture_folder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("opened")
-    run = begin(folder / "tiny", tiny_recipe("watch.grid=4"))
+    run = begin(folder / "tiny", tiny_recipe("monitor.samples=4"))
     run.remember_data(str(picture_folder))
     for _ in train(tiny_dataset(picture_folder), run, images=160, runtime=Runtime()):
         pass
@@ -338,7 +338,9 @@ def test_spanish_and_a_telephone(page, opened):
 # ---------------------------------------------------------------- what others try
 
 
-def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+def conditions(
+    address: str, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, bytes]:
     """One request, its path as it stands."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
     try:
@@ -386,7 +388,7 @@ def test_no_payload_reads_a_file_outside(address, folder, tmp_path):
     assert len(paths) >= 200
     hidden = (b"THE-SECRET", b"root:", b"ALPHABAR_CACHE", b"[network]", b"\x7fELF")
     for path in paths:
-        status, body = ask(address, "GET", path.replace("\0", "%00"))
+        status, body = conditions(address, "GET", path.replace("\0", "%00"))
         assert status in (400, 403, 404) and not any(word in body for word in hidden), path
     (folder / "link.txt").unlink()
 
@@ -399,7 +401,7 @@ def test_another_page_starts_nothing(address):
     ):  # fmt: skip
         for path in (f"{API}/queue/join", f"{API}/upload", f"{API}/cancel", "/login"):
             kind = {"Content_Type": "text/plain"}
-            assert ask(address, "POST", path, job, **headers, **kind)[0] == 403, (headers, path)
+            assert conditions(address, "POST", path, job, **headers, **kind)[0] == 403, (headers, path)
 
 
 def test_a_foreign_page_in_a_real_browser_starts_nothing(browser, address, folder):
@@ -444,7 +446,9 @@ def test_a_bomb_is_one_sentence(page, tmp_path):
 
 
 def test_hostile_archives_large_uploads_and_many_jobs_leave_it_serving(address, page, folder, tmp_path):
-    status, _ = ask(address, "POST", f"{API}/upload", b"", Content_Type="multipart/form-data; boundary=x")
+    status, _ = conditions(
+        address, "POST", f"{API}/upload", b"", Content_Type="multipart/form-data; boundary=x"
+    )
     assert status < 500
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
     connection.putrequest("POST", f"{API}/upload")
@@ -459,7 +463,7 @@ def test_hostile_archives_large_uploads_and_many_jobs_leave_it_serving(address, 
     kind = {"Content_Type": "application/json"}
     threads = [
         threading.Thread(
-            target=lambda: answers.append(ask(address, "POST", f"{API}/queue/join", job, **kind)[0])
+            target=lambda: answers.append(conditions(address, "POST", f"{API}/queue/join", job, **kind)[0])
         )
         for _ in range(50)
     ]
@@ -482,7 +486,7 @@ def test_hostile_archives_large_uploads_and_many_jobs_leave_it_serving(address, 
     assert not list(tmp_path.parent.rglob("escaped.png"))
 
     began = time.monotonic()
-    assert ask(address, "GET", "/")[0] == 200 and time.monotonic() - began < 10
+    assert conditions(address, "GET", "/")[0] == 200 and time.monotonic() - began < 10
 
 
 @pytest.mark.slow
@@ -491,12 +495,14 @@ def test_beyond_this_machine_the_page_asks_for_the_password(folder):
     try:
         address = address.replace("0.0.0.0", "127.0.0.1")
         for path in (f"{API}/info", "/config", f"{API}/queue/data?session_hash=x", f"{API}/file=/etc/passwd"):
-            assert ask(address, "GET", path)[0] in (401, 403), path
+            assert conditions(address, "GET", path)[0] in (401, 403), path
         job = json.dumps({"data": [], "fn_index": 0, "session_hash": "x"}).encode()
-        assert ask(address, "POST", f"{API}/queue/join", job, Content_Type="application/json")[0] == 401
+        assert (
+            conditions(address, "POST", f"{API}/queue/join", job, Content_Type="application/json")[0] == 401
+        )
         form = {"Content_Type": "application/x-www-form-urlencoded"}
-        assert ask(address, "POST", "/login", b"username=me&password=wrong", **form)[0] == 400
-        assert ask(address, "POST", "/login", b"username=me&password=sesame", **form)[0] == 200
+        assert conditions(address, "POST", "/login", b"username=me&password=wrong", **form)[0] == 400
+        assert conditions(address, "POST", "/login", b"username=me&password=sesame", **form)[0] == 200
     finally:
         stop(process)
 

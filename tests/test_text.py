@@ -83,30 +83,34 @@ class TestTextModel:
         assert model.conditioning.fields == (Text(CAPTION, IDENTITY),)
         reds = []
         for prompt in ("a red thing", "a blue thing"):
-            how = sampling_settings(model, ask=[{CAPTION: prompt}], guidance=2.0, steps=20)
-            *_, drawn = sample(model, 6, how)
+            settings = sampling_settings(model, conditions=[{CAPTION: prompt}], guidance=2.0, steps=20)
+            *_, drawn = sample(model, 6, settings)
             reds.append((drawn.pictures[..., 0].float() - drawn.pictures[..., 2].float()).mean())
         assert reds[0] > reds[1] + 60
 
     def test_negative_leads_away(self, run):
         model = load_model(run.path)
-        ask = [{CAPTION: "a thing"}]
-        how = sampling_settings(model, ask=ask, guidance=3.0, negative="a red thing", steps=20)
-        away = sampling_settings(model, ask=ask, guidance=3.0, negative="a blue thing", steps=20)
+        conditions = [{CAPTION: "a thing"}]
+        settings = sampling_settings(
+            model, conditions=conditions, guidance=3.0, negative="a red thing", steps=20
+        )
+        away = sampling_settings(
+            model, conditions=conditions, guidance=3.0, negative="a blue thing", steps=20
+        )
         means = []
-        for each in (how, away):
+        for each in (settings, away):
             *_, drawn = sample(model, 6, each)
             means.append((drawn.pictures[..., 0].float() - drawn.pictures[..., 2].float()).mean())
         assert means[0] < means[1] - 30
         with pytest.raises(UsageError, match="--guidance"):
-            guided_denoiser(model, sampling_settings(model, ask=ask, negative="x"))
+            guided_denoiser(model, sampling_settings(model, conditions=conditions, negative="x"))
 
     def test_sentences_are_compared(self, run):
         model = load_model(run.path)
         variants = comparison_settings(
             model, sampling_settings(model), CAPTION, ["a red thing", "a blue thing"]
         )
-        assert [v.ask[0][CAPTION] for v in variants] == ["a red thing", "a blue thing"]
+        assert [v.conditions[0][CAPTION] for v in variants] == ["a red thing", "a blue thing"]
 
     def test_another_encoder_is_refused(self, run):
         other = Conditioning((Text(CAPTION, "another encoder"),))

@@ -160,7 +160,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, mo
 
 
 def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypatch):
-    run = begin(tmp_path / "run", tiny_recipe("network=simple_unet", "network.widths=[8,16]"))
+    run = begin(tmp_path / "run", tiny_recipe("network=tutorial_unet", "network.widths=[8,16]"))
     real, calls = loss, []
 
     def sometimes_nan(denoiser, x0, t, eps, **rest):
@@ -367,7 +367,7 @@ def test_kill_minus_nine(picture_folder, straight, tmp_path):
     "settings",
     [
         ["network.dropout=0"],
-        ["network=simple_unet", "network.widths=[8,16]"],
+        ["network=tutorial_unet", "network.widths=[8,16]"],
         ["network=mp_unet", "network.widths=[8,16]", "network.head_dim=8"],
     ],
 )
@@ -403,7 +403,7 @@ def test_accumulated_pieces_are_one_batch(dataset, straight, tmp_path):
 
 
 def test_stratified_levels_cover_every_batch(dataset):
-    recipe = tiny_recipe("stratified=true", "density=uniform", "batch=32")
+    recipe = tiny_recipe("stratified=true", "noise_distribution=uniform", "batch=32")
     index, _ = dataset.split(recipe.data.held_out)
     t = TrainingBatches(dataset, index, recipe, build_denoiser(recipe)).batch(range(64, 96)).t
     assert sorted((t * 32).ceil().int().tolist()) == list(range(1, 33))
@@ -422,7 +422,7 @@ def test_a_batch_is_its_pieces_wherever_it_is_cut(dataset):
 
 
 def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_path):
-    looks = ["watch.share=0.9", "watch.grid=4", "watch.levels=3", "watch.distance=5"]
+    looks = ["monitor.share=0.9", "monitor.samples=4", "monitor.levels=3", "monitor.distance=5"]
     run = begin(tmp_path / "run", tiny_recipe(*looks))
     run_all(dataset, run, images=96)
     assert final_weights(run, 96) == final_weights(straight[0], 96)

@@ -26,7 +26,7 @@ def demo(
     """Train on the built-in toycars for three minutes, sample, evaluate and write the report."""
     run, pictures = out / "demo", out / "demo-samples"
     say(f"1/4 training on toycars for {budget}, into {run}")
-    train("toycars", run=run, budget=budget, settings=["data.size=32", "watch.share=0.1"])
+    train("toycars", run=run, budget=budget, settings=["data.size=32", "monitor.share=0.1"])
     say(f"2/4 drawing 64 pictures into {pictures}")
     shutil.rmtree(pictures, ignore_errors=True)
     sample(run, out=pictures, n=64)

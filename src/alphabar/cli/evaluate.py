@@ -47,7 +47,7 @@ def evaluate(
         typer.Option(metavar="FILE", help="Weights of the feature network, where it takes a file."),
     ] = None,
     classes: ClassOption = None,
-    ask: AskOption = None,
+    conditions: AskOption = None,
     prompts: PromptOption = None,
     unconditional: UnconditionalOption = False,
     teller: Annotated[
@@ -65,9 +65,9 @@ def evaluate(
     classifier: ClassifierOption = None,
     classifier_scale: ClassifierScaleOption = 1.0,
     sampler: SamplerOption = None,
-    grid: GridOption = None,
+    timesteps: GridOption = None,
     steps: StepsOption = None,
-    start: StartOption = None,
+    initial_noise: StartOption = None,
     ema: Annotated[
         str | None,
         typer.Option(
@@ -85,31 +85,33 @@ def evaluate(
     from alphabar.evaluation.record import add_to_run
     from alphabar.sampling.settings import sampling_settings
 
-    asked = all_or_nothing(parse_conditions(classes or [], ask or [], prompts or []), unconditional)
+    asked = all_or_nothing(parse_conditions(classes or [], conditions or [], prompts or []), unconditional)
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     from alphabar.reporting.image_grids import nearest_panel
     from alphabar.runs.model import holds_model, load_model
     from alphabar.runs.run import Run
 
     drawing = (asked is not None, guidance != 1, guidance_interval, sag, pag is not None, autoguidance != 1)
-    if not holds_model(what) and any((*drawing, negative, classifier, sampler, grid, steps, start, ema)):
+    if not holds_model(what) and any(
+        (*drawing, negative, classifier, sampler, timesteps, steps, initial_noise, ema)
+    ):
         raise UsageError(
             f"{what} is a folder of pictures: leave out how a model is to draw or what it is asked for"
         )
     results = []
     for length in parse_lengths(ema) if ema else [None]:
-        how = None
+        settings = None
         judged: Any = what
         if holds_model(what):
             judged = load_model(what, ema=length)
-            how = sampling_settings(
+            settings = sampling_settings(
                 judged,
                 seed=seed,
                 sampler=sampler,
-                grid=grid,
+                timesteps=timesteps,
                 steps=steps,
-                start=start,
-                ask=asked,
+                initial_noise=initial_noise,
+                conditions=asked,
                 guidance=guidance,
                 guidance_interval=interval,
                 sag=sag,
@@ -124,7 +126,7 @@ def evaluate(
             against,
             n=n,
             features=features,
-            how=how,
+            settings=settings,
             weights=weights,
             teller=load_model(teller) if teller else None,
         )
@@ -135,7 +137,7 @@ def evaluate(
         return
     ((length, result),) = results
     _print_evaluation(result)
-    if how and length is None and Run(what).exists:
+    if settings and length is None and Run(what).exists:
         add_to_run(Run(what), result)
         if result.twins:
             nearest_panel(result.twins.samples, result.twins.originals[:, None]).save(what / "copies.png")

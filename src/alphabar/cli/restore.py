@@ -131,10 +131,10 @@ def _restore(
     check_free(out)
     task = read_task(image, what)
     loaded = load_model(model)
-    how = restoration_settings(
+    settings = restoration_settings(
         loaded, task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps, pag=pag
     )
-    records = library_restore(loaded, task.y, task.operator, task.sigma_y, n=n, how=how)
+    records = library_restore(loaded, task.y, task.operator, task.sigma_y, n=n, settings=settings)
     answers = last_with_bar(records, "restoring").x[:, 0]
     about = {
         "model": str(model),
@@ -142,7 +142,7 @@ def _restore(
         "image": str(image),
         "degradation": degradation,
         "sigma_y": task.sigma_y,
-        **how.to_dict(),
+        **settings.to_dict(),
     }
     shown = panels(task, answers)
     overview = {"overview": sheet(shown, len(shown))}

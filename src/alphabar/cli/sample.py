@@ -42,7 +42,7 @@ def sample(
         int | None, typer.Option("-n", metavar="N", help="How many pictures, 64; of each value compared, 8.")
     ] = None,
     classes: ClassOption = None,
-    ask: AskOption = None,
+    conditions: AskOption = None,
     prompts: PromptOption = None,
     unconditional: UnconditionalOption = False,
     negative: NegativeOption = None,
@@ -62,9 +62,9 @@ def sample(
         ),
     ] = None,
     sampler: SamplerOption = None,
-    grid: GridOption = None,
+    timesteps: GridOption = None,
     steps: StepsOption = None,
-    start: StartOption = None,
+    initial_noise: StartOption = None,
     ema: EmaOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -76,9 +76,7 @@ def sample(
     from alphabar.sampling.sample import sample as library_sample
     from alphabar.sampling.settings import sampling_settings, uses_training_conditions
 
-    if grid and "=" in grid:  # guidance=1,2,3: a grid of pictures
-        grid, compare = None, grid
-    asked = all_or_nothing(parse_conditions(classes or [], ask or [], prompts or []), unconditional)
+    asked = all_or_nothing(parse_conditions(classes or [], conditions or [], prompts or []), unconditional)
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     key, values = parse_compared(compare) if compare else ("", [])
     from alphabar.reporting.image_grids import image_grid as sheet
@@ -86,14 +84,14 @@ def sample(
     from alphabar.runs.model import load_model
 
     loaded = load_model(model, ema=ema)
-    how = sampling_settings(
+    settings = sampling_settings(
         loaded,
         seed=seed,
         sampler=sampler,
-        grid=grid,
+        timesteps=timesteps,
         steps=steps,
-        start=start,
-        ask=asked,
+        initial_noise=initial_noise,
+        conditions=asked,
         guidance=guidance,
         guidance_interval=interval,
         sag=sag,
@@ -104,13 +102,13 @@ def sample(
         classifier_scale=classifier_scale,
     )
     check_free(out)
-    about = {"model": str(model), "images": loaded.images, **how.to_dict()}
-    if uses_training_conditions(loaded, how):
-        about["ask"] = "as the data"
+    about = {"model": str(model), "images": loaded.images, **settings.to_dict()}
+    if uses_training_conditions(loaded, settings):
+        about["conditions"] = "as the data"
     if ema is not None:
         about["ema"] = ema
     if compare:
-        variants = comparison_settings(loaded, how, key, values)
+        variants = comparison_settings(loaded, settings, key, values)
         rows = 8 if n is None else n
         ready = [library_sample(loaded, rows, variant) for variant in variants]
         drawn = [last_with_bar(s, f"drawing {key}={v}").pictures for s, v in zip(ready, values, strict=True)]
@@ -121,10 +119,10 @@ def sample(
         print_json(as_json, {"out": str(out), "n": rows * len(values), **about})
         return
     n = 64 if n is None else n
-    strip = ReverseProcessRecorder(loaded.denoiser.schedule, how.steps)
-    record = last_with_bar(map(strip.watch, library_sample(loaded, n, how)), "drawing")
+    strip = ReverseProcessRecorder(loaded.denoiser.schedule, settings.steps)
+    record = last_with_bar(map(strip.watch, library_sample(loaded, n, settings)), "drawing")
     overview = {"grid": sheet(record.pictures[:100]), "process": reverse_strip(strip.columns)}
-    write_pictures(record.pictures, out, about, overview, per_sample_settings(how, n))
+    write_pictures(record.pictures, out, about, overview, per_sample_settings(settings, n))
     say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": n, **about})
 
@@ -136,7 +134,7 @@ def interpolate(
     rows: Annotated[int, typer.Option(metavar="N", help="How many ways.")] = 4,
     columns: Annotated[int, typer.Option(metavar="N", help="Pictures on each.")] = 8,
     classes: ClassOption = None,
-    ask: AskOption = None,
+    conditions: AskOption = None,
     prompts: PromptOption = None,
     guidance: GuidanceOption = 1.0,
     sampler: SamplerOption = None,
@@ -151,18 +149,26 @@ def interpolate(
     from alphabar.sampling.outputs import check_free, write_pictures
     from alphabar.sampling.settings import sampling_settings
 
-    asked = parse_conditions(classes or [], ask or [], prompts or [])
+    asked = parse_conditions(classes or [], conditions or [], prompts or [])
     from alphabar.reporting.image_grids import image_grid as sheet
     from alphabar.runs.model import load_model
 
     loaded = load_model(model)
-    how = sampling_settings(loaded, seed=seed, sampler=sampler, steps=steps, ask=asked, guidance=guidance)
+    settings = sampling_settings(
+        loaded, seed=seed, sampler=sampler, steps=steps, conditions=asked, guidance=guidance
+    )
     if sampler is None:
-        how = deterministic(loaded, how)
+        settings = deterministic(loaded, settings)
     check_free(out)
-    records = library_interpolate(loaded, how, rows=rows, columns=columns)
+    records = library_interpolate(loaded, settings, rows=rows, columns=columns)
     pictures = last_with_bar(records, "drawing").pictures
-    about = {"model": str(model), "images": loaded.images, "rows": rows, "columns": columns, **how.to_dict()}
+    about = {
+        "model": str(model),
+        "images": loaded.images,
+        "rows": rows,
+        "columns": columns,
+        **settings.to_dict(),
+    }
     write_pictures(pictures, out, about, {"grid": sheet(pictures, columns)})
     say(f"{rows} ways of {columns} pictures in {out}, side by side in {out / 'overview'}")
     print_json(as_json, {"out": str(out), **about})
@@ -181,7 +187,7 @@ def edit(
     ] = False,
     n: Annotated[int, typer.Option("-n", metavar="N", help="How many; one with --invert.")] = 1,
     classes: ClassOption = None,
-    ask: AskOption = None,
+    conditions: AskOption = None,
     prompts: PromptOption = None,
     negative: NegativeOption = None,
     guidance: GuidanceOption = 1.0,
@@ -197,7 +203,7 @@ def edit(
     from alphabar.sampling.outputs import check_free, write_pictures
     from alphabar.sampling.settings import sampling_settings
 
-    asked = parse_conditions(classes or [], ask or [], prompts or [])
+    asked = parse_conditions(classes or [], conditions or [], prompts or [])
     import torch
 
     from alphabar.codecs.image import to_signal
@@ -214,20 +220,22 @@ def edit(
         picture = torch.from_numpy(decode(image.read_bytes(), recipe.size, fit).pixels.copy())
     except (OSError, Unreadable) as error:
         raise AlphabarError(f"{image}: {getattr(error, 'strerror', None) or error}") from None
-    how = sampling_settings(
+    settings = sampling_settings(
         loaded,
         seed=seed,
         sampler=sampler,
         steps=steps,
-        ask=asked,
+        conditions=asked,
         guidance=guidance,
         negative=negative,
         pag=0.0 if invert else None,  # the way up knows of no guidance
     )
     if sampler is None:
-        how = deterministic(loaded, how)
+        settings = deterministic(loaded, settings)
     check_free(out)
-    records = library_edit(loaded, to_signal(picture[None])[0], how, strength=strength, invert=invert, n=n)
+    records = library_edit(
+        loaded, to_signal(picture[None])[0], settings, strength=strength, invert=invert, n=n
+    )
     pictures = last_with_bar(records, "drawing").pictures
     about = {
         "model": str(model),
@@ -235,7 +243,7 @@ def edit(
         "image": str(image),
         "strength": strength,
         "invert": invert,
-        **how.to_dict(),
+        **settings.to_dict(),
     }
     shown = torch.cat([picture[None], pictures])
     write_pictures(pictures, out, about, {"grid": sheet(shown, len(shown))})

@@ -104,4 +104,4 @@ def _smooth(thumbnails: Tensor, mean: Tensor) -> Tensor:
     return interpolate(thumbnails, size=mean.shape[1:], mode="bicubic")
 
 
-INITIAL_NOISES = Registry("start", {"noise": standard_normal, "gaussian": gaussian})
+INITIAL_NOISES = Registry("initial noise", {"standard_normal": standard_normal, "gaussian": gaussian})

@@ -73,7 +73,7 @@ def unit(level: Level) -> Tensor:
 
 
 NOISE_DISTRIBUTIONS = Registry(
-    "density", {"uniform": uniform, "log_normal": log_normal, "logit_normal": logit_normal}
+    "noise distribution", {"uniform": uniform, "log_normal": log_normal, "logit_normal": logit_normal}
 )
 
 

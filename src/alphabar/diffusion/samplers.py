@@ -220,7 +220,7 @@ def generate(
     seed: int,
     sampler: Sampler,
     times: Tensor,
-    start: InitialNoise,
+    initial_noise: InitialNoise,
     cond: Condition | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Step]:
@@ -230,7 +230,7 @@ def generate(
     decides its noise, whatever the batch. `last` gives the end of the walk.
     """
     like = torch.empty(len(positions), *shape, device=device)
-    x = start(denoiser.schedule(times[0]), Noise(seed, positions, "start"), like)
+    x = initial_noise(denoiser.schedule(times[0]), Noise(seed, positions, "start"), like)
     yield from sampler(denoiser, x, times, Noise(seed, positions, "sample"), cond)
 
 

@@ -73,5 +73,5 @@ def _times(schedule: Schedule, sigma: Tensor) -> Tensor:
 
 
 TIMESTEPS = Registry(
-    "grid", {"uniform": uniform, "karras": karras, "log_snr": log_snr, "linear_beta": linear_beta}
+    "timesteps", {"uniform": uniform, "karras": karras, "log_snr": log_snr, "linear_beta": linear_beta}
 )

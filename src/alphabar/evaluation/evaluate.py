@@ -50,7 +50,7 @@ def evaluate(
     *,
     n: int = 2000,
     features: str = "lite0",
-    how: SamplingSettings | None = None,
+    settings: SamplingSettings | None = None,
     weights: Path | None = None,
     teller: Model | None = None,
 ) -> Generator[Evaluating, None, None]:
@@ -90,18 +90,18 @@ def evaluate(
     notes: list[str] = []
     likened: np.ndarray | None = None  # the training pictures that the samples are asked to be like
     if isinstance(what, Model):
-        how = how or sampling_settings(what)
-        about = {"model": str(what.path), "recipe": recipe.name, "images": what.images, **how.to_dict()}
-        if uses_training_conditions(what, how):
-            at = Noise(how.seed, range(n), "as data").uniform(0) * len(train)
+        settings = settings or sampling_settings(what)
+        about = {"model": str(what.path), "recipe": recipe.name, "images": what.images, **settings.to_dict()}
+        if uses_training_conditions(what, settings):
+            at = Noise(settings.seed, range(n), "as data").uniform(0) * len(train)
             chosen = train[at.long().numpy()]
-            about["ask"] = "as the data"
+            about["conditions"] = "as the data"
             if wanted := known_conditions(what, dataset, chosen):
-                likened, how = chosen, replace(how, ask=wanted)
+                likened, settings = chosen, replace(settings, conditions=wanted)
             else:
                 notes.append("asked for what its training pictures are: these carry other labels")
         before = perf_counter()
-        pictures = yield from _drawn(what, n, how)
+        pictures = yield from _drawn(what, n, settings)
         about["seconds_per_sample"] = (perf_counter() - before) / n
     cache = cache_root() / "features"
     fake = yield from _features("looking at the samples", extractor, pictures, None)
@@ -194,8 +194,8 @@ def _shared(pictures: Tensor, reference: np.ndarray) -> int:
     return sum(blake2b(p.tobytes(), digest_size=16).digest() in known for p in pictures.numpy())
 
 
-def _drawn(model: Model, n: int, how: SamplingSettings) -> Generator[Evaluating, None, Tensor]:
-    for record in sample(model, n, how):
+def _drawn(model: Model, n: int, settings: SamplingSettings) -> Generator[Evaluating, None, Tensor]:
+    for record in sample(model, n, settings):
         yield Evaluating("drawing samples", record.done, record.total)
     assert record.pictures is not None
     return record.pictures

@@ -59,7 +59,7 @@ class Distillation(Diffusion):
             raise UsageError(
                 f"{together} pictures at a time cannot be shared by {own.steps} steps: raise batch"
             )
-        self.times = TIMESTEPS.build(own.grid)(schedule, own.steps)
+        self.times = TIMESTEPS.build(own.timesteps)(schedule, own.steps)
         if not schedule(self.times[0]).log_snr.isfinite():
             raise UsageError("steps from pure noise cannot be learnt: choose the grid log_snr")
         self.walks = [_walk(schedule, t, s, small, sigma_min) for t, s in pairwise(self.times)]
@@ -115,16 +115,16 @@ class Distillation(Diffusion):
 
     @staticmethod
     def cost(recipe: "Recipe") -> float:
-        how, own = recipe.method, recipe.sampling
+        settings, own = recipe.method, recipe.sampling
         schedule = SCHEDULES.build(recipe.schedule)
-        lo, hi = how["pag_interval"] or EVERYWHERE
+        lo, hi = settings["pag_interval"] or EVERYWHERE
 
         def each(ratio: float) -> int:
-            return 1 + (how["pag"] > 0 and lo < ratio <= hi)
+            return 1 + (settings["pag"] > 0 and lo < ratio <= hi)
 
         walks = [
-            _walk(schedule, t, s, how["small"], how["sigma_min"])
-            for t, s in pairwise(TIMESTEPS.build(own.grid)(schedule, own.steps))
+            _walk(schedule, t, s, settings["small"], settings["sigma_min"])
+            for t, s in pairwise(TIMESTEPS.build(own.timesteps)(schedule, own.steps))
         ]
         asked = sum(count_nfe(unipc, schedule, walk, each) for walk in walks) / len(walks)
         return (3 + asked) * network_flops(recipe)

@@ -8,7 +8,7 @@ from alphabar.networks.base import Network, flops
 from alphabar.networks.classifier import Classifier
 from alphabar.networks.gan import Generator
 from alphabar.networks.mp_unet import MPUNet
-from alphabar.networks.tutorial_unet import SimpleUNet
+from alphabar.networks.tutorial_unet import TutorialUNet
 from alphabar.networks.unet import UNet
 from alphabar.registry import Registry
 
@@ -27,7 +27,7 @@ __all__ = [
 NETWORKS = Registry(
     "network",
     {
-        "simple_unet": SimpleUNet,
+        "tutorial_unet": TutorialUNet,
         "unet": UNet,
         "mp_unet": MPUNet,
         "generator": Generator,

@@ -38,7 +38,7 @@ class Block(nn.Module):
         return self.transform(h)
 
 
-class SimpleUNet(Network):
+class TutorialUNet(Network):
     """The mission's network: 15.5 M parameters, 8.6 GFLOP for a picture of 64x64.
 
     conditions: must be empty: it takes none.
@@ -59,7 +59,7 @@ class SimpleUNet(Network):
     ):
         super().__init__()
         if conditions:
-            raise UsageError("simple_unet takes no condition: choose the network unet, as recipe ddpm does")
+            raise UsageError("tutorial_unet takes no condition: choose the network unet, as recipe ddpm does")
         if len(widths) < 2 or min(widths) < 1:
             raise UsageError(f"widths = {list(widths)}: choose two or more, each at least 1")
         if time_dim < 4 or time_dim % 2:
@@ -81,7 +81,7 @@ class SimpleUNet(Network):
         Raises UsageError where a condition is given: this network has no place for one.
         """
         if cond is not None:
-            raise UsageError("simple_unet takes no condition: choose the network unet, as recipe ddpm does")
+            raise UsageError("tutorial_unet takes no condition: choose the network unet, as recipe ddpm does")
         embedding = self.time_mlp(self.sinusoid(c_noise * self.steps - 1).to(x.dtype))
         h = self.conv0(x)
         skips = []

@@ -42,7 +42,7 @@ def distilled(recipe: Recipe, steps: int = 4) -> Recipe:
         raise UsageError(f"--steps must be at least 1, not {steps}")
     values, own = _in_small_batches(recipe), recipe.sampling
     schedule = SCHEDULES.build(recipe.schedule)
-    sigma = (-schedule(TIMESTEPS.build(own.grid)(schedule, own.steps)[:-1]).log_snr / 2).exp()
+    sigma = (-schedule(TIMESTEPS.build(own.timesteps)(schedule, own.steps)[:-1]).log_snr / 2).exp()
     first, final = min(sigma[0].item(), FORMLESS), sigma[-1].item()
     last = first * (DETAIL / first) ** ((steps - 1) / steps)
     values["optimizer"] |= {
@@ -61,9 +61,9 @@ def distilled(recipe: Recipe, steps: int = 4) -> Recipe:
         },
         "sampling": {
             "sampler": "ddim",
-            "grid": {"name": "log_snr", "sigma_min": min(last, first / 2), "sigma_max": first},
+            "timesteps": {"name": "log_snr", "sigma_min": min(last, first / 2), "sigma_max": first},
             "steps": steps,
-            "start": "gaussian",
+            "initial_noise": "gaussian",
         },
         "images": 20_000,
     }

@@ -96,9 +96,9 @@ class SamplingDefaults(Section):
     """How samples are drawn unless asked otherwise."""
 
     sampler: Sampler
-    grid: Timesteps
+    timesteps: Timesteps
     steps: int = Field(ge=1)
-    start: InitialNoise = {"name": "noise"}
+    initial_noise: InitialNoise = {"name": "standard_normal"}
     pag: float = Field(0.0, ge=0)  # scale of perturbed-attention guidance, 0 = none
     pag_interval: tuple[float, float] | None = None  # the sigma/alpha above and up to which; None: all
 
@@ -107,7 +107,7 @@ class MonitorSettings(Section):
     """What is looked at while training. It never changes the weights."""
 
     share: float = Field(0.05, ge=0, lt=1)  # of the time at most
-    grid: int = Field(16, ge=1)  # pictures from fixed noise
+    samples: int = Field(16, ge=1)  # pictures from fixed noise
     levels: int = Field(16, ge=0)  # pictures a side (training, held-out) for the error per noise level
     distance: int = Field(128, ge=0)  # samples for the quick distance, 0 = none
     steps: int = Field(10, ge=1)  # of DPM-Solver++(2M), for grid and distance
@@ -122,14 +122,14 @@ class Recipe(Section):
     condition: ConditionSettings = ConditionSettings()
     schedule: Schedule
     parameterization: Parameterization
-    density: NoiseDistribution
+    noise_distribution: NoiseDistribution
     stratified: bool = False  # levels spread evenly over each batch
     weight: Weight = {"name": "unit"}
     network: Network
     optimizer: OptimizerSettings = OptimizerSettings()
     ema: EmaSettings = EmaSettings()
     sampling: SamplingDefaults
-    watch: MonitorSettings = MonitorSettings()
+    monitor: MonitorSettings = MonitorSettings()
     batch: int = Field(128, ge=1)  # pictures an update, over all processes
     accumulate: int = Field(1, ge=1)  # pieces a batch is cut into where memory is short
     images: int = Field(ge=1)  # length of the training unless a budget is given

@@ -185,9 +185,9 @@ def _entry(path: Path, name: str) -> Entry:
     for evaluation in _evaluations(path):
         judged[tuple(evaluation.get(key) for key in PROTOCOL)] = evaluation
     newest = next(reversed(judged.values()), {})
-    how = patient_settings(model)
+    settings = patient_settings(model)
     # the cost is that of what was judged, where something was; what was asked for has no say in it
-    each = nfe_per_sample(model, SamplingSettings.from_dict(how.to_dict() | newest | {"ask": ()}))
+    each = nfe_per_sample(model, SamplingSettings.from_dict(settings.to_dict() | newest | {"conditions": ()}))
     pass_flop = flops(network, model.recipe.data.size)
     records = [r for r in run.records() if r.get("images", 0) <= model.images]
     train = [r for r in records if r.get("kind") == "train" and "seconds" in r]
@@ -200,14 +200,14 @@ def _entry(path: Path, name: str) -> Entry:
         sample_flop=float(each * pass_flop),
         sample_seconds=newest.get("seconds_per_sample"),
     )
-    *_, drawn = sample(model, SHOWN, how)
+    *_, drawn = sample(model, SHOWN, settings)
     *_, between = interpolate(model, rows=ROWS, columns=COLUMNS)
     assert drawn.pictures is not None and between.pictures is not None
     return Entry(
         name=name,
         path=path,
         recipe=model.recipe.name,
-        settings=model.recipe.model_copy(update={"seed": 0, "watch": MonitorSettings()}).to_toml(),
+        settings=model.recipe.model_copy(update={"seed": 0, "monitor": MonitorSettings()}).to_toml(),
         cost=cost,
         judged=judged,
         distances=_distances(run, model, records, train),

@@ -314,12 +314,12 @@ def _train_plot(train: list[dict[str, Any]], key: str, label: str) -> Markup | N
     )
 
 
-def _curves(name: str, curves: Sequence[Curve], *, log_y: bool = True, **how: Any) -> Markup | None:
+def _curves(name: str, curves: Sequence[Curve], *, log_y: bool = True, **settings: Any) -> Markup | None:
     """The plot, or None where there is nothing to draw."""
     if not curves:
         return None
     positive = all(value > 0 for curve in curves for value in curve.y)
-    return Markup(plot(f"plot-{name}", curves, log_y=log_y and positive, **how))
+    return Markup(plot(f"plot-{name}", curves, log_y=log_y and positive, **settings))
 
 
 def _evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:

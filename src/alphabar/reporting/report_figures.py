@@ -58,25 +58,25 @@ def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Ex
     model = load_model(run.path)
     schedule, network = model.denoiser.schedule, model.denoiser.network
     assert isinstance(network, Network)
-    how = patient_settings(model)
+    settings = patient_settings(model)
     folder = run.path / "report"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    reverse = ReverseProcessRecorder(schedule, how.steps)
-    for record in sample(model, SAMPLES, how):
+    reverse = ReverseProcessRecorder(schedule, settings.steps)
+    for record in sample(model, SAMPLES, settings):
         reverse.watch(record)
         yield Exhibited("drawing samples", record.done, record.total)
     assert record.pictures is not None
     image_grid(record.pictures).save(folder / "samples.png")
     if is_diffusion(model.recipe):
         image_strip(reverse.columns).save(folder / "reverse.png")
-    times = TIMESTEPS.build(how.grid)(schedule, how.steps)
+    times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
     about: dict[str, Any] = {
         "samples": {
-            "sampler": how.sampler["name"],
-            "steps": how.steps,
-            "evaluations": nfe_per_sample(model, how),
-            "seed": how.seed,
+            "sampler": settings.sampler["name"],
+            "steps": settings.steps,
+            "evaluations": nfe_per_sample(model, settings),
+            "seed": settings.seed,
             "n": SAMPLES,
             "images": model.images,
         },
@@ -101,8 +101,8 @@ def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Ex
 
 def patient_settings(model: Model) -> SamplingSettings:
     """The recipe's own sampling, or a quick one where that takes too many evaluations to wait for."""
-    how = sampling_settings(model)
-    return how if how.steps <= PATIENCE else sampling_settings(model, sampler="dpmpp_2m", steps=20)
+    settings = sampling_settings(model)
+    return settings if settings.steps <= PATIENCE else sampling_settings(model, sampler="dpmpp_2m", steps=20)
 
 
 def _levels(schedule: Schedule, times: torch.Tensor) -> list[dict[str, float | None]]:

@@ -39,7 +39,7 @@ def restore(
     sigma_y: float = 0.0,
     *,
     n: int = 1,
-    how: RestorationSettings | None = None,
+    settings: RestorationSettings | None = None,
     first: int = 0,
     batch: int = 16,
 ) -> Iterator[Restored]:
@@ -73,14 +73,22 @@ def restore(
         raise UsageError(f"the model draws colour pictures: the operator must take (3, h, w), not {shape}")
     if not sigma_y >= 0:
         raise UsageError(f"the noise must be 0 or more, not {sigma_y}")
-    if how is None:
+    if settings is None:
         one = PerSampleOperator(operators) if operators else operator
-        how = restoration_settings(model, one, sigma_y)  # type: ignore[arg-type]
-    return _restore(model, ys, operators or operator, sigma_y, shape, n, how, first, batch)
+        settings = restoration_settings(model, one, sigma_y)  # type: ignore[arg-type]
+    return _restore(model, ys, operators or operator, sigma_y, shape, n, settings, first, batch)
 
 
 def _restore(
-    model: Model, ys, operator, sigma_y: float, shape: Shape, n: int, how: RestorationSettings, first, batch
+    model: Model,
+    ys,
+    operator,
+    sigma_y: float,
+    shape: Shape,
+    n: int,
+    settings: RestorationSettings,
+    first,
+    batch,
 ):
     data = model.recipe.data
     shared = isinstance(operator, Operator)
@@ -89,8 +97,8 @@ def _restore(
         seen = len(_corners(_holes(operator, sigma_y, data.size), data.size)) if shared else WINDOWS
         batch = max(1, WINDOWS // seen)
     jobs = [(i, k) for k in range(n) for i in range(len(ys))]
-    walks = {i: _walks(model, operator if shared else operator[i], how) for i in range(len(ys))}
-    total = sum(_count(how, times) for i, _ in jobs for _, times in walks[i])
+    walks = {i: _walks(model, operator if shared else operator[i], settings) for i in range(len(ys))}
+    total = sum(_count(settings, times) for i, _ in jobs for _, times in walks[i])
     done, answers = 0, []
     for begin in range(0, len(jobs), batch):
         part = jobs[begin : begin + batch]
@@ -103,13 +111,13 @@ def _restore(
             y = A.pack([ys[i] for i, _ in part])
         y = y.to(next(model.denoiser.parameters()).device)
         coarse: Tensor | None = None
-        noise = Noise(how.seed, [((first + i) << 20) + k for i, k in part], "restore")
+        noise = Noise(settings.seed, [((first + i) << 20) + k for i, k in part], "restore")
         for size, times in walks[part[0][0]]:
             known = Observation(A, y, sigma_y, bound=1.0)
             if size != A.shape[1:]:
                 known = _shrunk(known, size)
             with torch.no_grad():
-                for step in _walk(model, known, how, times, noise, coarse):
+                for step in _walk(model, known, settings, times, noise, coarse):
                     done += len(part)
                     yield Restored(done, total, step)
             x = step.x[..., : size[0], : size[1]]
@@ -124,6 +132,6 @@ def _restore(
     yield Restored(total, total, step, torch.cat(answers).reshape(n, len(ys), *shape))
 
 
-def _count(how: RestorationSettings, times: Tensor) -> int:
+def _count(settings: RestorationSettings, times: Tensor) -> int:
     """The denoiser evaluations of one walk."""
-    return (len(times) - 1) * how.solver.get("repeats", 1)
+    return (len(times) - 1) * settings.solver.get("repeats", 1)

@@ -35,7 +35,7 @@ AGAIN = 0.3
 def _walk(
     model: Model,
     known: Observation,
-    how: RestorationSettings,
+    settings: RestorationSettings,
     times: Tensor,
     noise: Noise,
     coarse: Tensor | None,
@@ -43,8 +43,8 @@ def _walk(
     """Answers at one size. coarse: those at the size before, to begin with instead of the mean picture."""
     size, y, (h, w) = model.recipe.data.size, known.y, known.operator.shape[1:]
     guides = []
-    if how.pag and model.attention:
-        guides = [PerturbedAttention(model.attention.each_alone, how.pag, GUIDED)]
+    if settings.pag and model.attention:
+        guides = [PerturbedAttention(model.attention.each_alone, settings.pag, GUIDED)]
     # A mean of pictures lies in their range. A network's answer may not, and what leaves it is amplified.
     denoiser = clipped(guided(model.denoiser, guides))
     large = (3, max(h, size), max(w, size))
@@ -63,11 +63,11 @@ def _walk(
     level = denoiser.schedule(times[0])
     eps = replace(noise, purpose=noise.purpose + "/start").normal(0, guess)
     x = broadcast(level.alpha, guess) * guess + broadcast(level.sigma, guess) * eps
-    yield from SOLVERS.build(how.solver)(denoiser, x, times, noise, known._replace(operator=A), None)
+    yield from SOLVERS.build(settings.solver)(denoiser, x, times, noise, known._replace(operator=A), None)
 
 
 def _walks(
-    model: Model, operator: Operator, how: RestorationSettings
+    model: Model, operator: Operator, settings: RestorationSettings
 ) -> list[tuple[tuple[int, int], Tensor]]:
     """The sizes at which a picture is restored, and on which times.
 
@@ -76,7 +76,7 @@ def _walks(
     steps of at most two from the answer before with noise of `AGAIN`. Of all else y tells what is where.
     """
     h, w = operator.shape[1:]
-    size, times = model.recipe.data.size, _times(model, how.steps)
+    size, times = model.recipe.data.size, _times(model, settings.steps)
     scale = size / max(size, min(h, w))
     whole = (size, size) if model.recipe.data.fit == "squash" else (round(h * scale), round(w * scale))
     doublings = math.ceil(math.log2(max(h / whole[0], w / whole[1], 1)))

@@ -13,7 +13,7 @@ from alphabar.sampling.settings import SamplingSettings, uses_training_condition
 
 
 def comparison_settings(
-    model: Model, how: SamplingSettings, key: str, values: Sequence[str]
+    model: Model, settings: SamplingSettings, key: str, values: Sequence[str]
 ) -> list[SamplingSettings]:
     """The settings with one of them at each of several values: a guidance's scale, or a field to ask for.
 
@@ -24,11 +24,11 @@ def comparison_settings(
     variants = []
     for value in values:
         if key in asked:
-            asks = [{}] if uses_training_conditions(model, how) else how.ask or [{}]
-            variant = replace(how, ask=tuple({**ask, key: value} for ask in asks))
+            asks = [{}] if uses_training_conditions(model, settings) else settings.conditions or [{}]
+            variant = replace(settings, conditions=tuple({**conditions, key: value} for conditions in asks))
         elif key in scales:
             try:
-                variant = replace(how, **{key: float(value)})  # type: ignore[arg-type]
+                variant = replace(settings, **{key: float(value)})  # type: ignore[arg-type]
             except ValueError:
                 raise UsageError(f"--compare {key}: {value!r} is no number") from None
         else:
@@ -37,15 +37,22 @@ def comparison_settings(
     return variants
 
 
-def per_sample_settings(how: SamplingSettings, n: int) -> list[dict[str, Any]]:
+def per_sample_settings(settings: SamplingSettings, n: int) -> list[dict[str, Any]]:
     """What sets each of n pictures apart: its position, and what it is asked for."""
-    return [{"position": i} | ({"ask": [how.ask[i % len(how.ask)]]} if how.ask else {}) for i in range(n)]
+    return [
+        {"position": i}
+        | ({"conditions": [settings.conditions[i % len(settings.conditions)]]} if settings.conditions else {})
+        for i in range(n)
+    ]
 
 
 def side_by_side(
     drawn: Sequence[Tensor], variants: Sequence[SamplingSettings]
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """The pictures (n, h, w, 3) of all variants as one set, noise by noise, and the settings of each."""
-    rows = [[{**how.to_dict(), **own} for own in per_sample_settings(how, len(drawn[0]))] for how in variants]
+    rows = [
+        [{**settings.to_dict(), **own} for own in per_sample_settings(settings, len(drawn[0]))]
+        for settings in variants
+    ]
     each = [variant for row in zip(*rows, strict=True) for variant in row]
     return torch.stack(list(drawn), dim=1).flatten(0, 1), each

@@ -27,7 +27,7 @@ INVERTING = 50  # steps of Heun's method from a picture up to its noise
 def edit(
     model: Model,
     picture: Tensor,
-    how: SamplingSettings | None = None,
+    settings: SamplingSettings | None = None,
     *,
     strength: float = 0.6,
     invert: bool = False,
@@ -44,7 +44,9 @@ def edit(
     Yields a record a step, and one more that carries the pictures, (n, size, size, 3) uint8. Raises
     UsageError for a GAN, a VAE or a shortened model, another size, or a strength outside (0, 1].
     """
-    how = how or deterministic(model, sampling_settings(model, ask=(), pag=0.0 if invert else None))
+    settings = settings or deterministic(
+        model, sampling_settings(model, conditions=(), pag=0.0 if invert else None)
+    )
     size = model.recipe.data.size
     check_denoises(model.path, model.recipe, "edit pictures")
     if not 0 < strength <= 1:
@@ -54,25 +56,27 @@ def edit(
     if n < 1 or (invert and n > 1):
         raise UsageError(f"-n {n}: choose at least 1, and 1 with --invert, which leads to one picture")
     if invert:
-        _refuse_noise(how)
-    condition_rows(model, how, range(1))
-    return _edit(model, picture, how, strength, invert, n, guided_denoiser(model, how))
+        _refuse_noise(settings)
+    condition_rows(model, settings, range(1))
+    return _edit(model, picture, settings, strength, invert, n, guided_denoiser(model, settings))
 
 
 def _edit(
     model: Model,
     picture: Tensor,
-    how: SamplingSettings,
+    settings: SamplingSettings,
     strength: float,
     invert: bool,
     n: int,
     denoiser: Denoiser,
 ) -> Iterator[Sampled]:
     schedule = model.denoiser.schedule
-    times = TIMESTEPS.build(how.grid)(schedule, how.steps)[how.steps - math.ceil(strength * how.steps) :]
+    times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)[
+        settings.steps - math.ceil(strength * settings.steps) :
+    ]
     x0 = picture.to(_device(model)).expand(n, -1, -1, -1)
-    cond = condition_rows(model, how, range(n))
-    noise = Noise(how.seed, range(n), "edit")
+    cond = condition_rows(model, settings, range(n))
+    noise = Noise(settings.seed, range(n), "edit")
     up = 0
     if invert:
         # Pure noise has forgotten the picture; next to it the flow still knows.
@@ -87,9 +91,9 @@ def _edit(
         x, times = step.x, torch.cat([first[None], times[times < first]])
     else:
         level = schedule(times[0])
-        eps = noise.normal(how.steps, x0)
+        eps = noise.normal(settings.steps, x0)
         x = broadcast(level.alpha, x0) * x0 + broadcast(level.sigma, x0) * eps
-    yield from _walk(denoiser, x, times, noise, cond, how, total=len(times) - 1, before=up)
+    yield from _walk(denoiser, x, times, noise, cond, settings, total=len(times) - 1, before=up)
 
 
 def _walk(
@@ -98,32 +102,34 @@ def _walk(
     times: Tensor,
     noise: Noise,
     cond: Condition | None,
-    how: SamplingSettings,
+    settings: SamplingSettings,
     *,
     total: int,
     before: int = 0,
 ) -> Iterator[Sampled]:
     with torch.no_grad():
-        for step in SAMPLERS.build(how.sampler)(denoiser, x, times, noise, cond):
+        for step in SAMPLERS.build(settings.sampler)(denoiser, x, times, noise, cond):
             yield Sampled(before + step.i + 1, before + total, 0, step)
     yield Sampled(before + total, before + total, 0, step, to_pictures(step.x.cpu()))
 
 
-def deterministic(model: Model, how: SamplingSettings | None = None) -> SamplingSettings:
+def deterministic(model: Model, settings: SamplingSettings | None = None) -> SamplingSettings:
     """The settings with a sampler that adds no noise of its own: the recipe's, or DPM-Solver++(2M).
 
     how: by default the recipe's, with nothing asked.
     """
-    how = how or sampling_settings(model, ask=())
-    if how.sampler["name"] == "ancestral":
-        return replace(how, sampler=SAMPLERS.resolve("dpmpp_2m"), grid=TIMESTEPS.resolve("log_snr"), steps=20)
-    return how
+    settings = settings or sampling_settings(model, conditions=())
+    if settings.sampler["name"] == "ancestral":
+        return replace(
+            settings, sampler=SAMPLERS.resolve("dpmpp_2m"), timesteps=TIMESTEPS.resolve("log_snr"), steps=20
+        )
+    return settings
 
 
-def _refuse_noise(how: SamplingSettings) -> None:
-    if how.sampler["name"] == "ancestral" or how.sampler.get("eta"):
+def _refuse_noise(settings: SamplingSettings) -> None:
+    if settings.sampler["name"] == "ancestral" or settings.sampler.get("eta"):
         raise UsageError(
-            f"the sampler {how.sampler['name']} adds noise of its own: choose dpmpp_2m, for example"
+            f"the sampler {settings.sampler['name']} adds noise of its own: choose dpmpp_2m, for example"
         )
 
 

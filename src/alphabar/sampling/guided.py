@@ -21,40 +21,40 @@ from alphabar.sampling.conditions import negative_condition
 from alphabar.sampling.settings import SamplingSettings
 
 
-def guided_denoiser(model: Model, how: SamplingSettings) -> Denoiser:
+def guided_denoiser(model: Model, settings: SamplingSettings) -> Denoiser:
     """The model's denoiser with the guidances that are asked for.
 
     Raises UsageError for one that the model lacks the means for, or an interval that is none.
     """
-    interval, own = how.guidance_interval or EVERYWHERE, how.pag_interval or EVERYWHERE
+    interval, own = settings.guidance_interval or EVERYWHERE, settings.pag_interval or EVERYWHERE
     for name, (lo, hi) in (("--guidance-interval", interval), ("sampling.pag_interval", own)):
         if not 0 <= lo < hi:
             raise UsageError(f"{name} {lo:g},{hi:g}: the first must be below the second, from 0 up")
     guidances: list[Guidance] = []
-    if how.guidance != 1:
-        if not how.ask or model.conditioning is None:
+    if settings.guidance != 1:
+        if not settings.conditions or model.conditioning is None:
             raise UsageError(
                 "--guidance strengthens what is asked for: say what, with --class, --set or --prompt"
             )
-        guidances.append(ClassifierFree(how.guidance, negative_condition(model, how)))
-    elif how.negative is not None:
+        guidances.append(ClassifierFree(settings.guidance, negative_condition(model, settings)))
+    elif settings.negative is not None:
         raise UsageError("--negative says what guidance leads away from: give --guidance above 1 too")
-    if how.autoguidance != 1:
+    if settings.autoguidance != 1:
         if model.early is None:
             raise UsageError(f"--autoguidance needs an early snapshot, which {model.path} does not hold")
-        guidances.append(Autoguidance(without_condition(model, model.early), how.autoguidance))
-    if how.sag or how.pag:
+        guidances.append(Autoguidance(without_condition(model, model.early), settings.autoguidance))
+    if settings.sag or settings.pag:
         if model.attention is None:
             raise UsageError(
-                f"--{'sag' if how.sag else 'pag'} needs self-attention in the middle of the network:"
+                f"--{'sag' if settings.sag else 'pag'} needs self-attention in the middle of the network:"
                 f" that of {model.path} has none"
             )
-        if how.pag:
-            guidances.append(PerturbedAttention(model.attention.each_alone, how.pag, own))
-        if how.sag:
-            guidances.append(SelfAttentionGuidance(model.attention.recorded, how.sag))
-    if how.classifier:
-        guidances.append(_classifier_guidance(model, how))
+        if settings.pag:
+            guidances.append(PerturbedAttention(model.attention.each_alone, settings.pag, own))
+        if settings.sag:
+            guidances.append(SelfAttentionGuidance(model.attention.recorded, settings.sag))
+    if settings.classifier:
+        guidances.append(_classifier_guidance(model, settings))
     return guided(without_condition(model, model.denoiser), guidances, interval=interval)
 
 
@@ -65,23 +65,23 @@ def without_condition(model: Model, denoiser: Denoiser) -> Denoiser:
     return FunctionDenoiser(denoiser.schedule, lambda x, t, cond: denoiser(x, t))
 
 
-def _classifier_guidance(model: Model, how: SamplingSettings) -> ClassifierGuidance:
+def _classifier_guidance(model: Model, settings: SamplingSettings) -> ClassifierGuidance:
     """Raises UsageError for no classifier, one of other labels, and where nothing is asked."""
-    assert how.classifier is not None
-    if not how.ask:
+    assert settings.classifier is not None
+    if not settings.conditions:
         raise UsageError(
             "--classifier guides towards what is asked: say what, with --class, --set or --prompt"
         )
     device = next(model.denoiser.parameters()).device
-    classifier = load_model(how.classifier, device)
+    classifier = load_model(settings.classifier, device)
     if classifier.recipe.method["name"] != "classifier":
         raise UsageError(
-            f"--classifier {how.classifier}: a model of method {classifier.recipe.method['name']!r};"
+            f"--classifier {settings.classifier}: a model of method {classifier.recipe.method['name']!r};"
             " train one with --recipe classifier --condition class or attributes"
         )
     if model.conditioning is not None and model.conditioning != classifier.conditioning:
         raise UsageError(
-            f"{how.classifier} tells other labels than {model.path} takes: train both on the same"
+            f"{settings.classifier} tells other labels than {model.path} takes: train both on the same"
         )
 
     def log_p(x: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
@@ -91,4 +91,4 @@ def _classifier_guidance(model: Model, how: SamplingSettings) -> ClassifierGuida
         s = own.time(level.log_snr)
         return log_prob(classifier.denoiser, broadcast(own(s).alpha / level.alpha, x) * x, s, cond)
 
-    return ClassifierGuidance(log_p, how.classifier_scale)
+    return ClassifierGuidance(log_p, settings.classifier_scale)

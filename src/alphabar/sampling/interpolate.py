@@ -20,7 +20,7 @@ from alphabar.sampling.settings import SamplingSettings
 
 
 def interpolate(
-    model: Model, how: SamplingSettings | None = None, *, rows: int = 4, columns: int = 8
+    model: Model, settings: SamplingSettings | None = None, *, rows: int = 4, columns: int = 8
 ) -> Iterator[Sampled]:
     """Rows of pictures that go over into one another.
 
@@ -32,25 +32,32 @@ def interpolate(
     uint8. Raises UsageError for a sampler that adds noise of its own, for fewer than one row or two columns,
     and for three things to ask for.
     """
-    how = how or deterministic(model)
+    settings = settings or deterministic(model)
     if rows < 1 or columns < 2:
         raise UsageError(f"{rows} rows of {columns} pictures: choose at least 1 of 2")
-    if len(how.ask) > 2:
-        raise UsageError(f"an interpolation goes from one thing to another: {len(how.ask)} were asked for")
-    _refuse_noise(how)
-    asked = condition_rows(model, how, range(2))
-    return _interpolate(model, how, rows, columns, guided_denoiser(model, how), asked)
+    if len(settings.conditions) > 2:
+        raise UsageError(
+            f"an interpolation goes from one thing to another: {len(settings.conditions)} were asked for"
+        )
+    _refuse_noise(settings)
+    asked = condition_rows(model, settings, range(2))
+    return _interpolate(model, settings, rows, columns, guided_denoiser(model, settings), asked)
 
 
 def _interpolate(
-    model: Model, how: SamplingSettings, rows: int, columns: int, denoiser: Denoiser, asked: Condition | None
+    model: Model,
+    settings: SamplingSettings,
+    rows: int,
+    columns: int,
+    denoiser: Denoiser,
+    asked: Condition | None,
 ) -> Iterator[Sampled]:
     schedule, size = model.denoiser.schedule, model.recipe.data.size
-    times = TIMESTEPS.build(how.grid)(schedule, how.steps)
-    between = len(how.ask) == 2
-    ends = INITIAL_NOISES.build(how.start, statistics=model.statistics)(
+    times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
+    between = len(settings.conditions) == 2
+    ends = INITIAL_NOISES.build(settings.initial_noise, statistics=model.statistics)(
         schedule(times[0]),
-        Noise(how.seed, range(rows if between else 2 * rows), "interpolation"),
+        Noise(settings.seed, range(rows if between else 2 * rows), "interpolation"),
         torch.empty(rows if between else 2 * rows, 3, size, size, device=_device(model)),
     )
     cond = None
@@ -62,8 +69,8 @@ def _interpolate(
     else:
         x = torch.cat([slerp(a, b, columns) for a, b in ends.split(2)])
         cond = None if asked is None else asked[:1].expand(len(x), -1)
-    noise = Noise(how.seed, range(len(x)), "sample")
-    yield from _walk(denoiser, x, times, noise, cond, how, total=how.steps)
+    noise = Noise(settings.seed, range(len(x)), "sample")
+    yield from _walk(denoiser, x, times, noise, cond, settings, total=settings.steps)
 
 
 def mixed(denoiser: Denoiser, a: Tensor, b: Tensor, along: Tensor) -> Denoiser:

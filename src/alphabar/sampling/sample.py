@@ -29,7 +29,7 @@ class Sampled:
 
 
 def sample(
-    model: Model, n: int, how: SamplingSettings | None = None, *, first: int = 0, batch: int = 64
+    model: Model, n: int, settings: SamplingSettings | None = None, *, first: int = 0, batch: int = 64
 ) -> Iterator[Sampled]:
     """Draw n pictures, number ``first`` and those that follow.
 
@@ -41,14 +41,14 @@ def sample(
     """
     if n < 1:
         raise UsageError(f"-n must be at least 1, not {n}")
-    how = how or sampling_settings(model)
-    condition_rows(model, how, range(1))
-    guided_denoiser(model, how)
-    return _sample(model, n, how, first, batch)
+    settings = settings or sampling_settings(model)
+    condition_rows(model, settings, range(1))
+    guided_denoiser(model, settings)
+    return _sample(model, n, settings, first, batch)
 
 
-def _sample(model: Model, n: int, how: SamplingSettings, begin: int, batch: int) -> Iterator[Sampled]:
-    denoiser, size = guided_denoiser(model, how), model.recipe.data.size
+def _sample(model: Model, n: int, settings: SamplingSettings, begin: int, batch: int) -> Iterator[Sampled]:
+    denoiser, size = guided_denoiser(model, settings), model.recipe.data.size
     finished: list[Tensor] = []
     for first in range(0, n, batch):
         positions = range(begin + first, begin + min(first + batch, n))
@@ -56,16 +56,16 @@ def _sample(model: Model, n: int, how: SamplingSettings, begin: int, batch: int)
             denoiser,
             shape=(3, size, size),
             positions=positions,
-            seed=how.seed,
-            sampler=SAMPLERS.build(how.sampler),
-            times=TIMESTEPS.build(how.grid)(denoiser.schedule, how.steps),
-            start=INITIAL_NOISES.build(how.start, statistics=model.statistics),
-            cond=condition_rows(model, how, positions),
+            seed=settings.seed,
+            sampler=SAMPLERS.build(settings.sampler),
+            times=TIMESTEPS.build(settings.timesteps)(denoiser.schedule, settings.steps),
+            initial_noise=INITIAL_NOISES.build(settings.initial_noise, statistics=model.statistics),
+            cond=condition_rows(model, settings, positions),
             device=next(model.denoiser.parameters()).device,
         ):
-            done = first * how.steps + (step.i + 1) * len(positions)
-            yield Sampled(done, n * how.steps, begin + first, step)
+            done = first * settings.steps + (step.i + 1) * len(positions)
+            yield Sampled(done, n * settings.steps, begin + first, step)
         if not torch.isfinite(step.x).all():
             raise AlphabarError(f"the samples of {model.path} are not finite: its training has diverged")
         finished.append(to_pictures(step.x.cpu()))
-    yield Sampled(done, n * how.steps, begin + first, step, torch.cat(finished))
+    yield Sampled(done, n * settings.steps, begin + first, step, torch.cat(finished))

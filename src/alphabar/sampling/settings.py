@@ -22,10 +22,10 @@ class SamplingSettings:
 
     seed: int
     sampler: dict[str, Any]
-    grid: dict[str, Any]
+    timesteps: dict[str, Any]
     steps: int
-    start: dict[str, Any]
-    ask: Sequence[
+    initial_noise: dict[str, Any]
+    conditions: Sequence[
         Mapping[str, str]
     ] = ()  # picture i is asked for entry i modulo their number; () for nothing
     guidance: float = 1.0  # classifier-free, 1 is none
@@ -46,10 +46,10 @@ class SamplingSettings:
         """The inverse of `to_dict`, also after JSON and among other values. Raises UsageError for others."""
         try:
             known = {f.name: values[f.name] for f in fields(SamplingSettings) if f.name in values}
-            how = TypeAdapter(SamplingSettings).validate_python(known)
+            settings = TypeAdapter(SamplingSettings).validate_python(known)
         except ValidationError as error:
             raise UsageError(f"these are no settings of a sampling: {str(error).splitlines()[0]}") from None
-        return replace(how, ask=tuple(dict(asked) for asked in how.ask))
+        return replace(settings, conditions=tuple(dict(asked) for asked in settings.conditions))
 
 
 def sampling_settings(
@@ -57,10 +57,10 @@ def sampling_settings(
     *,
     seed: int = 0,
     sampler: Spec | None = None,
-    grid: Spec | None = None,
+    timesteps: Spec | None = None,
     steps: int | None = None,
-    start: Spec | None = None,
-    ask: Sequence[Mapping[str, str]] | None = None,
+    initial_noise: Spec | None = None,
+    conditions: Sequence[Mapping[str, str]] | None = None,
     guidance: float = 1.0,
     guidance_interval: tuple[float, float] | None = None,
     sag: float = 0.0,
@@ -92,19 +92,21 @@ def sampling_settings(
     other = chosen["name"] != own.sampler["name"]
     if steps is not None and steps < 1:
         raise UsageError(f"--steps must be at least 1, not {steps}")
-    default_grid: Spec = own.grid
+    default_timesteps: Spec = own.timesteps
     if other:
-        default_grid = "uniform" if chosen["name"] in ("ancestral", "ddim") else "linear_beta"
+        default_timesteps = "uniform" if chosen["name"] in ("ancestral", "ddim") else "linear_beta"
     default_steps = own.steps if not other else 250 if chosen["name"] == "ancestral" else 20
     if pag is None:
         pag = own.pag if model.attention else 0.0
-    how = SamplingSettings(
+    settings = SamplingSettings(
         seed=seed,
         sampler=chosen,
-        grid=TIMESTEPS.resolve(grid or default_grid),
+        timesteps=TIMESTEPS.resolve(timesteps or default_timesteps),
         steps=steps or default_steps,
-        start=INITIAL_NOISES.resolve(start or own.start),
-        ask=tuple(dict(asked) for asked in (training_conditions(model) if ask is None else ask)),
+        initial_noise=INITIAL_NOISES.resolve(initial_noise or own.initial_noise),
+        conditions=tuple(
+            dict(asked) for asked in (training_conditions(model) if conditions is None else conditions)
+        ),
         guidance=guidance,
         guidance_interval=guidance_interval,
         sag=sag,
@@ -115,26 +117,35 @@ def sampling_settings(
         classifier=classifier,
         classifier_scale=classifier_scale,
     )
-    if model.recipe.method["name"] == "distillation" and (how.sampler, how.grid, how.steps) != (
+    if model.recipe.method["name"] == "distillation" and (
+        settings.sampler,
+        settings.timesteps,
+        settings.steps,
+    ) != (
         own.sampler,
-        own.grid,
+        own.timesteps,
         own.steps,
     ):
         raise UsageError(
             f"{model.path} was shortened and draws in {own.steps} steps of its own:"
             " leave out sampler, grid and steps"
         )
-    if not is_diffusion(model.recipe) and (how.sampler, how.grid, how.steps, how.start) != (
+    if not is_diffusion(model.recipe) and (
+        settings.sampler,
+        settings.timesteps,
+        settings.steps,
+        settings.initial_noise,
+    ) != (
         own.sampler,
-        own.grid,
+        own.timesteps,
         own.steps,
-        own.start,
+        own.initial_noise,
     ):
         raise UsageError(
             f"{model.path} is a {model.recipe.method['name']} and draws in one evaluation:"
             " leave out sampler, grid, steps and start"
         )
-    return how
+    return settings
 
 
 def training_conditions(model: Model) -> Sequence[Mapping[str, str]]:
@@ -145,23 +156,23 @@ def training_conditions(model: Model) -> Sequence[Mapping[str, str]]:
     return model.conditioning.seen if model.conditioning else ()
 
 
-def uses_training_conditions(model: Model, how: SamplingSettings) -> bool:
+def uses_training_conditions(model: Model, settings: SamplingSettings) -> bool:
     """Whether the settings ask for every kind as often as the training pictures have it."""
-    return bool(how.ask) and how.ask == tuple(training_conditions(model))
+    return bool(settings.conditions) and settings.conditions == tuple(training_conditions(model))
 
 
-def nfe_per_sample(model: Model, how: SamplingSettings) -> int:
+def nfe_per_sample(model: Model, settings: SamplingSettings) -> int:
     """How often a picture goes through a network until it is drawn, what guidance asks included.
 
     Classifier guidance asks another network, which does not count.
     """
-    lo, hi = how.guidance_interval or EVERYWHERE
-    low, high = how.pag_interval or EVERYWHERE
-    guides = (how.guidance != 1) + (how.autoguidance != 1) + bool(how.sag)
+    lo, hi = settings.guidance_interval or EVERYWHERE
+    low, high = settings.pag_interval or EVERYWHERE
+    guides = (settings.guidance != 1) + (settings.autoguidance != 1) + bool(settings.sag)
 
     def asked(ratio: float) -> int:
-        return 1 + (lo < ratio <= hi) * (guides + bool(how.pag) * (low < ratio <= high))
+        return 1 + (lo < ratio <= hi) * (guides + bool(settings.pag) * (low < ratio <= high))
 
     schedule = model.denoiser.schedule
-    times = TIMESTEPS.build(how.grid)(schedule, how.steps)
-    return count_nfe(SAMPLERS.build(how.sampler), schedule, times, asked)
+    times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
+    return count_nfe(SAMPLERS.build(settings.sampler), schedule, times, asked)

@@ -40,7 +40,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "sampler": ("Sampler", "Muestreador"),
     "start": ("Start from", "Empezar desde"),
-    "start_noise": ("pure noise", "ruido puro"),
+    "start_standard_normal": ("pure noise", "ruido puro"),
     "start_gaussian": ("noise like the data", "ruido como los datos"),
     "start_info": (
         "Noise that carries the data's mean and colours helps schedules that stop short of pure noise.",
@@ -274,7 +274,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "models": ("Models", "Modelos"),
     "values": ("Values", "Valores"),
     "values_info": ("a column each, up to six", "una columna cada uno, hasta seis"),
-    "ask": ("Asked for", "Se pide"),
+    "conditions": ("Asked for", "Se pide"),
     "ask_info": ("such as class=hatchback", "como class=hatchback"),
     "noises": ("Noises", "Ruidos"),
     "compare_go": ("Compare", "Comparar"),

@@ -49,7 +49,7 @@ class TrainingBatches:
         self.dataset, self.index, self.recipe, self.fields = dataset, index, recipe, fields
         self.cond = torch.empty(len(dataset.pictures), 0) if cond is None else cond
         self.schedule = denoiser.schedule
-        self.density = NOISE_DISTRIBUTIONS.build(recipe.density)
+        self.noise_distribution = NOISE_DISTRIBUTIONS.build(recipe.noise_distribution)
         self.permutation = lru_cache(2)(self._permutation)
 
     def _permutation(self, epoch: int) -> np.ndarray:
@@ -92,7 +92,7 @@ class TrainingBatches:
             parted = labels.uniform(1) < 0.5
             for i, part in enumerate(cond.split(list(self.fields), dim=1)):
                 part[parted & (labels.uniform(2 + i) < 0.5)] = torch.nan
-        return Batch(x0, self.density(self.schedule, u), eps, cond)
+        return Batch(x0, self.noise_distribution(self.schedule, u), eps, cond)
 
 
 def loading_threads(device: str) -> int:

@@ -200,7 +200,7 @@ def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan
 
     Raises UsageError where not even the smallest network fits the memory, and as `sizes` does.
     """
-    seconds = budget * (1 - recipe.watch.share)
+    seconds = budget * (1 - recipe.monitor.share)
     options = [
         option for size in sizes(recipe) if (option := _option(size, machine, pictures, seconds)) is not None
     ]

@@ -68,12 +68,12 @@ class TrainingMonitor:
         Before the first look its cost is estimated from ``rate``, the images trained a second: a forward
         pass is about a third of an update.
         """
-        watch = self.recipe.watch
-        if watch.share == 0:
+        monitor = self.recipe.monitor
+        if monitor.share == 0:
             return False
         if self.next_look is None:
-            passes = max(watch.grid, watch.distance) * watch.steps + 2 * watch.levels * len(SIGMAS)
-            return seconds >= passes / (3 * rate) / watch.share
+            passes = max(monitor.samples, monitor.distance) * monitor.steps + 2 * monitor.levels * len(SIGMAS)
+            return seconds >= passes / (3 * rate) / monitor.share
         return seconds >= self.next_look
 
     def look(self, denoiser: Denoiser, images: int, clock: Any) -> tuple[Path, dict[str, Any] | None]:
@@ -82,21 +82,21 @@ class TrainingMonitor:
         Raises AlphabarError where the run folder cannot be written.
         """
         begun = time.monotonic()
-        watch = self.recipe.watch
+        monitor = self.recipe.monitor
         denoises = self.recipe.method["name"] == "diffusion"  # at every noise level
-        error = self.error_by_level(denoiser) if watch.levels and denoises else None
-        n = max(watch.grid, watch.distance)
+        error = self.error_by_level(denoiser) if monitor.levels and denoises else None
+        n = max(monitor.samples, monitor.distance)
         pictures = torch.cat(
             [
                 self.samples(denoiser, range(first, min(first + PICTURES_AT_ONCE, n)))
                 for first in range(0, n, PICTURES_AT_ONCE)
             ]
         )
-        distance = self.distance(pictures[: watch.distance]) if watch.distance else None
+        distance = self.distance(pictures[: monitor.distance]) if monitor.distance else None
         cost = time.monotonic() - begun
-        self.next_look = clock() + cost * (1 / watch.share - 1) if watch.share else None
+        self.next_look = clock() + cost * (1 / monitor.share - 1) if monitor.share else None
         grid = self.run.path / "samples" / f"{images:09d}.png"
-        save_grid(pictures[: watch.grid], grid)
+        save_grid(pictures[: monitor.samples], grid)
         if error:
             self.run.log("held_out", images, **error)
         if distance:
@@ -113,20 +113,25 @@ class TrainingMonitor:
         chosen = self.train_index[of.long().numpy()]
         size = recipe.data.size
         sampler: Spec = "dpmpp_2m"
-        grid: Spec = "linear_beta"
-        start: Spec = "noise"
-        steps = recipe.watch.steps
+        timesteps: Spec = "linear_beta"
+        initial_noise: Spec = "standard_normal"
+        steps = recipe.monitor.steps
         if recipe.method["name"] == "distillation":  # which draws in no other way
             own = recipe.sampling
-            sampler, grid, start, steps = own.sampler, own.grid, own.start, own.steps
+            sampler, timesteps, initial_noise, steps = (
+                own.sampler,
+                own.timesteps,
+                own.initial_noise,
+                own.steps,
+            )
         end = generate(
             denoiser,
             shape=(3, size, size),
             positions=positions,
             seed=recipe.seed,
             sampler=SAMPLERS.build(sampler),
-            times=TIMESTEPS.build(grid)(denoiser.schedule, steps),
-            start=INITIAL_NOISES.build(start, statistics=self.statistics),
+            times=TIMESTEPS.build(timesteps)(denoiser.schedule, steps),
+            initial_noise=INITIAL_NOISES.build(initial_noise, statistics=self.statistics),
             cond=None if self.cond is None else self.cond[chosen],
             device=self.runtime.device,
         )
@@ -145,7 +150,7 @@ class TrainingMonitor:
         times = denoiser.schedule.time(levels)
         error: dict[str, Any] = {"levels": levels.tolist()}
         for name, index in (("train_error", self.train_index), ("error", self.held_out_index)):
-            chosen = index[: self.recipe.watch.levels]
+            chosen = index[: self.recipe.monitor.levels]
             if len(chosen) == 0:
                 error[name] = None
                 continue
@@ -165,8 +170,8 @@ class TrainingMonitor:
         where no label is known. log_prob: the mean log p(c | x_t) of a picture.
         """
         begun = time.monotonic()
-        watch, schedule = self.recipe.watch, classifier.schedule
-        chosen = self.held_out_index[: watch.levels]
+        monitor, schedule = self.recipe.monitor, classifier.schedule
+        chosen = self.held_out_index[: monitor.levels]
         told: dict[str, Any] = {"sigma": list(SIGMAS), "n": len(chosen), "accuracy": [], "log_prob": []}
         for sigma in SIGMAS if len(chosen) else ():
             right: list[Tensor] = []
@@ -183,7 +188,7 @@ class TrainingMonitor:
             told["accuracy"].append(None if math.isnan(share) else share)
             told["log_prob"].append(torch.cat(likely).mean().item())
         cost = time.monotonic() - begun
-        self.next_look = clock() + cost * (1 / watch.share - 1) if watch.share else None
+        self.next_look = clock() + cost * (1 / monitor.share - 1) if monitor.share else None
         self.run.log("accuracy", images, **told)
         return told
 

@@ -50,7 +50,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
             values = gr.Textbox(
                 USUAL["samplers"], label=text("values"), info=text("values_info"), elem_id="values"
             )
-            ask = gr.Textbox("", label=text("ask"), info=text("ask_info"), visible=False)
+            conditions = gr.Textbox("", label=text("conditions"), info=text("ask_info"), visible=False)
             with gr.Row():
                 rows = gr.Slider(1, ROWS, 4, step=1, label=text("noises"), min_width=120)
                 seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110)
@@ -67,7 +67,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         return names, usual, gr.update(visible=what == "guidance")
 
     def run(
-        name: str, what: str, models: list[str], values: str, ask: str, rows: int, seed: float
+        name: str, what: str, models: list[str], values: str, conditions: str, rows: int, seed: float
     ) -> Iterator[Any]:
         if what == "models":
             columns = list(models or [])
@@ -79,28 +79,34 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         drawn: list[list[str]] = []
         for i, column in enumerate(columns):
             loaded = page.shelf.load(column if what == "models" else name)
-            how = settings(loaded, what, column, ask, int(seed or 0))
-            for record in sample(loaded, n, how):
+            settings = settings_of_column(loaded, what, column, conditions, int(seed or 0))
+            for record in sample(loaded, n, settings):
                 share = (i + record.done / record.total) / len(columns)
                 yield (
-                    page.progress(share, 1, f"{column}: {text('step', i=record.step.i + 1, n=how.steps)}"),
+                    page.progress(
+                        share, 1, f"{column}: {text('step', i=record.step.i + 1, n=settings.steps)}"
+                    ),
                     gr.skip(),
                 )
             assert record.pictures is not None
-            about = {"model": column if what == "models" else name, "images": loaded.images, **how.to_dict()}
+            about = {
+                "model": column if what == "models" else name,
+                "images": loaded.images,
+                **settings.to_dict(),
+            }
             pictures = enumerate(record.pictures.numpy())
             drawn.append([data_uri(picture, {**about, "position": k}) for k, picture in pictures])
             yield page.progress((i + 1) / len(columns), 1, column), table(columns, drawn, n)
         yield page.note(text("compared")), table(columns, drawn, n)
 
-    what.change(adapt, what, [models, values, ask], **LIGHT)
+    what.change(adapt, what, [models, values, conditions], **LIGHT)
     job = go.click(
-        page.told(run), [model, what, models, values, ask, rows, seed], [said, shown], **ONE_AT_A_TIME
+        page.told(run), [model, what, models, values, conditions, rows, seed], [said, shown], **ONE_AT_A_TIME
     )
     cancelling(page, stop, [job], said)
 
 
-def settings(model: Model, what: str, value: str, ask: str, seed: int) -> SamplingSettings:
+def settings_of_column(model: Model, what: str, value: str, conditions: str, seed: int) -> SamplingSettings:
     """The model's usual settings with one of them at this value. Raises UsageError for one that is none."""
     usual = replace(patient_settings(model), seed=seed)
     if what == "models":
@@ -118,12 +124,12 @@ def settings(model: Model, what: str, value: str, ask: str, seed: int) -> Sampli
             raise UsageError(f"steps are from 1 to 1000, not {value}")
         return replace(usual, steps=int(number))
     asked = {}
-    for part in filter(None, (part.strip() for part in ask.split(","))):
+    for part in filter(None, (part.strip() for part in conditions.split(","))):
         key, equals, wanted = part.partition("=")
         if not equals:
             raise UsageError(f"{part!r} should read field=value, for example class=hatchback")
         asked[key.strip()] = wanted.strip()
-    return replace(usual, ask=(asked,) if asked else (), guidance=number)
+    return replace(usual, conditions=(asked,) if asked else (), guidance=number)
 
 
 def table(columns: list[str], drawn: list[list[str]], rows: int) -> str:

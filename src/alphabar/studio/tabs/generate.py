@@ -84,7 +84,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             yield [*[gr.skip()] * (len(where) - 1), none, *[gr.skip()] * FIELDS]
             return
         loaded = page.shelf.load(name)
-        how = patient_settings(loaded)
+        settings = patient_settings(loaded)
         attends = loaded.attention is not None
         known = loaded.conditioning.fields if loaded.conditioning else ()
         seen = bool(loaded.conditioning and loaded.conditioning.seen)
@@ -94,13 +94,13 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             slots.append(gr.update(label=field.name, choices=["", *names], value="", visible=True))
         slots += [gr.update(visible=False, value="")] * (FIELDS - len(slots))
         yield [
-            how.sampler["name"],
-            how.steps,
-            how.start["name"],
+            settings.sampler["name"],
+            settings.steps,
+            settings.initial_noise["name"],
             gr.update(visible=attends or loaded.early is not None),
             gr.update(value=1, visible=bool(known)),
             gr.update(value=0, visible=attends),
-            gr.update(value=how.pag, visible=attends),
+            gr.update(value=settings.pag, visible=attends),
             gr.update(value=1, visible=loaded.early is not None),
             gr.update(visible=seen),
             describe(page, loaded),
@@ -116,24 +116,24 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
     def draw(name: str, *values: Any) -> Iterator[tuple[str, str, Any]]:
         yield page.note(text("loading")), gr.skip(), gr.update(visible=False)
         loaded = page.shelf.load(name)
-        n, how = settings(page, loaded, values)
+        n, settings = settings_from_controls(page, loaded, values)
         begun, images = time.monotonic(), ""
-        for record in sample(loaded, n, how):
+        for record in sample(loaded, n, settings):
             if record.pictures is None:
-                line = text("step", i=record.step.i + 1, n=how.steps)
+                line = text("step", i=record.step.i + 1, n=settings.steps)
                 images = sheet(to_pictures(record.step.x0.cpu()))
                 yield page.progress(record.done, record.total, line), images, gr.skip()
         assert record.pictures is not None
-        about = {"model": name, "images": loaded.images, **how.to_dict()}
-        abouts = [{**about, **own} for own in per_sample_settings(how, n)]
+        about = {"model": name, "images": loaded.images, **settings.to_dict()}
+        abouts = [{**about, **own} for own in per_sample_settings(settings, n)]
         path = page.new_file(".zip")
         with zipfile.ZipFile(path, "w") as archive:
             for i, picture in enumerate(record.pictures.numpy()):
-                with archive.open(f"{name}-{how.seed}-{i:03d}.png", "w") as file:
+                with archive.open(f"{name}-{settings.seed}-{i:03d}.png", "w") as file:
                     Image.fromarray(picture).save(file, "PNG", pnginfo=stamp(abouts[i]))
         yield (
             page.note(text("drawn", n=n, seconds=f"{time.monotonic() - begun:.1f}")),
-            sheet(record.pictures, abouts, f"{name}-{how.seed}", text("save_one")),
+            sheet(record.pictures, abouts, f"{name}-{settings.seed}", text("save_one")),
             gr.update(value=str(path), visible=True),
         )
 
@@ -144,11 +144,13 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
         about = read_stamp(file)
         if "degradation" in about:
             raise UsageError(text("again_restored"))
-        how = SamplingSettings.from_dict(about)
+        settings = SamplingSettings.from_dict(about)
         origin = Path(str(about.get("model"))).name
         loaded = page.shelf.load(origin if origin in page.shelf.models() else name)
-        for record in sample(loaded, 1, how, first=int(about.get("position", 0))):
-            said = page.progress(record.done, record.total, text("step", i=record.step.i + 1, n=how.steps))
+        for record in sample(loaded, 1, settings, first=int(about.get("position", 0))):
+            said = page.progress(
+                record.done, record.total, text("step", i=record.step.i + 1, n=settings.steps)
+            )
             yield said
         assert record.pictures is not None
         yield reproduced(page, Path(file), record.pictures[0].numpy(), about, loaded.images)
@@ -160,26 +162,26 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
     dropped.change(page.told(redraw), [dropped, model], again, **ONE_AT_A_TIME)
 
 
-def settings(page: Page, model: Model, values: Sequence[Any]) -> tuple[int, SamplingSettings]:
+def settings_from_controls(page: Page, model: Model, values: Sequence[Any]) -> tuple[int, SamplingSettings]:
     """How many pictures, and how they are drawn, from the values of the controls in their order."""
-    number, seed, sampler, steps, start, guidance, sag, pag, autoguidance, *fields = values
+    number, seed, sampler, steps, initial_noise, guidance, sag, pag, autoguidance, *fields = values
     known = model.conditioning.fields if model.conditioning else ()
-    ask = {field.name: str(value) for field, value in zip(known, fields, strict=False) if value}
+    conditions = {field.name: str(value) for field, value in zip(known, fields, strict=False) if value}
     # A name alone means its usual settings; the recipe's own sampler may have others.
     own = model.recipe.sampling.sampler
-    how = sampling_settings(
+    settings = sampling_settings(
         model,
         seed=int(seed or 0),
         sampler=None if sampler == own["name"] else sampler,
         steps=int(steps),
-        start=start,
-        ask=[ask] if ask else None,
+        initial_noise=initial_noise,
+        conditions=[conditions] if conditions else None,
         guidance=float(guidance),
         sag=float(sag),
         pag=float(pag),
         autoguidance=float(autoguidance),
     )
-    return min(int(number), MOST), how
+    return min(int(number), MOST), settings
 
 
 def describe(page: Page, model: Model) -> str:

@@ -17,6 +17,7 @@ from alphabar.errors import UsageError
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.photo import read_photo
+from alphabar.restoration.restore import restore as restore_images
 from alphabar.restoration.settings import restoration_settings
 from alphabar.restoration.task import Task, degrade, panels, read_task
 from alphabar.sampling.sample import sample
@@ -145,11 +146,13 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                     save = gr.DownloadButton(text("save_all"), elem_id="mend-save", min_width=90)
                     go_on = gr.Button(text("go_on"), min_width=90)
 
-    def finish(name: str, task: Task, before: Path, how: tuple[int, int, int]) -> Iterator[tuple[Any, ...]]:
-        count, steps, seed = how
+    def finish(
+        name: str, task: Task, before: Path, numbers: tuple[int, int, int]
+    ) -> Iterator[tuple[Any, ...]]:
+        count, steps, seed = numbers
         loaded = page.shelf.load(name)
         settings = restoration_settings(loaded, task.operator, task.sigma_y, seed=seed, steps=steps)
-        records = restore(loaded, task.y, task.operator, task.sigma_y, n=count, how=settings)
+        records = restore_images(loaded, task.y, task.operator, task.sigma_y, n=count, settings=settings)
         for record in records:
             if record.x is None:
                 line = text("step", i=record.done, n=record.total)
@@ -212,8 +215,8 @@ def tab(page: Page, model: gr.Dropdown) -> None:
             name, task, enlarged(page, small, int(factor)), (int(n), int(steps), int(seed or 0))
         )
 
-    def on_restore(name: str, file: str | None, what: str, spoil: bool, *how: Any) -> Iterator[Any]:
-        n, steps, seed, longest = how
+    def on_restore(name: str, file: str | None, what: str, spoil: bool, *settings: Any) -> Iterator[Any]:
+        n, steps, seed, longest = settings
         degradation = parse_degradation(str(what))
         if any("file" in part for part in degradation.parts):
             raise UsageError(text("no_files"))
@@ -252,13 +255,13 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     def back(past: list[Any]) -> Iterator[Any]:
         yield (past[-1], past[:-1]) if past else (None, [])
 
-    how = [n, steps, seed, longest]
+    settings = [n, steps, seed, longest]
     outputs = [said, results, slider, gallery, apart, save, mended]
     jobs = [
-        fill.click(page.told(on_fill), [model, editor, *how], outputs, **ONE_AT_A_TIME),
-        enlarge.click(page.told(on_enlarge), [model, small, factor, *how], outputs, **ONE_AT_A_TIME),
+        fill.click(page.told(on_fill), [model, editor, *settings], outputs, **ONE_AT_A_TIME),
+        enlarge.click(page.told(on_enlarge), [model, small, factor, *settings], outputs, **ONE_AT_A_TIME),
         restore.click(
-            page.told(on_restore), [model, spoilt, degradation, spoil, *how], outputs, **ONE_AT_A_TIME
+            page.told(on_restore), [model, spoilt, degradation, spoil, *settings], outputs, **ONE_AT_A_TIME
         ),
     ]
     cancelling(page, stop, jobs, said)
