@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from alphabar.codecs.png_metadata import read_png_metadata
 from alphabar.conditioning.fields import Categorical, Numeric
 from alphabar.conditioning.vocabulary import Conditioning, columns, describe
 from alphabar.data.dataset import prepare
-from alphabar.data.png_metadata import read_stamp
 from alphabar.data.sources import open_source
 from alphabar.diffusion.loss import drop_labels
 from alphabar.diffusion.samplers import last_step
@@ -301,7 +301,7 @@ def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
         if asked:
             assert (mean[0] > mean[2]).item() == (asked["class"] == "red")
     write_pictures(last.pictures, tmp_path / "out", settings.to_dict(), {}, per_sample_settings(settings, 12))
-    stamped = read_stamp(tmp_path / "out" / "000007.png")
+    stamped = read_png_metadata(tmp_path / "out" / "000007.png")
     assert stamped["conditions"] == [seen[7]]
     *_, alone = sample(model, 1, SamplingSettings.from_dict(stamped), first=stamped["position"])
     assert (alone.pictures[0].int() - last.pictures[7].int()).abs().max() <= 1

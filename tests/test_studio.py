@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar.data.png_metadata import read_stamp, stamp
+from alphabar.codecs.png_metadata import png_metadata, read_png_metadata
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.runs.model import load_model, shipped
 from alphabar.runs.run import Run
@@ -131,9 +131,9 @@ def test_a_picture_is_drawn_again_from_its_settings(runs, tmp_path):
     *_, drawn = sample(model, 4, settings)
     file = tmp_path / "third.png"
     Image.fromarray(drawn.pictures[2].numpy()).save(
-        file, pnginfo=stamp({**settings.to_dict(), "position": 2})
+        file, pnginfo=png_metadata({**settings.to_dict(), "position": 2})
     )
-    about = read_stamp(file)
+    about = read_png_metadata(file)
     again = SamplingSettings.from_dict(about)
     assert again == settings
     *_, alone = sample(model, 1, again, first=about["position"])
@@ -142,11 +142,11 @@ def test_a_picture_is_drawn_again_from_its_settings(runs, tmp_path):
 
 def test_other_files_carry_no_settings(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
-    Image.new("RGB", (8, 8)).save(tmp_path / "list.png", pnginfo=stamp([]))  # type: ignore[arg-type]
+    Image.new("RGB", (8, 8)).save(tmp_path / "list.png", pnginfo=png_metadata([]))  # type: ignore[arg-type]
     (tmp_path / "text.png").write_text("no picture")
     for name in ("plain.png", "list.png", "text.png", "missing.png"):
         with pytest.raises(AlphabarError, match="carries no settings"):
-            read_stamp(tmp_path / name)
+            read_png_metadata(tmp_path / name)
     with pytest.raises(UsageError, match="no settings of a sampling"):
         SamplingSettings.from_dict({"seed": 0, "steps": "many"})
 

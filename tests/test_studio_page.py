@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar.data.png_metadata import read_stamp
+from alphabar.codecs.png_metadata import read_png_metadata
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.loop import begin, train
@@ -155,7 +155,7 @@ def test_generate_and_draw_again_from_the_saved_picture(page, tmp_path):
         page.locator("#drawn a").nth(2).click()
     saved = tmp_path / "saved.png"
     download.value.save_as(saved)
-    about = read_stamp(saved)
+    about = read_png_metadata(saved)
     assert (about["model"], about["seed"], about["steps"], about["position"]) == ("tiny", 7, 4, 2)
     page.click("#again button")
     page.set_input_files("#again-file input[type=file]", saved)

@@ -1,17 +1,32 @@
-"""Errors a person can mend, told in one line."""
+"""Errors that a person can correct, each one sentence from the catalogue of messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+from alphabar.messages import Message, catalogue, message
 
 MOST_SHOWN = 12  # of a long list of names
 
 
 class AlphabarError(Exception):
-    """Something outside the code is wrong: the message names it and says what to do. Exit code 1."""
+    """Something outside the code is wrong: the message names it and says what to do. Exit code 1.
+
+    identifier: of the message in the catalogue; values: what stands in its fields.
+    """
+
+    def __init__(self, identifier: str, **values: Any):
+        # TRANSITION: plain text is accepted until every message is in the catalogue.
+        self.message = message(identifier, **values) if identifier in catalogue() else identifier
+        super().__init__(self.message)
+
+    def in_language(self, language: str) -> str:
+        """The message in a language, "en" or "es"."""
+        return self.message.in_language(language) if isinstance(self.message, Message) else self.message
 
 
 class UsageError(AlphabarError):
-    """What was asked for does not exist or does not fit: an unknown name, a bad value. Exit code 2."""
+    """What a person chose does not exist or does not fit: an unknown name, a bad value. Exit code 2."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

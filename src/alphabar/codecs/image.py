@@ -1,7 +1,64 @@
-"""Between pictures, uint8 (n, h, w, 3), and signals, float (n, 3, h, w) in [-1, 1]: only here."""
+"""The image codec: uint8 pictures (h, w, c) with 1, 3 or 4 channels ↔ signals (c, h, w) in [-1, 1]."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+
+from alphabar.codecs.base import Codec
+from alphabar.codecs.png_metadata import png_metadata
+from alphabar.errors import UsageError
+
+
+class ImageCodec(Codec):
+    """Pictures of one size: grey (1 channel), RGB (3) or RGBA (4).
+
+    size: the side of a square, or (height, width), in pixels.
+    A signal is linear in the levels: 0 → -1, 255 → 1. Colours of transparent pictures are premultiplied by alpha in
+    the signal and straight in the item: under alpha 0 there is no colour, so decode gives black there.
+    """
+
+    suffix = ".png"
+    bounds = (-1.0, 1.0)
+    item_dtype = np.dtype(np.uint8)
+
+    def __init__(self, size: int | tuple[int, int], channels: int = 3):
+        if channels not in (1, 3, 4):
+            raise UsageError(f"data.channels = {channels}: choose 1 (grey), 3 (RGB) or 4 (RGBA)")
+        height, width = (size, size) if isinstance(size, int) else size
+        self.shape = (channels, height, width)
+        self.item_shape = (height, width, channels)
+
+    def encode(self, items: Tensor) -> Tensor:
+        signals = items.permute(0, 3, 1, 2).to(torch.float32)
+        if self.channels == 4:
+            color, alpha = signals.split([3, 1], dim=1)
+            signals = torch.cat([color * (alpha / 255), alpha], dim=1)
+        return signals.div_(127.5).sub_(1)
+
+    def decode(self, signals: Tensor) -> Tensor:
+        levels = self.clamp(signals.to(torch.float32)).add(1).mul(127.5)
+        if self.channels == 4:
+            color, alpha = levels.split([3, 1], dim=1)
+            alpha = alpha.round()
+            straight = torch.where(alpha > 0, color * 255 / alpha.clamp(min=1), 0.0).clamp(max=255)
+            levels = torch.cat([straight, alpha], dim=1)
+        return levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    def preview(self, items: Tensor) -> Tensor:
+        return items.expand(*items.shape[:-1], 3) if self.channels == 1 else items
+
+    def write(self, item: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
+        levels = item.numpy()
+        image = Image.fromarray(levels[..., 0] if self.channels == 1 else levels)
+        image.save(path, format="PNG", pnginfo=png_metadata(metadata))
+
+    def flip(self, items: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask[:, None, None, None], items.flip(2), items)
 
 
 def to_signal(pictures: Tensor) -> Tensor:

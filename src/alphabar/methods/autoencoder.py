@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 class Vae(Diffusion):
     """The negative evidence lower bound (Kingma & Welling 2014, eq. 3)."""
 
+    denoises = False
+    one_step = True
+    networks = ("autoencoder",)
+
     def __init__(self, *, denoiser: NetworkDenoiser, recipe: Any, runtime: Runtime):
         require_single_process("vae", runtime)
         assert isinstance(denoiser.network, Autoencoder)

@@ -21,6 +21,12 @@ from alphabar.runtime import Runtime
 class NoisyClassifier(Diffusion):
     """-log p(c | x_t), at the noise levels that the density draws (Dhariwal and Nichol 2021, 4)."""
 
+    denoises = False
+    samples = False
+    classifies = True
+    needs_condition = True
+    networks = ("classifier",)
+
     def __init__(self, *, denoiser: NetworkDenoiser, recipe: Any, runtime: Runtime):
         require_single_process("classifier", runtime)
         self.classifier = denoiser

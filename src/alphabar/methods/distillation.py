@@ -39,6 +39,9 @@ class Distillation(Diffusion):
     pag, pag_interval: its perturbed-attention guidance, see `PerturbedAttention`; None: everywhere.
     """
 
+    denoises = False
+    fixed_sampling = True
+
     def __init__(
         self,
         *,

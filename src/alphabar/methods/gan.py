@@ -31,6 +31,10 @@ class Gan(Diffusion):
     many times (lazy regularisation, Karras et al. 2020). augment: whether C sees augmented pictures.
     """
 
+    denoises = False
+    one_step = True
+    networks = ("generator",)
+
     def __init__(
         self,
         *,

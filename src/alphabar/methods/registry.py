@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from alphabar.errors import UsageError
 from alphabar.methods.autoencoder import Vae
+from alphabar.methods.base import Method
 from alphabar.methods.classifier import NoisyClassifier
 from alphabar.methods.diffusion import Diffusion
 from alphabar.methods.distillation import Distillation
@@ -31,14 +32,20 @@ METHODS = Registry(
 )
 
 
+def method_of(recipe: "Recipe") -> type[Method]:
+    """The method of a recipe."""
+    return METHODS[recipe.method["name"]]  # type: ignore[return-value]
+
+
 def training_flops(recipe: "Recipe") -> float:
     """FLOPs of training, a picture."""
-    return METHODS[recipe.method["name"]].cost(recipe)  # type: ignore[attr-defined]
+    return method_of(recipe).cost(recipe)
 
 
 def is_diffusion(recipe: "Recipe") -> bool:
     """Whether a recipe trains a denoiser: a GAN or a VAE draws in one evaluation, a classifier not at all."""
-    return recipe.method["name"] in ("diffusion", "distillation")
+    method = method_of(recipe)
+    return method.samples and not method.one_step
 
 
 def check_denoises(path: Path, recipe: "Recipe", task: str) -> None:
@@ -54,11 +61,10 @@ def check_denoises(path: Path, recipe: "Recipe", task: str) -> None:
 
 def check_method(recipe: "Recipe") -> None:
     """Raises UsageError where method and network do not belong together."""
-    made_for = {"gan": "generator", "vae": "autoencoder", "classifier": "classifier"}
     method, network = recipe.method["name"], recipe.network["name"]
-    denoising = [name for name in NETWORKS if name not in made_for.values()]
-    fitting = [made_for[method]] if method in made_for else denoising
+    special = {name for each in METHODS.values() for name in each.networks}  # type: ignore[attr-defined]
+    fitting = method_of(recipe).networks or [name for name in NETWORKS if name not in special]
     if network not in fitting:
         raise UsageError(f"network = {network!r}: for the method {method!r} choose {' or '.join(fitting)}")
-    if recipe.data.augment and method in made_for:
+    if recipe.data.augment and not method_of(recipe).denoises and not method_of(recipe).fixed_sampling:
         raise UsageError(f"data.augment is for diffusion, not for the method {method!r}: leave it at 0")

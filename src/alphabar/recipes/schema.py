@@ -8,6 +8,7 @@ import tomli_w
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from alphabar.codecs import CODECS
 from alphabar.conditioning.fields import KINDS
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS
@@ -20,6 +21,8 @@ from alphabar.methods.registry import METHODS, check_method
 from alphabar.networks import NETWORKS
 
 Settings = dict[str, Any]
+Side = Annotated[int, Field(ge=8, le=4096)]
+Codec = Annotated[Settings, BeforeValidator(CODECS.resolve)]
 
 
 Schedule = Annotated[Settings, BeforeValidator(SCHEDULES.resolve)]
@@ -56,7 +59,9 @@ class Section(BaseModel):
 class DataSettings(Section):
     """How pictures become training signals."""
 
-    size: int = Field(64, ge=8, le=4096)  # side in pixels
+    codec: Codec = {"name": "image"}  # what a sample is
+    size: Side | tuple[Side, Side] = 64  # the side of a square, or [height, width], in pixels
+    channels: Literal[1, 3, 4] | None = None  # grey, RGB, RGBA; None: as the data has it, without alpha
     fit: Literal["squash", "crop", "box"] = "squash"
     flip: bool = True  # mirror half of the pictures left to right
     augment: float = Field(0, ge=0, le=1)  # probability to turn, stretch, enlarge, move each; samples are not

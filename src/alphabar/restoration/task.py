@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from alphabar.codecs.image import signal_to_levels, to_pictures
-from alphabar.data.png_metadata import stamp
+from alphabar.codecs.png_metadata import png_metadata
 from alphabar.diffusion.random import Noise
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import pack_json
@@ -131,7 +131,7 @@ def write_answers(
         beside.mkdir(parents=True)
         for k, answer in enumerate(x):
             image = task.photo.image(answer, task.known, task.coloured)
-            info = stamp({**about, "answer": k})
+            info = png_metadata({**about, "answer": k})
             image.save(beside / f"{task.photo.name}-{k + 1}.png", pnginfo=info, **task.photo.extras)
         for name, image in overview.items():
             image.save(beside / f"{name}.png")

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from alphabar.codecs import build_codec
+from alphabar.codecs.base import Codec
 from alphabar.conditioning.vocabulary import Conditioning
 from alphabar.data.augment import COLUMNS
 from alphabar.diffusion.denoiser import NetworkDenoiser
@@ -16,6 +18,8 @@ from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import read_folder
+from alphabar.methods.base import Method
+from alphabar.methods.registry import method_of
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network
 from alphabar.networks.layers import Attention
@@ -51,6 +55,26 @@ class Model:
     path: Path
     conditioning: Conditioning | None = None  # what it may be asked for
     early: NetworkDenoiser | None = None  # as it was early in the training: what autoguidance leads away from
+
+    @property
+    def codec(self) -> Codec:
+        """What a sample of this model is."""
+        return build_codec(self.recipe.data)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a signal, (channels, *spatial)."""
+        return self.codec.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def method(self) -> type[Method]:
+        """What the model was trained to do, and so what it can do."""
+        return method_of(self.recipe)
 
     @property
     def attention(self) -> Attention | None:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from alphabar.codecs.image import to_pictures
-from alphabar.data.png_metadata import stamp
+from alphabar.codecs.png_metadata import png_metadata
 from alphabar.diffusion.schedules import Schedule
 from alphabar.errors import AlphabarError
 from alphabar.files import pack_json
@@ -61,7 +61,7 @@ def write_pictures(
         (beside / "overview").mkdir(parents=True)
         for i, picture in enumerate(pictures.numpy()):
             own = {"position": i} if each is None else each[i]
-            Image.fromarray(picture).save(beside / f"{i:06d}.png", pnginfo=stamp({**about, **own}))
+            Image.fromarray(picture).save(beside / f"{i:06d}.png", pnginfo=png_metadata({**about, **own}))
         for name, image in overview.items():
             image.save(beside / "overview" / f"{name}.png")
         (beside / "samples.json").write_bytes(pack_json({**about, "n": len(pictures)}))

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from alphabar.codecs.png_metadata import png_metadata
 from alphabar.data.items import Unreadable
-from alphabar.data.png_metadata import stamp
 from alphabar.errors import AlphabarError
 from alphabar.studio.models import ModelStore
 from alphabar.studio.translations import TEXTS
@@ -87,7 +87,7 @@ def data_uri(
     if quick:
         image.save(buffer, "JPEG", quality=88)
     else:
-        image.save(buffer, "PNG", pnginfo=stamp(about) if about is not None else None)
+        image.save(buffer, "PNG", pnginfo=png_metadata(about) if about is not None else None)
     kind = "jpeg" if quick else "png"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from alphabar.codecs.image import to_pictures
+from alphabar.codecs.png_metadata import png_metadata, read_png_metadata
 from alphabar.conditioning.fields import Categorical
-from alphabar.data.png_metadata import read_stamp, stamp
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
@@ -130,7 +130,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
         with zipfile.ZipFile(path, "w") as archive:
             for i, picture in enumerate(record.pictures.numpy()):
                 with archive.open(f"{name}-{settings.seed}-{i:03d}.png", "w") as file:
-                    Image.fromarray(picture).save(file, "PNG", pnginfo=stamp(abouts[i]))
+                    Image.fromarray(picture).save(file, "PNG", pnginfo=png_metadata(abouts[i]))
         yield (
             page.note(text("drawn", n=n, seconds=f"{time.monotonic() - begun:.1f}")),
             sheet(record.pictures, abouts, f"{name}-{settings.seed}", text("save_one")),
@@ -141,7 +141,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
         if file is None:
             yield ""
             return
-        about = read_stamp(file)
+        about = read_png_metadata(file)
         if "degradation" in about:
             raise UsageError(text("again_restored"))
         settings = SamplingSettings.from_dict(about)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from alphabar.codecs.image import to_pictures
-from alphabar.data.png_metadata import stamp
+from alphabar.codecs.png_metadata import png_metadata
 from alphabar.errors import UsageError
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.restoration.degradation import Degradation, parse_degradation
@@ -172,7 +172,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         for k, answer in enumerate(answers):
             paths.append(page.new_file(".png"))
             image = task.photo.image(answer, task.known, task.coloured)
-            image.save(paths[-1], pnginfo=stamp({**about, "answer": k}))
+            image.save(paths[-1], pnginfo=png_metadata({**about, "answer": k}))
         shown = panels(task, answers).numpy()
         archive = page.new_file(".zip")
         with zipfile.ZipFile(archive, "w") as file:

@@ -13,15 +13,15 @@ from alphabar.errors import AlphabarError
 KEY = "alphabar"  # of the text chunk
 
 
-def stamp(about: Mapping[str, Any]) -> PngInfo:
+def png_metadata(about: Mapping[str, Any]) -> PngInfo:
     """What Pillow's ``save(…, pnginfo=)`` takes to write ``about``, as JSON, into the file."""
     info = PngInfo()
     info.add_text(KEY, json.dumps(about))
     return info
 
 
-def read_stamp(path: str | Path) -> dict[str, Any]:
-    """What `stamp` wrote into a PNG file. Raises AlphabarError where there is nothing of it."""
+def read_png_metadata(path: str | Path) -> dict[str, Any]:
+    """What `png_metadata` wrote into a PNG file. Raises AlphabarError where there is nothing of it."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             about = json.loads(image.info.get(KEY, "null"))

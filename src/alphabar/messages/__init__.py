@@ -1,0 +1,61 @@
+"""Every sentence that the library says to a person, in English and in Spanish, by identifier.
+
+The catalogue is the folder ``catalogue`` beside this file: a TOML file for each area, a table for each message,
+for example::
+
+    ["sampling.too_few_steps"]
+    en = "The sampler needs at least 1 step, not {steps}."
+    es = "El muestreador necesita al menos 1 paso, no {steps}."
+
+The fields in braces are those of ``str.format``.
+"""
+
+import tomllib
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, Self
+
+LANGUAGES = ("en", "es")
+
+
+class Message(str):
+    """A sentence for a person: the English text, which also knows how to say it in another language.
+
+    identifier: its name in the catalogue, such as "sampling.too_few_steps".
+    values: what stands in its fields; a value may be a message itself.
+    """
+
+    identifier: str
+    values: dict[str, Any]
+
+    def __new__(cls, identifier: str, **values: Any) -> Self:
+        made = super().__new__(cls, _text(identifier, LANGUAGES[0], values))
+        made.identifier, made.values = identifier, values
+        return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (self.identifier,), self.values
+
+    def in_language(self, language: str) -> str:
+        """The text in a language, "en" or "es"; a language that the catalogue does not have is English."""
+        return _text(self.identifier, language if language in LANGUAGES else LANGUAGES[0], self.values)
+
+
+def message(identifier: str, **values: Any) -> Message:
+    """The message of that identifier with its fields filled. Raises KeyError for an unknown identifier."""
+    return Message(identifier, **values)
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> dict[str, dict[str, str]]:
+    """The whole catalogue: identifier → language → text with fields."""
+    texts: dict[str, dict[str, str]] = {}
+    for file in sorted(files("alphabar.messages").joinpath("catalogue").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".toml"):
+            texts |= tomllib.loads(file.read_text(encoding="utf-8"))
+    return texts
+
+
+def _text(identifier: str, language: str, values: dict[str, Any]) -> str:
+    said = {k: v.in_language(language) if isinstance(v, Message) else v for k, v in values.items()}
+    return catalogue()[identifier][language].format(**said)
