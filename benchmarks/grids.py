@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import alphabar
+from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features.extractors import EXTRACTORS, extract
@@ -36,15 +37,15 @@ def main() -> None:
     given = parser.parse_args()
     model = alphabar.load_model(given.model)
     recipe = model.recipe.data
-    *_, prepared = alphabar.prepare(alphabar.open_source(given.data), recipe.size, recipe.fit)
-    train, _ = prepared.dataset.split(recipe.held_out)
+    *_, prepared = alphabar.prepare(alphabar.open_source(given.data), ImageCodec(recipe.size), recipe.fit)
+    train, _ = prepared.result.split(recipe.held_out)
     extractor = EXTRACTORS.build("lite0_96", device="cpu")
 
     def features(pictures: torch.Tensor) -> torch.Tensor:
         *_, done = extract(extractor, pictures)
-        return done.features.features
+        return done.result.features
 
-    reference = features(torch.from_numpy(np.asarray(prepared.dataset.pictures[np.sort(train[:2000])])))
+    reference = features(torch.from_numpy(np.asarray(prepared.result.items[np.sort(train[:2000])])))
     print(f"{model.images:,} images seen; n = {given.n}\n")
     print("| sampler | noise levels | steps | last level | Fréchet | KID |")
     print("| --- " * 6 + "|")

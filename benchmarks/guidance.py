@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import alphabar
+from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import cache_root
 from alphabar.diffusion.denoiser import FunctionDenoiser
 from alphabar.diffusion.schedules import SCHEDULES
@@ -114,17 +115,17 @@ def shared() -> Iterator[tuple[str, ...]]:
 
 def curve(model: Any, data: str, n: int, attribute: str, classifier: str | None) -> Iterator[tuple[str, ...]]:
     recipe = model.recipe.data
-    *_, prepared = alphabar.prepare(alphabar.open_source(data), recipe.size, recipe.fit)
-    dataset = prepared.dataset
+    *_, prepared = alphabar.prepare(alphabar.open_source(data), ImageCodec(recipe.size), recipe.fit)
+    dataset = prepared.result
     train, _ = dataset.split(recipe.held_out)
     train = np.sort(train)
     extractor = EXTRACTORS.build("lite0", device="cpu")
 
     def features(pictures: Any) -> Tensor:
         *_, done = extract(extractor, torch.as_tensor(pictures), cache=cache_root() / "features")
-        return done.features.features
+        return done.result.features
 
-    real = features(np.asarray(dataset.pictures[train]))
+    real = features(np.asarray(dataset.items[train]))
     values = [dataset.attributes[i].get(attribute) for i in train]
     asked = [values[int(i)] for i in np.linspace(0, len(train) - 1, n)]
     by_classifier = ({"classifier": classifier, "classifier_scale": s} for s in (1.0, 3.0) if classifier)

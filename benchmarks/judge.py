@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
 import alphabar
+from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import Dataset, cache_root, prepare
 from alphabar.data.items import Source
 from alphabar.data.sources import open_source
@@ -107,15 +108,15 @@ def neighbours(repeats: int) -> Iterator[tuple[str, ...]]:
 
 
 def dataset(source: Source, size: int) -> Dataset:
-    *_, last = prepare(source, size)
-    assert last.dataset is not None
-    return last.dataset
+    *_, last = prepare(source, ImageCodec(size))
+    assert last.result is not None
+    return last.result
 
 
 def seen(pictures: np.ndarray | Tensor) -> Tensor:
     *_, last = extract(EXTRACTORS.build(FEATURES), pictures, cache=cache_root() / "features")
-    assert last.features is not None
-    return last.features.features
+    assert last.result is not None
+    return last.result.features
 
 
 def jpeg(image: Image.Image) -> Image.Image:
@@ -142,8 +143,8 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def copies(data: Dataset, held_out: float) -> Iterator[tuple[str, ...]]:
     index, held = data.split(held_out)
-    train, unseen = (torch.from_numpy(data.pictures[i]) for i in (index, held))
-    features = seen(data.pictures)
+    train, unseen = (torch.from_numpy(data.items[i]) for i in (index, held))
+    features = seen(data.items)
     flipped = seen(unseen.flip(2))
     halves = [torch.arange(start, len(held), 2) for start in (0, 1)]
     parts = [FeaturePair(unseen[h], features[held][h], flipped[h]) for h in halves]

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import prepare
 from alphabar.data.toycars.source import ToyCars
 from alphabar.metrics.distances import frechet_distance
@@ -29,9 +30,9 @@ ROUNDS = 3
 
 
 def toycars(n: int, seed: int) -> Tensor:
-    *_, last = prepare(ToyCars(n, seed=seed), 64)
-    assert last.dataset is not None
-    return torch.from_numpy(last.dataset.pictures)
+    *_, last = prepare(ToyCars(n, seed=seed), ImageCodec(64))
+    assert last.result is not None
+    return torch.from_numpy(last.result.items)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -44,8 +45,8 @@ def ours(extractor: Extractor, a: Tensor, b: Tensor, batch: int) -> float:
     sets = []
     for pictures in (a, b):
         *_, last = extract(extractor, pictures, batch=batch)
-        assert last.features is not None
-        sets.append(last.features.features)
+        assert last.result is not None
+        sets.append(last.result.features)
     return frechet_distance(*sets)
 
 

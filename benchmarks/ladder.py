@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 import alphabar
+from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import Dataset
 from alphabar.networks.base import flops
 from alphabar.recipes.overrides import with_settings
@@ -117,7 +118,7 @@ def rates(
 def runtime(recipe: Recipe) -> Runtime:
     """Probed without torch.compile: it takes minutes, and gains all rungs about the same."""
     network = build_denoiser(recipe).network
-    return probe(network, recipe.data.size, batch=recipe.batch, try_compile=False)
+    return probe(network, (recipe.data.size, recipe.data.size), batch=recipe.batch, try_compile=False)
 
 
 def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Path) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
     error = TrainingMonitor(dataset, watched, run, settings, model.statistics).error_by_level(model.denoiser)
     drawn = alphabar.sampling_settings(model, sampler="dpmpp_2m", timesteps="log_snr", steps=STEPS, seed=0)
     *_, sampled = alphabar.sample(model, 64, drawn)
-    save_grid(sampled.pictures, out / f"{rung.number:02d}-{rung.seed}.png")
+    save_grid(sampled.result, out / f"{rung.number:02d}-{rung.seed}.png")
     *_, judged = alphabar.evaluate(model, data, n=n, settings=drawn)
     measured = {m.key: m for m in judged.result.judgement.measures}
     network = build_denoiser(rung.recipe).network
@@ -146,7 +147,7 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
         "number": rung.number,
         "seed": rung.seed,
         "images": model.images,
-        "gflop": flops(network, rung.recipe.data.size) / 1e9,
+        "gflop": flops(network, (rung.recipe.data.size, rung.recipe.data.size)) / 1e9,
         "parameters": sum(p.numel() for p in network.parameters()),
         "error": error["error"],
         "sigma": [math.exp(-level / 2) for level in error["levels"]],
@@ -215,12 +216,12 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=500, help="samples judged")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    *_, prepared = alphabar.prepare(alphabar.open_source(args.data), args.size)
+    *_, prepared = alphabar.prepare(alphabar.open_source(args.data), ImageCodec(args.size))
     ladder = rungs(args.size, args.seeds)
-    speeds = rates(prepared.dataset, ladder, 3, args.minutes * 60 / 80, args.out)
+    speeds = rates(prepared.result, ladder, 3, args.minutes * 60 / 80, args.out)
     found = [
         climb(
-            prepared.dataset, rung, int(speeds[rung.number] * 60 * args.minutes), args.n, args.data, args.out
+            prepared.result, rung, int(speeds[rung.number] * 60 * args.minutes), args.n, args.data, args.out
         )
         for rung in ladder
     ]

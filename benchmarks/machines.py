@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 import alphabar
+from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import Dataset
 from alphabar.networks import NETWORKS
 from alphabar.recipes.overrides import with_settings
@@ -70,8 +71,8 @@ def machine(card: Card, recipe: Recipe, loading: float) -> Machine:
 def loading() -> float:
     """Pictures of 64 px a second, mirrored and with their noise, that a thread makes ready here."""
     recipe = alphabar.named_recipe("lean")
-    *_, prepared = alphabar.prepare(alphabar.open_source("toycars"), 64)
-    dataset: Dataset = prepared.dataset
+    *_, prepared = alphabar.prepare(alphabar.open_source("toycars"), ImageCodec(64))
+    dataset: Dataset = prepared.result
     index, _ = dataset.split(recipe.data.held_out)
     feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
     feed.batch(range(8))

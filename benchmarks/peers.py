@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import alphabar
-from alphabar.codecs.image import to_pictures, to_signal
+from alphabar.codecs.image import ImageCodec, to_pictures, to_signal
 from alphabar.data.dataset import Dataset, cache_root
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.samplers import SAMPLERS, generate, last_step
@@ -105,7 +105,7 @@ def notebook(steps: int) -> Peer:
         128,
         sample,
         steps,
-        flops(network, SIZE) / 1e9,
+        flops(network, (SIZE, SIZE)) / 1e9,
         fast=False,
     )
 
@@ -259,7 +259,7 @@ def drill(peer: Peer, data: Dataset, places: np.ndarray, seconds: float) -> int:
     cast = torch.autocast("cpu", torch.bfloat16, enabled=peer.fast and bf16_refused("cpu") is None)
     peer.network.train()
     initial = [group["lr"] for group in peer.optimizer.param_groups]
-    source = batches(data.pictures, places, peer.batch)
+    source = batches(data.items, places, peer.batch)
     layout = fastest(peer, next(source)[:4]) if peer.fast else torch.contiguous_format
     peer.network.to(memory_format=layout)
     began = told = time.monotonic()
@@ -305,7 +305,7 @@ def run_ours(
 ) -> dict[str, Any]:
     recipe = with_settings(alphabar.named_recipe(name), [*settings, "monitor.share=0"])
     denoiser = build_denoiser(recipe)
-    runtime: Runtime = probe(denoiser.network, SIZE, batch=recipe.batch, try_compile=False)
+    runtime: Runtime = probe(denoiser.network, (SIZE, SIZE), batch=recipe.batch, try_compile=False)
     told = time.monotonic()
     for record in alphabar.train(data, alphabar.begin(folder, recipe), budget=60 * minutes, runtime=runtime):
         if isinstance(record, Progress) and time.monotonic() - told > 60:
@@ -319,16 +319,16 @@ def run_ours(
         "minutes": minutes,
         "images": model.images,
         "evaluations": nfe_per_sample(model, drawn),
-        "gflop": flops(denoiser.network, SIZE) / 1e9,
+        "gflop": flops(denoiser.network, (SIZE, SIZE)) / 1e9,
         "parameters": sum(p.numel() for p in denoiser.network.parameters()),
         "seconds": (time.monotonic() - began) / n,
-        "pictures": sampled.pictures,
+        "pictures": sampled.result,
     }
 
 
 def tuned(budget: float, data: Dataset, train: np.ndarray, held: np.ndarray, minutes: float) -> float:
     """The expert's learning rate with the least loss on held-out pictures after some minutes of each."""
-    x0 = to_signal(torch.from_numpy(np.ascontiguousarray(data.pictures[np.sort(held)[:256]])))
+    x0 = to_signal(torch.from_numpy(np.ascontiguousarray(data.items[np.sort(held)[:256]])))
     losses: dict[float, float] = {}
     for rate in RATES:
         torch.manual_seed(0)
@@ -361,8 +361,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="run these and print nothing")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    *_, prepared = alphabar.prepare(alphabar.open_source(args.data), SIZE)
-    data = prepared.dataset
+    *_, prepared = alphabar.prepare(alphabar.open_source(args.data), ImageCodec(SIZE))
+    data = prepared.result
     train, held = (np.sort(part) for part in data.split(alphabar.named_recipe("lean").data.held_out))
     lean = args.lean.split()
     budget = flops(build_denoiser(with_settings(alphabar.named_recipe("lean"), lean)).network, SIZE) / 1e9
@@ -387,7 +387,7 @@ def main() -> None:
 
     def features(pictures: Any) -> Tensor:
         *_, done = extract(extractor, torch.as_tensor(pictures), cache=cache_root() / "features")
-        return done.features.features
+        return done.result.features
 
     rows: dict[str, dict[str, Any]] = {}
     for i, (name, compete) in enumerate(contestants.items()):
@@ -400,7 +400,7 @@ def main() -> None:
             found = compete()
             pictures = found.pop("pictures")
             save_grid(pictures[:64], args.out / f"{i}.png")
-            real, fake = features(np.asarray(data.pictures[train])), features(pictures)
+            real, fake = features(np.asarray(data.items[train])), features(pictures)
             distance = kid(fake, real)
             found |= {
                 "n": len(pictures),

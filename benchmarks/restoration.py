@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import alphabar
-from alphabar.codecs.image import to_pictures, to_signal
+from alphabar.codecs.image import ImageCodec, to_pictures, to_signal
 from alphabar.data.dataset import cache_root
 from alphabar.diffusion.random import Noise
 from alphabar.errors import UsageError
@@ -120,12 +120,12 @@ class Judge:
 
     def __init__(self, model: Model, data: str, size: int):
         recipe = model.recipe.data
-        *_, prepared = alphabar.prepare(alphabar.open_source(data), size, recipe.fit)
-        self.pictures = prepared.dataset.pictures
-        train, self.held_out = prepared.dataset.split(recipe.held_out)
+        *_, prepared = alphabar.prepare(alphabar.open_source(data), ImageCodec(size), recipe.fit)
+        self.pictures = prepared.result.items
+        train, self.held_out = prepared.result.split(recipe.held_out)
         self.extractor = EXTRACTORS.build("lite0", device="cpu")
         *_, done = extract(self.extractor, self.pictures, cache=cache_root() / "features")
-        self.real = done.features.features[train]
+        self.real = done.result.features[train]
 
     def originals(self, n: int, first: int) -> Tensor:
         """n pictures, from number ``first`` on, that the model's recipe holds out, (n, 3, size, size)."""
@@ -136,7 +136,7 @@ class Judge:
     def looks(self, pictures: Tensor) -> Tensor:
         """Features of pictures (n, h, w, 3) uint8."""
         *_, done = extract(self.extractor, pictures)
-        return done.features.features
+        return done.result.features
 
 
 def observe(x: Tensor, degradation: Degradation) -> tuple[Operator, Tensor, float]:
@@ -248,7 +248,7 @@ def rows(
         except UsageError:
             continue
         seconds = time.perf_counter() - begin
-        assert last.x is not None
+        assert last.result is not None
         name = f"`{solver}`"
         if solver == "default":
             name = (
@@ -258,7 +258,7 @@ def rows(
             )
         yield [
             name,
-            *measures(last.x[0], truth, y, operator, sigma_y, judge),
+            *measures(last.result[0], truth, y, operator, sigma_y, judge),
             f"{counted.asked / len(y):.0f}",
             f"{counted.backwards / len(y):.0f}",
             f"{seconds / len(y):.2f}",
@@ -289,11 +289,11 @@ def gallery(model: Model, truth: Tensor, tasks: Sequence[str], file: Path) -> No
         operator, y, sigma_y = observe(x, parse_degradation(task))
         told = max(sigma_y, ROUNDING) if task.startswith(("blur", "motion")) else sigma_y
         *_, last = restore(model, y, operator, told, n=4)
-        assert last.x is not None
-        apart = spread(last.x)
+        assert last.result is not None
+        apart = spread(last.result)
         shown = F.interpolate(y.expand(-1, 3, -1, -1), x.shape[2:], mode="nearest")
         scaled = (2 * apart / apart.max().clamp(min=1e-6) - 1).expand(1, 3, -1, -1)
-        panels += [x, shown, *last.x, scaled]
+        panels += [x, shown, *last.result, scaled]
     image_grid(to_pictures(torch.cat(panels)), 7, scale=2).save(file)
 
 

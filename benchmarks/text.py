@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import alphabar
+from alphabar.codecs.image import ImageCodec
 from alphabar.methods.classifier import accuracy_by_field, noisy_inputs
 from alphabar.metrics.intervals import wilson
 from alphabar.runs.model import Model
@@ -49,8 +50,8 @@ def main() -> None:
     given = parser.parse_args()
     model, knower = alphabar.load_model(given.model), alphabar.load_model(given.knower)
     recipe = model.recipe.data
-    *_, prepared = alphabar.prepare(alphabar.open_source(given.data), recipe.size, recipe.fit)
-    data = prepared.dataset
+    *_, prepared = alphabar.prepare(alphabar.open_source(given.data), ImageCodec(recipe.size), recipe.fit)
+    data = prepared.result
     train, held_out = data.split(recipe.held_out)
     read = {data.captions[i] for i in train}
     new = [i for i in held_out if data.captions[i] not in read]
@@ -76,7 +77,7 @@ def main() -> None:
         settings = alphabar.sampling_settings(model, conditions=conditions, guidance=scale, pag=pag)
         *_, drawn = alphabar.sample(model, given.n, settings)
         line(f"{scale:g}" + f", PAG {pag:g}" * (pag > 0), told(knower, drawn.pictures, rows(chosen)))
-    real = torch.from_numpy(np.asarray(data.pictures[np.array(new)]))
+    real = torch.from_numpy(np.asarray(data.items[np.array(new)]))
     line("held-out pictures", told(knower, real, rows(new)))
 
 

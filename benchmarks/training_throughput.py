@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from alphabar.codecs.image import to_signal
+from alphabar.codecs.image import ImageCodec, to_signal
 from alphabar.data.dataset import Dataset, prepare
 from alphabar.data.sources import open_source
 from alphabar.networks import NETWORKS
@@ -51,7 +51,7 @@ def mission(dataset: Dataset, recipe: Recipe) -> Steps:
     steps = recipe.schedule["steps"]
     betas = torch.linspace(recipe.schedule["beta_min"], recipe.schedule["beta_max"], steps)
     alphas_cumprod = torch.cumprod(1 - betas, dim=0)
-    pictures = to_signal(torch.from_numpy(dataset.pictures[:])).contiguous()
+    pictures = to_signal(torch.from_numpy(dataset.items[:])).contiguous()
     loader = DataLoader(TensorDataset(pictures), batch_size=recipe.batch, shuffle=True, drop_last=True)
     model = NETWORKS.build(recipe.network, channels=3)
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.optimizer.learning_rate)
@@ -218,16 +218,16 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     recipe = with_settings(named_recipe(args.recipe), ["monitor.share=0", *args.set])
-    *_, prepared = prepare(open_source(args.data), recipe.data.size, recipe.data.fit)
-    dataset = prepared.dataset
+    *_, prepared = prepare(open_source(args.data), ImageCodec(recipe.data.size), recipe.data.fit)
+    dataset = prepared.result
     assert dataset is not None
-    if len(dataset.pictures) < recipe.batch:
-        sys.exit(f"{args.data} has {len(dataset.pictures)} pictures, too few for a batch of {recipe.batch}")
+    if len(dataset.items) < recipe.batch:
+        sys.exit(f"{args.data} has {len(dataset.items)} pictures, too few for a batch of {recipe.batch}")
     size, batch = recipe.data.size, recipe.batch
     network = NETWORKS.build(recipe.network, channels=3)
     shapes = convolutions(network, size)
     say("probing the machine …")
-    runtime = probe(network, size, batch=batch, try_compile=not args.no_compile)
+    runtime = probe(network, (size, size), batch=batch, try_compile=not args.no_compile)
     say("\n".join(runtime.notes))
     dtypes = {"fp32": torch.float32}
     if not bf16_refused(runtime.device):  # emulated, its convolutions take minutes
@@ -263,7 +263,7 @@ def main() -> None:
         for steps in contenders.values():
             steps.close()  # the trainer writes a last checkpoint, while there is a folder
 
-    work = 3 * flops(network, size)  # a backward pass takes two forward passes
+    work = 3 * flops(network, (size, size))  # a backward pass takes two forward passes
 
     def middle(of: Callable[[dict[str, float]], float]) -> float:
         return median(map(of, rounds))

@@ -17,7 +17,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from alphabar.codecs.image import to_signal
+from alphabar.codecs.image import ImageCodec, to_signal
 from alphabar.data.dataset import prepare
 from alphabar.data.sources import open_source
 from alphabar.diffusion.denoiser import Denoiser
@@ -162,8 +162,8 @@ def bayes() -> Iterator[list[str]]:
 
 def few_steps() -> Iterator[list[str]]:
     """Where walks of few evaluations end, from the same noise, on the exact denoiser of 200 pictures."""
-    *_, prepared = prepare(open_source("toycars:200"), 16)
-    pictures = to_signal(torch.from_numpy(prepared.dataset.pictures[:])).double().flatten(1)
+    *_, prepared = prepare(open_source("toycars:200"), ImageCodec(16))
+    pictures = to_signal(torch.from_numpy(prepared.result.items[:])).double().flatten(1)
     schedule = SCHEDULES.build("variance_exploding")
     denoiser = MixtureDenoiser(
         schedule, torch.full((len(pictures),), 1 / len(pictures)).double(), pictures, 0.1

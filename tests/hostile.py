@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from alphabar.codecs.image import ImageCodec
+
 SIZE = 32  # that the corpus is decoded at
 RED, GREEN, BLUE, WHITE = (220, 20, 20), (20, 180, 40), (30, 40, 200), (255, 255, 255)
 BLACK = (0, 0, 0)
@@ -372,10 +374,10 @@ def main() -> None:
         sys.exit("usage: python tests/hostile.py DIR    (a folder that does not exist yet)")
     folder = Path(sys.argv[1])
     corpus = write(folder)
-    *_, last = prepare(open_source(folder), SIZE)
-    dataset = last.dataset
+    *_, last = prepare(open_source(folder), ImageCodec(SIZE))
+    dataset = last.result
     reasons = {skip.key: skip.reason for skip in dataset.skipped}
-    pixels = dict(zip(dataset.keys, dataset.pictures, strict=True))
+    pixels = dict(zip(dataset.keys, dataset.items, strict=True))
     print("| file | what it is | what happened |")
     print("|---|---|---|")
     for case in corpus:

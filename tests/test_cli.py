@@ -12,9 +12,10 @@ from PIL import Image
 from alphabar.cli.__main__ import app, main
 from alphabar.cli.parse import parse_conditions, parse_count, parse_duration
 from alphabar.errors import UsageError
+from alphabar.progress import Progress
 from alphabar.recipes.schema import make_recipe
 from alphabar.runs.model import load_model
-from alphabar.training.budget import Machine, Measuring
+from alphabar.training.budget import Machine
 
 TINY = [
     "data.size=16", "network.widths=[16,32]", "network.attention=0", "batch=8",
@@ -98,7 +99,7 @@ def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeyp
     from alphabar.training import budget as room
 
     slow = Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
-    monkeypatch.setattr(room, "measure", lambda *_: iter([Measuring("measuring", 1, 1, slow)]))
+    monkeypatch.setattr(room, "measure", lambda *_: iter([Progress("measuring", 1, 1, slow)]))
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
     settings = [part for s in ["data.size=16", *TINY[4:]] for part in ("--set", s)]
     code, out, err = call("plan", picture_folder, "--budget", "2s", *settings, "--json")

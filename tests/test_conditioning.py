@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.png_metadata import read_png_metadata
 from alphabar.conditioning.fields import Categorical, Numeric
 from alphabar.conditioning.vocabulary import Conditioning, columns, describe
@@ -227,8 +228,8 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def dataset(two_colors, recipe):
-    *_, last = prepare(open_source(two_colors), recipe.data.size)
-    return last.dataset
+    *_, last = prepare(open_source(two_colors), ImageCodec(recipe.data.size))
+    return last.result
 
 
 @pytest.fixture(scope="module")
@@ -276,11 +277,11 @@ def test_a_model_draws_the_class_that_is_asked(model):
         model, seed=3, steps=8, conditions=[{"class": "red"}, {"class": "blue"}], guidance=1.5
     )
     *_, last = sample(model, 8, settings)
-    means = last.pictures.float().mean((1, 2))
+    means = last.result.float().mean((1, 2))
     assert (means[0::2, 0] > means[0::2, 2] + 40).all() and (means[1::2, 2] > means[1::2, 0] + 40).all()
     same = SamplingSettings(**json.loads(json.dumps(settings.to_dict())))
     *_, other = sample(model, 3, same, batch=2)
-    assert (other.pictures.int() - last.pictures[:3].int()).abs().max() <= 1
+    assert (other.result.int() - last.result[:3].int()).abs().max() <= 1
 
 
 def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
@@ -296,15 +297,15 @@ def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
         ({"class": "red"},)
     ]
     *_, last = sample(model, 12, settings)
-    means = last.pictures.float().mean((1, 2))
+    means = last.result.float().mean((1, 2))
     for asked, mean in zip(seen, means, strict=False):
         if asked:
             assert (mean[0] > mean[2]).item() == (asked["class"] == "red")
-    write_pictures(last.pictures, tmp_path / "out", settings.to_dict(), {}, per_sample_settings(settings, 12))
+    write_pictures(last.result, tmp_path / "out", settings.to_dict(), {}, per_sample_settings(settings, 12))
     stamped = read_png_metadata(tmp_path / "out" / "000007.png")
     assert stamped["conditions"] == [seen[7]]
     *_, alone = sample(model, 1, SamplingSettings.from_dict(stamped), first=stamped["position"])
-    assert (alone.pictures[0].int() - last.pictures[7].int()).abs().max() <= 1
+    assert (alone.result[0].int() - last.result[7].int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("guidance", [{"sag": 0.5}, {"pag": 2.0}, {"autoguidance": 2.0}])
@@ -483,7 +484,7 @@ class TestClassifier:
         network = classifier[0].denoiser.network.eval()
         x, c_noise = torch.randn(3, 3, 16, 16), torch.randn(3)
         assert torch.equal(network.output(network.features(x, c_noise)), network(x, c_noise))
-        pictures = torch.from_numpy(dataset.pictures[np.arange(100) % 24])
+        pictures = torch.from_numpy(dataset.items[np.arange(100) % 24])
         found = classifier_features(classifier[0].denoiser, pictures)
         assert torch.allclose(classifier_features(classifier[0].denoiser, pictures[:3]), found[:3], atol=1e-5)
         labels = dataset.labels[np.arange(100) % 24]
@@ -499,7 +500,7 @@ class TestClassifier:
             drawer, seed=3, steps=16, conditions=conditions, classifier=guide, classifier_scale=3.0
         )
         *_, last = sample(drawer, 16, settings)
-        means = last.pictures.float().mean((1, 2))
+        means = last.result.float().mean((1, 2))
         redder = means[:, 0] - means[:, 2]
         assert redder[0::2].mean() > redder[1::2].mean() + 100
         *_, none = sample(drawer, 4, replace(settings, classifier_scale=0.0))

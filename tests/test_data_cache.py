@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from alphabar.codecs.image import flip, to_pictures, to_signal
+from alphabar.codecs.image import ImageCodec, flip, to_pictures, to_signal
 from alphabar.data import dataset as cache
 from alphabar.data import dataset as dataset_module
 from alphabar.data import decode
@@ -41,8 +41,8 @@ def folder(tmp_path):
 
 
 def dataset_of(source, size=8, fit="squash") -> Dataset:
-    *_, last = prepare(source, size, fit)
-    return last.dataset
+    *_, last = prepare(source, ImageCodec(size), fit)
+    return last.result
 
 
 class Arrays:
@@ -69,20 +69,20 @@ def test_pictures_keys_labels(folder):
     dataset = dataset_of(open_source(folder))
     assert dataset.keys == tuple(sorted(dataset.keys)) and len(dataset.keys) == 9
     assert dataset.classes == ("cats", "dogs")
-    assert dataset.pictures.shape == (9, 8, 8, 3) and dataset.pictures.dtype == np.uint8
-    for key, label, picture in zip(dataset.keys, dataset.labels, dataset.pictures, strict=True):
+    assert dataset.items.shape == (9, 8, 8, 3) and dataset.items.dtype == np.uint8
+    for key, label, picture in zip(dataset.keys, dataset.labels, dataset.items, strict=True):
         assert dataset.classes[label] == key.split("/")[0]
         assert (picture == (25 * int(key[-5]), 10, 200)).all()
 
 
 def test_a_picture_of_the_right_size_is_kept_to_the_bit():
     exact = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    assert (dataset_of(Arrays(exact), 16).pictures == exact).all()
+    assert (dataset_of(Arrays(exact), 16).items == exact).all()
 
 
 def test_progress_counts_up_to_the_total(folder, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK", 4)
-    records = list(prepare(open_source(folder), 8))
+    records = list(prepare(open_source(folder), ImageCodec(8)))
     assert [(r.done, r.total) for r in records] == [(0, 9), (4, 9), (8, 9), (9, 9)]
     assert [r.dataset is None for r in records] == [True, True, True, False]
 
@@ -90,7 +90,7 @@ def test_progress_counts_up_to_the_total(folder, monkeypatch):
 def test_resizing_antialiases():
     """A one-pixel checkerboard is grey from afar; without antialiasing it is black or white."""
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
-    pictures = dataset_of(Arrays([board]), 8).pictures
+    pictures = dataset_of(Arrays([board]), 8).items
     assert np.abs(pictures.astype(int) - 128).max() < 8
 
 
@@ -125,7 +125,7 @@ def seen(pictures):
 )
 def test_fit_shows_the_right_part(fit, box, expected):
     other = (0, 0, 10, 10)  # so that the source has a box at all
-    pictures = dataset_of(Arrays([ramps(100, 200)] * 2, [box, other]), 20, fit).pictures
+    pictures = dataset_of(Arrays([ramps(100, 200)] * 2, [box, other]), 20, fit).items
     width, height = expected[2] - expected[0], expected[3] - expected[1]
     tolerance = max(width, height) / 20  # one pixel of the result
     assert np.abs(np.subtract(seen(pictures), expected)).max() <= tolerance
@@ -150,11 +150,11 @@ def test_a_box_outside_its_picture_is_skipped():
 def test_wrong_arguments_are_named(folder):
     source = open_source(folder)
     with pytest.raises(UsageError, match=r"unknown fit 'sqash': did you mean 'squash'"):
-        next(prepare(source, 8, "sqash"))
+        next(prepare(source, ImageCodec(8), "sqash"))
     with pytest.raises(UsageError, match=r"pictures has no annotated boxes.*squash or crop"):
-        next(prepare(source, 8, "box"))
+        next(prepare(source, ImageCodec(8), "box"))
     with pytest.raises(UsageError, match=r"size = 0"):
-        next(prepare(source, 0))
+        next(prepare(source, ImageCodec(0)))
 
 
 # ---------------------------------------------------------------- the split
@@ -236,8 +236,8 @@ def test_a_change_is_noticed(folder, change):
 
 def test_size_and_fit_have_caches_of_their_own(folder):
     source = open_source(folder)
-    assert dataset_of(source, 8).pictures.shape[1] == 8
-    assert dataset_of(source, 4).pictures.shape[1] == 4
+    assert dataset_of(source, 8).items.shape[1] == 8
+    assert dataset_of(source, 4).items.shape[1] == 4
     assert dataset_of(source, 8, "crop").fingerprint is not None
     assert len(list((cache_root() / "pictures").iterdir())) == 3
 
@@ -277,13 +277,13 @@ def test_a_damaged_cache_is_rebuilt(folder, harm):
 
 def test_writing_to_the_pictures_does_not_reach_the_file(folder):
     dataset = dataset_of(open_source(folder))
-    torch.from_numpy(dataset.pictures).zero_()
-    assert (dataset_of(open_source(folder)).pictures != 0).any()
+    torch.from_numpy(dataset.items).zero_()
+    assert (dataset_of(open_source(folder)).items != 0).any()
 
 
 def test_closing_midway_leaves_nothing(folder, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK", 2)
-    records = prepare(open_source(folder), 8)
+    records = prepare(open_source(folder), ImageCodec(8))
     next(records)
     next(records)
     records.close()
@@ -312,7 +312,7 @@ def test_kill_9_leaves_no_half_cache(folder):
     process.join()
     (partial,) = (cache_root() / "pictures").iterdir()
     assert ".partial-" in partial.name
-    assert len(dataset_of(open_source(folder)).pictures) == 9
+    assert len(dataset_of(open_source(folder)).items) == 9
     os.utime(partial, (0, 0))
     dataset_of(open_source(folder), 4)  # the next one to write clears away what is older than a day
     assert not partial.exists()

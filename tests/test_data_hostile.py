@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import hostile
+from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import prepare
 from alphabar.data.inspect import inspect
 from alphabar.data.sources import open_source
@@ -28,8 +29,8 @@ def prepared(corpus, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         patch.setenv("ALPHABAR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        *_, last = prepare(open_source(corpus), hostile.SIZE)
-    return last.dataset, warned
+        *_, last = prepare(open_source(corpus), ImageCodec(hostile.SIZE))
+    return last.result, warned
 
 
 def test_the_corpus_is_large_enough():
@@ -50,7 +51,7 @@ def test_right_or_skipped_with_its_reason(case, prepared):
         assert "\n" not in reasons[key]
     else:
         assert key not in reasons, reasons.get(key)
-        pixels = dataset.pictures[dataset.keys.index(key)].astype(float)
+        pixels = dataset.items[dataset.keys.index(key)].astype(float)
         assert np.abs(pixels - case.expected).mean() < case.tolerance
         # No single region may be wrong either: the middle of each quadrant, far from every edge.
         for y, x in ((8, 8), (8, 24), (24, 8), (24, 24)):
@@ -70,11 +71,11 @@ def test_nothing_is_lost(prepared):
 def test_inspect_sees_what_training_would_see(corpus, prepared):
     dataset, _ = prepared
     *_, last = inspect(corpus)
-    assert last.report.pictures == len(dataset.pictures)
-    assert sorted(last.report.skipped, key=lambda skip: skip.key) == sorted(
+    assert last.result.pictures == len(dataset.items)
+    assert sorted(last.result.skipped, key=lambda skip: skip.key) == sorted(
         dataset.skipped, key=lambda skip: skip.key
     )
-    assert any("2 files are not pictures" in note for note in last.report.notes)
+    assert any("2 files are not pictures" in note for note in last.result.notes)
 
 
 def test_a_file_that_vanishes_after_listing_is_skipped(tmp_path, monkeypatch):
@@ -85,9 +86,9 @@ def test_a_file_that_vanishes_after_listing_is_skipped(tmp_path, monkeypatch):
         (folder / name).write_bytes(hostile.JPEG)
     source = open_source(folder)
     (folder / "a.jpg").unlink()
-    *_, last = prepare(source, 16)
-    assert last.dataset.keys == ("b.jpg",)
-    assert "vanished" in last.dataset.skipped[0].reason
+    *_, last = prepare(source, ImageCodec(16))
+    assert last.result.keys == ("b.jpg",)
+    assert "vanished" in last.result.skipped[0].reason
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -96,8 +97,8 @@ def test_a_file_without_permission_is_skipped(tmp_path, monkeypatch):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(hostile.JPEG)
     (tmp_path / "a.jpg").chmod(0)
-    *_, last = prepare(open_source(tmp_path), 16)
-    assert "permission" in last.dataset.skipped[0].reason
+    *_, last = prepare(open_source(tmp_path), ImageCodec(16))
+    assert "permission" in last.result.skipped[0].reason
 
 
 def test_every_error_of_reading_is_a_reason(tmp_path, monkeypatch):
@@ -117,15 +118,15 @@ def test_every_error_of_reading_is_a_reason(tmp_path, monkeypatch):
         return plain(item)
 
     monkeypatch.setattr(source, "read", read)
-    *_, last = prepare(source, 16)
-    assert [skip.reason for skip in last.dataset.skipped] == [
+    *_, last = prepare(source, ImageCodec(16))
+    assert [skip.reason for skip in last.result.skipped] == [
         "no permission to read it",
         "cannot be read: Input/output error",
     ]
     # Nothing about the folder tells when they can be read again, so they are tried the next time.
     errors.clear()
-    *_, last = prepare(source, 16)
-    assert last.dataset.keys == ("a.jpg", "b.jpg", "c.jpg") and last.dataset.skipped == ()
+    *_, last = prepare(source, ImageCodec(16))
+    assert last.result.keys == ("a.jpg", "b.jpg", "c.jpg") and last.result.skipped == ()
 
 
 def test_nothing_decodable_says_how_many_and_why(tmp_path, monkeypatch):
@@ -135,7 +136,7 @@ def test_nothing_decodable_says_how_many_and_why(tmp_path, monkeypatch):
     for name in ("a.jpg", "b.png"):
         (folder / name).write_bytes(b"")
     source = open_source(folder)
-    for attempt in (lambda: list(prepare(source, 16)), lambda: list(inspect(folder))):
+    for attempt in (lambda: list(prepare(source, ImageCodec(16))), lambda: list(inspect(folder))):
         with pytest.raises(
             AlphabarError, match=r"no readable pictures in pictures: 2 files skipped, first: a.jpg: empty"
         ):

@@ -46,7 +46,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 def report_of(source, **options):
     *_, last = inspect(source, **options)
-    return last.report
+    return last.result
 
 
 # ---------------------------------------------------------------- copies

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import prepare
 from alphabar.data.items import Item
 from alphabar.data.parquet import GROUPS_KEPT, Parquet
@@ -76,9 +77,9 @@ def test_built_in_names(name, tmp_path, monkeypatch):
 def test_toycars_of_a_number():
     source = open_source("toycars:12")
     assert len(source.items) == 12
-    *_, last = prepare(source, 16)
-    assert last.dataset.pictures.shape == (12, 16, 16, 3)
-    assert all(last.dataset.captions)
+    *_, last = prepare(source, ImageCodec(16))
+    assert last.result.items.shape == (12, 16, 16, 3)
+    assert all(last.result.captions)
     for wrong in ("toycars:", "toycars:0", "toycars:many", "toycars:-3"):
         with pytest.raises(UsageError, match=r"the number of pictures must be a positive integer"):
             open_source(wrong)
@@ -125,8 +126,8 @@ def test_splits_above_classes(tmp_path):
 def test_classes_are_in_natural_order(tmp_path):
     for name in ("class 10/1.png", "class 9/2.png", "a/3.png"):
         picture(tmp_path / name)
-    *_, last = prepare(open_source(tmp_path), 8)
-    assert last.dataset.classes == ("a", "class 9", "class 10")
+    *_, last = prepare(open_source(tmp_path), ImageCodec(8))
+    assert last.result.classes == ("a", "class 9", "class 10")
 
 
 def test_captions_from_sidecars(tmp_path):
@@ -196,8 +197,8 @@ def test_a_file_name_that_is_no_text(tmp_path):
     source = open_source(tmp_path)
     assert [item.key for item in source.items] == ["a.png", "caf\\xe9.png"]
     assert [source.read(item) == b"" for item in source.items] == [False, True]
-    *_, last = prepare(source, 8)
-    assert last.dataset.skipped[0].key.encode() == b"caf\\xe9.png"
+    *_, last = prepare(source, ImageCodec(8))
+    assert last.result.skipped[0].key.encode() == b"caf\\xe9.png"
 
 
 def test_linked_folders_are_followed_and_loops_are_not(tmp_path):
@@ -286,9 +287,9 @@ def test_devkit_layout(tmp_path, nested, place):
     # MATLAB's box 5..10 × 3..8 is six pixels wide and high, from pixel 4 and 2 counted from 0.
     assert by_name["train", "00002.jpg"].box == (4, 2, 10, 8)
     assert source.notes == [] and source.skipped == []
-    *_, last = prepare(source, 8, "box")
-    assert len(last.dataset.pictures) == 5
-    assert last.dataset.classes == tuple(NAMES)
+    *_, last = prepare(source, ImageCodec(8), "box")
+    assert len(last.result.items) == 5
+    assert last.result.classes == tuple(NAMES)
 
 
 def test_one_picture_folder_named_alone(tmp_path):
@@ -347,8 +348,8 @@ def test_a_missing_piece_is_named_exactly(tmp_path, missing, note, labels, boxes
         assert [n.split()[0] for n in source.notes if "is damaged" in n] == missing
     if missing == ["cars_meta.mat"]:
         assert [item.label for item in source.items[-3:]] == ["3", "1", "2"]
-    *_, last = prepare(source, 8)
-    assert len(last.dataset.pictures) == 5
+    *_, last = prepare(source, ImageCodec(8))
+    assert len(last.result.items) == 5
 
 
 def test_kaggle_pictures_without_any_devkit(tmp_path):
@@ -357,10 +358,10 @@ def test_kaggle_pictures_without_any_devkit(tmp_path):
     assert {note.split()[0] for note in source.notes} == {
         "cars_meta.mat", "cars_train_annos.mat", "cars_test_annos_withlabels.mat",
     }  # fmt: skip
-    *_, last = prepare(source, 8)
-    assert last.dataset.classes == () and (last.dataset.labels == -1).all()
+    *_, last = prepare(source, ImageCodec(8))
+    assert last.result.classes == () and (last.result.labels == -1).all()
     with pytest.raises(UsageError, match=r"no annotated boxes.*cars_train_annos.mat is missing"):
-        next(prepare(source, 8, "box"))
+        next(prepare(source, ImageCodec(8), "box"))
 
 
 def test_annotations_without_pictures(tmp_path):
@@ -499,9 +500,9 @@ def test_parquet_of_the_hub(tmp_path, named):
     hub_file(file)
     source = open_source(file if named == "file" else tmp_path)
     assert isinstance(source, Parquet)
-    *_, last = prepare(source, 8)
-    dataset = last.dataset
-    assert [tuple(picture[0, 0]) for picture in dataset.pictures] == COLORS
+    *_, last = prepare(source, ImageCodec(8))
+    dataset = last.result
+    assert [tuple(picture[0, 0]) for picture in dataset.items] == COLORS
     assert dataset.classes == tuple(NAMES)
     assert [dataset.classes[label] for label in dataset.labels[:9]] == NAMES * 3 and dataset.labels[9] == -1
     assert dataset.attributes[4] == {"year": 2004, "split": "train"}
@@ -512,9 +513,9 @@ def test_parquet_without_class_names(tmp_path):
         tmp_path / "a.parquet",
         {"img": [encoded(c) for c in COLORS], "class": list(range(10)), "caption": ["a car"] * 9 + [None]},
     )
-    *_, last = prepare(open_source(tmp_path), 8)
-    assert last.dataset.classes == tuple(map(str, range(10)))
-    assert last.dataset.captions == ("a car",) * 9 + (None,)
+    *_, last = prepare(open_source(tmp_path), ImageCodec(8))
+    assert last.result.classes == tuple(map(str, range(10)))
+    assert last.result.captions == ("a car",) * 9 + (None,)
 
 
 def test_parquet_in_disorder(tmp_path):
@@ -535,9 +536,9 @@ def test_bad_rows_and_files_are_named(tmp_path):
     picture(tmp_path / "there.png")
     write_parquet(tmp_path / "b.parquet", {"x": [1], "y": ["z"]})
     (tmp_path / "c.parquet").write_bytes(b"PAR1 cut off")
-    *_, last = prepare(Parquet(tmp_path), 8)
-    assert last.dataset.keys == ("a.parquet/0000003",)
-    assert [(skip.key, skip.reason.split(":")[0]) for skip in last.dataset.skipped] == [
+    *_, last = prepare(Parquet(tmp_path), ImageCodec(8))
+    assert last.result.keys == ("a.parquet/0000003",)
+    assert [(skip.key, skip.reason.split(":")[0]) for skip in last.result.skipped] == [
         ("b.parquet", "no column of pictures among x, y"),
         ("c.parquet", "damaged"),
         ("a.parquet/0000000", "empty"),
@@ -552,10 +553,10 @@ def test_a_damaged_row_group_is_skipped_and_the_others_are_not(tmp_path):
     data = bytearray(path.read_bytes())
     data[4:40] = b"\xff" * 36  # where the pictures of the first group begin
     path.write_bytes(data)
-    *_, last = prepare(open_source(tmp_path), 8)
-    assert [key[-1] for key in last.dataset.keys] == list("456789")
-    assert [skip.key[-1] for skip in last.dataset.skipped] == list("0123")
-    assert "row group is damaged" in last.dataset.skipped[0].reason
+    *_, last = prepare(open_source(tmp_path), ImageCodec(8))
+    assert [key[-1] for key in last.result.keys] == list("456789")
+    assert [skip.key[-1] for skip in last.result.skipped] == list("0123")
+    assert "row group is damaged" in last.result.skipped[0].reason
 
 
 def test_parquet_changes_are_noticed(tmp_path):

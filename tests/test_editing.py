@@ -82,7 +82,7 @@ def test_between_two_classes_the_noise_stays(model):
         *_, alone = interpolate(
             model, sampling_settings(model, conditions=[{"class": name}] * 2), rows=2, columns=2
         )
-        assert torch.equal(alone.pictures.reshape(2, 2, -1)[:, 0], drawn.pictures.reshape(2, 5, -1)[:, place])
+        assert torch.equal(alone.result.reshape(2, 2, -1)[:, 0], drawn.pictures.reshape(2, 5, -1)[:, place])
 
 
 def test_inverted_and_regenerated_it_is_itself(model):
@@ -95,7 +95,7 @@ def test_inverted_and_regenerated_it_is_itself(model):
     assert (back.pictures[0].float() - given).abs().mean() < 1.5
     settings = sampling_settings(model, sampler="heun", steps=60, conditions=[{"class": "more"}])
     *_, other = edit(model, picture, settings, strength=1.0, invert=True)
-    assert other.pictures.float().mean() > given.mean() + 10
+    assert other.result.float().mean() > given.mean() + 10
 
 
 def test_strength_is_what_is_drawn_anew(model):
@@ -103,7 +103,7 @@ def test_strength_is_what_is_drawn_anew(model):
     pictures = 0.5 * torch.randn(2, 3, SIZE, SIZE)
 
     def kept(strength):
-        drawn = [list(edit(model, p, strength=strength, n=2))[-1].pictures.float() for p in pictures]
+        drawn = [list(edit(model, p, strength=strength, n=2))[-1].result.float() for p in pictures]
         assert not torch.equal(drawn[0][0], drawn[0][1])  # other noise, another picture
         return (drawn[0] - drawn[1]).abs().mean() / (127.5 * (pictures[0] - pictures[1]).abs().mean())
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from alphabar.codecs.image import ImageCodec
 from alphabar.conditioning.fields import Categorical
 from alphabar.conditioning.vocabulary import Conditioning
 from alphabar.data.dataset import prepare
@@ -21,10 +22,10 @@ from alphabar.evaluation.conditions import _words
 from alphabar.evaluation.evaluate import evaluate
 from alphabar.evaluation.record import Evaluation
 from alphabar.metrics.features.extractors import EXTRACTORS, Features
+from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import load_model
-from alphabar.sampling.sample import Sampled
 from alphabar.sampling.settings import sampling_settings
 from alphabar.training.labels import conditions_of
 from test_compare import make_run
@@ -55,9 +56,9 @@ def run(tmp_path_factory) -> Path:
 
 
 def toys(n: int, seed: int = 0) -> Tensor:
-    *_, last = prepare(ToyCars(n, seed=seed), 16)
-    assert last.dataset is not None
-    return torch.from_numpy(np.array(last.dataset.pictures))
+    *_, last = prepare(ToyCars(n, seed=seed), ImageCodec(16))
+    assert last.result is not None
+    return torch.from_numpy(np.array(last.result.items))
 
 
 def evaluated(what: object, against: str, n: int, **settings: object) -> Evaluation:
@@ -72,7 +73,7 @@ def drawing(monkeypatch):
 
     def draws(pictures: Tensor) -> None:
         def sample(model, n, settings):
-            yield Sampled(1, 1, 0, None, pictures[:n])  # type: ignore[arg-type]
+            yield Progress("sampling", 1, 1, pictures[:n])
 
         monkeypatch.setattr(room, "sample", sample)
 
@@ -103,9 +104,9 @@ def test_a_model_that_draws_new_toycars_is_clean(run, drawing):
 
 def test_a_model_that_copies_is_caught_with_the_originals(run, drawing):
     model = load_model(run)
-    *_, last = prepare(ToyCars(200), 16)
-    index, _ = last.dataset.split(0.3)
-    copied = torch.from_numpy(last.dataset.pictures[index[:30]]).flip(2)
+    *_, last = prepare(ToyCars(200), ImageCodec(16))
+    index, _ = last.result.split(0.3)
+    copied = torch.from_numpy(last.result.items[index[:30]]).flip(2)
     drawing(torch.cat([copied, toys(20, seed=5)]))
     result = evaluated(model, "toycars:200", 50)
     assert result.memorization.copies >= 30 and result.memorization.sentence.endswith("it copies")
@@ -150,21 +151,21 @@ def asked(monkeypatch):
 
     def sample(model, n, settings):
         asked.extend(settings.conditions)
-        yield Sampled(1, 1, 0, None, toys(n, seed=3))  # type: ignore[arg-type]
+        yield Progress("sampling", 1, 1, toys(n, seed=3))
 
     monkeypatch.setattr(room, "sample", sample)
     return asked
 
 
 def test_as_data_asks_for_what_the_data_holds(run, asked):
-    *_, last = prepare(ToyCars(200), 16)
+    *_, last = prepare(ToyCars(200), ImageCodec(16))
     plain = load_model(run)
     recipe = with_settings(plain.recipe, ["condition.on=attributes"])
-    conditional = replace(plain, recipe=recipe, conditioning=conditions_of(last.dataset, recipe)[0])
+    conditional = replace(plain, recipe=recipe, conditioning=conditions_of(last.result, recipe)[0])
     result = evaluated(conditional, "toycars:200", 150)
     for i, row in enumerate(asked):
         assert set(row) == {field.name for field in conditional.conditioning.fields}, i
-    colours = {a["color"] for a in last.dataset.attributes}
+    colours = {a["color"] for a in last.result.attributes}
     assert len(asked) == 150 and len({a["color"] for a in asked}) > len(colours) / 2
     assert {a.attribute for a in result.agreements} == {"time", "view"}  # of others too few are real
     told = json.loads(json.dumps(result.to_dict()))
@@ -184,10 +185,10 @@ def test_data_of_other_labels_is_judged_as_the_training_pictures_were(run, asked
 
 def test_a_teller_counts_kinds_by_pictures_that_it_held_out(run, drawing, monkeypatch):
     """Here it knows the time of day from nothing but a number that it is given for each picture."""
-    *_, last = prepare(ToyCars(600), 16)
-    plain, dataset = load_model(run), last.dataset
+    *_, last = prepare(ToyCars(600), ImageCodec(16))
+    plain, dataset = load_model(run), last.result
     nights = {
-        p.tobytes(): a["time"] == "night" for p, a in zip(dataset.pictures, dataset.attributes, strict=True)
+        p.tobytes(): a["time"] == "night" for p, a in zip(dataset.items, dataset.attributes, strict=True)
     }
     asked: list[int] = []
 
@@ -199,7 +200,7 @@ def test_a_teller_counts_kinds_by_pictures_that_it_held_out(run, drawing, monkey
 
     monkeypatch.setattr(room, "classifier_features", features_of)
     at_night = np.array([a["time"] == "night" for a in dataset.attributes])
-    drawing(torch.from_numpy(dataset.pictures[np.flatnonzero(at_night)[:140]]))
+    drawing(torch.from_numpy(dataset.items[np.flatnonzero(at_night)[:140]]))
     recipe = with_settings(named_recipe("classifier"), ["data.size=16", "data.held_out=0.4"])
     teller = replace(plain, recipe=recipe)
     found = {kind.attribute: kind for kind in evaluated(plain, "toycars:600", 140, teller=teller).shares}

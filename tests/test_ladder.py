@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import alphabar
+from alphabar.codecs.image import ImageCodec
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "ladder.py"
 
@@ -18,9 +19,9 @@ def test_a_rung_is_trained_judged_and_kept(tmp_path, monkeypatch):
     measures = [SimpleNamespace(key=key, value=0.5, error=0.1) for key in ("frechet", "kid")]
     judged = SimpleNamespace(result=SimpleNamespace(judgement=SimpleNamespace(measures=measures)))
     monkeypatch.setattr(alphabar, "evaluate", lambda *args, **kwargs: [judged])
-    *_, prepared = alphabar.prepare(alphabar.open_source("toycars:100"), 16)
+    *_, prepared = alphabar.prepare(alphabar.open_source("toycars:100"), ImageCodec(16))
     rung = ladder.rungs(16, 1)[8]
-    found = ladder.climb(prepared.dataset, rung, 32, 8, "toycars:100", tmp_path)
+    found = ladder.climb(prepared.result, rung, 32, 8, "toycars:100", tmp_path)
     assert found["images"] == 32 and found["kid"] == 0.5
     assert len(found["error"]) == len(found["sigma"]) and all(0 < e < 2 for e in found["error"])
-    assert ladder.climb(prepared.dataset, rung, 64, 8, "toycars:100", tmp_path) == found
+    assert ladder.climb(prepared.result, rung, 64, 8, "toycars:100", tmp_path) == found

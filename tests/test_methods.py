@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alphabar.codecs.image import to_signal
+from alphabar.codecs.image import ImageCodec, to_signal
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import ddim, last_step
@@ -177,7 +177,7 @@ class TestNetworks:
             recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
         with FlopCounterMode(display=False) as counter:
-            method.prepare(x, x, 0, 0.0, 1e-4)
+            method.prepare(x, x, ImageCodec(0), 0.0, 1e-4)
             method.losses(x, torch.ones(8), x, None).mean().backward()
         assert counter.get_total_flops() / 8 == pytest.approx(training_flops(recipe), rel=0.1)
 
@@ -258,7 +258,7 @@ class TestShortened:
 
         method.guided = lambda teacher: FunctionDenoiser(schedule, mean)
         x0, eps = c * torch.randn(8, 3, 16, 16), torch.randn(8, 3, 16, 16)
-        method.prepare(x0, eps, 0, 0.0, 0.0)
+        method.prepare(x0, eps, ImageCodec(0), 0.0, 0.0)
         t = torch.rand(8, dtype=torch.float64)
         losses, coeffs = [], method.denoiser.coeffs
         for answer in (jump, mean, lambda x, t, cond: jump(x, t, cond) + 0.1):
@@ -347,9 +347,9 @@ class TestShortened:
         for network in (model.denoiser.network, quick.denoiser.network):
             method = built(recipe)
             method.denoiser.network.load_state_dict(model.denoiser.network.state_dict())
-            method.prepare(torch.empty(0), torch.empty(0), 0, 0.0, 0.0)
+            method.prepare(torch.empty(0), torch.empty(0), ImageCodec(0), 0.0, 0.0)
             method.denoiser.network.load_state_dict(network.state_dict())
-            x0 = to_signal(torch.from_numpy(dataset.pictures[:]))
+            x0 = to_signal(torch.from_numpy(dataset.items[:]))
             eps = Noise(1, range(len(x0)), "held-out").normal(0, x0)
             with torch.no_grad():
                 losses.append(method.losses(x0, torch.ones(len(x0)), eps, None).mean().item())

@@ -200,7 +200,7 @@ class Mean:
 def last_features(*args, **kwargs) -> Features:
     *_, last = extract(*args, **kwargs)
     assert last.done == last.total
-    return last.features
+    return last.result
 
 
 @pytest.mark.parametrize("kind", ["tensor", "array", "memmap"])
@@ -215,8 +215,8 @@ def test_extract_walks_all_pictures_in_order(kind, tmp_path):
     assert [(r.done, r.total, r.features is None) for r in records] == [
         (4, 10, True), (8, 10, True), (10, 10, False)
     ]  # fmt: skip
-    assert torch.equal(records[-1].features.features, source.float().mean(dim=(1, 2)))
-    assert records[-1].features.logits is None
+    assert torch.equal(records[-1].result.features, source.float().mean(dim=(1, 2)))
+    assert records[-1].result.logits is None
 
 
 def test_the_batch_size_changes_nothing(quick):

@@ -154,9 +154,9 @@ def test_inception_is_torch_fidelitys(random_inception, monkeypatch):
     *_, last = extract(extractor, pictures(2), batch=1)
     expected, logits = network(pictures(2).permute(0, 3, 1, 2).contiguous())
     assert expected.std() > 0
-    torch.testing.assert_close(last.features.features, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(last.features.logits, logits, rtol=1e-4, atol=1e-5)
-    assert last.features.features.shape == (2, extractor.dim)
+    torch.testing.assert_close(last.result.features, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last.result.logits, logits, rtol=1e-4, atol=1e-5)
+    assert last.result.features.shape == (2, extractor.dim)
 
 
 def test_only_the_standard_weights_are_called_inception(random_inception, monkeypatch):
@@ -305,12 +305,12 @@ def test_dinov2_from_a_file(tmp_path, monkeypatch):
     digest = extractor.name.removeprefix("dinov2_")
     assert len(digest) == 8 and digest in extractor.protocol
     *_, last = extract(extractor, pictures(3), batch=2)
-    assert last.features.features.shape == (3, extractor.dim) == (3, DIM) and last.features.logits is None
+    assert last.result.features.shape == (3, extractor.dim) == (3, DIM) and last.result.logits is None
     image = Image.fromarray(pictures(3)[2].numpy()).resize((224, 224), Image.Resampling.BICUBIC)
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = network((x - mean[:, None, None])[None] / std[:, None, None])
-    torch.testing.assert_close(last.features.features[2:], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(last.result.features[2:], expected, rtol=1e-4, atol=1e-4)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     monkeypatch.setattr(features_module, "DINOV2", DINOV2._replace(sha256=sha256))
     monkeypatch.setenv("ALPHABAR_DINOV2_WEIGHTS", str(file))

@@ -95,7 +95,7 @@ class TestEveryNetwork:
 
     def test_flops_do_not_touch_the_network(self, network: nn.Module) -> None:
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        assert flops(network, 4 * SIZE) > 3.5 * flops(network, 2 * SIZE)
+        assert flops(network, (4 * SIZE, 4 * SIZE)) > 3.5 * flops(network, (2 * SIZE, 2 * SIZE))
         assert network.training
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -113,7 +113,7 @@ class TestSimpleUNet:
     def test_figures_of_the_mission(self) -> None:
         network = TutorialUNet(channels=3)
         assert parameters(network) == pytest.approx(15.5e6, rel=0.01)
-        assert flops(network, 64) == pytest.approx(8.6e9, rel=0.01)
+        assert flops(network, (64, 64)) == pytest.approx(8.6e9, rel=0.01)
 
     @pytest.mark.parametrize("training", [True, False])
     def test_against_the_tutorial_written_out(self, training: bool) -> None:
@@ -170,11 +170,11 @@ class TestUNet:
     def test_figures(self) -> None:
         network = UNet(channels=3)
         assert parameters(network) == pytest.approx(7.5e6, rel=0.01)
-        assert flops(network, 64) == pytest.approx(4.2e9, rel=0.01)
+        assert flops(network, (64, 64)) == pytest.approx(4.2e9, rel=0.01)
 
     def test_flops_of_attention(self) -> None:
         def of(attention: int) -> int:
-            return flops(UNet(channels=3, widths=(32, 64), attention=attention, head_dim=32), 16)
+            return flops(UNet(channels=3, widths=(32, 64), attention=attention, head_dim=32), (16, 16))
 
         c, positions = 64, 8 * 8
         products = 2 * positions * c * 3 * c + 2 * positions * c * c + 2 * 2 * positions**2 * c
@@ -289,12 +289,12 @@ class TestMPUNet:
     def test_figures(self) -> None:
         network = MPUNet(channels=3)
         assert parameters(network) == pytest.approx(6.66e6, rel=0.01)
-        assert flops(network, 64) == pytest.approx(1.54e9, rel=0.01)
+        assert flops(network, (64, 64)) == pytest.approx(1.54e9, rel=0.01)
 
     def test_every_level_costs_the_same(self) -> None:
         """Where widths double, a picture of twice the size and one level more costs one level more."""
         one, two, three = (
-            flops(MPUNet(channels=3, widths=widths), size)
+            flops(MPUNet(channels=3, widths=widths), (size, size))
             for widths, size in [((64,), 16), ((32, 64), 32), ((16, 32, 64), 64)]
         )
         assert three - two == pytest.approx(two - one, rel=0.1)

@@ -64,7 +64,7 @@ def test_ten_times_the_compute_is_shared_by_model_and_data(by_machine):
 def test_the_recipe_is_what_was_chosen():
     p = plan(TWO_CORES, LEAN, 8000, 7200.0)
     network = NETWORKS.build(p.recipe.network, channels=3)
-    assert flops(network, 64) == p.chosen.size.flops
+    assert flops(network, (64, 64)) == p.chosen.size.flops
     assert sum(q.numel() for q in network.parameters()) == p.chosen.size.parameters
     assert (p.recipe.batch, p.recipe.images) == (p.chosen.batch, p.chosen.images)
     rate = LEAN.optimizer.learning_rate * (p.chosen.batch / LEAN.batch) ** 0.5
@@ -151,8 +151,8 @@ def test_kept_activations_are_those_of_a_real_pass():
     recipe = {"name": "mp_unet", "widths": (8, 16), "head_dim": 8}
     with torch.device("meta"):
         network = NETWORKS.build(recipe, channels=3)
-    more = activations(NETWORKS.build({**recipe, "blocks": 2}, channels=3).to("meta"), 32)
-    once = activations(network, 32)
+    more = activations(NETWORKS.build({**recipe, "blocks": 2}, channels=3).to("meta"), (32, 32))
+    once = activations(network, (32, 32))
     # At 16×16 a feature map of 8 channels takes 8 KiB; a block keeps some ten of them.
     assert 20 * 8192 < once < 60 * 8192 and once < more < 2.2 * once
 
@@ -162,6 +162,6 @@ def test_measuring_a_real_machine(picture_folder, monkeypatch):
     recipe = with_settings(LEAN, ["data.size=16", "batch=4"])
     *progress, end = measure(tiny_dataset(picture_folder), recipe)
     assert [record.done for record in progress] == sorted(record.done for record in progress)
-    (((forward, rate),), loading) = (end.machine.speeds, end.machine.loading)
+    (((forward, rate),), loading) = (end.result.speeds, end.result.loading)
     assert forward == sizes(recipe)[0].flops and 1 < rate < 1e5 and 1 < loading < 1e6
-    assert end.machine.memory > 2**20
+    assert end.result.memory > 2**20

@@ -85,7 +85,7 @@ def answers(model, y, operator, sigma_y=0.0, **settings):
     one = operator[0] if isinstance(operator, list) else operator
     chosen = restoration_settings(model, one, sigma_y, steps=3, **settings)
     *_, last = restore(model, y, operator, sigma_y, n=n, settings=chosen, first=first)
-    return last.x
+    return last.result
 
 
 # ---------------------------------------------------------------- the API
@@ -99,8 +99,8 @@ def test_a_restoration_is_a_generator_of_steps(model):
     assert len(records) == 2 * 4 + 1  # six answers in batches of four
     assert [r.done for r in records] == [4, 8, 12, 16, 18, 20, 22, 24, 24]
     assert all(r.total == 24 for r in records)
-    assert records[-1].x.shape == (3, 2, 3, SIZE, SIZE)
-    assert not torch.equal(records[-1].x[0], records[-1].x[1])
+    assert records[-1].result.shape == (3, 2, 3, SIZE, SIZE)
+    assert not torch.equal(records[-1].result[0], records[-1].result[1])
 
 
 @pytest.mark.parametrize("size", [(SIZE, SIZE), (20, 40), (12, 10)])
@@ -247,7 +247,7 @@ def test_what_a_window_cannot_know_is_found_in_the_whole_picture(model, fit):
     colour = torch.tensor([0.5, -0.3, 0.8])[:, None, None]
     settings = restoration_settings(plain, hole, 0.0)
     records = list(restore(plain, hole.A(colour.expand(1, 3, 110, 160)), hole, settings=settings))
-    assert (records[-1].x[0, 0] - colour).abs().max() < 0.05
+    assert (records[-1].result[0, 0] - colour).abs().max() < 0.05
     sizes = list(dict.fromkeys(tuple(r.step.x.shape[2:]) for r in records))
     assert sizes[0] == ((16, 16) if fit == "squash" else (16, 23)) and sizes[-1] == (110, 160)
     assert all(b[0] / a[0] <= 2.1 for a, b in pairwise(sizes))
@@ -275,7 +275,7 @@ def test_the_whole_comes_first_where_a_region_or_the_colour_is_missing(model, ta
         restore(model, operator.A(torch.rand(1, 3, 20, 40)), operator, 0.1, settings=settings)
     )
     assert list(dict.fromkeys(tuple(r.step.x.shape[2:]) for r in records)) == sizes
-    assert last.x.isfinite().all()
+    assert last.result.isfinite().all()
 
 
 @pytest.mark.parametrize("hole", [None, (30, 30, 36, 36)])

@@ -99,11 +99,11 @@ class TestProbe:
             return 0.01 / (speed * ((1.5 if compiled else 0.5) if runtime.compile else 1))
 
         clocked(clock)
-        assert choice(probe(tiny(), 8, batch=4)) == (*fastest, compiled)
+        assert choice(probe(tiny(), (8, 8), batch=4)) == (*fastest, compiled)
 
     def test_what_is_hardly_faster_is_not_worth_it(self, clocked) -> None:
         clocked(lambda r: 0.01 * (0.98 if r.dtype or r.channels_last else 1) * (0.98 if r.compile else 1))
-        assert choice(probe(tiny(), 8, batch=4)) == (None, False, False)
+        assert choice(probe(tiny(), (8, 8), batch=4)) == (None, False, False)
 
     def test_a_slow_machine_is_not_made_to_take_whole_batches(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 1.0)
@@ -115,13 +115,13 @@ class TestProbe:
             return start(trial, runtime, n)
 
         monkeypatch.setattr(_Trial, "start", recording)
-        probe(tiny(), 8, batch=128)
+        probe(tiny(), (8, 8), batch=128)
         assert max(taken) == 1
 
     def test_emulated_bf16_is_never_tried_on_the_network(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 0.001 if runtime.dtype else 0.01)
         monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: "a convolution crawls")
-        runtime = probe(tiny(), 8, batch=4)
+        runtime = probe(tiny(), (8, 8), batch=4)
         assert runtime.dtype is None
         assert "bf16: not chosen, a convolution crawls" in runtime.notes
 
@@ -141,13 +141,13 @@ class TestProbe:
     def test_compiling_needs_a_compiler(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 0.001 if runtime.compile else 0.01)
         monkeypatch.setattr(shutil, "which", lambda name: None)
-        runtime = probe(tiny(), 8, batch=4)
+        runtime = probe(tiny(), (8, 8), batch=4)
         assert not runtime.compile
         assert any("no C++ compiler" in note for note in runtime.notes)
 
     def test_no_compiling_where_it_is_not_asked_for(self, clocked) -> None:
         clocked(lambda runtime: 0.001 if runtime.compile else 0.01)
-        assert not probe(tiny(), 8, batch=4, try_compile=False).compile
+        assert not probe(tiny(), (8, 8), batch=4, try_compile=False).compile
 
     @pytest.mark.parametrize(
         ("factor", "chosen"), [(1.0, True), (1 + 1e-4, True), (1.2, False), (float("nan"), False)]
@@ -165,7 +165,7 @@ class TestProbe:
         monkeypatch.setattr(shutil, "which", lambda name: name)
         monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: "not in this test")
         monkeypatch.setattr("alphabar.training.probe._compiled", Scaled)
-        runtime = probe(tiny(), 8, batch=4)
+        runtime = probe(tiny(), (8, 8), batch=4)
         assert runtime.compile == chosen
         assert any("gradients are wrong" in note for note in runtime.notes) != chosen
 
@@ -175,7 +175,7 @@ class TestProbe:
 
         monkeypatch.setattr(shutil, "which", lambda name: name)
         monkeypatch.setattr("alphabar.training.probe._compiled", broken)
-        runtime = probe(tiny(), 8, batch=4)
+        runtime = probe(tiny(), (8, 8), batch=4)
         assert not runtime.compile
         assert "torch.compile: not chosen, it fails: RuntimeError: Python.h not found" in runtime.notes
 
@@ -183,7 +183,7 @@ class TestProbe:
         network = tiny().eval()
         before = {name: value.clone() for name, value in network.state_dict().items()}
         state = torch.get_rng_state()
-        probe(network, 8, batch=4, try_compile=False)
+        probe(network, (8, 8), batch=4, try_compile=False)
         assert torch.equal(torch.get_rng_state(), state)
         assert not network.training
         assert all(p.grad is None for p in network.parameters())
@@ -192,17 +192,17 @@ class TestProbe:
     def test_a_resumed_training_keeps_its_runtime(self, clocked) -> None:
         clocked(lambda runtime: 0.01)
         odd = replace(Runtime(), dtype=BF16, machine=describe_machine("cpu"), notes=("as it was",))
-        assert probe(tiny(), 8, batch=4, recorded=odd.to_dict()) == odd
-        assert probe(tiny(), 8, batch=4, recorded=Runtime().to_dict()) == Runtime()
+        assert probe(tiny(), (8, 8), batch=4, recorded=odd.to_dict()) == odd
+        assert probe(tiny(), (8, 8), batch=4, recorded=Runtime().to_dict()) == Runtime()
         elsewhere = replace(odd, machine="a laptop")
-        runtime = probe(tiny(), 8, batch=4, recorded=elsewhere.to_dict())
+        runtime = probe(tiny(), (8, 8), batch=4, recorded=elsewhere.to_dict())
         assert choice(runtime) == (None, False, False)
         assert any("a laptop" in note and "not bit for bit" in note for note in runtime.notes)
 
     @pytest.mark.slow
     def test_the_compiler_of_this_machine(self, monkeypatch) -> None:
         monkeypatch.setattr("alphabar.training.probe.FASTER", 0.0)
-        assert probe(tiny(), 16, batch=4).compile
+        assert probe(tiny(), (16, 16), batch=4).compile
 
 
 def step(runtime: Runtime, x: Tensor, target: Tensor, pieces: int) -> tuple[dict[str, Tensor], list[Tensor]]:
@@ -236,7 +236,7 @@ def work(rank: int, folder: Path, x: Tensor, target: Tensor) -> None:
         "CUDA_VISIBLE_DEVICES": "",
     }
     with processes():
-        chosen = probe(tiny(), 8, batch=4, try_compile=False)
+        chosen = probe(tiny(), (8, 8), batch=4, try_compile=False)
         runtime = Runtime()
         mine = slice(4 * rank, 4 * rank + 4)
         results = {

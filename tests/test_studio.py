@@ -137,7 +137,7 @@ def test_a_picture_is_drawn_again_from_its_settings(runs, tmp_path):
     again = SamplingSettings.from_dict(about)
     assert again == settings
     *_, alone = sample(model, 1, again, first=about["position"])
-    assert (alone.pictures[0].int() - torch.from_numpy(np.array(Image.open(file))).int()).abs().max() <= 1
+    assert (alone.result[0].int() - torch.from_numpy(np.array(Image.open(file))).int()).abs().max() <= 1
 
 
 def test_other_files_carry_no_settings(tmp_path):

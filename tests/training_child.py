@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from alphabar import Run, begin, named_recipe, open_source, prepare, train, with_settings
+from alphabar.codecs.image import ImageCodec
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import Runtime, processes
 from alphabar.training.records import Progress
@@ -41,8 +42,8 @@ def tiny_recipe(*settings: str) -> Recipe:
 
 
 def tiny_dataset(folder: str | Path, size: int = 16):
-    *_, done = prepare(open_source(folder), size, "squash")
-    return done.dataset
+    *_, done = prepare(open_source(folder), ImageCodec(size), "squash")
+    return done.result
 
 
 def main() -> None:

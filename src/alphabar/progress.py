@@ -1,6 +1,6 @@
 """Long work as a generator of progress records: whoever consumes it can show it, stop it, or wait for the end."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -11,8 +11,7 @@ T = TypeVar("T")
 class Progress(Generic[T]):
     """How far a piece of work has come. The last record of the work carries its result.
 
-    stage: what is being done, a short phrase. done, total: how much of it, in units of the work's own; total is
-    None where the end is not known. preview: something to look at on the way, such as a sampler's step.
+    stage: what is being done, a short phrase. done, total: how much of it, in units of the work's own. preview: something to look at on the way, such as a sampler's step.
     message: a sentence for the person who waits.
 
     Closing the generator that yields these records cancels the work.
@@ -20,7 +19,7 @@ class Progress(Generic[T]):
 
     stage: str
     done: float
-    total: float | None
+    total: float
     result: T | None = None
     preview: Any = None
     message: str | None = None
@@ -36,7 +35,7 @@ def last(records: Iterable[Progress[T]]) -> T:
     return result
 
 
-def staged(records: Iterable[Progress[T]], stage: str | None = None) -> Iterator[Progress[T]]:
+def staged(records: Iterable[Progress[T]], stage: str | None = None) -> Generator[Progress[Any], None, T]:
     """The records of a part of a larger work, without their result; under another stage's name if one is given.
 
     A generator's ``return`` hands the result to ``yield from``::
@@ -47,4 +46,5 @@ def staged(records: Iterable[Progress[T]], stage: str | None = None) -> Iterator
     for record in records:
         result = record.result
         yield Progress(stage or record.stage, record.done, record.total, None, record.preview, record.message)
+    assert result is not None
     return result

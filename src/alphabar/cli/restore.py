@@ -135,7 +135,7 @@ def _restore(
         loaded, task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps, pag=pag
     )
     records = library_restore(loaded, task.y, task.operator, task.sigma_y, n=n, settings=settings)
-    answers = last_with_bar(records, "restoring").x[:, 0]
+    answers = last_with_bar(records, "restoring").result[:, 0]
     about = {
         "model": str(model),
         "images": loaded.images,

@@ -111,7 +111,7 @@ def sample(
         variants = comparison_settings(loaded, settings, key, values)
         rows = 8 if n is None else n
         ready = [library_sample(loaded, rows, variant) for variant in variants]
-        drawn = [last_with_bar(s, f"drawing {key}={v}").pictures for s, v in zip(ready, values, strict=True)]
+        drawn = [last_with_bar(s, f"drawing {key}={v}").result for s, v in zip(ready, values, strict=True)]
         about = {**about, "compare": {key: values}}
         pictures, each = side_by_side(drawn, variants)
         write_pictures(pictures, out, about, {"grid": sheet(pictures, len(values))}, each)
@@ -121,8 +121,8 @@ def sample(
     n = 64 if n is None else n
     strip = ReverseProcessRecorder(loaded.denoiser.schedule, settings.steps)
     record = last_with_bar(map(strip.watch, library_sample(loaded, n, settings)), "drawing")
-    overview = {"grid": sheet(record.pictures[:100]), "process": reverse_strip(strip.columns)}
-    write_pictures(record.pictures, out, about, overview, per_sample_settings(settings, n))
+    overview = {"grid": sheet(record.result[:100]), "process": reverse_strip(strip.columns)}
+    write_pictures(record.result, out, about, overview, per_sample_settings(settings, n))
     say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": n, **about})
 
@@ -161,7 +161,7 @@ def interpolate(
         settings = deterministic(loaded, settings)
     check_free(out)
     records = library_interpolate(loaded, settings, rows=rows, columns=columns)
-    pictures = last_with_bar(records, "drawing").pictures
+    pictures = last_with_bar(records, "drawing").result
     about = {
         "model": str(model),
         "images": loaded.images,
@@ -217,7 +217,7 @@ def edit(
     try:
         # The box of a fit is the data's; a single picture has none.
         fit = "squash" if recipe.fit == "squash" else "crop"
-        picture = torch.from_numpy(decode(image.read_bytes(), recipe.size, fit).pixels.copy())
+        picture = torch.from_numpy(decode(image.read_bytes(), loaded.codec.spatial, fit).pixels.copy())
     except (OSError, Unreadable) as error:
         raise AlphabarError(f"{image}: {getattr(error, 'strerror', None) or error}") from None
     settings = sampling_settings(
@@ -236,7 +236,7 @@ def edit(
     records = library_edit(
         loaded, to_signal(picture[None])[0], settings, strength=strength, invert=invert, n=n
     )
-    pictures = last_with_bar(records, "drawing").pictures
+    pictures = last_with_bar(records, "drawing").result
     about = {
         "model": str(model),
         "images": loaded.images,

@@ -89,6 +89,7 @@ def train(
     wanted = None if images is None else parse_count(images)
     every = parse_duration(checkpoint_every)
 
+    from alphabar.codecs import build_codec
     from alphabar.data.dataset import prepare
     from alphabar.data.sources import open_source
     from alphabar.recipes.derive import distilled, finetuned
@@ -131,8 +132,8 @@ def train(
     stop = threading.Event()
     with processes(), stop_on_signal(stop):
         main = Runtime().is_main
-        pictures = prepare(source, chosen.data.size, chosen.data.fit)
-        dataset = last_with_bar(pictures, "reading pictures", quiet=not main).dataset
+        pictures = prepare(source, build_codec(chosen.data), chosen.data.fit)
+        dataset = last_with_bar(pictures, "reading pictures", quiet=not main).result
         asked = conditions_of(dataset, chosen)  # fails before anything is written
         if shorten and model and (asked and asked[0]) != model.conditioning:
             raise UsageError(
@@ -168,14 +169,15 @@ def plan(
     """Measure this machine, about a minute, and say what to train on it in a budget, and how far it goes."""
     seconds = parse_duration(budget)
 
+    from alphabar.codecs import build_codec
     from alphabar.data.dataset import prepare
     from alphabar.data.sources import open_source
     from alphabar.recipes.overrides import with_settings
     from alphabar.recipes.presets import named_recipe
 
     recipe = with_settings(named_recipe("lean"), settings or [])
-    pictures = prepare(open_source(data), recipe.data.size, recipe.data.fit)
-    planned = measure_and_plan(last_with_bar(pictures, "reading pictures").dataset, recipe, seconds)
+    pictures = prepare(open_source(data), build_codec(recipe.data), recipe.data.fit)
+    planned = measure_and_plan(last_with_bar(pictures, "reading pictures").result, recipe, seconds)
     more = "".join(f" --set {setting}" for setting in settings or [])
     say(f"to train it: alphabar train {data} --budget {budget}{more}")
     print_json(as_json, planned.to_dict())
@@ -233,7 +235,7 @@ def measure_and_plan(dataset: "Dataset", recipe: "Recipe", seconds: float, quiet
 
     from alphabar.training.budget import measure, plan
 
-    machine = last_with_bar(measure(dataset, recipe), None, quiet).machine
+    machine = last_with_bar(measure(dataset, recipe), None, quiet).result
     train_index, _ = dataset.split(recipe.data.held_out)
     planned = plan(machine, recipe, len(train_index), seconds)
     if quiet:

@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alphabar.codecs.base import Codec
 from alphabar.data import decode
 from alphabar.data.items import Item, Skipped, Source, Unread, Unreadable, nothing_in, one_line
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.progress import Progress
 
 VERSION = 1  # of the files written here
 
@@ -31,16 +33,16 @@ CHUNK = 128  # pictures between two progress records
 
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded pictures of one size, and what is known about each.
+    """The items of a data set as its codec stores them, and what is known about each.
 
-    pictures: (n, size, size, 3) uint8, RGB, memory-mapped; writing to it does not reach the file.
+    items: (n, *codec.item_shape) of codec.item_dtype, memory-mapped; writing to it does not reach the file.
     labels: (n,) int64, an index into ``classes``, -1 where unknown.
     hashes: (n,) float64 in [0, 1), from the bytes of each file: copies have the same one.
     fingerprint: SHA-256 over pixels, keys and labels.
     """
 
     name: str
-    pictures: NDArray[np.uint8]
+    items: NDArray[np.uint8]
     keys: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
@@ -62,15 +64,6 @@ class Dataset:
         return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """How many pictures are decoded; the last record has the dataset."""
-
-    done: int
-    total: int
-    dataset: Dataset | None = None
-
-
 def cache_root() -> Path:
     """Where caches live: $ALPHABAR_CACHE, else $XDG_CACHE_HOME/alphabar, else ~/.cache/alphabar."""
     if named := os.environ.get("ALPHABAR_CACHE"):
@@ -78,10 +71,10 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "alphabar"
 
 
-def prepare(source: Source, size: int, fit: str = "squash") -> Iterator[Prepared]:
+def prepare(source: Source, codec: Codec, fit: str = "squash") -> Iterator[Progress[Dataset]]:
     """Decode every picture of a source, or find that done; the last record has the dataset.
 
-    size: the side of the pictures in pixels. fit: "squash", "crop" or "box", see ``decode.FITS``.
+    codec: what a sample is. fit: "squash", "crop" or "box", see ``decode.FITS``.
     The cache's folder is named after a hash of the source's fingerprint, size and fit. It is written beside
     and renamed, so that an interrupted one is never used and two processes may prepare the same.
     Raises UsageError for a fit that does not exist or boxes that do not, AlphabarError where no picture can
@@ -89,49 +82,47 @@ def prepare(source: Source, size: int, fit: str = "squash") -> Iterator[Prepared
     """
     if fit not in decode.FITS:
         raise unknown("fit", fit, decode.FITS)
-    if size < 1:
-        raise UsageError(f"size = {size}: pictures need at least 1 pixel")
     if not source.items:
         raise nothing_in(source.name, source.skipped)
     if fit == "box" and not any(item.box for item in source.items):
         notes = "".join(f" ({note})" for note in source.notes)
         raise UsageError(f"{source.name} has no annotated boxes{notes}: use fit squash or crop")
-    made_from = [source.fingerprint, size, fit, VERSION, decode.VERSION]
+    made_from = [source.fingerprint, [*codec.item_shape], fit, VERSION, decode.VERSION]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
     folder = cache_root() / "pictures" / key
     total = len(source.items)
-    dataset = _load(folder, source.name, size)
+    dataset = _load(folder, source.name, codec)
     if dataset is None:
         try:
-            yield from _build(folder, source, size, fit)
+            yield from _build(folder, source, codec, fit)
         except OSError as error:
             raise AlphabarError(
                 f"cannot write the cache {folder.parent}: {error.strerror or error}"
                 " (the environment variable ALPHABAR_CACHE names another place)"
             ) from None
-        dataset = _load(folder, source.name, size, with_unread=True)
+        dataset = _load(folder, source.name, codec, with_unread=True)
     if dataset is None:
         raise AlphabarError(f"the cache {folder} is damaged as soon as it is written: check the disk")
-    yield Prepared(total, total, dataset)
+    yield Progress("decoding", total, total, dataset)
 
 
-def _build(folder: Path, source: Source, size: int, fit: str) -> Iterator[Prepared]:
+def _build(folder: Path, source: Source, codec: Codec, fit: str) -> Iterator[Progress[Dataset]]:
     """Write the cache folder; a damaged one in its place is removed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder.parent)
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
     try:
-        index = _Index(source, size)
+        index = _Index(source)
         with (
             open(work / "pictures.npy", "wb") as file,
             ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         ):
-            file.write(_npy_header(0, size))
+            file.write(_npy_header(0, codec))
             for start in range(0, len(source.items), CHUNK):
                 chunk = source.items[start : start + CHUNK]
-                yield Prepared(start, len(source.items))
+                yield Progress("decoding", start, len(source.items))
                 with decode.quietly():
-                    results = list(pool.map(lambda item: _read(source, item, size, fit), chunk))
+                    results = list(pool.map(lambda item: _read(source, item, codec, fit), chunk))
                 for item, result in zip(chunk, results, strict=True):
                     if isinstance(result, Unreadable):
                         index.skipped.append(Skipped(item.key, str(result)))
@@ -142,14 +133,14 @@ def _build(folder: Path, source: Source, size: int, fit: str) -> Iterator[Prepar
             if not index.keys:
                 raise nothing_in(source.name, index.skipped)
             file.seek(0)
-            file.write(_npy_header(len(index.keys), size))
+            file.write(_npy_header(len(index.keys), codec))
             file.flush()
             os.fsync(file.fileno())
         with open(work / "index.json", "w", encoding="utf-8") as out:
             json.dump(index.to_dict(), out)
             out.flush()
             os.fsync(out.fileno())
-        if folder.exists() and _load(folder, source.name, size) is None:
+        if folder.exists() and _load(folder, source.name, codec) is None:
             aside = folder.with_name(f"{work.name}.aside")
             with suppress(FileNotFoundError):  # another process may do the same
                 folder.rename(aside)
@@ -164,11 +155,11 @@ def _build(folder: Path, source: Source, size: int, fit: str) -> Iterator[Prepar
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _read(source: Source, item: Item, size: int, fit: str) -> tuple[NDArray[np.uint8], str] | Unreadable:
+def _read(source: Source, item: Item, codec: Codec, fit: str) -> tuple[NDArray[np.uint8], str] | Unreadable:
     """The pixels of one picture and the hash of its bytes, or why it has none."""
     try:
         data = read(source, item)
-        return decode.decode(data, size, fit, item.box).pixels, content_hash(data)
+        return decode.decode(data, codec.spatial, fit, item.box).pixels, content_hash(data)
     except Unreadable as error:
         return error
 
@@ -198,8 +189,7 @@ def held_out_position(content: str) -> float:
 class _Index:
     """What goes into index.json, row by row."""
 
-    def __init__(self, source: Source, size: int):
-        self.size = size
+    def __init__(self, source: Source):
         self.classes = sorted({item.label for item in source.items if item.label is not None}, key=_natural)
         self.skipped = list(source.skipped)
         self.unread = 0
@@ -221,7 +211,6 @@ class _Index:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "size": self.size,
             "fingerprint": self._fingerprint.hexdigest(),
             "classes": self.classes,
             "unread": self.unread,
@@ -240,7 +229,7 @@ def _natural(label: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
-def _load(folder: Path, name: str, size: int, with_unread: bool = False) -> Dataset | None:
+def _load(folder: Path, name: str, codec: Codec, with_unread: bool = False) -> Dataset | None:
     """The dataset in a cache folder; None where there is none or it is not whole.
 
     with_unread: take it also where files could not be read when it was made. Nothing about the source tells
@@ -253,14 +242,14 @@ def _load(folder: Path, name: str, size: int, with_unread: bool = False) -> Data
         n = len(index["keys"])
         rows = [len(index[column]) for column in ("labels", "captions", "attributes", "hashes")]
         size_on_disk = (folder / "pictures.npy").stat().st_size
-        whole = size_on_disk == len(_npy_header(n, size)) + pictures.nbytes and rows == [n] * 4
-        if pictures.shape != (n, size, size, 3) or pictures.dtype != np.uint8 or not whole:
+        whole = size_on_disk == len(_npy_header(n, codec)) + pictures.nbytes and rows == [n] * 4
+        if pictures.shape != (n, *codec.item_shape) or pictures.dtype != codec.item_dtype or not whole:
             return None
         if index["unread"] and not with_unread:
             return None
         return Dataset(
             name=name,
-            pictures=pictures,
+            items=pictures,
             keys=tuple(index["keys"]),
             labels=np.array(index["labels"], dtype=np.int64),
             classes=tuple(index["classes"]),
@@ -274,10 +263,10 @@ def _load(folder: Path, name: str, size: int, with_unread: bool = False) -> Data
         return None
 
 
-def _npy_header(n: int, size: int) -> bytes:
+def _npy_header(n: int, codec: Codec) -> bytes:
     """The header of a .npy file (format 1.0), of one length whatever n is, so that n can be written last."""
-    shape = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({n}, {size}, {size}, 3), }}"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + shape.ljust(117).encode() + b"\n"
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(n, *codec.item_shape)}, }}"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header.ljust(117).encode() + b"\n"
 
 
 def _remove_abandoned(parent: Path) -> None:

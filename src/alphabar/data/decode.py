@@ -92,8 +92,10 @@ def _grow(low: float, high: float, side: float, limit: float) -> tuple[float, fl
 FITS: dict[str, Callable[[int, int, Box | None], Box]] = {"squash": squash, "crop": crop, "box": box}
 
 
-def decode(data: bytes | Image.Image, size: int, fit: str = "squash", box: Box | None = None) -> Decoded:
-    """The picture in a file's bytes as (size, size, 3) uint8: upright, RGB, on white, in sRGB.
+def decode(
+    data: bytes | Image.Image, size: tuple[int, ...], fit: str = "squash", box: Box | None = None
+) -> Decoded:
+    """The picture in a file's bytes as (*size, 3) uint8: upright, RGB, on white, in sRGB.
 
     The first frame of an animation. Large JPEGs are decoded at a reduced scale of at least twice the size
     asked for, then resized once with Pillow's antialiased bicubic filter.
@@ -105,7 +107,7 @@ def decode(data: bytes | Image.Image, size: int, fit: str = "squash", box: Box |
         if jpeg:
             width, height = image.size if _orientation(image) < 5 else image.size[::-1]
             x0, y0, x1, y1 = FITS[fit](width, height, box)
-            spare = min(x1 - x0, y1 - y0) / (2 * size)
+            spare = min(x1 - x0, y1 - y0) / (2 * max(size))
             if spare > 1:
                 image.draft(None, (int(image.width / spare), int(image.height / spare)))
         rgb = _upright_rgb(image)
@@ -116,7 +118,7 @@ def decode(data: bytes | Image.Image, size: int, fit: str = "squash", box: Box |
         across, down = rgb.width / width, rgb.height / height
         x0, y0, x1, y1 = FITS[fit](width, height, box)
         region = (x0 * across, y0 * down, min(x1 * across, rgb.width), min(y1 * down, rgb.height))
-        resized = rgb.resize((size, size), Image.Resampling.BICUBIC, region, reducing_gap=3.0)
+        resized = rgb.resize(size[::-1], Image.Resampling.BICUBIC, region, reducing_gap=3.0)
         return Decoded(np.asarray(resized), width, height)
     except Unreadable:
         raise

@@ -16,6 +16,7 @@ from alphabar.data.decode import decode, quietly
 from alphabar.data.items import Item, Skipped, Source, Unreadable, nothing_in
 from alphabar.data.near_duplicates import COPIES, THUMBNAIL, Copies, ReadableImage, _copies
 from alphabar.data.sources import open_source
+from alphabar.progress import Progress
 
 SIZES = (32, 64, 128, 256)  # that networks here take
 
@@ -86,16 +87,7 @@ class Report:
         ]
 
 
-@dataclass(frozen=True)
-class Inspected:
-    """How many pictures have been looked at; the last record has the report."""
-
-    done: int
-    total: int
-    report: Report | None = None
-
-
-def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Inspected]:
+def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Progress[Report]]:
     """Look at every picture of a source; the last record has the report.
 
     data: a Source, or what ``open_source`` takes. held_out: the share that training would hold out.
@@ -107,7 +99,7 @@ def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Ins
     total = len(source.items)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, total, CHUNK):
-            yield Inspected(start, total)
+            yield Progress("inspecting", start, total)
             with quietly():
                 chunk = source.items[start : start + CHUNK]
                 for result in pool.map(lambda item: _look(source, item), chunk):
@@ -119,13 +111,13 @@ def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Ins
         raise nothing_in(source.name, skipped)
     with quietly():
         report = _report(source, seen, skipped, held_out)
-    yield Inspected(total, total, report)
+    yield Progress("inspecting", total, total, report)
 
 
 def _look(source: Source, item: Item) -> ReadableImage | Skipped:
     try:
         data = read(source, item)
-        pixels, width, height = decode(data, THUMBNAIL)
+        pixels, width, height = decode(data, (THUMBNAIL, THUMBNAIL))
         return ReadableImage(item, width, height, content_hash(data), pixels)
     except Unreadable as error:
         return Skipped(item.key, str(error))

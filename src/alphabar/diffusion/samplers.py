@@ -30,6 +30,16 @@ class Step(NamedTuple):
     x0: Tensor
 
 
+class Preview(NamedTuple):
+    """What a progress record shows of a batch that is being generated.
+
+    first: the number of its first sample in the whole set. step: the sampler's last step, signals and times.
+    """
+
+    first: int
+    step: Step
+
+
 Sampler = Callable[[Denoiser, Tensor, Tensor, Noise, Condition | None], Iterator[Step]]
 """(denoiser, x, times, noise, cond) -> steps.
 

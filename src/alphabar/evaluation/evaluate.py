@@ -1,6 +1,6 @@
 """Judging samples, drawn from a model or lying in a folder, against real pictures."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import cache_root, prepare, read
 from alphabar.data.decode import full_pixels
 from alphabar.data.sources import open_source
 from alphabar.diffusion.random import Noise
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation.conditions import attributes_of, held_out_of_classifier, known_conditions
-from alphabar.evaluation.record import Evaluating, Evaluation, NearestPairs
+from alphabar.evaluation.record import Evaluation, NearestPairs
 from alphabar.methods.classifier import classifier_features
 from alphabar.metrics.appearance import appearance_shift
 from alphabar.metrics.attribute_frequencies import (
@@ -33,6 +34,7 @@ from alphabar.metrics.attribute_frequencies import (
 from alphabar.metrics.features.extractors import EXTRACTORS, Extractor, Features, extract
 from alphabar.metrics.memorization import FeaturePair, memorization, thresholds
 from alphabar.metrics.suite import metric_report
+from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.runtime import extractor_device
 from alphabar.sampling.sample import sample
@@ -53,7 +55,7 @@ def evaluate(
     settings: SamplingSettings | None = None,
     weights: Path | None = None,
     teller: Model | None = None,
-) -> Generator[Evaluating, None, None]:
+) -> Iterator[Progress[Evaluation]]:
     """Judge n samples against real pictures: how good, copied or not, and whom they leave out.
 
     what: a model, from which n pictures are drawn, or a folder of pictures, of which the first n count.
@@ -82,9 +84,9 @@ def evaluate(
         pictures = yield from _folder_pictures(Path(what), n)
         size = pictures.shape[1]
         about: dict[str, Any] = {"folder": str(what)}
-    for prepared in prepare(source, size, fit):
-        yield Evaluating("reading the reference", prepared.done, prepared.total)
-    dataset = prepared.dataset
+    for prepared in prepare(source, ImageCodec(size), fit):
+        yield Progress("reading the reference", prepared.done, prepared.total)
+    dataset = prepared.result
     assert dataset is not None
     train, held = dataset.split(held_out)
     notes: list[str] = []
@@ -105,7 +107,7 @@ def evaluate(
         about["seconds_per_sample"] = (perf_counter() - before) / n
     cache = cache_root() / "features"
     fake = yield from _features("looking at the samples", extractor, pictures, None)
-    every = yield from _features("looking at the reference", extractor, dataset.pictures, cache)
+    every = yield from _features("looking at the reference", extractor, dataset.items, cache)
     real = _chosen(every, train)
     named = f"{dataset.name} ({dataset.fingerprint[:8]}), {fit} to {size} px"
     known = {"extractor": extractor.name, "protocol": extractor.protocol}
@@ -113,7 +115,7 @@ def evaluate(
     judgement = metric_report(
         fake, real, **known, reference=f"{len(train)} pictures of {named}{without}", whole=not held_out
     )
-    shared = _shared(pictures, dataset.pictures[train])
+    shared = _shared(pictures, dataset.items[train])
     if shared:
         told = (
             f"{shared} of {n} samples are pictures of the reference, pixel for pixel: the distances flatter"
@@ -128,8 +130,8 @@ def evaluate(
             reference=f"{len(held)} held-out pictures of {named}",
             stand_in=real,
         )
-        train_pictures = torch.from_numpy(dataset.pictures[train])
-        held_pictures = torch.from_numpy(dataset.pictures[held])
+        train_pictures = torch.from_numpy(dataset.items[train])
+        held_pictures = torch.from_numpy(dataset.items[held])
         mirrored = yield from _features("looking for copies", extractor, pictures.flip(2), None)
         calm = yield from _features("looking for copies", extractor, held_pictures.flip(2), cache)
         unseen = FeaturePair(held_pictures, every.features[held], calm.features)
@@ -148,8 +150,8 @@ def evaluate(
     examples, real_looks, fake_looks = train, real.features, fake.features
     if teller is not None:
         examples = held_out_of_classifier(teller, dataset, size)
-        yield Evaluating("telling kinds", 0, 1)
-        real_looks = classifier_features(teller.denoiser, torch.from_numpy(dataset.pictures[examples]))
+        yield Progress("telling kinds", 0, 1)
+        real_looks = classifier_features(teller.denoiser, torch.from_numpy(dataset.items[examples]))
         fake_looks = classifier_features(teller.denoiser, pictures)
     kinds: list[AttributeFrequencies] = []
     precision = judgement["precision"]
@@ -160,7 +162,7 @@ def evaluate(
             " classifier trained on them could tell the kind"
         )
     for attribute, values in attributes_of(dataset, examples) if alike else ():
-        yield Evaluating("counting kinds", len(kinds), len(kinds) + 1)
+        yield Progress("counting kinds", len(kinds), len(kinds) + 1)
         try:
             kinds.append(attribute_frequencies(attribute, values, real_looks, fake_looks))
         except AlphabarError as problem:
@@ -169,18 +171,18 @@ def evaluate(
     if likened is not None:
         every_asked, known_of = dict(attributes_of(dataset, likened)), dict(attributes_of(dataset, train))
         for attribute, values in attributes_of(dataset, examples):
-            yield Evaluating("comparing with what was asked", len(agreed), len(agreed) + 1)
+            yield Progress("comparing with what was asked", len(agreed), len(agreed) + 1)
             asked = every_asked.get(attribute, ())
             with suppress(AlphabarError):
                 found = condition_agreement(attribute, values, real_looks, asked, fake_looks)
                 of = distances_by_value(known_of.get(attribute, ()), real.features, asked, fake.features)
                 agreed.append(replace(found, distances=of))
-    changes, thirds = appearance_shift(torch.from_numpy(dataset.pictures[train]), pictures)
+    changes, thirds = appearance_shift(torch.from_numpy(dataset.items[train]), pictures)
     about["when"] = datetime.now(UTC).isoformat(timespec="seconds")
     result = Evaluation(
         judgement, beside, copies, twins, tuple(kinds), changes, thirds, tuple(agreed), tuple(notes), about
     )
-    yield Evaluating("done", 1, 1, result)
+    yield Progress("done", 1, 1, result)
 
 
 def _chosen(features: Features, index: np.ndarray) -> Features:
@@ -194,23 +196,23 @@ def _shared(pictures: Tensor, reference: np.ndarray) -> int:
     return sum(blake2b(p.tobytes(), digest_size=16).digest() in known for p in pictures.numpy())
 
 
-def _drawn(model: Model, n: int, settings: SamplingSettings) -> Generator[Evaluating, None, Tensor]:
+def _drawn(model: Model, n: int, settings: SamplingSettings) -> Generator[Progress[Evaluation], None, Tensor]:
     for record in sample(model, n, settings):
-        yield Evaluating("drawing samples", record.done, record.total)
-    assert record.pictures is not None
-    return record.pictures
+        yield Progress("drawing samples", record.done, record.total)
+    assert record.result is not None
+    return record.result
 
 
 def _features(
     stage: str, extractor: Extractor, pictures: Any, cache: Path | None
-) -> Generator[Evaluating, None, Features]:
+) -> Generator[Progress[Evaluation], None, Features]:
     for record in extract(extractor, pictures, cache=cache):
-        yield Evaluating(stage, record.done, record.total)
-    assert record.features is not None
-    return record.features
+        yield Progress(stage, record.done, record.total)
+    assert record.result is not None
+    return record.result
 
 
-def _folder_pictures(folder: Path, n: int) -> Generator[Evaluating, None, Tensor]:
+def _folder_pictures(folder: Path, n: int) -> Generator[Progress[Evaluation], None, Tensor]:
     """The first n pictures that lie in a folder itself, (n, h, w, 3); sub-folders do not count."""
     source = open_source(folder)
     items = [item for item in source.items if "/" not in item.key]
@@ -227,5 +229,5 @@ def _folder_pictures(folder: Path, n: int) -> Generator[Evaluating, None, Tensor
                 " samples must be square and all of one size; resize them first"
             )
         pictures.append(picture)
-        yield Evaluating("reading the samples", len(pictures), n)
+        yield Progress("reading the samples", len(pictures), n)
     return torch.from_numpy(np.stack(pictures))

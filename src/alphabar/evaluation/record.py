@@ -17,16 +17,6 @@ from alphabar.metrics.suite import MetricReport
 from alphabar.runs.run import Run
 
 
-@dataclass(frozen=True)
-class Evaluating:
-    """How far an evaluation has come. The last record carries the result."""
-
-    stage: str
-    done: int
-    total: int
-    result: "Evaluation | None" = None
-
-
 class NearestPairs(NamedTuple):
     """The samples nearest to training pictures, (k, h, w, 3) uint8, and those; a sample may be mirrored."""
 

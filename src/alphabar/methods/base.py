@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from alphabar.codecs import build_codec
 from alphabar.diffusion.denoiser import Condition
 from alphabar.errors import UsageError
 from alphabar.networks import NETWORKS
@@ -59,9 +60,10 @@ class Method(ABC):
 
 
 def network_flops(recipe: "Recipe") -> int:
+    codec = build_codec(recipe.data)
     with torch.device("meta"):
-        network = NETWORKS.build(recipe.network, channels=3)
-    return flops(network, recipe.data.size)
+        network = NETWORKS.build(recipe.network, channels=codec.channels)
+    return flops(network, codec.spatial)
 
 
 def require_single_process(name: str, runtime: Runtime) -> None:

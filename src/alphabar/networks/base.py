@@ -1,6 +1,6 @@
 """What every architecture promises, and what it costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import torch
@@ -69,26 +69,30 @@ class Network(nn.Module):
         own.copy_(trained)
         return True
 
-    def check_size(self, size: int) -> None:
-        """Raises UsageError, naming sizes that fit, for a picture of size x size that does not."""
-        if size < self.reduction or size % self.reduction:
-            below = size // self.reduction * self.reduction
-            fitting = [s for s in (below, below + self.reduction) if s > 0]
-            raise UsageError(
-                f"size {size}: this {type(self).__name__} takes multiples of {self.reduction}, "
-                f"choose {' or '.join(map(str, fitting))}"
-            )
+    def check_size(self, spatial: Sequence[int]) -> None:
+        """Raises UsageError, naming sizes that fit, for spatial dimensions that do not.
+
+        spatial: the sizes of a signal's spatial dimensions, for images (height, width).
+        """
+        for size in spatial:
+            if size < self.reduction or size % self.reduction:
+                below = size // self.reduction * self.reduction
+                fitting = [s for s in (below, below + self.reduction) if s > 0]
+                raise UsageError(
+                    f"size {size}: this {type(self).__name__} takes multiples of {self.reduction}, "
+                    f"choose {' or '.join(map(str, fitting))}"
+                )
 
 
-def flops(network: Network, size: int) -> int:
-    """Floating-point operations of one forward pass for one picture of size x size.
+def flops(network: Network, spatial: Sequence[int]) -> int:
+    """Floating-point operations of one forward pass for one signal of those spatial dimensions.
 
     Counts convolutions and matrix products, a multiply-add as two; computes nothing (meta tensors).
     Raises UsageError for a size that the network cannot take.
     """
-    network.check_size(size)
+    network.check_size(spatial)
     shapes = deepcopy(network).eval().to("meta")
-    x = torch.empty(1, network.channels, size, size, device="meta")
+    x = torch.empty(1, network.channels, *spatial, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shapes(x, torch.empty(1, device="meta"))
     return counter.get_total_flops()

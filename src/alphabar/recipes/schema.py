@@ -8,7 +8,7 @@ import tomli_w
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from alphabar.codecs import CODECS
+from alphabar.codecs import CODECS, build_codec
 from alphabar.conditioning.fields import KINDS
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS
@@ -157,9 +157,12 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
     if recipe.condition.on not in (None, *KINDS):
         raise unknown("condition", recipe.condition.on, KINDS)
     check_method(recipe)
+    codec = build_codec(recipe.data)
     with torch.device("meta"):
         conditions = (("classes", 1),) if recipe.condition.on or recipe.data.augment else ()
-        NETWORKS.build(recipe.network, channels=3, conditions=conditions).check_size(recipe.data.size)
+        NETWORKS.build(recipe.network, channels=codec.channels, conditions=conditions).check_size(
+            codec.spatial
+        )
     if recipe.batch % recipe.accumulate:
         raise UsageError(
             f"batch = {recipe.batch} cannot be cut into accumulate = {recipe.accumulate} equal pieces"

@@ -5,7 +5,7 @@ number of samples and of reals. What a run was not judged by is an empty cell, n
 """
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -20,6 +20,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import write_file
 from alphabar.methods.registry import training_flops
 from alphabar.networks.base import Network, flops
+from alphabar.progress import Progress
 from alphabar.recipes.schema import MonitorSettings
 from alphabar.reporting.image_grids import image_grid, png_data_uri
 from alphabar.reporting.plots import FIRST, SECOND, THIRD, Curve, plot, short_count
@@ -51,16 +52,6 @@ QUALITY = ("frechet", "frechet_infinite", "kid", "score", "precision", "density"
 
 
 DIVERSITY = ("recall", "coverage")
-
-
-@dataclass(frozen=True)
-class Comparing:
-    """How far a comparison has come. The last record carries the result."""
-
-    stage: str
-    done: int
-    total: int
-    result: "Comparison | None" = None
 
 
 class Cost(NamedTuple):
@@ -130,7 +121,7 @@ class Comparison:
         }
 
 
-def compare(runs: Sequence[str | Path]) -> Generator[Comparing, None, None]:
+def compare(runs: Sequence[str | Path]) -> Iterator[Progress[Comparison]]:
     """Put two or more runs side by side: what evaluations stored in them, and pictures drawn anew.
 
     Yields records; the last one carries the ``Comparison``. Raises UsageError for fewer than two runs or one
@@ -147,10 +138,10 @@ def compare(runs: Sequence[str | Path]) -> Generator[Comparing, None, None]:
     return _compare(paths)
 
 
-def _compare(paths: list[Path]) -> Generator[Comparing, None, None]:
+def _compare(paths: list[Path]) -> Iterator[Progress[Comparison]]:
     entries = []
     for i, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
-        yield Comparing("drawing", i, len(paths))
+        yield Progress("drawing", i, len(paths))
         entries.append(_entry(path, name))
     tables = _tables(entries)
     notes = [
@@ -165,9 +156,7 @@ def _compare(paths: list[Path]) -> Generator[Comparing, None, None]:
         )
     if len({e.cost.images for e in entries}) > 1:
         notes.append("the runs have seen unequal numbers of images: mind their cost beside their quality")
-    yield Comparing(
-        "drawing", len(paths), len(paths), Comparison(tuple(entries), tuple(tables), tuple(notes))
-    )
+    yield Progress("drawing", len(paths), len(paths), Comparison(tuple(entries), tuple(tables), tuple(notes)))
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -188,7 +177,7 @@ def _entry(path: Path, name: str) -> Entry:
     settings = patient_settings(model)
     # the cost is that of what was judged, where something was; what was asked for has no say in it
     each = nfe_per_sample(model, SamplingSettings.from_dict(settings.to_dict() | newest | {"conditions": ()}))
-    pass_flop = flops(network, model.recipe.data.size)
+    pass_flop = flops(network, model.codec.spatial)
     records = [r for r in run.records() if r.get("images", 0) <= model.images]
     train = [r for r in records if r.get("kind") == "train" and "seconds" in r]
     cost = Cost(
@@ -202,7 +191,7 @@ def _entry(path: Path, name: str) -> Entry:
     )
     *_, drawn = sample(model, SHOWN, settings)
     *_, between = interpolate(model, rows=ROWS, columns=COLUMNS)
-    assert drawn.pictures is not None and between.pictures is not None
+    assert drawn.result is not None and between.result is not None
     return Entry(
         name=name,
         path=path,
@@ -211,8 +200,8 @@ def _entry(path: Path, name: str) -> Entry:
         cost=cost,
         judged=judged,
         distances=_distances(run, model, records, train),
-        samples=image_grid(drawn.pictures),
-        strip=image_grid(between.pictures, COLUMNS),
+        samples=image_grid(drawn.result),
+        strip=image_grid(between.result, COLUMNS),
     )
 
 

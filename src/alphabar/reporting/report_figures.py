@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from alphabar.files import pack_json, write_file
 from alphabar.methods.registry import is_diffusion
 from alphabar.metrics.features.extractors import EXTRACTORS, extract
 from alphabar.networks.base import Network, flops
+from alphabar.progress import Progress
 from alphabar.reporting.image_grids import COLUMNS, forward_strip, image_grid, image_strip, nearest_panel
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
@@ -40,16 +40,7 @@ NEIGHBOURS = 3
 PATIENCE = 50  # evaluations a sample that a report may take; above it, DPM-Solver++(2M) in 20
 
 
-@dataclass(frozen=True)
-class Exhibited:
-    """How far the pictures of a report have come."""
-
-    stage: str
-    done: int
-    total: int
-
-
-def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Exhibited]:
+def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Progress[Path]]:
     """Draw the pictures of a run's report into RUN/report/, next to figures.json with what they show.
 
     data: the training pictures, by default those that the run remembers; without them the forward strip and
@@ -65,9 +56,9 @@ def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Ex
     reverse = ReverseProcessRecorder(schedule, settings.steps)
     for record in sample(model, SAMPLES, settings):
         reverse.watch(record)
-        yield Exhibited("drawing samples", record.done, record.total)
-    assert record.pictures is not None
-    image_grid(record.pictures).save(folder / "samples.png")
+        yield Progress("drawing samples", record.done, record.total)
+    assert record.result is not None
+    image_grid(record.result).save(folder / "samples.png")
     if is_diffusion(model.recipe):
         image_strip(reverse.columns).save(folder / "reverse.png")
     times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
@@ -84,18 +75,18 @@ def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Ex
         "terminal_warning": terminal_warning(schedule),
         "model": {
             "parameters": sum(p.numel() for p in model.denoiser.parameters()),
-            "gflop": flops(network, model.recipe.data.size) / 1e9,
+            "gflop": flops(network, model.codec.spatial) / 1e9,
         },
     }
     given = data or run.data
     if given:
-        for prepared in prepare(open_source(given), model.recipe.data.size, model.recipe.data.fit):
-            yield Exhibited("reading pictures", prepared.done, prepared.total)
-        dataset = prepared.dataset
+        for prepared in prepare(open_source(given), model.codec, model.recipe.data.fit):
+            yield Progress("reading pictures", prepared.done, prepared.total)
+        dataset = prepared.result
         assert dataset is not None
         if is_diffusion(model.recipe):
             about["forward"] = {"levels": _forward(model, dataset, folder)}
-        about["nearest"] = {"distances": (yield from _nearest(model, dataset, record.pictures, folder))}
+        about["nearest"] = {"distances": (yield from _nearest(model, dataset, record.result, folder))}
     write_file(folder / "figures.json", pack_json(about))
 
 
@@ -115,7 +106,7 @@ def _levels(schedule: Schedule, times: torch.Tensor) -> list[dict[str, float | N
 
 def _forward(model: Model, dataset: Dataset, folder: Path) -> list[dict[str, float | None]]:
     index, _ = dataset.split(model.recipe.data.held_out)
-    x0 = to_signal(torch.from_numpy(dataset.pictures[index[:SHOWN]]))
+    x0 = to_signal(torch.from_numpy(dataset.items[index[:SHOWN]]))
     eps = Noise(model.recipe.seed, range(len(x0)), "forward").normal(0, x0)
     schedule = model.denoiser.schedule
     times = torch.linspace(0, 1, COLUMNS, dtype=torch.float64)
@@ -132,13 +123,13 @@ def _nearest(model: Model, dataset: Dataset, samples: torch.Tensor, folder: Path
     """The samples that lie closest to real pictures, as a network sees them, and those pictures."""
     extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
     index, _ = dataset.split(model.recipe.data.held_out)
-    pictures = dataset.pictures[index]
+    pictures = dataset.items[index]
     for record in extract(extractor, pictures, cache=cache_root() / "features"):
-        yield Exhibited("looking for neighbours", record.done, record.total)
-    assert record.features is not None
+        yield Progress("looking for neighbours", record.done, record.total)
+    assert record.result is not None
     *_, seen = extract(extractor, samples)
-    assert seen.features is not None
-    apart = torch.cdist(seen.features.features.double(), record.features.features.double())
+    assert seen.result is not None
+    apart = torch.cdist(seen.result.features.double(), record.result.features.double())
     k = min(NEIGHBOURS, len(pictures))
     distances, neighbours = apart.topk(k, largest=False)
     best = distances[:, 0].argsort()[:SHOWN]

@@ -5,31 +5,22 @@ puts the answers back on the disk with everything of the file that can be kept.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from alphabar.diffusion.random import Noise
-from alphabar.diffusion.samplers import Step
+from alphabar.diffusion.samplers import Preview
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.methods.registry import check_denoises
+from alphabar.progress import Progress
 from alphabar.restoration.operators.base import Linear, Operator, Shape
 from alphabar.restoration.operators.compose import PerSampleOperator
 from alphabar.restoration.settings import RestorationSettings, restoration_settings
 from alphabar.restoration.solvers.base import Observation
 from alphabar.restoration.tiling import WINDOWS, _corners, _holes, _shrunk, _walk, _walks
 from alphabar.runs.model import Model
-
-
-@dataclass(frozen=True)
-class Restored:
-    """How far a restoration has come. The last record carries the answers."""
-
-    done: int  # steps that are through, over all batches
-    total: int
-    step: Step  # of the batch: x and its xhat, in [-1, 1]
-    x: Tensor | None = None  # (n, b, 3, h, w): n answers for each of the b pictures
 
 
 def restore(
@@ -42,7 +33,7 @@ def restore(
     settings: RestorationSettings | None = None,
     first: int = 0,
     batch: int = 16,
-) -> Iterator[Restored]:
+) -> Iterator[Progress[Tensor]]:
     """Pictures x of which y = A(x) + sigma_y·noise is known: n samples of p(x | y) for each of b pictures.
 
     y: signals (b, *operator.measured), sigma_y in the units of [-1, 1]. Or b of them, (1, …) or (…), with
@@ -119,7 +110,7 @@ def _restore(
             with torch.no_grad():
                 for step in _walk(model, known, settings, times, noise, coarse):
                     done += len(part)
-                    yield Restored(done, total, step)
+                    yield Progress("restoring", done, total, preview=Preview(0, step))
             x = step.x[..., : size[0], : size[1]]
             if sigma_y == 0 and isinstance(known.operator, Linear):
                 x = known.operator.prox(x, known.y, 0.0)  # what is known for certain, to the last digit
@@ -129,7 +120,9 @@ def _restore(
                 f"the answers of {model.path} are not finite: more steps or another solver may help"
             )
         answers.append(x.float().cpu())
-    yield Restored(total, total, step, torch.cat(answers).reshape(n, len(ys), *shape))
+    yield Progress(
+        "restoring", total, total, torch.cat(answers).reshape(n, len(ys), *shape), preview=Preview(0, step)
+    )
 
 
 def _count(settings: RestorationSettings, times: Tensor) -> int:

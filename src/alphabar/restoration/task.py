@@ -17,6 +17,7 @@ from alphabar.codecs.png_metadata import png_metadata
 from alphabar.diffusion.random import Noise
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import pack_json
+from alphabar.progress import Progress
 from alphabar.restoration.degradation import Degradation
 from alphabar.restoration.noise_estimation import estimate_noise
 from alphabar.restoration.operators.base import Linear, Operator
@@ -79,14 +80,6 @@ def read_task(path: Path, degradation: Degradation) -> Task:
 
 def _masks(degradation: Degradation) -> bool:
     return any(part["name"] in ("mask", "box", "random", "strokes") for part in degradation.parts)
-
-
-@dataclass(frozen=True)
-class Degraded:
-    """How many pictures are spoilt."""
-
-    done: int
-    total: int
 
 
 def degrade(photo: Photo, degradation: Degradation, *, seed: int = 0, position: int = 0) -> Image.Image:
@@ -160,7 +153,7 @@ def degrade_all(paths: Sequence[Path], names: Sequence[str], degradation: Degrad
                 degrade(read_photo(path), degradation, seed=seed, position=i).save(target)
             except UsageError as error:
                 raise UsageError(f"{path}: {error}") from None
-            yield Degraded(i + 1, len(paths))
+            yield Progress("degrading", i + 1, len(paths))
         beside.rename(out)
     except OSError as error:
         raise AlphabarError(f"cannot write {out}: {error.strerror or error}") from None

@@ -36,7 +36,9 @@ def build_denoiser(recipe: Recipe, conditioning: Conditioning | None = None) -> 
         conditions = (*conditions, ("transformation", COLUMNS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = NETWORKS.build(recipe.network, channels=3, conditions=conditions)
+        network = NETWORKS.build(
+            recipe.network, channels=build_codec(recipe.data).channels, conditions=conditions
+        )
     return NetworkDenoiser(
         network,
         PARAMETERIZATIONS.build(recipe.parameterization),

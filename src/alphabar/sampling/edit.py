@@ -10,15 +10,15 @@ from torch import Tensor
 from alphabar.codecs.image import to_pictures
 from alphabar.diffusion.denoiser import Condition, Denoiser
 from alphabar.diffusion.random import Noise
-from alphabar.diffusion.samplers import SAMPLERS
+from alphabar.diffusion.samplers import SAMPLERS, Preview
 from alphabar.diffusion.schedules import broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.methods.registry import check_denoises
+from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.conditions import condition_rows
 from alphabar.sampling.guided import guided_denoiser
-from alphabar.sampling.sample import Sampled
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
 
 INVERTING = 50  # steps of Heun's method from a picture up to its noise
@@ -32,7 +32,7 @@ def edit(
     strength: float = 0.6,
     invert: bool = False,
     n: int = 1,
-) -> Iterator[Sampled]:
+) -> Iterator[Progress[Tensor]]:
     """Other pictures from a given one: what it looks like from afar stays, the rest is drawn anew.
 
     picture: a signal (3, size, size) in [-1, 1]. strength: the share of the sampler's steps that are walked,
@@ -69,7 +69,7 @@ def _edit(
     invert: bool,
     n: int,
     denoiser: Denoiser,
-) -> Iterator[Sampled]:
+) -> Iterator[Progress[Tensor]]:
     schedule = model.denoiser.schedule
     times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)[
         settings.steps - math.ceil(strength * settings.steps) :
@@ -87,7 +87,7 @@ def _edit(
         level = schedule(climb[0])
         x = broadcast(level.alpha, x0) * x0
         for step in SAMPLERS.build("heun")(model.denoiser, x, climb, noise, None):
-            yield Sampled(step.i + 1, up + len(times) - 1, 0, step)
+            yield Progress("sampling", step.i + 1, up + len(times) - 1, preview=Preview(0, step))
         x, times = step.x, torch.cat([first[None], times[times < first]])
     else:
         level = schedule(times[0])
@@ -106,11 +106,11 @@ def _walk(
     *,
     total: int,
     before: int = 0,
-) -> Iterator[Sampled]:
+) -> Iterator[Progress[Tensor]]:
     with torch.no_grad():
         for step in SAMPLERS.build(settings.sampler)(denoiser, x, times, noise, cond):
-            yield Sampled(before + step.i + 1, before + total, 0, step)
-    yield Sampled(before + total, before + total, 0, step, to_pictures(step.x.cpu()))
+            yield Progress("sampling", before + step.i + 1, before + total, preview=Preview(0, step))
+    yield Progress("sampling", before + total, before + total, to_pictures(step.x.cpu()), Preview(0, step))
 
 
 def deterministic(model: Model, settings: SamplingSettings | None = None) -> SamplingSettings:

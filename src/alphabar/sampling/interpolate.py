@@ -11,17 +11,17 @@ from alphabar.diffusion.random import Noise
 from alphabar.diffusion.schedules import broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
+from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.conditions import condition_rows
 from alphabar.sampling.edit import _device, _refuse_noise, _walk, deterministic
 from alphabar.sampling.guided import guided_denoiser
-from alphabar.sampling.sample import Sampled
 from alphabar.sampling.settings import SamplingSettings
 
 
 def interpolate(
     model: Model, settings: SamplingSettings | None = None, *, rows: int = 4, columns: int = 8
-) -> Iterator[Sampled]:
+) -> Iterator[Progress[Tensor]]:
     """Rows of pictures that go over into one another.
 
     With two things to ask for in ``how`` a row is one noise, and goes from the first to the second: of each
@@ -51,7 +51,7 @@ def _interpolate(
     columns: int,
     denoiser: Denoiser,
     asked: Condition | None,
-) -> Iterator[Sampled]:
+) -> Iterator[Progress[Tensor]]:
     schedule, size = model.denoiser.schedule, model.recipe.data.size
     times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
     between = len(settings.conditions) == 2

@@ -14,7 +14,7 @@ from alphabar.codecs.png_metadata import png_metadata
 from alphabar.diffusion.schedules import Schedule
 from alphabar.errors import AlphabarError
 from alphabar.files import pack_json
-from alphabar.sampling.sample import Sampled
+from alphabar.progress import Progress
 
 
 class ReverseProcessRecorder:
@@ -27,12 +27,12 @@ class ReverseProcessRecorder:
         self.chosen = {round(i * (steps - 1) / (self.COLUMNS - 1)) for i in range(self.COLUMNS)}
         self.columns: list[Tensor] = []  # each (rows, size, size, 3) uint8
 
-    def watch(self, record: Sampled) -> Sampled:
+    def watch(self, record: Progress[Tensor]) -> Progress[Tensor]:
         """Look at a record and hand it on."""
-        if record.first == 0 and record.step.i in self.chosen and record.pictures is None:
+        if record.preview.first == 0 and record.preview.step.i in self.chosen and record.result is None:
             # Where the variance explodes x leaves the range of pictures; at variance one it is in sight.
-            norm = torch.hypot(*self.schedule(record.step.t)).item()
-            self.columns.append(to_pictures(record.step.x[: self.ROWS].cpu() / norm))
+            norm = torch.hypot(*self.schedule(record.preview.step.t)).item()
+            self.columns.append(to_pictures(record.preview.step.x[: self.ROWS].cpu() / norm))
         return record
 
 

@@ -1,36 +1,25 @@
 """Drawing pictures from a model, and putting them on the disk."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from alphabar.codecs.image import to_pictures
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
-from alphabar.diffusion.samplers import SAMPLERS, Step, generate
+from alphabar.diffusion.samplers import SAMPLERS, Preview, generate
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.conditions import condition_rows
 from alphabar.sampling.guided import guided_denoiser
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """How far sampling has come. The last record carries the pictures."""
-
-    done: int  # network evaluations that are through, over all batches
-    total: int
-    first: int  # number of the batch's first picture
-    step: Step  # of the batch: x (n, 3, size, size) and the estimate x0, in [-1, 1]
-    pictures: Tensor | None = None  # (n, size, size, 3) uint8
-
-
 def sample(
     model: Model, n: int, settings: SamplingSettings | None = None, *, first: int = 0, batch: int = 64
-) -> Iterator[Sampled]:
+) -> Iterator[Progress[Tensor]]:
     """Draw n pictures, number ``first`` and those that follow.
 
     Picture i depends on the model, the settings and i alone, not on n, ``first`` or ``batch``.
@@ -47,7 +36,9 @@ def sample(
     return _sample(model, n, settings, first, batch)
 
 
-def _sample(model: Model, n: int, settings: SamplingSettings, begin: int, batch: int) -> Iterator[Sampled]:
+def _sample(
+    model: Model, n: int, settings: SamplingSettings, begin: int, batch: int
+) -> Iterator[Progress[Tensor]]:
     denoiser, size = guided_denoiser(model, settings), model.recipe.data.size
     finished: list[Tensor] = []
     for first in range(0, n, batch):
@@ -64,8 +55,8 @@ def _sample(model: Model, n: int, settings: SamplingSettings, begin: int, batch:
             device=next(model.denoiser.parameters()).device,
         ):
             done = first * settings.steps + (step.i + 1) * len(positions)
-            yield Sampled(done, n * settings.steps, begin + first, step)
+            yield Progress("sampling", done, n * settings.steps, preview=Preview(begin + first, step))
         if not torch.isfinite(step.x).all():
             raise AlphabarError(f"the samples of {model.path} are not finite: its training has diverged")
         finished.append(to_pictures(step.x.cpu()))
-    yield Sampled(done, n * settings.steps, begin + first, step, torch.cat(finished))
+    yield Progress("sampling", done, n * settings.steps, torch.cat(finished), Preview(begin + first, step))

@@ -47,7 +47,7 @@ class TrainingBatches:
         fields: Sequence[int] = (),
     ):
         self.dataset, self.index, self.recipe, self.fields = dataset, index, recipe, fields
-        self.cond = torch.empty(len(dataset.pictures), 0) if cond is None else cond
+        self.cond = torch.empty(len(dataset.items), 0) if cond is None else cond
         self.schedule = denoiser.schedule
         self.noise_distribution = NOISE_DISTRIBUTIONS.build(recipe.noise_distribution)
         self.permutation = lru_cache(2)(self._permutation)
@@ -77,7 +77,7 @@ class TrainingBatches:
     def batch(self, positions: range) -> Batch:
         seed = self.recipe.seed
         pictures = self.pictures(positions)
-        chosen = torch.from_numpy(self.dataset.pictures[pictures])
+        chosen = torch.from_numpy(self.dataset.items[pictures])
         if self.recipe.data.flip:
             chosen = flip(chosen, Noise(seed, positions, "flip").uniform(0) < 0.5)
         x0 = to_signal(chosen)

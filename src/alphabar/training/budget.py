@@ -19,9 +19,11 @@ from typing import Any
 
 import torch
 
+from alphabar.codecs import build_codec
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.networks import NETWORKS
+from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
@@ -136,17 +138,7 @@ class Plan:
         }
 
 
-@dataclass(frozen=True)
-class Measuring:
-    """How far the measurement has come. The last record carries the machine."""
-
-    stage: str
-    done: int
-    total: int
-    machine: Machine | None = None
-
-
-def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
+def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Progress[Machine]]:
     """Time this machine, in about a minute: the rate for three sizes of network, data, free memory.
 
     Under several processes all must call it, for it times them at work together.
@@ -154,33 +146,33 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
     Yields records; the last carries the ``Machine``. Steps are timed without torch.compile, which a longer
     training tries and which can only add to the rate.
     """
-    picture = recipe.data.size
+    codec = build_codec(recipe.data)
     choices = sizes(recipe)
     chosen = [
         choices[i]
         for i in sorted({_nearest([size.flops for size in choices], wanted) for wanted in MEASURED})
     ]
     total = len(chosen) + 2
-    yield Measuring("measuring this machine", 0, total)
+    yield Progress("measuring this machine", 0, total)
     train_index, _ = dataset.split(recipe.data.held_out)
     if len(train_index) == 0:
-        raise AlphabarError(f"no picture is left for training: {len(dataset.pictures)} in all")
+        raise AlphabarError(f"no picture is left for training: {len(dataset.items)} in all")
     feed = TrainingBatches(dataset, train_index, recipe, build_denoiser(recipe))
     feed.batch(range(8))
     began = time.perf_counter()
     feed.batch(range(LOADED))
     loading = loading_threads(str(default_device())) * LOADED / (time.perf_counter() - began)
-    yield Measuring("measuring this machine", 1, total)
+    yield Progress("measuring this machine", 1, total)
     runtime: Runtime | None = None
     speeds, starts = [], [0.0]
     for done, size in enumerate(chosen):
         with torch.random.fork_rng(devices=[]):
-            network = NETWORKS.build(size.network, channels=3)
-        runtime = runtime or probe(network, picture, batch=recipe.batch, try_compile=False)
-        timed = training_rate(network, picture, runtime, most=recipe.batch)
+            network = NETWORKS.build(size.network, channels=codec.channels)
+        runtime = runtime or probe(network, codec.spatial, batch=recipe.batch, try_compile=False)
+        timed = training_rate(network, codec.spatial, runtime, most=recipe.batch)
         speeds.append((float(size.flops), timed.rate))
         starts.append(timed.start)
-        yield Measuring("measuring this machine", done + 2, total)
+        yield Progress("measuring this machine", done + 2, total)
     assert runtime is not None
     processes = runtime.world_size if runtime.device.startswith("cuda") else 1
     machine = Machine(
@@ -190,7 +182,7 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Measuring]:
         free_memory(runtime.device),
         max(starts),
     )
-    yield Measuring("measuring this machine", total, total, machine)
+    yield Progress("measuring this machine", total, total, machine)
 
 
 def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan:

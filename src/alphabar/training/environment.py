@@ -36,7 +36,7 @@ def describe_environment(dataset: Dataset, runtime: Runtime) -> dict[str, Any]:
         "runtime": runtime.to_dict(),
         "data": {
             "fingerprint": dataset.fingerprint,
-            "pictures": len(dataset.pictures),
+            "pictures": len(dataset.items),
             "skipped": len(dataset.skipped),
         },
     }

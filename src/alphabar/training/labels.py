@@ -48,10 +48,10 @@ def known_columns(dataset: Dataset, kind: str) -> Mapping[str, Sequence[Any]]:
     """
     if kind == "clusters":
         extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
-        pictures = torch.from_numpy(dataset.pictures[:])
+        pictures = torch.from_numpy(dataset.items[:])
         *_, done = extract(extractor, pictures, cache=cache_root() / "features")
-        assert done.features is not None
-        found = clusters(done.features.features, number_of_clusters(len(pictures)))
+        assert done.result is not None
+        found = clusters(done.result.features, number_of_clusters(len(pictures)))
         return {"cluster": [f"cluster {i}" for i in found.tolist()]}
     return columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
 

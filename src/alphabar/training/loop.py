@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alphabar.codecs import build_codec
 from alphabar.codecs.image import to_signal
 from alphabar.data.dataset import Dataset
 from alphabar.diffusion.denoiser import NetworkDenoiser
@@ -103,9 +104,9 @@ def train(
             raise UsageError(f"{name} must be more than zero, not {value:g}")
     recipe = run.recipe
     total = images if images or budget else recipe.images
-    if dataset.pictures.shape[1] != recipe.data.size:
+    if dataset.items.shape[1] != recipe.data.size:
         raise UsageError(
-            f"the pictures are {dataset.pictures.shape[1]} px, the recipe wants {recipe.data.size} px"
+            f"the pictures are {dataset.items.shape[1]} px, the recipe wants {recipe.data.size} px"
         )
     with run.lock() if Runtime().is_main else nullcontext():
         yield from _train(dataset, run, recipe, total, budget, runtime, checkpoint_every, stop)
@@ -132,7 +133,7 @@ def _train(
             network = NETWORKS.build(recipe.network, channels=3)
         runtime = probe(
             network,
-            recipe.data.size,
+            build_codec(recipe.data).spatial,
             batch=recipe.batch // (Runtime().world_size * recipe.accumulate),
             try_compile=is_diffusion(recipe)
             and (budget or math.inf) >= WORTH_COMPILING[0]
@@ -171,7 +172,7 @@ def _train(
             )
         index = training.feed.index
         batches = (
-            to_signal(torch.from_numpy(dataset.pictures[np.sort(index[i : i + 256])]))
+            to_signal(torch.from_numpy(dataset.items[np.sort(index[i : i + 256])]))
             for i in range(0, len(index), 256)
         )
         statistics = pack_tensors(fit_gaussian(batches)._asdict())

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from alphabar.codecs import build_codec
 from alphabar.errors import UsageError
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network, flops
@@ -45,20 +46,21 @@ def sizes(recipe: Recipe) -> list[Size]:
     pixels. Raises UsageError for a network that has no widths and blocks to choose, and for pictures that its
     blocks of pixels do not fit.
     """
-    picture, network = recipe.data.size, recipe.network
+    codec, network = build_codec(recipe.data), recipe.network
+    side = min(codec.spatial)
     if not {"widths", "blocks"} <= set(network):
         raise UsageError(
             f"network = {network['name']!r} has no widths and blocks that a budget could choose:"
             " give its recipe, and --images"
         )
-    if "patch" in network and picture < WORTH_BLOCKS:
+    if "patch" in network and side < WORTH_BLOCKS:
         network = {**network, "patch": 1}
     with torch.device("meta"):
-        patch = NETWORKS.build(network, channels=3).reduction >> (len(network["widths"]) - 1)
-    if picture % patch:
-        raise UsageError(f"data.size = {picture}: choose a multiple of {patch}")
-    levels = max(1, round(math.log2(picture / patch / 8)) + 1)
-    while picture % (patch * 2 ** (levels - 1)):
+        patch = NETWORKS.build(network, channels=codec.channels).reduction >> (len(network["widths"]) - 1)
+    if any(size % patch for size in codec.spatial):
+        raise UsageError(f"data.size = {recipe.data.size}: choose a multiple of {patch}")
+    levels = max(1, round(math.log2(side / patch / 8)) + 1)
+    while any(size % (patch * 2 ** (levels - 1)) for size in codec.spatial):
         levels -= 1
     found = []
     for multiple in MULTIPLES:
@@ -68,9 +70,9 @@ def sizes(recipe: Recipe) -> list[Size]:
             continue
         sized = {**network, "widths": widths, "blocks": 1 if width <= 512 else 2}
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            built = NETWORKS.build(sized, channels=3)
+            built = NETWORKS.build(sized, channels=codec.channels)
         parameters = sum(p.numel() for p in built.parameters())
-        found.append(Size(sized, parameters, flops(built, picture), activations(built, picture)))
+        found.append(Size(sized, parameters, flops(built, codec.spatial), activations(built, codec.spatial)))
     return found
 
 
@@ -79,7 +81,7 @@ def _nearest(values: Sequence[float], wanted: float) -> int:
     return min(range(len(values)), key=lambda i: abs(math.log(values[i] / wanted)))
 
 
-def activations(network: Network, picture: int) -> int:
+def activations(network: Network, spatial: Sequence[int]) -> int:
     """Bytes kept for the backward pass of one picture, by a network of meta tensors: nothing is computed."""
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -90,7 +92,7 @@ def activations(network: Network, picture: int) -> int:
 
     def total(n: int) -> int:
         kept.clear()
-        x = torch.empty(n, 3, picture, picture, device="meta")
+        x = torch.empty(n, network.channels, *spatial, device="meta")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             network(x, torch.empty(n, device="meta"))
         return sum(storage.nbytes() for storage in kept.values())

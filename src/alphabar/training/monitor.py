@@ -154,7 +154,7 @@ class TrainingMonitor:
             if len(chosen) == 0:
                 error[name] = None
                 continue
-            x0 = self.runtime.put(to_signal(torch.from_numpy(self.dataset.pictures[chosen])))
+            x0 = self.runtime.put(to_signal(torch.from_numpy(self.dataset.items[chosen])))
             eps = Noise(self.recipe.seed, range(len(chosen)), "held-out").normal(0, x0)
             cond = None if self.cond is None else self.cond[chosen]
             error[name] = [
@@ -178,7 +178,7 @@ class TrainingMonitor:
             likely: list[Tensor] = []
             for at in range(0, len(chosen), PICTURES_AT_ONCE):
                 rows = chosen[at : at + PICTURES_AT_ONCE]
-                x0 = self.runtime.put(to_signal(torch.from_numpy(self.dataset.pictures[rows])))
+                x0 = self.runtime.put(to_signal(torch.from_numpy(self.dataset.items[rows])))
                 eps = Noise(self.recipe.seed, range(at, at + len(rows)), "held-out").normal(0, x0)
                 t = schedule.time(torch.full((len(rows),), -2 * math.log(sigma), dtype=torch.float64))
                 x, cond = diffuse(schedule, x0, t, eps), self.cond[rows]  # type: ignore[index]
@@ -197,16 +197,16 @@ class TrainingMonitor:
         extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
         if self.reference is None:
             index = self.train_index[:REFERENCE]
-            *_, done = extract(extractor, torch.from_numpy(self.dataset.pictures[np.sort(index)]))
-            self.reference = done.features
+            *_, done = extract(extractor, torch.from_numpy(self.dataset.items[np.sort(index)]))
+            self.reference = done.result
         *_, done = extract(extractor, pictures)
-        assert done.features is not None and self.reference is not None
-        value = kid(done.features.features, self.reference.features)
+        assert done.result is not None and self.reference is not None
+        value = kid(done.result.features, self.reference.features)
         return {
             "features": extractor.name,
             "n": len(pictures),
             "n_reference": len(self.reference.features),
-            "frechet": frechet_distance(done.features.features, self.reference.features),
+            "frechet": frechet_distance(done.result.features, self.reference.features),
             "kid": value.value,
             "kid_error": value.standard_error,
         }

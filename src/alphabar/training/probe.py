@@ -33,7 +33,7 @@ FASTER = 1.05
 
 def probe(
     network: Network,
-    size: int,
+    spatial: Sequence[int],
     *,
     batch: int,
     try_compile: bool = True,
@@ -42,7 +42,7 @@ def probe(
 ) -> Runtime:
     """Chooses how to train this network on this machine by timing forward and backward passes of a copy.
 
-    size: of the pictures.
+    spatial: the sizes of a signal's spatial dimensions.
     batch: pictures that one process puts through the network at once.
     try_compile: whether torch.compile is worth trying; it takes a minute or so.
     fp16: whether a GPU without bf16 may compute in fp16, whose range asks for a loss that is scaled.
@@ -54,7 +54,7 @@ def probe(
     """
     choice = None
     if not _several() or dist.get_rank() == 0:
-        choice = _choose(network, size, batch, try_compile, fp16, recorded).to_dict()
+        choice = _choose(network, spatial, batch, try_compile, fp16, recorded).to_dict()
     return Runtime.from_dict(_broadcast(choice))
 
 
@@ -65,7 +65,7 @@ class Timing(NamedTuple):
     start: float
 
 
-def training_rate(network: Network, size: int, runtime: Runtime, *, most: int) -> Timing:
+def training_rate(network: Network, spatial: Sequence[int], runtime: Runtime, *, most: int) -> Timing:
     """Pictures a second of forward and backward passes, timed for a second or so.
 
     most: pictures at once; fewer where so many take longer than half a second. On a GPU one picture takes
@@ -73,7 +73,7 @@ def training_rate(network: Network, size: int, runtime: Runtime, *, most: int) -
     """
     gpu = runtime.device.startswith("cuda")
     with torch.random.fork_rng(devices=[runtime.device] if gpu else []):
-        trial = _Trial(network, size)
+        trial = _Trial(network, spatial)
 
         def seconds(n: int) -> float:
             step = trial.start(runtime, n)
@@ -94,7 +94,7 @@ def training_rate(network: Network, size: int, runtime: Runtime, *, most: int) -
 
 def _choose(
     network: Network,
-    size: int,
+    spatial: Sequence[int],
     batch: int,
     try_compile: bool,
     fp16: bool,
@@ -112,7 +112,7 @@ def _choose(
         notes.append("fp32, contiguous, eager: the other ways are not dependable on this device")
     else:
         with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-            trial = _Trial(network, size)
+            trial = _Trial(network, spatial)
             runtime, speed = _fastest_eager(runtime, trial, batch, precisions(device, fp16, notes), notes)
             if not try_compile:
                 notes.append("torch.compile: not tried, it pays in long trainings of diffusion only")
@@ -130,9 +130,9 @@ def _choose(
 class _Trial:
     """Training steps of a copy of the network on noise, to be timed and compared."""
 
-    def __init__(self, network: Network, size: int):
+    def __init__(self, network: Network, spatial: Sequence[int]):
         self.network = deepcopy(network).train()
-        self.size = size
+        self.spatial = spatial
         generator = torch.Generator().manual_seed(0)
         for parameter in self.network.parameters():
             # Branches that start at zero would hide from the comparison of gradients.
@@ -147,7 +147,7 @@ class _Trial:
         runtime.place(self.network)
         step = _compiled(self.network) if runtime.compile else self.network
         generator = torch.Generator().manual_seed(0)
-        x = runtime.put(torch.randn(n, self.network.channels, self.size, self.size, generator=generator))
+        x = runtime.put(torch.randn(n, self.network.channels, *self.spatial, generator=generator))
         c_noise = torch.rand(n, generator=generator).to(runtime.device)
 
         def seconds() -> float:

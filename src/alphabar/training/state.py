@@ -47,7 +47,7 @@ class TrainingState:
         train_index, _ = dataset.split(recipe.data.held_out)
         if len(train_index) == 0:
             raise AlphabarError(
-                f"no picture is left for training: {len(dataset.pictures)} in all,"
+                f"no picture is left for training: {len(dataset.items)} in all,"
                 f" data.held_out = {recipe.data.held_out}"
             )
         self.conditioning: Conditioning | None = None

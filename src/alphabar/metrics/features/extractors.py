@@ -25,6 +25,7 @@ from torch.nn.functional import interpolate
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics.features.dinov2 import SIDE, from_weights
 from alphabar.metrics.features.lite0 import by_openvino, load_lite0
+from alphabar.progress import Progress
 from alphabar.registry import Registry
 
 
@@ -60,14 +61,6 @@ class Features(NamedTuple):
     """(n, dim)"""
     logits: Tensor | None
     """(n, classes), or None where the network has no classes."""
-
-
-class Extracted(NamedTuple):
-    """Progress: how many pictures are done; the last record holds the features."""
-
-    done: int
-    total: int
-    features: Features | None
 
 
 class Extractor(Protocol):
@@ -247,7 +240,7 @@ EXTRACTORS = Registry(
 
 def extract(
     extractor: Extractor, pictures: Any, *, cache: Path | None = None, batch: int = 64
-) -> Iterator[Extracted]:
+) -> Iterator[Progress[Features]]:
     """The features of all pictures, with progress after each batch; the last record holds them.
 
     pictures: uint8 (n, h, w, 3), a tensor, array or memmap, n ≥ 1.
@@ -267,7 +260,7 @@ def extract(
         parts = []
         for start in range(0, n, batch):
             if start:
-                yield Extracted(start, n, None)
+                yield Progress("extracting features", start, n)
             parts.append(extractor(_tensor(pictures[start : start + batch])))
         logits = [part.logits for part in parts if part.logits is not None]
         features = Features(
@@ -275,7 +268,7 @@ def extract(
         )
         if file:
             _write(file, features)
-    yield Extracted(n, n, features)
+    yield Progress("extracting features", n, n, features)
 
 
 def _tensor(pictures: Any) -> Tensor:

@@ -84,17 +84,17 @@ def tab(page: Page, model: gr.Dropdown) -> None:
                 share = (i + record.done / record.total) / len(columns)
                 yield (
                     page.progress(
-                        share, 1, f"{column}: {text('step', i=record.step.i + 1, n=settings.steps)}"
+                        share, 1, f"{column}: {text('step', i=record.preview.step.i + 1, n=settings.steps)}"
                     ),
                     gr.skip(),
                 )
-            assert record.pictures is not None
+            assert record.result is not None
             about = {
                 "model": column if what == "models" else name,
                 "images": loaded.images,
                 **settings.to_dict(),
             }
-            pictures = enumerate(record.pictures.numpy())
+            pictures = enumerate(record.result.numpy())
             drawn.append([data_uri(picture, {**about, "position": k}) for k, picture in pictures])
             yield page.progress((i + 1) / len(columns), 1, column), table(columns, drawn, n)
         yield page.note(text("compared")), table(columns, drawn, n)

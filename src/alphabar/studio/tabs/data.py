@@ -78,8 +78,8 @@ def tab(page: Page) -> None:
                     ),
                     empty("…"),
                 )
-            assert record.report is not None
-            yield page.note(""), report_of(page, record.report, source)
+            assert record.result is not None
+            yield page.note(""), report_of(page, record.result, source)
         finally:
             if uploaded is not None:
                 shutil.rmtree(uploaded, ignore_errors=True)
@@ -154,7 +154,7 @@ def twins(page: Page, report: Report, source: Source) -> str:
         images = []
         for key in group.keys[:2]:
             try:
-                pixels = decode(read(source, items[key]), SIDE, "crop").pixels
+                pixels = decode(read(source, (items, items)[key]), SIDE, "crop").pixels
             except (Unreadable, KeyError):
                 continue
             images.append(

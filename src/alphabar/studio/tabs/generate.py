@@ -119,21 +119,21 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
         n, settings = settings_from_controls(page, loaded, values)
         begun, images = time.monotonic(), ""
         for record in sample(loaded, n, settings):
-            if record.pictures is None:
-                line = text("step", i=record.step.i + 1, n=settings.steps)
-                images = sheet(to_pictures(record.step.x0.cpu()))
+            if record.result is None:
+                line = text("step", i=record.preview.step.i + 1, n=settings.steps)
+                images = sheet(to_pictures(record.preview.step.x0.cpu()))
                 yield page.progress(record.done, record.total, line), images, gr.skip()
-        assert record.pictures is not None
+        assert record.result is not None
         about = {"model": name, "images": loaded.images, **settings.to_dict()}
         abouts = [{**about, **own} for own in per_sample_settings(settings, n)]
         path = page.new_file(".zip")
         with zipfile.ZipFile(path, "w") as archive:
-            for i, picture in enumerate(record.pictures.numpy()):
+            for i, picture in enumerate(record.result.numpy()):
                 with archive.open(f"{name}-{settings.seed}-{i:03d}.png", "w") as file:
                     Image.fromarray(picture).save(file, "PNG", pnginfo=png_metadata(abouts[i]))
         yield (
             page.note(text("drawn", n=n, seconds=f"{time.monotonic() - begun:.1f}")),
-            sheet(record.pictures, abouts, f"{name}-{settings.seed}", text("save_one")),
+            sheet(record.result, abouts, f"{name}-{settings.seed}", text("save_one")),
             gr.update(value=str(path), visible=True),
         )
 
@@ -149,11 +149,11 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
         loaded = page.shelf.load(origin if origin in page.shelf.models() else name)
         for record in sample(loaded, 1, settings, first=int(about.get("position", 0))):
             said = page.progress(
-                record.done, record.total, text("step", i=record.step.i + 1, n=settings.steps)
+                record.done, record.total, text("step", i=record.preview.step.i + 1, n=settings.steps)
             )
             yield said
-        assert record.pictures is not None
-        yield reproduced(page, Path(file), record.pictures[0].numpy(), about, loaded.images)
+        assert record.result is not None
+        yield reproduced(page, Path(file), record.result[0].numpy(), about, loaded.images)
 
     gr.on([page.blocks.load, model.change], page.told(adapt), model, [*where, *fields], **ONE_AT_A_TIME)
     sampler.input(page.told(usual_steps), [model, sampler], steps, **ONE_AT_A_TIME)

@@ -76,7 +76,9 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         if source == "own":
             if upload is None:
                 raise UsageError(text("no_picture"))
-            pixels = torch.from_numpy(decode(Path(upload).read_bytes(), size, "crop").pixels.copy())[None]
+            pixels = torch.from_numpy(
+                decode(Path(upload).read_bytes(), loaded.codec.spatial, "crop").pixels.copy()
+            )[None]
         elif source == "data":
             pixels = yield from _of_the_data(page, loaded, int(which or 0))
         else:
@@ -118,19 +120,19 @@ def _of_the_data(page: Page, model: Model, which: int) -> Generator[tuple[Any, s
     if data is None:
         raise UsageError(page.text("no_data"))
     recipe = model.recipe.data
-    for record in prepare(open_source(data), recipe.size, recipe.fit):
+    for record in prepare(open_source(data), model.codec, recipe.fit):
         yield gr.skip(), page.progress(record.done, record.total, page.text("reading"))
-    assert record.dataset is not None
-    train, held_out = record.dataset.split(recipe.held_out)
+    assert record.result is not None
+    train, held_out = record.result.split(recipe.held_out)
     index = held_out if len(held_out) else train
-    return torch.from_numpy(record.dataset.pictures[index[which % len(index)]].copy())[None]
+    return torch.from_numpy(record.result.items[index[which % len(index)]].copy())[None]
 
 
 def _drawn(page: Page, model: Model, which: int) -> Generator[tuple[Any, str], None, Tensor]:
     for record in sample(model, 1, patient_settings(model), first=which):
         yield gr.skip(), page.progress(record.done, record.total, page.text("drawing"))
-    assert record.pictures is not None
-    return record.pictures
+    assert record.result is not None
+    return record.result
 
 
 def look_at(page: Page, model: Model, x0: Tensor, t: float, seed: int) -> tuple[str, str, str]:

@@ -154,12 +154,12 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         settings = restoration_settings(loaded, task.operator, task.sigma_y, seed=seed, steps=steps)
         records = restore_images(loaded, task.y, task.operator, task.sigma_y, n=count, settings=settings)
         for record in records:
-            if record.x is None:
+            if record.result is None:
                 line = text("step", i=record.done, n=record.total)
-                forming = sheet(to_pictures(record.step.x0.cpu()))
+                forming = sheet(to_pictures(record.preview.step.x0.cpu()))
                 yield page.progress(record.done, record.total, line) + forming, *[gr.skip()] * 6
-        assert record.x is not None
-        answers = record.x[:, 0]
+        assert record.result is not None
+        answers = record.result[:, 0]
         about = {
             "model": name,
             "images": loaded.images,
@@ -235,8 +235,8 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     def on_example(name: str, seed: float) -> Iterator[Any]:
         loaded = page.shelf.load(name)
         *_, record = sample(loaded, 1, patient_settings(loaded), first=int(seed or 0))
-        assert record.pictures is not None
-        yield for_painting(Image.fromarray(record.pictures[0].numpy()))
+        assert record.result is not None
+        yield for_painting(Image.fromarray(record.result[0].numpy()))
 
     def on_upload(painted: Any) -> Iterator[Any]:
         picture = painted["background"] if painted else None
