@@ -10,16 +10,15 @@ from torch import Tensor
 
 from alphabar.diffusion.denoiser import FunctionDenoiser
 from alphabar.diffusion.schedules import SCHEDULES
-from alphabar.guidance.guided import (
-    EVERYWHERE,
+from alphabar.guidance import (
     Autoguidance,
     ClassifierFree,
     ClassifierGuidance,
     PerturbedAttention,
     SelfAttentionGuidance,
-    blurred,
     guided,
 )
+from alphabar.guidance.self_attention import blurred
 from alphabar.networks.layers import SelfAttention
 from exact import MixtureDenoiser
 
