@@ -1,8 +1,8 @@
 """Codecs: what a sample is. One class for each kind of data; nothing else knows shapes, ranges or files.
 
-An *item* is a sample as the data cache stores it, a NumPy row of some shape and dtype (for images uint8 (h, w, c)).
-A *signal* is the same sample as the network sees it, a float32 tensor (channels, *spatial) with one to three
-spatial dimensions.
+An *item* is a sample as the data cache stores it, a NumPy row of some shape and dtype (for images uint8 (h,
+w, c)). A *signal* is the same sample as the network sees it, a float32 tensor (channels, *spatial) with one
+to three spatial dimensions.
 """
 
 import warnings
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.messages import Message
 
 Box = tuple[float, float, float, float]
 """An annotated object: (x0, y0, x1, y1) in pixels of the upright picture, x1 and y1 exclusive."""
@@ -28,7 +29,9 @@ Raw = bytes | Image.Image
 
 
 class Unreadable(AlphabarError):
-    """Why one file cannot be used. Where a whole data set is read it becomes a skipped item, not a failure."""
+    """Why one file cannot be used. Where a data set is read, it becomes a skipped item."""
+
+    message: Message
 
 
 class Unread(Unreadable):
@@ -38,8 +41,8 @@ class Unread(Unreadable):
 class Reading(NamedTuple):
     """An item that was read from a file, *codec.item_shape of codec.item_dtype.
 
-    remarks: identifiers of messages about what reading changed, such as "codecs.laid_on_white". Their fields are
-    {count} and {total}: of how many items of a data set they are true.
+    remarks: identifiers of messages about what reading changed, such as "codecs.laid_on_white". Their fields
+    are {count} and {total}: of how many items of a data set they are true.
     """
 
     item: NDArray[Any]
@@ -54,8 +57,8 @@ class Codec(ABC):
     bounds: the least and the largest value of a signal, or None where the values have no range.
     fits: names of the ways in which `read` fits a file to the item's shape, the default first.
     suffix: of the files that `write` makes, such as ".png".
-    tolerance: how far an item may be from decode(encode(item)), in the item's own units. It holds for items as
-        `read` and `decode` make them.
+    tolerance: how far an item may be from decode(encode(item)), in the item's own units. It holds for items
+        as `read` and `decode` make them.
     """
 
     name: str
@@ -88,7 +91,8 @@ class Codec(ABC):
 
     @abstractmethod
     def read(self, data: Raw, fit: str, box: Box | None = None) -> Reading:
-        """The item in a file's bytes. fit: one of `fits`. box: the annotated object, which the fit "box" shows.
+        """The item in a file's bytes. fit: one of `fits`. box: the annotated object, which the fit "box"
+        shows.
 
         Raises Unreadable, with the reason, for everything that is not a whole file of this kind. Thread-safe.
         """
@@ -110,7 +114,7 @@ class Codec(ABC):
         """Write one item (*item_shape) as a file with metadata inside. Raises OSError where it cannot."""
 
     def flip(self, items: Tensor, mask: Tensor) -> Tensor:
-        """Items (n, *item_shape), mirrored where the mask (n,) says so; a codec without mirror images: as they are."""
+        """Items (n, *item_shape), mirrored where the mask (n,) says so, if items of this kind can be."""
         return items
 
     def clamp(self, signals: Tensor) -> Tensor:
@@ -121,8 +125,8 @@ class Codec(ABC):
 def check_codec(codec: Codec, items: NDArray[Any]) -> None:
     """Check on a few items (n, *item_shape) that a codec keeps its promises.
 
-    Raises UsageError where signals or decoded items have the wrong shape or type, where signals leave the bounds
-    or are not finite, and where decode does not invert encode within the codec's tolerance.
+    Raises UsageError where signals or decoded items have the wrong shape or type, where signals leave the
+    bounds or are not finite, and where decode does not invert encode within the codec's tolerance.
     """
     given = torch.from_numpy(np.array(items))
     signals = codec.encode(given)

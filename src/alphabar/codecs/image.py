@@ -19,7 +19,8 @@ class ImageCodec(Codec):
     """Pictures of one size: grey (1 channel), RGB (3) or RGBA (4).
 
     size: the side of a square, or (height, width), in pixels.
-    A signal is linear in the levels: 0 → -1, 255 → 1. Colours of transparent pictures are premultiplied by alpha in
+    A signal is linear in the levels: 0 → -1, 255 → 1. Colours of transparent pictures are premultiplied by
+    alpha in
     the signal and straight in the item: under alpha 0 there is no colour, so decode gives black there.
     """
 

@@ -1,6 +1,7 @@
 """From a picture file's bytes to upright pixels of one size, or the reason why not.
 
-The pixels are sRGB. The first frame of an animation counts. Transparency is either kept (RGBA) or laid on white.
+The pixels are sRGB. The first frame of an animation counts. Transparency is either kept (RGBA) or laid on
+white.
 """
 
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def _grow(low: float, high: float, side: float, limit: float) -> tuple[float, fl
 
 
 FITS: dict[str, Callable[[int, int, float, Box | None], Box]] = {"squash": squash, "crop": crop, "box": box}
-"""Which part of a picture (width, height, aspect = width / height of the result, box) is used, in its pixels."""
+"""The part (x0, y0, x1, y1) of a picture that is used, from (width, height, aspect of the result, box)."""
 
 
 def read_image(
@@ -113,7 +114,7 @@ def read_image(
         across, down = whole.width / width, whole.height / height
         x0, y0, x1, y1 = FITS[fit](width, height, aspect, box)
         region = (x0 * across, y0 * down, min(x1 * across, whole.width), min(y1 * down, whole.height))
-        resized = whole.resize(size[::-1], Image.Resampling.BICUBIC, region, reducing_gap=3.0)
+        resized = whole.resize((size[1], size[0]), Image.Resampling.BICUBIC, region, reducing_gap=3.0)
         pixels = np.array(resized)
         if alpha:
             pixels = np.where(pixels[..., 3:] > 0, pixels, np.uint8(0))

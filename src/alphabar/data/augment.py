@@ -1,4 +1,5 @@
-"""Augmentation of training images: rotated, stretched, enlarged and shifted, without leaking into the samples.
+"""Augmentation of training images: rotated, stretched, enlarged and shifted, without leaking into the
+samples.
 
 A model that is trained for hundreds of epochs on few images memorizes them; transformed images are new to it.
 The network gets the transformation's parameters as a condition (Karras et al. 2022, F.2). In sampling the
@@ -33,7 +34,7 @@ class Transformation(NamedTuple):
     """in units of an eighth of the height"""
 
     def condition(self) -> Tensor:
-        """The transformation as a condition of the network, (n, COLUMNS): NaN, which is unknown, where there is none."""
+        """The transformation as a condition, (n, COLUMNS): NaN, which is unknown, where there is none."""
         g, a, s, d, right, down = self
         columns = torch.stack([g, a.cos() - 1, a.sin(), s * d.cos(), s * d.sin(), right, down], 1)
         return torch.where((columns == 0).all(1, keepdim=True), torch.nan, columns)

@@ -19,8 +19,8 @@ VERSION = 1  # raise it when the same files give another answer
 def choose_channels(source: Source) -> Iterator[Progress[int]]:
     """Look for colour; the last record has 1 where every readable picture is grey, else 3.
 
-    A picture is grey where ``is_grey`` says so of its thumbnail, however it is stored. Alpha is never chosen by
-    itself (``data.channels=4`` asks for it): grey and colour are judged on white.
+    A picture is grey where ``is_grey`` says so of its thumbnail, however it is stored. Alpha is never chosen
+    by itself (``data.channels=4`` asks for it): grey and colour are judged on white.
     The search ends at the first pictures with colour, and its result is kept in the cache folder.
     Raises AlphabarError where the cache folder cannot be written.
     """

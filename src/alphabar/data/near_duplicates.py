@@ -22,7 +22,7 @@ BLOCK = 512  # rows of the matrix of similarities held at once
 
 
 class ReadableImage(NamedTuple):
-    """One readable picture: its size in the file, the hash of the file's bytes and a thumbnail (32, 32, 3)."""
+    """One readable picture: its size in the file, the hash of its bytes and a thumbnail (32, 32, 3)."""
 
     item: Item
     width: int
@@ -38,7 +38,8 @@ class Copies:
 
     kind: "bytes" (the same file), "pixels" (another file, every pixel equal) or "near" (resized, compressed
         again, slightly retouched or mirrored).
-    across_split: whether they fall on both sides of the held-out split, where they make an evaluation too good.
+    across_split: whether they fall on both sides of the held-out split, where they make an evaluation too
+        good.
     """
 
     kind: str

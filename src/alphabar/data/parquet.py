@@ -80,7 +80,7 @@ class Parquet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the files' names, sizes and modification times and of all that is known about the rows."""
+        """A hash of the files' names, sizes and modification times and of what is known about the rows."""
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self._files]
         return fingerprint_of(self.items, states, self.skipped)
 

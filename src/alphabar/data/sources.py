@@ -1,9 +1,10 @@
 """The sources there are, and how an argument becomes one.
 
 Two registries take new ones. ``SOURCES`` holds those that an argument calls by name: ``NAME`` or
-``NAME:REST`` calls ``SOURCES[NAME](REST)``, where REST is None without a colon. ``LAYOUTS`` holds those that are
-recognized in a folder or file: functions (path, name or None) → source, or None where it is something else. The
-latest that was registered is asked first.
+``NAME:REST`` calls ``SOURCES[NAME](REST)``, where REST is None without a colon. ``LAYOUTS`` holds those that
+are
+recognized in a folder or file: functions (path, name or None) → source, or None where it is something else.
+The latest that was registered is asked first.
 """
 
 import re
@@ -26,8 +27,8 @@ HUB = re.compile(r"//datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))
 def open_source(data: str | Path) -> Source:
     """The source that an argument names; nothing is decoded yet.
 
-    data: a name in SOURCES ("toycars", "toycars:2000", "hf://datasets/owner/name"), or the path of a folder or
-        a parquet file. A name in SOURCES wins over a folder of that name, which "./toycars" names.
+    data: a name in SOURCES ("toycars", "toycars:2000", "hf://datasets/owner/name"), or the path of a folder
+        or a parquet file. A name in SOURCES wins over a folder of that name, which "./toycars" names.
     Raises UsageError where it is none of these, AlphabarError where there is nothing to read.
     """
     if isinstance(data, str):
@@ -123,7 +124,7 @@ def recognize_pictures(path: Path, name: str | None = None) -> Source | None:
 
 
 def recognize_stanford_cars(path: Path, name: str | None = None) -> Source | None:
-    """Stanford Cars in one of its layouts; None for everything else. Raises what `StanfordCars.find` raises."""
+    """Stanford Cars in one of its layouts; None for everything else. Raises as `StanfordCars.find`."""
     return StanfordCars.find(path) if path.is_dir() else None
 
 

@@ -23,6 +23,7 @@ from alphabar.data.toycars.car import Car
 from alphabar.data.toycars.catalog import VALUES, VERSION, Array
 from alphabar.data.toycars.render import box, render
 from alphabar.errors import UsageError, unknown
+from alphabar.messages import Message
 
 
 class ToyCars:
@@ -38,7 +39,7 @@ class ToyCars:
 
     name = "toycars"
     skipped: tuple[Skipped, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Message, ...] = ()
 
     def __init__(
         self,
