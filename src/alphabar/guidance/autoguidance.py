@@ -33,7 +33,7 @@ class Autoguidance(Guidance):
         """Raises UsageError where the model holds no early snapshot."""
         if model.early is None:
             raise UsageError("guidance.needs_early_snapshot", option=self.option, model=model.path)
-        self.bad = without_condition(model.early) if model.conditioning is None else model.early
+        self.bad = without_condition(model.early) if model.vocabulary is None else model.early
         return self
 
     def term(self, known: Denoised) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import Condition, Denoiser, FunctionDenoiser
 from alphabar.errors import UsageError
 from alphabar.networks.layers import Attention
@@ -44,7 +44,7 @@ class GuidedModel(Protocol):
         """The model as it was early in its training, where that was kept."""
 
     @property
-    def conditioning(self) -> Conditioning | None:
+    def vocabulary(self) -> Vocabulary | None:
         """What the model can be conditioned on; None where its network takes no condition."""
 
     @property
@@ -123,7 +123,7 @@ class Guidance(ABC):
         return self.scale == self.neutral and not given
 
     @property
-    def conditioning(self) -> Conditioning | None:
+    def vocabulary(self) -> Vocabulary | None:
         """What it lets a model be conditioned on whose own network takes no condition."""
         return None
 

@@ -38,18 +38,18 @@ class ClassifierFree(Guidance):
 
     @classmethod
     def available(cls, model: GuidedModel) -> bool:
-        return model.conditioning is not None
+        return model.vocabulary is not None
 
     def bind(self, model: GuidedModel, *, conditioned: bool, load_model: LoadModel | None = None) -> Self:
         """Raises UsageError where samples have no condition, and for a negative without a scale."""
         if self.scale == self.neutral and self.negative is not None:
             raise UsageError("guidance.negative_without_scale")
-        if model.conditioning is None or not conditioned:
+        if model.vocabulary is None or not conditioned:
             raise UsageError("guidance.needs_condition", option=self.option)
         if self.negative is not None:
-            first = model.conditioning.fields[0].name if model.conditioning.fields else CAPTION
+            first = model.vocabulary.fields[0].name if model.vocabulary.fields else CAPTION
             name = first if first in ("class", CAPTION) else CAPTION
-            self.away = model.conditioning.request({name: self.negative})
+            self.away = model.vocabulary.row({name: self.negative})
         return self
 
     def extra_input(self, x: Tensor, t: Tensor, cond: Condition | None) -> DenoiserInput | None:

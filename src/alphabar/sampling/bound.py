@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import Condition, Denoiser, without_condition
 from alphabar.diffusion.initial_noise import INITIAL_NOISES, InitialNoise
 from alphabar.diffusion.random import Noise
@@ -29,7 +29,7 @@ class BoundSettings:
     model: Model
     settings: SamplingSettings
     denoiser: Denoiser
-    vocabulary: Conditioning | None
+    vocabulary: Vocabulary | None
     _rows: dict[int, Tensor] = field(default_factory=dict, repr=False)  # conditions that are encoded already
 
     @property
@@ -60,7 +60,7 @@ class BoundSettings:
         places = [position % len(conditions) for position in positions]
         for place in places:
             if place not in self._rows:
-                self._rows[place] = self.vocabulary.request(conditions[place])
+                self._rows[place] = self.vocabulary.row(conditions[place])
         return torch.stack([self._rows[place] for place in places]).to(self.model.device)
 
     def decode(self, x: Tensor) -> Tensor:
@@ -101,9 +101,9 @@ def bind_settings(model: Model, settings: SamplingSettings) -> BoundSettings:
         for guidance in build_guidances(settings.guidance)
     ]
     denoiser: Denoiser = model.denoiser
-    vocabulary = model.conditioning
+    vocabulary = model.vocabulary
     if vocabulary is None:  # the conditions are for the guidances alone
         denoiser = without_condition(denoiser)
-        vocabulary = next((g.conditioning for g in guidances if g.conditioning is not None), None)
+        vocabulary = next((g.vocabulary for g in guidances if g.vocabulary is not None), None)
     interval = settings.guidance_interval
     return BoundSettings(model, settings, guided(denoiser, guidances, interval=interval), vocabulary)

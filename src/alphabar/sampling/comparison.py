@@ -22,7 +22,7 @@ def comparison_settings(
         is set in every condition.
     Raises UsageError for a key that is neither, and for a scale that is no number.
     """
-    fields = [field.name for field in model.conditioning.fields] if model.conditioning else []
+    fields = [field.name for field in model.vocabulary.fields] if model.vocabulary else []
     guidances = {guidance_class(name).option: name for name in GUIDANCES}
     if key in fields:
         known: Sequence[Mapping[str, str]] = (

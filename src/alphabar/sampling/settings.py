@@ -133,7 +133,7 @@ def training_conditions(model: Model) -> Sequence[Mapping[str, str]]:
 
     None for a model without conditions.
     """
-    return model.conditioning.seen if model.conditioning else ()
+    return model.label_frequencies
 
 
 def uses_training_conditions(model: Model, settings: SamplingSettings) -> bool:
