@@ -1,26 +1,26 @@
 """The models and runs of the folder that was opened; one model at a time is in memory."""
 
-import fcntl
-import os
 import threading
 import tomllib
 from pathlib import Path
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.methods.registry import METHODS
 from alphabar.runs.model import Model, holds_model, load_model, locate, shipped
 from alphabar.runs.run import Run
 
 
 class ModelStore:
-    """What the studio may open: a model folder, a run folder, or all of both in a folder and what is shipped.
+    """What the studio may open: a model folder, a run folder, or all of both in a folder and the shipped models.
 
+    path: what was opened. single: whether it is one model or run.
     Raises UsageError for a path that is none of these; a folder that is not there yet is an empty one.
     """
 
     def __init__(self, path: Path):
         self.path = locate(path).resolve()
         if path.exists() and not path.is_dir():
-            raise UsageError(f"{path} is a file: give a model folder, a run folder or a folder of runs")
+            raise UsageError("studio.not_a_folder", path=path)
         self.single = holds_model(self.path)
         self._lock = threading.Lock()
         self._loaded: tuple[object, Model] | None = None
@@ -38,9 +38,9 @@ class ModelStore:
         return [p.name for p in self._folders() if Run(p).exists]
 
     def models(self) -> list[str]:
-        """The names of what can be loaded and draws, the latest first."""
-        there = (p for p in self._folders() if not Run(p).exists or Run(p).checkpoints())
-        return [p.name for p in there if not _classifies(p)]
+        """The names of what can be loaded and generates samples, the latest first."""
+        there = (p for p in self._folders() if not Run(p).exists or Run(p).checkpoints.folders())
+        return [p.name for p in there if _generates(p)]
 
     def run(self, name: str | None) -> Run:
         """Raises AlphabarError for a name that is not of `runs`."""
@@ -51,7 +51,7 @@ class ModelStore:
         return self._folder(name, self.models())
 
     def load(self, name: str | None) -> Model:
-        """The model of this name as it is now; what was loaded before goes.
+        """The model of this name as it is now; the model that was in memory before leaves it.
 
         Raises AlphabarError for a name that is not of `models`, and what `load_model` raises.
         """
@@ -64,52 +64,27 @@ class ModelStore:
             return self._loaded[1]
 
     def _folder(self, name: str | None, names: list[str]) -> Path:
+        if not name:
+            raise AlphabarError("studio.no_model", folder=self.path)
         if name not in names:
-            raise AlphabarError(
-                f"there is no {name!r} in {self.path}"
-                if name
-                else f"there is no trained model in {self.path} yet"
-            )
+            raise AlphabarError("studio.unknown_model", name=name, folder=self.path)
         return next(folder for folder in self._folders() if folder.name == name)
 
 
 def _changed(folder: Path) -> float:
     """When a run was last saved, or a model written."""
-    saved = Run(folder).checkpoints() or [folder]
+    saved = Run(folder).checkpoints.folders() or [folder]
     try:
         return max(path.stat().st_mtime for path in (saved[-1], folder))
     except OSError:  # it was moved away a moment ago
         return 0.0
 
 
-def _classifies(folder: Path) -> bool:
-    """Whether a run trains a classifier. What is wrong with its recipe is told on loading."""
+def _generates(folder: Path) -> bool:
+    """Whether a model's method generates samples. What is wrong with its recipe is said when it is loaded."""
     try:
         recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(recipe.get("method", {}).get("name") == "classifier")
-
-
-def in_training(run: Run) -> bool:
-    """Whether a process trains in a run: whether its lock is held. Asking for the lock could take it away."""
-    try:
-        inode = (run.path / ".lock").stat().st_ino
-        held = Path("/proc/locks").read_text()
-    except OSError:
-        return _locked(run)
-    return any(line.split()[5].endswith(f":{inode}") for line in held.splitlines() if "FLOCK" in line)
-
-
-def _locked(run: Run) -> bool:
-    try:
-        file = os.open(run.path / ".lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError:
+        method = METHODS[recipe["method"]["name"]]
+    except (OSError, ValueError, KeyError, TypeError):
         return True
-    finally:
-        os.close(file)
+    return bool(getattr(method, "samples", True))
