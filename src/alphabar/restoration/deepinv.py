@@ -18,7 +18,8 @@ class Physics(Linear):
     measured in deepinv's usual units of [0, 1] must be converted: y ← 2y - A(1), sigma_y ← 2 sigma_y.
 
     physics: with ``A`` and ``A_adjoint``. shape: of one image, (c, h, w).
-    Raises UsageError where deepinv is not installed, and for physics that are not linear or measure complex numbers.
+    Raises UsageError where deepinv is not installed, and for physics that are not linear or measure complex
+    numbers.
     """
 
     def __init__(self, physics: Any, shape: Shape):
@@ -43,8 +44,8 @@ class Physics(Linear):
 class DeepinvDenoiser(nn.Module):
     """A denoiser as deepinv's algorithms call theirs: ``denoiser(x, sigma)`` for images in [0, 1].
 
-    sigma: the standard deviation of the noise in those units, one number or one for each image. The denoiser is
-    evaluated at the time at which the schedule's sigma / alpha is twice that.
+    sigma: the standard deviation of the noise in those units, one number or one for each image. The
+    denoiser is evaluated at the time at which the schedule's sigma / alpha is twice that.
     """
 
     def __init__(self, denoiser: Denoiser):

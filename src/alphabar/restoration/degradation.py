@@ -1,4 +1,4 @@
-"""The grammar of degradations: "blur:1.5+noise:0.05" is what a person writes, an operator is what it means."""
+"""The grammar of degradations: a person writes "blur:1.5+noise:0.05", and it means an operator and noise."""
 
 import math
 from dataclasses import dataclass
@@ -34,7 +34,8 @@ def grammar() -> Message:
 class Degradation:
     """What happened to an image: parts in their order, then noise.
 
-    text: as a person writes it. parts: resolved specs of operators, or {"name": "mask" or "kernel", "file": path}.
+    text: as a person writes it. parts: specs of operators, or {"name": "mask" or "kernel", "file":
+    path}.
     sigma: the standard deviation of the noise in the units of [-1, 1]; None: to be estimated.
     """
 
@@ -51,7 +52,7 @@ class Degradation:
 
     @property
     def factor(self) -> int:
-        """How many times wider and higher the image was before: the product of its parts' settings ``factor``."""
+        """How many times wider and higher the image was: the product of the parts' settings ``factor``."""
         return math.prod(part["factor"] for part in self.parts if "factor" in part)
 
     @property
@@ -68,8 +69,8 @@ class Degradation:
 def parse_degradation(text: str) -> Degradation:
     """A degradation such as "downsample:4", "blur:1.5+noise:0.05" or "jpeg:10" (`grammar`).
 
-    Values follow the order of the operator's settings; those left out have their defaults. Raises UsageError, with
-    the grammar, for what does not parse.
+    Values follow the order of the operator's settings; those left out have their defaults. Raises
+    UsageError, with the grammar, for what does not parse.
     """
     parts: list[dict[str, Any]] = []
     sigma: float | None = 0.0

@@ -11,9 +11,9 @@ from alphabar.restoration.operators.base import size_text
 def estimate_noise(y: Tensor, side: int = 4) -> float:
     """sigma_y of white noise in a signal (c, h, w), from the weakest directions of its side × side patches.
 
-    Patches of an image vary in few directions; in all others there is noise alone, of variance sigma_y². Of the
-    variances, largest first, those are cut off until the mean of the rest is their median (Chen, Zhu & Heng 2015,
-    algorithm 1). Raises UsageError for an image that is too small for that.
+    Patches of an image vary in few directions; in all others there is noise alone, of variance sigma_y². Of
+    the variances, largest first, those are cut off until the mean of the rest is their median (Chen, Zhu &
+    Heng 2015, algorithm 1). Raises UsageError for an image that is too small for that.
     """
     patches = F.unfold(y[None].double(), side)[0]
     d, count = patches.shape

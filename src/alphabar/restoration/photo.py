@@ -1,7 +1,7 @@
 """Photographs: image files of any size, with everything of them that a restored file can keep.
 
-The image codec stores samples of one size in 8 bits. Files to restore may be larger, deep (16 bits) and transparent,
-and carry EXIF data and a colour profile.
+The image codec stores samples of one size in 8 bits. Files to restore may be larger, deep (16 bits) and
+transparent, and carry EXIF data and a colour profile.
 """
 
 from dataclasses import dataclass, replace
@@ -26,8 +26,8 @@ class Photo:
     """An image file, upright, and what of it is to be kept.
 
     pixels: (h, w, 3) uint8, or (h, w, 1) uint8 or uint16 where the file is grey.
-    alpha: (h, w) uint8, where it has transparency. extras: what Pillow writes into the new file, EXIF data and the
-    colour profile.
+    alpha: (h, w) uint8, where it has transparency. extras: what Pillow writes into the new file, EXIF data
+    and the colour profile.
     """
 
     name: str
@@ -51,9 +51,10 @@ class Photo:
         return replace(self, pixels=signal_to_levels(x[0], self.white).numpy().astype(self.pixels.dtype))
 
     def signal(self, channels: int = 3) -> Tensor:
-        """(1, channels, h, w) in [-1, 1], float32, for 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels.
+        """(1, channels, h, w) in [-1, 1], float32: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels.
 
-        Without an alpha channel transparent pixels lie on white; with one, colours are premultiplied by alpha.
+        Without an alpha channel transparent pixels lie on white; with one, colours are premultiplied by
+        alpha.
         """
         x = levels_to_signal(torch.from_numpy(self.pixels.astype(np.int32)), self.white)
         alpha = np.full(self.pixels.shape[:2], 255, np.uint8) if self.alpha is None else self.alpha
@@ -67,10 +68,10 @@ class Photo:
         return to_grey(x) if channels == 1 and x.shape[1] == 3 else x.expand(-1, channels, -1, -1)
 
     def image(self, x: Tensor, known: Tensor | None = None, colored: bool = False) -> Image.Image:
-        """A signal (channels, h, w) as an image of the same kind: grey, deep and transparent where this one is.
+        """A signal (channels, h, w) as an image of this one's kind: grey, deep, transparent where it is.
 
-        known: (h, w) bool, pixels to take from this file as they are. colored: a grey file becomes one of 8-bit RGB.
-        A signal with an alpha channel becomes a transparent image.
+        known: (h, w) bool, pixels to take from this file as they are. colored: a grey file becomes one of
+        8-bit RGB. A signal with an alpha channel becomes a transparent image.
         """
         x, generated = x.cpu(), None
         if len(x) in (2, 4):
@@ -161,7 +162,7 @@ def to_grey(x: Tensor) -> Tensor:
 
 
 def straight(x: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
-    """The colours (c, h, w) and the alpha (h, w) uint8 of a signal (c + 1, h, w) that is premultiplied by alpha.
+    """The colours (c, h, w) and the alpha (h, w) uint8 of a premultiplied signal (c + 1, h, w).
 
     Where alpha is 0 the colour is black.
     """

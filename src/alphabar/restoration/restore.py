@@ -1,13 +1,13 @@
 """Restoring signals of any size: samples of p(x | y) for what a known operator left."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alphabar.diffusion.denoiser import Denoiser, FunctionDenoiser
+from alphabar.diffusion.denoiser import clipped
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import Preview, Step
 from alphabar.diffusion.schedules import broadcast
@@ -44,12 +44,14 @@ def restore(
     y: (b, *operator.measurement_shape), sigma_y in the units of signals. Where operators differ, they are one
         `PerSampleOperator`, and y is what its ``pack`` gives.
     Images of another size than the model's are restored through overlapping tiles (`tiling`).
-    first: the number of the first measurement in the whole set. Sample k for measurement i depends on the model,
+    first: the number of the first measurement in the whole set. Sample k for measurement i depends on the
+    model,
         the settings, y, i and k alone. batch: samples that are restored at a time, at most.
 
-    Yields a record for every step; the last one's result is (n, b, *operator.shape), about within the codec's bounds.
-    Raises UsageError for a model that is no denoiser at every noise level, for shapes that do not fit and for a
-    solver that cannot take the operator, AlphabarError where a result is not finite.
+    Yields a record for every step; the last one's result is (n, b, *operator.shape), about within the
+    codec's bounds.
+    Raises UsageError for a model that is no denoiser at every noise level, for shapes that do not fit and
+    for a solver that cannot take the operator, AlphabarError where a result is not finite.
     """
     check_denoises(model.path, model.recipe, "restore pictures")
     if n < 1:
@@ -97,7 +99,7 @@ def _restore(
 
 
 def sample_position(measurement: int, sample: int) -> int:
-    """The position of a sample in the stream of random numbers: its own, whatever else is restored with it."""
+    """The position of a sample in the stream of random numbers, whatever else is restored with it."""
     return (measurement << 20) + sample
 
 
@@ -108,11 +110,8 @@ class _Restoration:
         self.model, self.settings, self.sigma_y, self.codec = model, settings, sigma_y, model.codec
         self.solver: Solver = SOLVERS.build(settings.solver)
         guidances = [g.bind(model, conditioned=False) for g in build_guidances(settings.guidance)]
-        led = guided(model.denoiser, guidances)
         # A mean of samples lies in their range. A network's answer may not, and what leaves it is amplified.
-        self.denoiser: Denoiser = FunctionDenoiser(
-            led.schedule, lambda x, t, cond: self.codec.clamp(led(x, t, cond))
-        )
+        self.denoiser = clipped(guided(model.denoiser, guidances), self.codec.bounds)
 
     def batch_size(self, operator: Operator, y: Tensor, largest: int) -> int:
         """How many samples are restored at a time: where there are tiles, they fill the batch."""
@@ -125,7 +124,7 @@ class _Restoration:
         return max(1, TILES_PER_CALL // len(tile_corners(missing, tile)))
 
     def stages(self, operator: Operator) -> list[tuple[tuple[int, ...], Tensor]]:
-        """The sizes at which an image is restored one after the other (`working_sizes`), each with its times."""
+        """The sizes at which an image is restored in turn (`working_sizes`), each with its times."""
         times = restoration_times(self.denoiser.schedule, self.settings.steps)
         level = self.denoiser.schedule(times)
         noisier = int((level.sigma > SIGMA_RESTART * level.alpha).sum())
@@ -153,7 +152,8 @@ class _Restoration:
             missing = pad_to(A.missing(self.sigma_y), large)
             denoiser = tiled(denoiser, tile, missing, pad_to(y, large) if exact else None)
         A = compose(crop((A.shape[0], *large), own), A)
-        # Where the schedule does not reach noise, the start matters: noise around what y and the mean image tell.
+        # Where the schedule does not reach noise, the start matters: noise around what y and the mean image
+        # tell.
         guess = self.model.statistics.mean[None].to(y)
         if large != tile:
             guess = F.interpolate(guess, large, mode="bilinear")
@@ -180,6 +180,6 @@ def larger(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
 
 
 def pad_to(x: Tensor, spatial: Sequence[int], mode: str = "constant") -> Tensor:
-    """x (..., *smaller) padded at the end of its last dimensions to a size, as `torch.nn.functional.pad` does."""
+    """x (..., *smaller) padded to a size at the end of its last dimensions; mode as in `F.pad`."""
     margins = [(0, n - side) for n, side in zip(spatial, x.shape[-len(spatial) :])]
     return F.pad(x, [side for pair in reversed(margins) for side in pair], mode=mode)

@@ -19,7 +19,7 @@ STEPS = 25
 """The default number of steps: twice as many measured no better (docs/results/restoration.md)."""
 
 GUIDANCE_INTERVAL = (0.0, 2.5)
-"""The noise levels sigma/alpha at which the recipe's guidance acts in a restoration: above, it brings nothing."""
+"""The noise levels sigma/alpha at which guidance acts in a restoration: above them it brings nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,36 @@ def restoration_settings(
 ) -> RestorationSettings:
     """The settings that are given, and for the rest what suits the operator (`Operator.default_solver`).
 
-    guidance: name → scale or settings; None: the share of the recipe's own that helps with this operator
-        (`Operator.guidance_share`); {}: none. A name that is given keeps the recipe's other settings of it.
-    Raises UsageError for unknown names, for steps below 1, and for guidance that the model cannot have.
+    guidance: name → scale or settings. Without it, the share of the recipe's own that helps with this
+    operator
+        (`Operator.guidance_share`); a name that is given keeps the other settings, {} is no guidance at all.
+    Raises UsageError for unknown names and for steps below 1; whether the model can be guided so, `restore`
+    checks.
     """
     if steps is not None and steps < 1:
         raise UsageError("restoration.too_few_steps", steps=steps)
-    chosen = _default_guidance(model, operator.guidance_share(sigma_y) if guidance is None else 1.0)
-    if guidance is not None:
-        known = [spec for spec in chosen if spec["name"] in guidance]
-        chosen = list(merge_guidance(known, guidance))
-    for spec in chosen:
-        guidance_class(spec["name"]).check_available(model)
+    chosen = _guidance(model, guidance, operator.guidance_share(sigma_y))
     smaller = any(side < own for side, own in zip(operator.shape[1:], model.codec.spatial))
     default = operator.default_solver(sigma_y, guided=bool(chosen), smaller=smaller)
-    return RestorationSettings(seed, SOLVERS.resolve(solver or default), steps or STEPS, tuple(chosen))
+    return RestorationSettings(seed, SOLVERS.resolve(solver or default), steps or STEPS, chosen)
+
+
+def _guidance(
+    model: Model, given: Mapping[str, float | Mapping[str, Any]] | None, share: float
+) -> tuple[dict[str, Any], ...]:
+    if given is not None and not given:
+        return ()
+    specs = []
+    for spec in model.recipe.sampling.guidance:
+        guidance = guidance_class(spec["name"])
+        if guidance.available(model) and not guidance.needs_condition:
+            scale = guidance.neutral + share * (spec["scale"] - guidance.neutral)
+            specs.append({**spec, "scale": scale, "interval": GUIDANCE_INTERVAL})
+    own = {spec["name"] for spec in specs}
+    specs += [{"name": name, "interval": GUIDANCE_INTERVAL} for name in given or {} if name not in own]
+    return merge_guidance(specs, given or {})
 
 
 def restoration_times(schedule: Schedule, steps: int) -> Tensor:
-    """Times (steps + 1,) even in log SNR, whatever the model samples on, and one step for what hardly shows."""
+    """Times (steps + 1,) even in log SNR, whatever the model samples on, the last step for what hardly shows."""
     return TIMESTEPS.build({"name": "log_snr", "sigma_min": 0.05})(schedule, steps)

@@ -1,4 +1,4 @@
-"""Image files as tasks: read with what happened to them, restored, written; and degraded, to try restoring on."""
+"""Image files as tasks: read with what happened to them, and written; degraded, to try restoring on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,11 +54,12 @@ class Task:
 
 
 def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
-    """A degraded image file with what is known of its degradation, for a model whose signals have so many channels.
+    """A degraded image file and what is known of its degradation, for a model of so many channels.
 
-    The noise is estimated where the degradation says so. Whatever is not merely masked was rounded to 8 bits after it
-    was degraded, which counts as noise of standard deviation `ROUNDING_STD`. For a grey model a file in colour is
-    taken in grey. Raises AlphabarError for a file that cannot be read, UsageError where the degradation does not fit.
+    The noise is estimated where the degradation says so. Whatever is not merely masked was rounded to 8
+    bits after it was degraded, which counts as noise of standard deviation `ROUNDING_STD`. For a grey model
+    a file in colour is taken in grey. Raises AlphabarError for a file that cannot be read, UsageError where
+    the degradation does not fit.
     """
     photo, notes = read_photo(path), []
     if channels == 1 and not photo.grey:
@@ -87,8 +88,8 @@ def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
 def degrade(photo: Photo, degradation: Degradation, *, seed: int = 0, position: int = 0) -> Image.Image:
     """The image degraded and rounded to 8 bits, grey where the file is; missing pixels are mid-grey.
 
-    position: of the image in the set, for noise of its own. Raises UsageError for noise that is to be estimated and
-    where the degradation does not fit.
+    position: of the image in the set, for noise of its own. Raises UsageError for noise that is to be
+    estimated and where the degradation does not fit.
     """
     if degradation.sigma is None:
         raise UsageError("restoration.auto_only_restores")
@@ -122,8 +123,8 @@ def write_restored(
 ) -> None:
     """Write n samples (n, c, h, w) as NAME-1.png …, each with its settings inside, and restoration.json.
 
-    They are of the kind of the file that was restored (`Photo.image`). overview: further images by name. The folder
-    appears when all of it is written. Raises AlphabarError where it cannot be.
+    They are of the kind of the file that was restored (`Photo.image`). overview: further images by name.
+    The folder appears when all of it is written. Raises AlphabarError where it cannot be.
     """
     if len(x) > 1:
         apart = sample_std(x[:, None])
@@ -143,8 +144,10 @@ def degrade_files(
 ) -> Iterator[Progress[Path]]:
     """Degrade image files into a new folder of PNG files, image i with noise of its own.
 
-    Yields a record for each image; the last one's result is the folder, which appears when all of it is written.
-    Raises UsageError naming an image that cannot be degraded, AlphabarError where the folder cannot be written.
+    Yields a record for each image; the last one's result is the folder, which appears when all of it is
+    written.
+    Raises UsageError naming an image that cannot be degraded, AlphabarError where the folder cannot be
+    written.
     """
     with writing_folder(out) as folder:
         for i, (path, name) in enumerate(zip(paths, names, strict=True)):

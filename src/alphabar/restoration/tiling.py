@@ -1,4 +1,4 @@
-"""Images larger than the model's: overlapping tiles, and the sizes at which the whole image is restored first."""
+"""Images larger than the model's: overlapping tiles, and the sizes at which the whole is restored first."""
 
 import math
 from collections.abc import Sequence
@@ -21,11 +21,12 @@ def tiled(
     missing: Tensor | None = None,
     known: Tensor | None = None,
 ) -> Denoiser:
-    """The denoiser for images at least as large as a tile (height, width): the mean of its answers in overlapping tiles.
+    """The denoiser for larger images: the mean of its answers in overlapping tiles (height, width).
 
-    Tiles overlap by at least a quarter; each counts most in its middle and fades to its border, so that images have
-    no seams. All of them take every step together (Bar-Tal et al. 2023, MultiDiffusion).
-    missing: (h, w) bool, the pixels that matter: tiles without any are left out, and where there is no tile the answer
+    Tiles overlap by at least a quarter; each counts most in its middle and fades to its border, so that
+    images have no seams. All of them take every step together (Bar-Tal et al. 2023, MultiDiffusion).
+    missing: (h, w) bool, the pixels that matter: tiles without any are left out, and where there is no tile
+    the answer
         is ``known``, an image (n, c, h, w).
     """
     ramps = [torch.minimum(torch.arange(n) + 0.5, n - torch.arange(n) - 0.5) for n in tile]
@@ -55,7 +56,7 @@ def tiled(
 
 
 def tile_corners(missing: Tensor, tile: tuple[int, int]) -> list[tuple[int, int]]:
-    """The top left corners of tiles (height, width) that together show all of ``missing`` (h, w), at least one."""
+    """The top left corners of tiles (height, width) that show all of ``missing`` (h, w); at least one."""
     spans = [torch.nonzero(missing.any(axis)).flatten().tolist() for axis in (1, 0)]
     if not spans[0]:
         return [(0, 0)]
@@ -81,9 +82,9 @@ def _starts(length: int, size: int, begin: int, end: int) -> list[int]:
 def working_sizes(operator: Operator, tile: tuple[int, int], squash: bool) -> list[tuple[int, ...]]:
     """The sizes at which an image is restored one after the other, the last its own.
 
-    Where a region is missing, or all colour, the whole image tells what belongs there, and the tiles of a larger image
-    do not. So it is restored at the model's size, or the first at which the region is more than a speck, then in steps
-    of at most a factor of two. Everything else y tells in place.
+    Where a region is missing, or all colour, the whole image tells what belongs there, and the tiles of a
+    larger image do not. So it is restored at the model's size, or the first at which the region is more
+    than a speck, then in steps of at most a factor of two. Everything else y tells in place.
     squash: whether the model knows images squashed to its size rather than cut to its aspect ratio.
     """
     own = operator.shape[1:]

@@ -1,4 +1,4 @@
-"""What every operator offers: itself, its inverse as far as there is one, and answers to a restoration's questions."""
+"""What every operator offers: itself, its inverse as far as there is one, what a restoration must know."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,9 +24,10 @@ ROUNDING_STD = 2 / 255 / math.sqrt(12)
 class Operator(ABC):
     """A known degradation y = A(x), linear or not.
 
-    shape: of a sample x, (channels, *spatial). measurement_shape: of what A gives for it; both without the batch.
-    linear: whether A is. is_mask: whether A only hides values. removes_pixels: whether some pixels of x leave no
-    trace in y, so that a place in y without variation says nothing about the noise.
+    shape: of a sample x, (channels, *spatial). measurement_shape: of what A gives for it; both without the
+    batch.
+    linear: whether A is. is_mask: whether A only hides values. removes_pixels: whether some pixels of x
+    leave no trace in y, so that a place in y without variation says nothing about the noise.
     """
 
     shape: Shape
@@ -44,7 +45,7 @@ class Operator(ABC):
         """Samples that A takes to y, as far as there are any; of a linear A, the pseudo-inverse A⁺y."""
 
     def prox(self, x: Tensor, y: Tensor, rho: float) -> Tensor:
-        """A compromise between a guess x and the measurement y; for an operator that is not linear, `pinv` of y.
+        """A compromise between a guess x and the measurement y; where A is not linear, `pinv` of y.
 
         rho: how much x counts, at least 0.
         """
@@ -65,11 +66,11 @@ class Operator(ABC):
         return torch.ones(self.shape[1:], dtype=torch.bool)
 
     def needs_whole_image(self, extent: Sequence[int]) -> bool:
-        """Whether something is lost that only the whole image tells: a region of this extent, or all colour."""
+        """Whether only the whole image tells what is lost: a region of this extent, or all colour."""
         return False
 
     def shrink(self, y: Tensor, spatial: tuple[int, ...]) -> tuple["Operator", Tensor]:
-        """The problem for smaller images, where `needs_whole_image`: each pixel is the mean of those under it."""
+        """The problem at a smaller size, where `needs_whole_image`: pixels become means of pixels."""
         raise NotImplementedError
 
     def select(self, y: Tensor, rows: Sequence[int]) -> tuple["Operator", Tensor]:
@@ -79,8 +80,8 @@ class Operator(ABC):
     def default_solver(self, sigma_y: float, *, guided: bool, smaller: bool) -> Spec:
         """The solver that restores best, as measured in docs/results/restoration.md.
 
-        guided: whether the denoiser is guided. smaller: whether images are smaller than the model's, so that it
-        sees them inside a larger one and their singular values are of no use.
+        guided: whether the denoiser is guided. smaller: whether images are smaller than the model's, so
+        that it sees them inside a larger one and their singular values are of no use.
         """
         return "ddnm"
 
@@ -173,7 +174,8 @@ class Spectral(Linear):
     def default_solver(self, sigma_y: float, *, guided: bool, smaller: bool) -> Spec:
         if not smaller:
             if self.is_identity and sigma_y > ROUNDING_STD:
-                # With less fresh noise than in the paper the result is nearer; with less than this it is too smooth.
+                # With less fresh noise than in the paper the result is nearer; with less than this it is
+                # too smooth.
                 return {"name": "ddrm", "eta": 0.8}
             if self.measurement_shape == self.shape:
                 # All of the image is in y: DDRM finds what noise hides mode by mode.
@@ -192,7 +194,10 @@ def without_tiny(s: Tensor) -> Tensor:
 
 
 def image_size(shape: Shape) -> tuple[int, int]:
-    """(height, width) of a shape (channels, height, width). Raises UsageError for other than two dimensions."""
+    """(height, width) of a shape (channels, height, width).
+
+    Raises UsageError for other than two dimensions.
+    """
     if len(shape) != 3:
         raise UsageError("restoration.only_images", dimensions=len(shape) - 1)
     return shape[1], shape[2]

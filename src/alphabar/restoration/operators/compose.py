@@ -65,7 +65,10 @@ class PerSampleOperator(Linear):
         return torch.stack([F.pad(y.flatten(), (0, length - y.numel())) for y in ys])
 
     def unpack(self, y: Tensor) -> list[Tensor]:
-        """The inverse of `pack`: tensors (1, …). Raises UsageError where there is not one row for each operator."""
+        """The inverse of `pack`: tensors (1, …).
+
+        Raises UsageError where there is not one row for each operator.
+        """
         if len(y) != len(self.operators):
             raise UsageError("restoration.one_operator_each", samples=len(y), operators=len(self.operators))
         return [

@@ -13,8 +13,8 @@ from alphabar.restoration.operators.base import Shape, Spectral, image_size, siz
 class Convolution(Spectral):
     """A blur with any kernel (k, l), centred, scaled to sum 1; the image continues at its opposite side.
 
-    The modes are its Fourier coefficients, complex numbers. Raises UsageError for a kernel larger than the image
-    or one that sums to 0.
+    The modes are its Fourier coefficients, complex numbers. Raises UsageError for a kernel larger than the
+    image or one that sums to 0.
     """
 
     def __init__(self, kernel: Tensor, shape: Shape):

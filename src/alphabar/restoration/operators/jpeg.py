@@ -8,10 +8,10 @@ from alphabar.restoration.operators.jpeg_codec import compress
 
 
 class JPEG(Operator):
-    """JPEG compression, y = decompressed(compressed(x)), of RGB or grey images; neither linear nor invertible.
+    """JPEG, y = decompressed(compressed(x)), of RGB or grey images; neither linear nor invertible.
 
-    quality: from 1 to 100. Colours are stored at half the resolution (4:2:0). `pinv` is y itself: a decompressed
-    image compresses, all but exactly, to itself (Kawar et al. 2022b).
+    quality: from 1 to 100. Colours are stored at half the resolution (4:2:0). `pinv` is y itself: a
+    decompressed image compresses, all but exactly, to itself (Kawar et al. 2022b).
     Raises UsageError for another quality and for images with transparency, which JPEG does not have.
     """
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from alphabar.codecs.color import LUMA
 
-# T.81, tables K.1 and K.2: the quantization steps of the luminance and chrominance coefficients at quality 50.
+# T.81, tables K.1 and K.2: the quantization steps of the luminance and chrominance coefficients at quality
+# 50.
 LUMINANCE = torch.tensor([
     [16, 11, 10, 16, 24, 40, 51, 61],
     [12, 12, 14, 19, 26, 58, 60, 55],
@@ -75,7 +76,7 @@ def quantization_steps(table: Tensor, quality: int) -> Tensor:
 
 
 def _color(levels: Tensor, quality: int) -> Tensor:
-    """RGB levels (n, 3, h, w) from 0 to 255, whole blocks of 16 × 16, through YCbCr with half the chrominance."""
+    """RGB levels (n, 3, h, w) from 0 to 255, in blocks of 16 × 16, by way of YCbCr in 4:2:0."""
     ycc = _round(
         torch.einsum("ij,njhw->nihw", TO_YCC.to(levels), levels)
         - levels.new_tensor([128.0, 0, 0])[:, None, None]

@@ -15,8 +15,9 @@ from alphabar.restoration.operators.base import Shape, Spectral, image_size, siz
 class Mask(Spectral):
     """Inpainting: y = known·x. All singular values are 1 (known) or 0 (missing), U and V the identity.
 
-    known: 1 where a pixel is known and 0 where it is missing, (1 or channels, *spatial), or with one mask for each
-    sample (n, 1 or channels, *spatial). y has the shape of x; what it holds at missing pixels does not matter.
+    known: 1 where a pixel is known and 0 where it is missing, (1 or channels, *spatial), or with one mask
+    for each sample (n, 1 or channels, *spatial). y has the shape of x; what it holds at missing pixels does
+    not matter.
     Raises UsageError for a mask of another size than the shape's.
     """
 
@@ -96,7 +97,10 @@ def box(
 
 
 def random(shape: Shape, *, share: float = 0.7, seed: int = 0) -> Mask:
-    """A share of the pixels, chosen at random, is missing. Raises UsageError unless it lies between 0 and 1."""
+    """A share of the pixels, chosen at random, is missing.
+
+    Raises UsageError unless it lies between 0 and 1.
+    """
     _check_share("random", share)
     pixels = math.prod(shape[1:])
     order = Noise(seed, [0], "mask").normal(0, torch.empty(1, pixels))[0].argsort()

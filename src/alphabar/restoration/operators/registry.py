@@ -22,13 +22,14 @@ OPERATORS = Registry(
         "jpeg": JPEG,
     },
 )
-"""Name → a class of operators, or a function that makes one, of a shape and settings: ``f(shape, *, setting=…)``."""
+"""Name → a class of operators, or a function that makes one: ``f(shape, *, setting=default)``."""
 
 
 def build_operator(spec: Spec, shape: Shape) -> Operator:
     """The operator of a spec for samples of a shape (channels, *spatial).
 
-    Raises UsageError for unknown names and settings, and what the operator raises where they do not fit the shape.
+    Raises UsageError for unknown names and settings, and what the operator raises where they do not fit the
+    shape.
     """
     built = OPERATORS.build(spec, shape=shape)
     return built if isinstance(built, Operator) else built()

@@ -78,7 +78,7 @@ def denoise(shape: Shape) -> Separable:
 
 
 def grayscale(shape: Shape) -> Separable:
-    """Colour → grey by the weights of BT.601: (1, *spatial) of RGB, grey and alpha of RGBA, grey stays as it is."""
+    """Colour → grey by the weights of BT.601. RGBA becomes grey and alpha; grey stays as it is."""
     if shape[0] < 3:
         return Separable(shape)
     to_grey = LUMA[None]
@@ -119,7 +119,7 @@ def blur(shape: Shape, *, std: float = 1.5) -> Separable:
 
 
 def crop(shape: Shape, spatial: Sequence[int]) -> Separable:
-    """The first so many pixels along every axis: an image smaller than the model's, in one of the model's size."""
+    """The first so many pixels along every axis: a smaller image in one of the model's size."""
     matrices = [None if n == m else torch.eye(n, dtype=torch.float64)[:m] for n, m in zip(shape[1:], spatial)]
     return Separable(shape, [None, *matrices])
 

@@ -21,8 +21,10 @@ from alphabar.restoration.operators.base import Linear, Operator
 class Observation:
     """What is known: y (n, *operator.measurement_shape) = A(x0) + sigma_y·n, sigma_y in the units of signals.
 
-    bounds: the least and the largest value of x0, or None. A mean of x0 lies between them, so estimates are clamped
-    to them: where a network's Jacobian is not quite that of a denoiser, what leaves the range grows at every step.
+    bounds: the least and the largest value of x0, or None. A mean of x0 lies between them, so estimates are
+    clamped
+    to them: where a network's Jacobian is not quite that of a denoiser, what leaves the range grows at
+    every step.
     """
 
     operator: Operator
@@ -73,8 +75,8 @@ class Solver(ABC):
     ) -> Iterator[Step]:
         """The steps from x (n, *shape) at the level of times[0] down times (steps + 1,); a step's x0 is xhat.
 
-        Raises UsageError where the solver cannot take the operator or the noise, and where times begin at pure noise
-        (alpha = 0).
+        Raises UsageError where the solver cannot take the operator or the noise, and where times begin at
+        pure noise (alpha = 0).
         """
 
     def count(self, steps: int) -> int:
@@ -89,7 +91,7 @@ class Solver(ABC):
 
 
 class DDIMSolver(Solver):
-    """A solver whose steps are those of DDIM with its own estimate xhat in the place of the denoised sample."""
+    """A solver that takes the steps of DDIM with an estimate xhat of its own for the denoised sample."""
 
     @abstractmethod
     def estimate(
@@ -127,7 +129,10 @@ def trajectory(
 
 
 def ddim_step(x: Tensor, xhat: Tensor, step: SolverStep, c: Tensor, noise: Noise) -> Tensor:
-    """DDIM (Song et al. 2021, eq. 12) with xhat as the denoised sample and c as the standard deviation of fresh noise."""
+    """DDIM (Song et al.
+
+    2021, eq. 12) with xhat as the denoised sample and c as the standard deviation of fresh noise.
+    """
     (alpha_t, sigma_t), (alpha_s, sigma_s) = step.level_t, step.level_s
     eps = (x - broadcast(alpha_t, x) * xhat) / broadcast(sigma_t, x)
     x = broadcast(alpha_s, x) * xhat + broadcast((sigma_s**2 - c**2).clamp(min=0).sqrt(), x) * eps

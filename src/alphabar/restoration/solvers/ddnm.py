@@ -25,8 +25,9 @@ class DDNM(DDIMSolver):
     """DDNM (Wang et al. 2022, algorithms 1 and 2): xhat = D + A⁺(y - A(D)), for y without noise.
 
     With a mask this is RePaint (Lugmayr et al. 2022). For JPEG, A⁺ is the identity (Kawar et al. 2022b).
-    eta: as in DDIM. travel, repeats: after every ``travel`` steps go back up and take them again, ``repeats`` times
-    in all. Refuses sigma_y above 0, which it would copy into the sample, unless A is not linear.
+    eta: as in DDIM. travel, repeats: after every ``travel`` steps go back up and take them again,
+    ``repeats`` times in all. Refuses sigma_y above 0, which it would copy into the sample, unless A is not
+    linear.
     """
 
     eta: float = 0.85
@@ -61,7 +62,7 @@ class DDNM(DDIMSolver):
 
 
 def time_travel_schedule(steps: int, travel: int, repeats: int) -> Iterator[tuple[int, int]]:
-    """Time travel as pairs of indices of steps + 1 times: (i, i + 1) denoises, (j, i) with i < j adds noise again.
+    """Time travel as pairs of indices of steps + 1 times: (i, i + 1) denoises, (j, i), i < j, adds noise.
 
     Numbers below 1 count as 1.
     """

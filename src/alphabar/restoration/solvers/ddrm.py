@@ -20,8 +20,9 @@ class DDRM(Solver):
     """DDRM (Kawar et al. 2022, eq. 7 and 8): every mode of x is sampled on its own, by how well y knows it.
 
     With ybar = S⁻¹U*y, whose noise is sigma_y/s, D̄ = V*D and z̄ = V*z, a mode of z_s becomes
-    (1 - eta_b)·D̄ + eta_b·ybar + sqrt(sigma_s² - eta_b²sigma_y²/s²)·z̄   where sigma_y/s ≤ sigma_s, and elsewhere
-    D̄ + sigma_s(sqrt(1 - eta²)·e + eta·z̄), e = (ybar - D̄)/(sigma_y/s) where s > 0 and (z̄_t - D̄)/sigma where s = 0.
+    (1 - eta_b)·D̄ + eta_b·ybar + sqrt(sigma_s² - eta_b²sigma_y²/s²)·z̄   where sigma_y/s ≤ sigma_s, and
+    elsewhere D̄ + sigma_s(sqrt(1 - eta²)·e + eta·z̄), e = (ybar - D̄)/(sigma_y/s) where s > 0 and (z̄_t -
+    D̄)/sigma where s = 0.
     Refuses an operator whose singular values are not known. The loop is its own: it remembers its modes.
     """
 

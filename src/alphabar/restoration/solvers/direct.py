@@ -17,10 +17,10 @@ from alphabar.restoration.solvers.base import DDIMSolver, Observation, SolverSte
 
 @dataclass(frozen=True, kw_only=True)
 class Direct(DDIMSolver):
-    """Plain denoising needs no solver: y is x_t at sigma = sigma_y already, so sampling (DDIM) starts from it.
+    """Plain denoising: y is x_t at sigma = sigma_y already, so sampling (DDIM) starts from it.
 
-    It takes as many steps as times has, from sigma_y down to a twentieth of it, evenly in log SNR, then to 0; eta as
-    in DDIM. Refuses an A that is not the identity, and y without noise.
+    It takes as many steps as times has, from sigma_y down to a twentieth of it, evenly in log SNR, then to
+    0; eta as in DDIM. Refuses an A that is not the identity, and y without noise.
     """
 
     eta: float = 1.0

@@ -17,9 +17,9 @@ from alphabar.restoration.solvers.base import Observation, Solver, ddim_step, de
 class DPS(Solver):
     """DPS (Chung et al. 2022, algorithm 1): x_s = step(x_t, D) - zeta·grad ‖y - A(D)‖.
 
-    Each sample has its own norm. The gradient's step is taken where the variance is preserved, as in the paper: on
-    z_t/sqrt(1 + sigma²). eta: as in DDIM. One backward pass a step. The loop is its own: the gradient follows the
-    step.
+    Each sample has its own norm. The gradient's step is taken where the variance is preserved, as in the
+    paper: on z_t/sqrt(1 + sigma²). eta: as in DDIM. One backward pass a step. The loop is its own: the
+    gradient follows the step.
     """
 
     eta: float = 1.0

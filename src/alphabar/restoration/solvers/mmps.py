@@ -43,7 +43,8 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iteration
     """v (n, …) with matrix(v) = b for a symmetric matrix, each sample with its own step lengths.
 
     A sample stops where it is solved, or where the matrix turns out not to be positive. Solved means to the
-    precision of its floating-point type: where the matrix is singular, what is left beyond that has any direction.
+    precision of its floating-point type: where the matrix is singular, what is left beyond that has any
+    direction.
     """
     solved = max(1e-24, (10 * torch.finfo(b.dtype).eps) ** 2)
 

@@ -38,9 +38,9 @@ DEGRADATIONS = (
     "motion:9,45",
     "noise:0.2",
     "jpeg:10",
-    "grey",
+    "grayscale",
     "random:0.7",
-    "down:2",
+    "downsample:2",
     "noise:auto",
 )
 
@@ -171,7 +171,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         paths = []
         for k, answer in enumerate(answers):
             paths.append(page.new_file(".png"))
-            image = task.photo.image(answer, task.known, task.coloured)
+            image = task.photo.image(answer, task.known, task.colored)
             image.save(paths[-1], pnginfo=png_metadata({**about, "answer": k}))
         shown = panels(task, answers).numpy()
         archive = page.new_file(".zip")
@@ -210,7 +210,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         name: str, file: str | None, factor: int, n: int, steps: int, seed: float, longest: int
     ) -> Iterator[Any]:
         small = working_file(page, file, max(int(longest) // int(factor), 8))
-        task = read_task(small, parse_degradation(f"down:{int(factor)}"))
+        task = read_task(small, parse_degradation(f"downsample:{int(factor)}"))
         yield from finish(
             name, task, enlarged(page, small, int(factor)), (int(n), int(steps), int(seed or 0))
         )
@@ -218,7 +218,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     def on_restore(name: str, file: str | None, what: str, spoil: bool, *settings: Any) -> Iterator[Any]:
         n, steps, seed, longest = settings
         degradation = parse_degradation(str(what))
-        if any("file" in part for part in degradation.parts):
+        if degradation.needs_files:
             raise UsageError(text("no_files"))
         times = degradation.factor
         given = working_file(
