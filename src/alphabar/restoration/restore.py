@@ -56,7 +56,7 @@ def restore(
     check_denoises(model.path, model.recipe, "restore pictures")
     if n < 1:
         raise UsageError("restoration.too_few_samples", n=n)
-    if tuple(y.shape[1:]) != operator.measurement_shape:
+    if not len(y) or tuple(y.shape[1:]) != operator.measurement_shape:
         raise UsageError("restoration.y_shape", given=tuple(y.shape), expected=operator.measurement_shape)
     if operator.shape[0] != model.codec.channels:
         raise UsageError(
@@ -82,14 +82,15 @@ def _restore(
     for begin in range(0, len(rows), batch):
         part = rows[begin : begin + batch]
         A, measured = operator.select(y, [i for i, _ in part])
-        measured, x = measured.to(job.model.device), None
+        measured = measured.to(job.model.device)
+        coarse: Tensor | None = None
         noise = Noise(job.settings.seed, [sample_position(first + i, k) for i, k in part], "restore")
         for size, times in stages[part[0][0]]:
             observation = job.observation(A, measured, size)
-            for step in job.solve(observation, times, noise, x):
+            for step in job.solve(observation, times, noise, coarse):
                 done += len(part)
                 yield Progress("restoring", done, total, preview=Preview(0, step))
-            x = job.finish(observation, step.x)
+            coarse = x = job.finish(observation, step.x)
             noise = replace(noise, purpose=noise.purpose + "/finer")
         if not torch.isfinite(x).all():
             raise AlphabarError("restoration.not_finite", model=job.model.path)
@@ -170,7 +171,7 @@ class _Restoration:
     def finish(self, observation: Observation, x: Tensor) -> Tensor:
         """The solver's last x without what was added around it; without noise, y holds to the last digit."""
         A = observation.operator
-        x = x[(..., *(slice(side) for side in A.shape[1:]))]
+        x = x[(slice(None), slice(None), *(slice(side) for side in A.shape[1:]))]
         return A.prox(x, observation.y, 0.0) if A.linear and self.sigma_y == 0 else x
 
 

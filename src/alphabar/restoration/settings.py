@@ -82,5 +82,5 @@ def _guidance(
 
 
 def restoration_times(schedule: Schedule, steps: int) -> Tensor:
-    """Times (steps + 1,) even in log SNR, whatever the model samples on, the last step for what hardly shows."""
+    """Times (steps + 1,) even in log SNR, whatever the model samples on, and one last step to 0."""
     return TIMESTEPS.build({"name": "log_snr", "sigma_min": 0.05})(schedule, steps)

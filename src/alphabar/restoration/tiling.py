@@ -17,7 +17,7 @@ TILES_PER_CALL = 64
 
 def tiled(
     denoiser: Denoiser,
-    tile: tuple[int, int],
+    tile: tuple[int, ...],
     missing: Tensor | None = None,
     known: Tensor | None = None,
 ) -> Denoiser:
@@ -55,7 +55,7 @@ def tiled(
     return FunctionDenoiser(denoiser.schedule, function)
 
 
-def tile_corners(missing: Tensor, tile: tuple[int, int]) -> list[tuple[int, int]]:
+def tile_corners(missing: Tensor, tile: tuple[int, ...]) -> list[tuple[int, int]]:
     """The top left corners of tiles (height, width) that show all of ``missing`` (h, w); at least one."""
     spans = [torch.nonzero(missing.any(axis)).flatten().tolist() for axis in (1, 0)]
     if not spans[0]:
@@ -79,7 +79,7 @@ def _starts(length: int, size: int, begin: int, end: int) -> list[int]:
     return [round(i) for i in np.linspace(begin, end - size, count)]
 
 
-def working_sizes(operator: Operator, tile: tuple[int, int], squash: bool) -> list[tuple[int, ...]]:
+def working_sizes(operator: Operator, tile: tuple[int, ...], squash: bool) -> list[tuple[int, ...]]:
     """The sizes at which an image is restored one after the other, the last its own.
 
     Where a region is missing, or all colour, the whole image tells what belongs there, and the tiles of a
