@@ -175,6 +175,6 @@ NoiseOption = Annotated[
 
 
 DEGRADATION_HELP = (
-    "What was done, for example down:4, blur:1.5+noise:0.05, motion:9,45, grey, jpeg:10, noise:auto, "
-    "random:0.7 or mask:FILE+noise:0.1."
+    "What happened to the image, for example downsample:4, blur:1.5+noise:0.05, motion:9,45, grayscale, "
+    "jpeg:10, noise:auto, random:0.7 or mask:FILE+noise:0.1."
 )

@@ -63,7 +63,7 @@ def upscale(
     as_json: JsonOption = False,
 ) -> None:
     """Enlarge a picture that was made smaller bicubically."""
-    _restore(model, image, f"down:{factor}+noise:{noise}", out, n, solver, steps, pag, seed, as_json)
+    _restore(model, image, f"downsample:{factor}+noise:{noise}", out, n, solver, steps, pag, seed, as_json)
 
 
 @app.command()
@@ -94,14 +94,14 @@ def degrade(
     """Spoil pictures in a known way, to try restoring on."""
 
     from alphabar.restoration.degradation import parse_degradation
-    from alphabar.restoration.photo import picture_files
-    from alphabar.restoration.task import degrade_all
+    from alphabar.restoration.photo import image_files
+    from alphabar.restoration.task import degrade_files
     from alphabar.sampling.outputs import check_free
 
     what = parse_degradation(degradation)
     check_free(out)
-    files, names = picture_files(image)
-    record = last_with_bar(degrade_all(files, names, what, out, seed), "spoiling")
+    files, names = image_files(image)
+    record = last_with_bar(degrade_files(files, names, what, out, seed), "spoiling")
     say(f"{record.done} pictures in {out}")
     print_json(as_json, {"out": str(out), "n": record.done, "degradation": degradation})
 
@@ -123,16 +123,19 @@ def _restore(
     from alphabar.restoration.degradation import parse_degradation
     from alphabar.restoration.restore import restore as library_restore
     from alphabar.restoration.settings import restoration_settings
-    from alphabar.restoration.task import panels, read_task, write_answers
+    from alphabar.restoration.task import panels, read_task, write_restored
     from alphabar.runs.model import load_model
     from alphabar.sampling.outputs import check_free
 
     what = parse_degradation(degradation)
     check_free(out)
-    task = read_task(image, what)
     loaded = load_model(model)
+    task = read_task(image, what, loaded.codec.channels)
+    for note in task.notes:
+        say(note)
+    guidance = None if pag is None else {"pag": pag}
     settings = restoration_settings(
-        loaded, task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps, pag=pag
+        loaded, task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps, guidance=guidance
     )
     records = library_restore(loaded, task.y, task.operator, task.sigma_y, n=n, settings=settings)
     answers = last_with_bar(records, "restoring").result[:, 0]
@@ -148,6 +151,6 @@ def _restore(
     overview = {"overview": sheet(shown, len(shown))}
     if n > 1:
         overview["spread"] = sheet(shown[-1:])
-    write_answers(task, answers, out, about, overview)
+    write_restored(task, answers, out, about, overview)
     say(f"{n} answer{'s' * (n > 1)} in {out}, with overview.png")
     print_json(as_json, {"out": str(out), "n": n, **about})

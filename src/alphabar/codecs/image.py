@@ -111,16 +111,6 @@ def to_pictures(signal: Tensor) -> Tensor:
     return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def levels_to_signal(levels: Tensor, white: int) -> Tensor:
-    """One picture (h, w, c) of whole numbers 0..white, however deep, as a float32 signal (1, c, h, w)."""
-    return (levels.permute(2, 0, 1)[None].double() * (2 / white) - 1).float()
-
-
-def signal_to_levels(signal: Tensor, white: int) -> Tensor:
-    """The inverse: (c, h, w) as the nearest whole numbers (h, w, c), int32; values outside are clamped."""
-    return ((signal.double().clamp(-1, 1) + 1) * (white / 2)).round().int().permute(1, 2, 0)
-
-
 def flip(pictures: Tensor, mask: Tensor) -> Tensor:
     """Pictures or signals whose left and right are exchanged where the mask, (n,) bool, says so.
 
