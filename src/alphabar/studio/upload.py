@@ -16,9 +16,7 @@ MAX_BYTES = 4 * 2**30
 MAX_FILES = 200_000
 """Of one upload."""
 
-SUFFIXES = set(
-    ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .csv .txt".split()
-)
+SUFFIXES = set(".jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .csv .txt".split())
 """Of pictures, captions and tables."""
 
 BLOCK = 2**20  # bytes that are unpacked at once
@@ -59,7 +57,9 @@ def _extract(file: Path, folder: Path, most: int, left: int) -> tuple[int, int]:
     try:
         with zipfile.ZipFile(file) as archive:
             if len(archive.infolist()) > 2 * MAX_FILES:
-                raise AlphabarError("studio.archive_too_many_files", file=file.name, most=f"{2 * MAX_FILES:,}")
+                raise AlphabarError(
+                    "studio.archive_too_many_files", file=file.name, most=f"{2 * MAX_FILES:,}"
+                )
             for member in archive.infolist():
                 path = _inside(member)
                 if path is None:

@@ -146,9 +146,7 @@ class CompareTab:
         yield note(self.page.text("compared")), comparison_table(columns, cells, n)
 
 
-def settings_of_column(
-    model: Model, setting: str, value: str, condition: str, seed: int
-) -> SamplingSettings:
+def settings_of_column(model: Model, setting: str, value: str, condition: str, seed: int) -> SamplingSettings:
     """The model's usual settings with one of them at a value.
 
     setting: "models", "samplers", "steps" or the name of a guidance. condition: for a guidance, "field=value"

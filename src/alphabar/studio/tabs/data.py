@@ -181,9 +181,7 @@ def copies(page: Page, report: Report, source: Source) -> str:
                 pixels = read_image(read(source, items[key]), (THUMBNAIL, THUMBNAIL), "crop").pixels
             except (Unreadable, KeyError):
                 continue
-            images.append(
-                f'<img src="{picture_address(pixels, lossless=False)}" alt="{html.escape(key)}">'
-            )
+            images.append(f'<img src="{picture_address(pixels, lossless=False)}" alt="{html.escape(key)}">')
         caption = f"{page.text(f'copies_{group.kind}')}: {' = '.join(group.keys[:3])}"
         if group.across_split:
             caption += f" ({page.text('across_split')})"

@@ -121,9 +121,7 @@ class GenerateTab:
             *self.fields,
         ]
         gr.on([page.blocks.load, model.change], page.handler(self.adapt), model, adapted, **ONE_AT_A_TIME)
-        self.sampler.input(
-            page.handler(self.usual_steps), [model, self.sampler], self.steps, **ONE_AT_A_TIME
-        )
+        self.sampler.input(page.handler(self.usual_steps), [model, self.sampler], self.steps, **ONE_AT_A_TIME)
         job = self.generate_button.click(
             page.handler(self.generate),
             [model, *settings],

@@ -326,9 +326,7 @@ class PaintingPanel:
             self.inpaint_button = gr.Button(
                 text("inpaint"), variant="primary", elem_id="inpaint-button", min_width=90
             )
-            self.example_button = gr.Button(
-                text("generate_example"), elem_id="inpaint-example", min_width=90
-            )
+            self.example_button = gr.Button(text("generate_example"), elem_id="inpaint-example", min_width=90)
             self.undo_button = gr.Button(text("undo"), elem_id="inpaint-undo", min_width=90)
 
     def connect(self, seed: gr.Number, continue_button: gr.Button, slider: gr.ImageSlider) -> None:
