@@ -51,7 +51,7 @@ def _add_language(page: Page, jobs: TrainingJobs) -> None:
 
 
 def _add_head(page: Page) -> gr.Dropdown:
-    """The name of the page, the choice of the model, which is returned, and the link to the other language."""
+    """The page's name, the choice of the model, which is returned, and the link to the other language."""
     other = next(language for language in LANGUAGES if language != page.language)
     home, there = (f"/{language if language != LANGUAGES[0] else ''}" for language in (page.language, other))
     with gr.Row(elem_id="head", equal_height=True):

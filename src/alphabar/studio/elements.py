@@ -50,7 +50,10 @@ def picture_address(picture: Picture, lossless: bool = True) -> str:
     """A picture as a ``data:`` address; where it need not be lossless and has no alpha, as a smaller JPEG."""
     array, buffer = np.asarray(picture), io.BytesIO()
     jpeg = not lossless and array.shape[-1] == 3
-    Image.fromarray(array).save(buffer, *("JPEG",) if jpeg else ("PNG",), **{"quality": 88} if jpeg else {})
+    if jpeg:
+        Image.fromarray(array).save(buffer, "JPEG", quality=88)
+    else:
+        Image.fromarray(array).save(buffer, "PNG")
     return data_address(buffer.getvalue(), ".jpg" if jpeg else ".png")
 
 

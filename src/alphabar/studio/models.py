@@ -11,7 +11,7 @@ from alphabar.runs.run import Run
 
 
 class ModelStore:
-    """What the studio may open: a model folder, a run folder, or all of both in a folder and the shipped models.
+    """What the studio may open: a model folder, a run folder, or all in a folder and the shipped models.
 
     path: what was opened. single: whether it is one model or run.
     Raises UsageError for a path that is none of these; a folder that is not there yet is an empty one.

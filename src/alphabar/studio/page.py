@@ -32,8 +32,8 @@ LIGHT: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden"}
 class Page:
     """The page in one language.
 
-    language: "en" or "es". models: what it may open. files: the folder of what the browser may read. blocks: the
-    Gradio page that the tabs are built in.
+    language: "en" or "es". models: what it may open. files: the folder of what the browser may read.
+    blocks: the Gradio page that the tabs are built in.
     """
 
     language: str
@@ -46,7 +46,7 @@ class Page:
         return message(f"studio.{key}", **values).in_language(self.language)
 
     def text_or(self, key: str, otherwise: str) -> str:
-        """The text ``studio.<key>``, or another where the catalogue has none, as for a person's own extension."""
+        """The text ``studio.<key>``, or another where there is none, as for an extension."""
         return self.text(key) if f"studio.{key}" in catalogue() else otherwise
 
     def handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +76,7 @@ class Page:
     def cancel_button(self, button: gr.Button, jobs: Sequence[Any], status: gr.HTML) -> None:
         """Let a button cancel jobs. A job says that it has ended when it has, by the button or by an error.
 
-        Right after the click would be too soon: until then the page ignores a click that begins the job again.
+        Right after the click would be too soon: the page would ignore a click that begins the job again.
         """
         button.click(None, None, None, cancels=list(jobs))
         for job in jobs:

@@ -1,4 +1,4 @@
-"""Pictures of people's own: made smaller to work on, enlarged to be painted on, and what was painted on them."""
+"""People's own pictures: made smaller to work on, enlarged to be painted on, and what was painted."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ def magnified(image: Image.Image, factor: int) -> Image.Image:
 
 
 def painting_factor(width: int, height: int) -> int:
-    """How many times a picture is enlarged to be painted on: the editor shows pixels no larger than they are."""
+    """How many times a picture is enlarged to be painted on, because the editor does not enlarge it."""
     return max(PAINTING_SIDE // max(width, height), 1)
 
 

@@ -1,4 +1,4 @@
-"""Views of runs as HTML: a table, curves, and the samples from the same initial noise at a moment of training."""
+"""Views of runs as HTML: a table, curves, and samples from the same initial noise over the training."""
 
 import html
 import math
@@ -93,7 +93,7 @@ def curves_of(page: Page, runs: Sequence[Run]) -> str:
 
 
 def level_curves(records: Sequence[dict[str, Any]], name: str | None, color: str) -> list[Curve]:
-    """The error by noise level of a run: of several moments where it is alone, and has no name, or of the last."""
+    """The error by noise level of a run: at several moments where it has no name, otherwise at the last."""
     errors = [r for r in records if r.get("kind") == "held_out" and (r.get("error") or r.get("train_error"))]
     shown = errors[-1:] if name else [errors[i] for i in evenly(len(errors), LEVEL_CURVES)]
     curves = []
@@ -125,7 +125,7 @@ def sample_grids(run: Run) -> list[Path]:
 
 
 def frame_of(page: Page, runs: Sequence[Run], position: int) -> str:
-    """The sample grids of the runs, each at the same share of its training. position: from 0 to FRAMES - 1."""
+    """The sample grids of the runs, each at the same share of its training. position: in [0, FRAMES)."""
     shown = []
     for run in runs:
         paths = sample_grids(run)

@@ -1,4 +1,4 @@
-"""The guard in front of the server: only the page itself may use it, and only the routes that the page needs."""
+"""The guard in front of the server: only the page itself may use it, and only the routes that it needs."""
 
 import json
 import re
@@ -52,7 +52,7 @@ class Refused(Exception):
 
 
 class RequestGuard:
-    """ASGI middleware. files: the folder that is served; loopback: whether only this machine can send requests."""
+    """ASGI middleware. files: the folder that is served. loopback: whether only this machine can reach it."""
 
     def __init__(self, app: Any, files: Path, loopback: bool):
         self.app, self.files, self.loopback = app, files.resolve(), loopback

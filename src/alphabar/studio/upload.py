@@ -16,7 +16,10 @@ MAX_BYTES = 4 * 2**30
 MAX_FILES = 200_000
 """Of one upload."""
 
-SUFFIXES = set(".jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .csv .txt".split())
+SUFFIXES = {
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm",
+    ".csv", ".txt",
+}  # fmt: skip
 """Of pictures, captions and tables."""
 
 BLOCK = 2**20  # bytes that are unpacked at once
@@ -29,8 +32,8 @@ def unpack(
 
     Folders within an archive are kept: they are classes. Whatever is no picture, caption or table is left
     out. The folder appears when all of it is there. Raises AlphabarError for a damaged or encrypted archive,
-    for one that holds links or names outside itself, and for more bytes or files than allowed, UsageError where
-    there is no picture in it.
+    for one that holds links or names outside itself, and for more bytes or files than allowed, and UsageError
+    where there is no picture in it.
     """
     count, left = 0, max_bytes
     with writing_folder(folder, existing="replace") as beside:

@@ -1,4 +1,4 @@
-"""The tab Compare: the same initial noise through several models, samplers, numbers of steps or guidance scales."""
+"""The tab Compare: the same initial noise with several models, samplers, numbers of steps or guidances."""
 
 import html
 from collections.abc import Iterator

@@ -160,10 +160,9 @@ class GenerateTab:
         known = model.vocabulary.fields if model.vocabulary else ()
         for i, dropdown in enumerate(self.fields):
             if i < len(known):
-                names = list(known[i].names) if isinstance(known[i], Categorical) else []
-                updates[dropdown] = gr.update(
-                    label=known[i].name, choices=["", *names], value="", visible=True
-                )
+                field = known[i]
+                names = list(field.names) if isinstance(field, Categorical) else []
+                updates[dropdown] = gr.update(label=field.name, choices=["", *names], value="", visible=True)
             else:
                 updates[dropdown] = gr.update(visible=False, value="")
         yield updates

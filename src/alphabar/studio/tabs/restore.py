@@ -13,13 +13,13 @@ from torch import Tensor
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.errors import UsageError
 from alphabar.images import on_white
+from alphabar.progress import last
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.photo import read_photo
 from alphabar.restoration.restore import restore
 from alphabar.restoration.settings import STEPS, restoration_settings
 from alphabar.restoration.task import Task, degrade, panels, read_task
-from alphabar.runs.model import Model
 from alphabar.sampling.sample import sample
 from alphabar.studio.elements import figures, note, picture_grid, placeholder, progress_bar
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, forming
@@ -48,7 +48,7 @@ EXAMPLES = (
 
 
 class Numbers(NamedTuple):
-    """The settings of a restoration. samples: how many. longest: the longest side in pixels that is worked on."""
+    """The settings of a restoration. samples: how many. longest: the longest side in pixels."""
 
     samples: int
     steps: int
@@ -330,7 +330,7 @@ class PaintingPanel:
             self.undo_button = gr.Button(text("undo"), elem_id="inpaint-undo", min_width=90)
 
     def connect(self, seed: gr.Number, continue_button: gr.Button, slider: gr.ImageSlider) -> None:
-        """Connect the handlers. seed: of the example; continue_button: puts the slider's sample under the brush."""
+        """Connect the handlers. seed: of the example. continue_button: takes the sample on the slider."""
         page, editor = self.page, self.editor
         editor.upload(page.handler(self.uploaded), editor, editor, **LIGHT)
         self.example_button.click(page.handler(self.example), [self.model, seed], editor, **ONE_AT_A_TIME)
@@ -345,11 +345,9 @@ class PaintingPanel:
 
     def example(self, name: str, seed: float) -> Iterator[Any]:
         """A sample of the model."""
-        model: Model = self.page.models.load(name)
-        for record in sample(model, 1, patient_settings(model), first=int(seed or 0)):
-            pass
-        assert record.result is not None
-        picture = on_white(model.codec.preview(record.result))[0]
+        model = self.page.models.load(name)
+        item = last(sample(model, 1, patient_settings(model), first=int(seed or 0)))
+        picture = on_white(model.codec.preview(item))[0]
         yield enlarged_for_painting(Image.fromarray(picture.numpy()))
 
     def take(self, pair: Any, painted: Any, past: list[Any]) -> Iterator[Any]:

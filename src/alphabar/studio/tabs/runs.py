@@ -97,7 +97,7 @@ class RunsTab:
         self.form.connect(self.status)
 
     def update(self, chosen: list[str], shown: Any, position: float) -> Iterator[tuple[Any, ...]]:
-        """The table, and the curves and the frame where there is something new to show. shown: what they show."""
+        """The table, and the curves and the frame where they are out of date. shown: what they show."""
         names = self.page.models.runs()
         table = runs_table(self.page, self.jobs, names)
         kept = [name for name in chosen or [] if name in names] or names[:1]
