@@ -33,7 +33,7 @@ def known_conditions(model: Model, dataset: Dataset, index: np.ndarray) -> tuple
 
 def held_out_of_classifier(teller: Model, dataset: Dataset, size: int) -> np.ndarray:
     """The pictures of the data that a classifier was not trained on. Raises UsageError for no classifier."""
-    if teller.recipe.method["name"] != "classifier":
+    if not teller.method.classifies:
         raise UsageError(
             f"{teller.path} tells no kinds: train one with --recipe classifier --condition attributes"
         )

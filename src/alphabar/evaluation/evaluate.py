@@ -151,8 +151,8 @@ def evaluate(
     if teller is not None:
         examples = held_out_of_classifier(teller, dataset, size)
         yield Progress("telling kinds", 0, 1)
-        real_looks = classifier_features(teller.denoiser, torch.from_numpy(dataset.items[examples]))
-        fake_looks = classifier_features(teller.denoiser, pictures)
+        real_looks = classifier_features(teller.denoiser, teller.codec, torch.from_numpy(dataset.items[examples]))
+        fake_looks = classifier_features(teller.denoiser, teller.codec, pictures)
     kinds: list[AttributeFrequencies] = []
     precision = judgement["precision"]
     alike = precision.value >= REAL_ENOUGH * (precision.floor or 1.0)

@@ -14,7 +14,6 @@ from alphabar.diffusion.samplers import SAMPLERS, Preview
 from alphabar.diffusion.schedules import broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
-from alphabar.methods.registry import check_denoises
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.conditions import condition_rows
@@ -48,7 +47,7 @@ def edit(
         model, sampling_settings(model, conditions=(), pag=0.0 if invert else None)
     )
     size = model.recipe.data.size
-    check_denoises(model.path, model.recipe, "edit pictures")
+    model.method.require_denoiser(model.path, "edit")
     if not 0 < strength <= 1:
         raise UsageError(f"--strength {strength:g}: choose a share above 0, up to 1")
     if tuple(picture.shape) != (3, size, size):

@@ -74,9 +74,9 @@ def _classifier_guidance(model: Model, settings: SamplingSettings) -> Classifier
         )
     device = next(model.denoiser.parameters()).device
     classifier = load_model(settings.classifier, device)
-    if classifier.recipe.method["name"] != "classifier":
+    if not classifier.method.classifies:
         raise UsageError(
-            f"--classifier {settings.classifier}: a model of method {classifier.recipe.method['name']!r};"
+            f"--classifier {settings.classifier}: a model of method {classifier.method.name!r};"
             " train one with --recipe classifier --condition class or attributes"
         )
     if model.conditioning is not None and model.conditioning != classifier.conditioning:

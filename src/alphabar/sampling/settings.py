@@ -11,7 +11,6 @@ from alphabar.diffusion.samplers import SAMPLERS, count_nfe
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.guidance.guided import EVERYWHERE
-from alphabar.methods.registry import is_diffusion
 from alphabar.registry import Spec
 from alphabar.runs.model import Model
 
@@ -83,7 +82,7 @@ def sampling_settings(
     Raises UsageError for unknown names, steps below one and a model that draws nothing; what the model can
     do, `sample` checks.
     """
-    if model.recipe.method["name"] == "classifier":
+    if not model.method.samples:
         raise UsageError(
             f"{model.path} is a classifier and draws nothing: guide another model with it, --classifier"
         )
@@ -117,7 +116,7 @@ def sampling_settings(
         classifier=classifier,
         classifier_scale=classifier_scale,
     )
-    if model.recipe.method["name"] == "distillation" and (
+    if model.method.fixed_sampling and (
         settings.sampler,
         settings.timesteps,
         settings.steps,
@@ -130,7 +129,7 @@ def sampling_settings(
             f"{model.path} was shortened and draws in {own.steps} steps of its own:"
             " leave out sampler, grid and steps"
         )
-    if not is_diffusion(model.recipe) and (
+    if model.method.one_step and (
         settings.sampler,
         settings.timesteps,
         settings.steps,
@@ -142,7 +141,7 @@ def sampling_settings(
         own.initial_noise,
     ):
         raise UsageError(
-            f"{model.path} is a {model.recipe.method['name']} and draws in one evaluation:"
+            f"{model.path} is a {model.method.name} and draws in one evaluation:"
             " leave out sampler, grid, steps and start"
         )
     return settings
