@@ -40,7 +40,6 @@ from alphabar.sampling.settings import (
 from alphabar.training.batches import TrainingBatches
 from alphabar.training.labels import conditions_of, mirror_warning
 from alphabar.training.loop import begin, train
-from alphabar.training.records import Monitored
 from training_child import tiny_recipe
 
 CARS = Categorical("class", ("BMW M3 Coupe 2012", "BMW M5 Sedan 2010", "BMW M5 Sedan 2012", "Audi TT"))
@@ -241,7 +240,7 @@ def model(dataset, recipe, tmp_path_factory):
 
 def test_batches_carry_labels_and_hide_the_recipes_share(dataset, recipe):
     conditioning, cond = conditions_of(dataset, recipe)
-    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe, conditioning), cond)
+    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe, conditioning).schedule, cond)
     batch, positions = feed.batch(range(480)), range(480)
     shown = cond[feed.pictures(positions)]
     hidden = batch.cond.isnan() & ~shown.isnan()
@@ -259,7 +258,7 @@ def test_batches_carry_labels_and_hide_the_recipes_share(dataset, recipe):
 def test_of_several_labels_some_are_shown_alone(dataset, recipe):
     """Or the model could be asked for all of them or none."""
     cond = torch.arange(48.0).reshape(24, 2).repeat_interleave(2, dim=1)[:, :3]  # fields of 1 and 2 columns
-    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe), cond, (1, 2))
+    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe).schedule, cond, (1, 2))
     hidden = feed.batch(range(2000)).cond.isnan()
     assert torch.equal(hidden[:, 1], hidden[:, 2])
     first, second = hidden[:, 0], hidden[:, 1]
@@ -414,7 +413,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(dataset, recipe, tmp_path):
                 records.close()
                 break
         list(train(dataset, run, runtime=Runtime(), images=96))
-        states.append(run.newest_checkpoint()[0].files)
+        states.append(run.checkpoints.newest()[0].files)
     assert all(states[0][name] == states[1][name] for name in WEIGHTS)
 
 
@@ -446,7 +445,7 @@ def classifier(dataset, tmp_path_factory):
     )
     run = begin(tmp_path_factory.mktemp("runs") / "classifier", recipe)
     records = list(train(dataset, run, runtime=Runtime(), images=1600))
-    return load_model(run.path), [r for r in records if isinstance(r, Monitored)][-1]
+    return load_model(run.path), [r for r in records if r.loss is None and r.message][-1]
 
 
 @pytest.fixture(scope="module")
