@@ -147,7 +147,7 @@ def test_a_training_learns_from_the_condition_and_goes_on_to_the_bit(picture_fol
     model = load_model(tmp_path / "once", "cpu")
     embed = model.denoiser.network.embed_cond
     # Its perceptron has learnt: it received gradients.
-    fresh = build_denoiser(recipe, model.conditioning).network.embed_cond
+    fresh = build_denoiser(recipe, model.vocabulary).network.embed_cond
     assert embed.fields[-1] == ("transformation", COLUMNS)
     assert not torch.equal(embed.embed[-1][0].weight, fresh.embed[-1][0].weight)
 

@@ -119,7 +119,7 @@ def _restore(
     as_json: bool,
 ) -> None:
 
-    from alphabar.reporting.image_grids import image_grid as sheet
+    from alphabar.images import image_grid as sheet
     from alphabar.restoration.degradation import parse_degradation
     from alphabar.restoration.restore import restore as library_restore
     from alphabar.restoration.settings import restoration_settings

@@ -91,34 +91,34 @@ class Attention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._alone: Tensor | None = None
+        self._identity_rows: Tensor | None = None
         self._maps: list[Tensor] | None = None
 
     def attend(self, qkv: Tensor, shape: tuple[int, int]) -> Tensor:
         """qkv (n, 3, heads, d, positions) -> (n, heads·d, h, w); the positions are those of shape (h, w)."""
         q, k, v = qkv.transpose(-1, -2).unbind(1)
         y = F.scaled_dot_product_attention(q, k, v)
-        if self._alone is not None:
-            y = torch.where(self._alone[:, None, None, None], v, y)
+        if self._identity_rows is not None:
+            y = torch.where(self._identity_rows[:, None, None, None], v, y)
         if self._maps is not None:
             shares = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
             self._maps.append(shares.mean(1).sum(1).reshape(-1, *shape))
         return y.transpose(-1, -2).reshape(len(y), -1, *shape)
 
     @contextmanager
-    def each_alone(self, rows: Tensor) -> Iterator[None]:
-        """While open, in the pictures of a batch that rows (n,) bool marks, each position attends to itself.
+    def identity_attention(self, rows: Tensor) -> Iterator[None]:
+        """While open, the attention matrix is the identity in the rows of a batch that rows (n,) bool marks.
 
-        The attention matrix is the identity there (PAG, Ahn et al. 2024).
+        Each position attends to itself alone there (PAG, Ahn et al. 2024).
         """
-        self._alone = rows
+        self._identity_rows = rows
         try:
             yield
         finally:
-            self._alone = None
+            self._identity_rows = None
 
     @contextmanager
-    def recorded(self) -> Iterator[list[Tensor]]:
+    def record_attention(self) -> Iterator[list[Tensor]]:
         """While open, every pass adds to the list how much attention each position receives, (n, h, w).
 
         Summed over the positions that attend, mean over heads: 1 on average (SAG, Hong et al. 2023).

@@ -142,7 +142,7 @@ def look_at(page: Page, model: Model, x0: Tensor, t: float, seed: int) -> tuple[
     device = next(model.denoiser.parameters()).device
     x_t = diffuse(schedule, x0, time, Noise(seed, [0], "process").normal(0, x0)).to(device)
     with torch.no_grad():
-        estimate = x0 if sigma == 0 else clipped(model.denoiser)(x_t, time).cpu()
+        estimate = x0 if sigma == 0 else clipped(model.denoiser, model.codec.bounds)(x_t, time).cpu()
     # A variance-exploding x_t leaves the range of pictures; shown at the variance of a picture it does not.
     shown = (x0, x_t.cpu() / math.hypot(alpha, sigma), estimate)
     figures = "".join(
