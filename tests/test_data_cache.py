@@ -5,23 +5,22 @@ import multiprocessing
 import os
 import signal
 import time
-from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from alphabar.codecs.image import ImageCodec, flip, to_pictures, to_signal
+from alphabar.codecs.base import Codec, Reading, Unreadable
+from alphabar.codecs.image import ImageCodec
 from alphabar.data import dataset as cache
-from alphabar.data import dataset as dataset_module
-from alphabar.data import decode
-from alphabar.data.dataset import Dataset, _npy_header, cache_root, prepare
+from alphabar.data.channels import choose_channels
+from alphabar.data.dataset import Dataset, cache_root, prepare
+from alphabar.data.folder import Folder
 from alphabar.data.items import Item
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.progress import last
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +40,7 @@ def folder(tmp_path):
 
 
 def dataset_of(source, size=8, fit="squash") -> Dataset:
-    *_, last = prepare(source, ImageCodec(size), fit)
-    return last.result
+    return last(prepare(source, ImageCodec(size), fit))
 
 
 class Arrays:
@@ -84,7 +82,7 @@ def test_progress_counts_up_to_the_total(folder, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK", 4)
     records = list(prepare(open_source(folder), ImageCodec(8)))
     assert [(r.done, r.total) for r in records] == [(0, 9), (4, 9), (8, 9), (9, 9)]
-    assert [r.dataset is None for r in records] == [True, True, True, False]
+    assert [r.result is None for r in records] == [True, True, True, False]
 
 
 def test_resizing_antialiases():
@@ -136,8 +134,7 @@ def test_a_reduced_jpeg_shows_the_same_part(tmp_path):
     picture = Image.fromarray(ramps(100, 200)).resize((3200, 1600), Image.Resampling.BILINEAR)
     picture.save(tmp_path / "a.jpg", quality=95)
     data = (tmp_path / "a.jpg").read_bytes()
-    pixels, width, height = decode.decode(data, 20, "box", (1600, 640, 1920, 960))
-    assert (width, height) == (3200, 1600)
+    pixels = ImageCodec(20).read(data, "box", (1600, 640, 1920, 960)).item
     assert np.abs(np.subtract(seen(pixels[None]), (100, 40, 120, 60))).max() <= 2
 
 
@@ -155,6 +152,114 @@ def test_wrong_arguments_are_named(folder):
         next(prepare(source, ImageCodec(8), "box"))
     with pytest.raises(UsageError, match=r"size = 0"):
         next(prepare(source, ImageCodec(0)))
+
+
+# ---------------------------------------------------------------- grey and transparent pictures
+
+
+def grey_picture(i):
+    return np.random.Generator(np.random.PCG64(i)).integers(0, 256, (20, 30, 1), np.uint8).repeat(3, 2)
+
+
+def channels_of(source) -> int:
+    return last(choose_channels(source))
+
+
+class TestChannels:
+    def test_grey_is_found_however_it_is_stored(self, tmp_path):
+        for i, (name, mode) in enumerate(
+            [("a.png", "RGB"), ("b.png", "L"), ("c.jpg", "RGB"), ("d.png", "RGBA")]
+        ):
+            Image.fromarray(grey_picture(i)).convert(mode).save(tmp_path / name)
+        (tmp_path / "broken.png").write_bytes(b"")
+        assert channels_of(open_source(tmp_path)) == 1
+        Image.new("RGB", (9, 9), (200, 100, 0)).save(tmp_path / "e.png")
+        assert channels_of(open_source(tmp_path)) == 3
+
+    def test_the_answer_is_kept(self, folder, monkeypatch):
+        assert channels_of(open_source(folder)) == 3
+        monkeypatch.setattr(Folder, "read", lambda *_: pytest.fail("looked again"))
+        assert channels_of(open_source(folder)) == 3
+
+    def test_the_search_ends_at_the_first_colours(self, monkeypatch):
+        monkeypatch.setattr("alphabar.data.channels.CHUNK", 2)
+        source = Arrays([grey_picture(0), ramps(20, 20), *map(grey_picture, range(6))])
+        assert [(r.done, r.result) for r in choose_channels(source)] == [(0, None), (8, 3)]
+
+    def test_nothing_readable_is_no_reason_for_grey(self, tmp_path):
+        (tmp_path / "a.png").write_bytes(b"")
+        assert channels_of(open_source(tmp_path)) == 3
+
+
+def test_notes_say_what_reading_changed():
+    source = Arrays([ramps(20, 20), grey_picture(0)])
+    dataset = last(prepare(source, ImageCodec(8, 1)))
+    assert dataset.items.shape == (2, 8, 8, 1)
+    (note,) = dataset.notes
+    assert note.startswith("1 of 2 pictures have colours and are converted to grey")
+    assert "data.channels=3" in note.in_language("es") and "grises" not in note
+    (again,) = last(prepare(source, ImageCodec(8, 1))).notes
+    assert again == note and dataset_of(source).notes == []
+
+
+def test_notes_name_the_option_for_transparency(tmp_path):
+    Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
+    (note,) = dataset_of(open_source(tmp_path)).notes
+    assert note.startswith("1 of 2 pictures are transparent") and "--set data.channels=4" in note
+    dataset = last(prepare(open_source(tmp_path), ImageCodec(8, 4)))
+    assert dataset.items.shape == (2, 8, 8, 4) and dataset.notes == []
+    assert dataset.items[..., 3].mean((1, 2)).tolist() == [0, 255]
+
+
+def test_each_shape_has_a_cache_of_its_own_and_its_bits_are_pinned(folder):
+    codecs = [ImageCodec(8), ImageCodec(8, 1), ImageCodec(8, 4), ImageCodec((8, 12)), ImageCodec((12, 8))]
+    datasets = [last(prepare(open_source(folder), codec)) for codec in codecs]
+    assert len(list((cache_root() / "datasets").iterdir())) == len(codecs)
+    for codec, dataset in zip(codecs, datasets, strict=True):
+        assert dataset.items.shape == (9, *codec.item_shape) and dataset.items.dtype == np.uint8
+
+
+def test_a_codec_that_breaks_its_promise_is_refused(folder):
+    class Lossy(ImageCodec):
+        name = "lossy"
+
+        def decode(self, signals):
+            return super().decode(signals) & 0xF0
+
+    with pytest.raises(UsageError, match="'lossy' does not decode what it encodes"):
+        list(prepare(open_source(folder), Lossy(8)))
+
+
+def test_another_kind_of_item_needs_a_codec_alone(tmp_path):
+    """Data knows no pictures: text files as waves of 16-bit numbers."""
+
+    class Waves(Codec):
+        name, shape, item_shape, item_dtype = "waves", (1, 32), (32,), np.dtype("<i2")
+        bounds, fits, suffix, tolerance = None, ("cut",), ".txt", 1.0
+
+        def read(self, data, fit, box=None):
+            if len(data) < 32:
+                raise Unreadable("codecs.empty_file")
+            return Reading(np.frombuffer(data[:32], np.uint8).astype(np.int16))
+
+        def encode(self, items):
+            return items[:, None].float() / 1000
+
+        def decode(self, signals):
+            return (signals[:, 0] * 1000).to(torch.int16)
+
+        def preview(self, items):
+            raise NotImplementedError
+
+        def write(self, item, path, metadata):
+            raise NotImplementedError
+
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(bytes([i]) * (40 if i else 1))
+    dataset = last(prepare(open_source(tmp_path), Waves(), "cut"))
+    assert dataset.items.tolist() == [[1] * 32, [2] * 32] and dataset.items.dtype == np.int16
+    assert [str(skip.reason) for skip in dataset.skipped] == ["empty: 0 bytes"]
 
 
 # ---------------------------------------------------------------- the split
@@ -193,10 +298,10 @@ def test_hashes_are_spread_evenly_and_follow_the_bytes(folder):
 
 def test_decoded_once(folder, monkeypatch):
     first = dataset_of(open_source(folder))
-    monkeypatch.setattr(decode, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(ImageCodec, "read", lambda *_: pytest.fail("decoded again"))
     second = dataset_of(open_source(folder))
     assert second.fingerprint == first.fingerprint
-    assert (second.pictures == first.pictures).all()
+    assert (second.items == first.items).all()
     assert (second.keys, second.classes, second.captions, second.attributes, second.skipped) == (
         first.keys, first.classes, first.captions, first.attributes, first.skipped,
     )  # fmt: skip
@@ -206,7 +311,7 @@ def test_decoded_once(folder, monkeypatch):
 def test_moving_the_folder_keeps_the_cache(folder, monkeypatch):
     first = dataset_of(open_source(folder))
     moved = folder.rename(folder.with_name("elsewhere"))
-    monkeypatch.setattr(decode, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(ImageCodec, "read", lambda *_: pytest.fail("decoded again"))
     second = dataset_of(open_source(moved))
     assert second.fingerprint == first.fingerprint and second.name == "elsewhere"
 
@@ -239,11 +344,11 @@ def test_size_and_fit_have_caches_of_their_own(folder):
     assert dataset_of(source, 8).items.shape[1] == 8
     assert dataset_of(source, 4).items.shape[1] == 4
     assert dataset_of(source, 8, "crop").fingerprint is not None
-    assert len(list((cache_root() / "pictures").iterdir())) == 3
+    assert len(list((cache_root() / "datasets").iterdir())) == 3
 
 
 def only_cache():
-    (folder,) = (cache_root() / "pictures").iterdir()
+    (folder,) = (cache_root() / "datasets").iterdir()
     return folder
 
 
@@ -253,12 +358,12 @@ def only_cache():
         lambda at: (at / "index.json").unlink(),
         lambda at: (at / "index.json").write_text("{"),
         lambda at: (at / "index.json").write_text("[]"),
-        lambda at: (at / "pictures.npy").unlink(),
-        lambda at: (at / "pictures.npy").write_bytes(b""),
-        lambda at: os.truncate(at / "pictures.npy", (at / "pictures.npy").stat().st_size - 1),
-        lambda at: os.truncate(at / "pictures.npy", (at / "pictures.npy").stat().st_size + 1),
-        lambda at: np.save(at / "pictures.npy", np.zeros((8, 8, 8, 3), np.uint8)),
-        lambda at: np.save(at / "pictures.npy", np.zeros((9, 8, 8, 3), np.float32)),
+        lambda at: (at / "items.npy").unlink(),
+        lambda at: (at / "items.npy").write_bytes(b""),
+        lambda at: os.truncate(at / "items.npy", (at / "items.npy").stat().st_size - 1),
+        lambda at: os.truncate(at / "items.npy", (at / "items.npy").stat().st_size + 1),
+        lambda at: np.save(at / "items.npy", np.zeros((8, 8, 8, 3), np.uint8)),
+        lambda at: np.save(at / "items.npy", np.zeros((9, 8, 8, 3), np.float32)),
         lambda at: (at / "index.json").write_text(
             json.dumps(json.loads((at / "index.json").read_text()) | {"labels": [0]})
         ),
@@ -266,13 +371,13 @@ def only_cache():
 )
 def test_a_damaged_cache_is_rebuilt(folder, harm):
     good = dataset_of(open_source(folder))
-    pictures, labels = np.array(good.pictures), good.labels
+    pictures, labels = np.array(good.items), good.labels
     del good
     harm(only_cache())
     again = dataset_of(open_source(folder))
-    assert (again.pictures == pictures).all()
+    assert (again.items == pictures).all()
     assert again.labels.tolist() == labels.tolist()
-    assert sorted(path.name for path in only_cache().iterdir()) == ["index.json", "pictures.npy"]
+    assert sorted(path.name for path in only_cache().iterdir()) == ["index.json", "items.npy"]
 
 
 def test_writing_to_the_pictures_does_not_reach_the_file(folder):
@@ -287,18 +392,18 @@ def test_closing_midway_leaves_nothing(folder, monkeypatch):
     next(records)
     next(records)
     records.close()
-    assert list((cache_root() / "pictures").iterdir()) == []
+    assert list((cache_root() / "datasets").iterdir()) == []
 
 
 def _prepare_slowly(folder, started):
-    plain = dataset_module._read
+    plain = ImageCodec.read
 
     def slow(*arguments):
         started.set()
         time.sleep(0.2)
         return plain(*arguments)
 
-    dataset_module._read = slow
+    ImageCodec.read = slow
     dataset_of(open_source(folder))
 
 
@@ -310,7 +415,7 @@ def test_kill_9_leaves_no_half_cache(folder):
     assert started.wait(30)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    (partial,) = (cache_root() / "pictures").iterdir()
+    (partial,) = (cache_root() / "datasets").iterdir()
     assert ".partial-" in partial.name
     assert len(dataset_of(open_source(folder)).items) == 9
     os.utime(partial, (0, 0))
@@ -337,7 +442,7 @@ def test_two_processes_at_once(folder):
 def test_an_unwritable_cache_is_named(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "file"))
-    with pytest.raises(AlphabarError, match=r"cannot write the cache .*ALPHABAR_CACHE"):
+    with pytest.raises(AlphabarError, match=r"cache .* cannot be written.*ALPHABAR_CACHE"):
         dataset_of(open_source(folder))
 
 
@@ -346,9 +451,9 @@ def test_a_full_disk_is_named_and_leaves_nothing(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(AlphabarError, match=r"cannot write the cache .*No space left on device"):
+    with pytest.raises(AlphabarError, match=r"cache .* cannot be written: No space left on device"):
         dataset_of(open_source(folder))
-    assert list((cache_root() / "pictures").iterdir()) == []
+    assert list((cache_root() / "datasets").iterdir()) == []
 
 
 def test_cache_root(monkeypatch, tmp_path):
@@ -377,38 +482,3 @@ def test_the_fingerprint_follows_pixels_keys_and_labels(folder):
     second = dataset_of(open_source(folder)).fingerprint
     Image.new("RGB", (20, 10), (9, 9, 9)).save(folder / "wolves" / "0.png")
     assert len({first, second, dataset_of(open_source(folder)).fingerprint}) == 3
-
-
-@given(st.integers(0, 10**7), st.integers(1, 4096))
-def test_the_header_is_what_numpy_reads(n, size):
-    header = _npy_header(n, size)
-    assert len(header) == 128
-    stream = BytesIO(header)
-    assert np.lib.format.read_magic(stream) == (1, 0)
-    assert np.lib.format.read_array_header_1_0(stream) == ((n, size, size, 3), False, np.dtype("u1"))
-
-
-# ---------------------------------------------------------------- pixels
-
-
-def test_every_value_survives_the_round_trip():
-    pictures = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(1, 1, 1, 3)
-    signal = to_signal(pictures)
-    assert signal.shape == (1, 3, 16, 16) and signal.dtype == torch.float32
-    assert signal.is_contiguous(memory_format=torch.channels_last)
-    assert signal.min() == -1 and signal.max() == 1
-    assert torch.equal(to_pictures(signal), pictures)
-    assert torch.equal(to_pictures(signal.to(torch.float64)), pictures)
-
-
-def test_to_pictures_rounds_and_clamps():
-    levels = torch.tensor([-3.0, -1.0, 0.49 / 127.5 - 1, 0.51 / 127.5 - 1, 1.0, 1.2])
-    signal = levels.reshape(1, 1, 1, -1).repeat(1, 3, 1, 1)
-    assert to_pictures(signal)[0, 0, :, 0].tolist() == [0, 0, 0, 1, 255, 255]
-
-
-def test_flip_mirrors_what_the_mask_names():
-    pictures = torch.arange(2 * 4 * 5 * 3, dtype=torch.uint8).reshape(2, 4, 5, 3)
-    flipped = flip(pictures, torch.tensor([True, False]))
-    assert torch.equal(flipped[0], pictures[0].flip(1)) and torch.equal(flipped[1], pictures[1])
-    assert torch.equal(to_signal(flipped), flip(to_signal(pictures), torch.tensor([True, False])))

@@ -38,6 +38,11 @@ class Choices(Protocol):
         ...
 
     @property
+    def condition(self) -> Any:
+        """What samples are conditioned on: on, drop."""
+        ...
+
+    @property
     def schedule(self) -> Mapping[str, Any]:
         """Name and settings of the schedule, resolved."""
         ...

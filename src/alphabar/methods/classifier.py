@@ -46,7 +46,7 @@ def accuracy_by_field(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: C
     """For each field of classes whether the likeliest is the one in cond, for every sample: (n,), NaN if
     unknown.
     """
-    return _network(classifier).right(*_inputs(classifier, x, t), cond)
+    return _network(classifier).correct(*_inputs(classifier, x, t), cond)
 
 
 def noisy_inputs(classifier: NetworkDenoiser, codec: Codec, items: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -26,6 +26,6 @@ class Diffusion(Method):
     def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Condition | None) -> Tensor:
         if self.augment:
             transformation = random_transformation(len(x0), self.augment)
-            x0, columns = transformation.apply(x0), transformation.told().to(x0)
+            x0, columns = transformation.apply(x0), transformation.condition().to(x0)
             cond = columns if cond is None else torch.cat([cond, columns], 1)
         return loss(self.denoiser, x0, t, eps, cond=cond, weight=self.weight)

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.random import Noise
@@ -15,12 +19,25 @@ from alphabar.diffusion.samplers import count_nfe, last_step, unipc
 from alphabar.diffusion.schedules import SCHEDULES, Schedule, broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
-from alphabar.guidance.guided import EVERYWHERE, PerturbedAttention, guided
+from alphabar.guidance import build_guidances, guidance_class, guided, resolve_guidance
+from alphabar.guidance.base import evaluations_at
 from alphabar.methods.base import Choices, network_flops
 from alphabar.methods.diffusion import Diffusion
 from alphabar.networks.base import Network
+from alphabar.networks.layers import Attention
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The model as it was before it is distilled, as its guidances see it (`GuidedModel`)."""
+
+    denoiser: Denoiser
+    attention: Attention | None
+    vocabulary: Vocabulary | None
+    early: Denoiser | None = None
+    path: Path = Path("teacher")
 
 
 class Distillation(Diffusion):
@@ -32,8 +49,8 @@ class Distillation(Diffusion):
     shared by all steps of the recipe's sampling, so the noise distribution has no effect.
 
     teacher_steps: steps of the teacher in each of these, at least 1. sigma_min: the teacher's last noise
-    level sigma/alpha before 0, above 0. pag, pag_interval: its perturbed-attention guidance; None: at all
-    noise levels.
+    level sigma/alpha before 0, above 0. guidance: the specs of the teacher's guidances; those that its
+    network cannot give are left out, as in sampling.
     """
 
     name = "distillation"
@@ -49,8 +66,7 @@ class Distillation(Diffusion):
         runtime: Runtime,
         teacher_steps: int = 3,
         sigma_min: float = 0.02,
-        pag: float = 0.0,
-        pag_interval: tuple[float, float] | None = None,
+        guidance: list[dict[str, Any]] | None = None,
     ):
         super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
         if teacher_steps < 1 or not sigma_min > 0:
@@ -63,7 +79,7 @@ class Distillation(Diffusion):
         if not schedule(self.times[0]).log_snr.isfinite():
             raise UsageError("methods.from_pure_noise")
         self.teacher_times = teacher_times(schedule, self.times, teacher_steps, sigma_min)
-        self.pag, self.interval = pag, pag_interval or EVERYWHERE
+        self.guidance, self.conditional = resolve_guidance(guidance or []), recipe.condition.on is not None
         self.teacher: Network | None = None
 
     def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
@@ -110,10 +126,9 @@ class Distillation(Diffusion):
     def guided(self, teacher: Network) -> Denoiser:
         """The denoiser of that network, with the teacher's guidance."""
         D = NetworkDenoiser(teacher, self.denoiser.parameterization, self.denoiser.schedule)
-        attention = teacher.middle_attention()
-        if not self.pag or attention is None:  # a network without attention has no PAG, as in sampling
-            return D
-        return guided(D, [PerturbedAttention(attention.each_alone, self.pag, self.interval)])
+        model = Teacher(D, teacher.middle_attention(), Vocabulary(()) if self.conditional else None)
+        specs = [spec for spec in self.guidance if guidance_class(spec["name"]).available(model)]
+        return guided(D, [g.bind(model, conditioned=self.conditional) for g in build_guidances(specs)])
 
     def state_files(self) -> dict[str, bytes]:
         return {"teacher.safetensors": pack_tensors((self.teacher or self.copy()).state_dict())}
@@ -126,10 +141,10 @@ class Distillation(Diffusion):
     def training_flops(cls, recipe: Choices) -> float:
         settings, own = recipe.method, recipe.sampling
         schedule = SCHEDULES.build(recipe.schedule)
-        lo, hi = settings["pag_interval"] or EVERYWHERE
+        guidances = build_guidances(settings["guidance"] or [])
 
         def evaluations(ratio: float) -> int:
-            return 1 + (settings["pag"] > 0 and lo < ratio <= hi)
+            return evaluations_at(ratio, guidances)
 
         times = TIMESTEPS.build(own.timesteps)(schedule, own.steps)
         trajectories = teacher_times(schedule, times, settings["teacher_steps"], settings["sigma_min"])

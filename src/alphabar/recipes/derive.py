@@ -65,8 +65,7 @@ def distilled(recipe: Recipe, steps: int = 4, settings: Iterable[str] = ()) -> R
             "name": "distillation",
             "teacher_steps": math.ceil(TEACHER_STEPS / steps),
             "sigma_min": final,
-            "pag": own.pag,
-            "pag_interval": own.pag_interval,
+            "guidance": values["sampling"]["guidance"],
         },
         "sampling": {
             "sampler": "ddim",

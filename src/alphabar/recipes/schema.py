@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from alphabar.codecs import CODECS, build_codec
-from alphabar.conditioning.fields import KINDS
+from alphabar.conditioning.fields import CONDITIONS
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS
 from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
@@ -17,6 +17,7 @@ from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method
 from alphabar.networks import NETWORKS
 
@@ -31,6 +32,7 @@ Network = Annotated[Settings, BeforeValidator(NETWORKS.resolve)]
 Sampler = Annotated[Settings, BeforeValidator(SAMPLERS.resolve)]
 Timesteps = Annotated[Settings, BeforeValidator(TIMESTEPS.resolve)]
 InitialNoise = Annotated[Settings, BeforeValidator(INITIAL_NOISES.resolve)]
+Guidance = Annotated[list[Settings], BeforeValidator(resolve_guidance)]
 Method = Annotated[Settings, BeforeValidator(METHODS.resolve)]
 
 
@@ -88,8 +90,7 @@ class SamplingDefaults(Section):
     timesteps: Timesteps
     steps: int = Field(ge=1)
     initial_noise: InitialNoise = {"name": "standard_normal"}
-    pag: float = Field(0.0, ge=0)  # scale of perturbed-attention guidance, 0 = none
-    pag_interval: tuple[float, float] | None = None  # the sigma/alpha above and up to which; None: all
+    guidance: Guidance = []  # each with its name, scale and interval of noise levels sigma/alpha
 
 
 class MonitorSettings(Section):
@@ -139,8 +140,8 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise _usage_error(error) from None
-    if recipe.condition.on not in (None, *KINDS):
-        raise unknown("condition", recipe.condition.on, KINDS)
+    if recipe.condition.on not in (None, *CONDITIONS):
+        raise unknown("condition", recipe.condition.on, CONDITIONS)
     check_method(recipe)
     codec = build_codec(recipe.data)
     with torch.device("meta"):
@@ -167,9 +168,11 @@ def read_recipe(path: Path) -> Recipe:
     return make_recipe(values)
 
 
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+def _without_none(values: Any) -> Any:
     """The values without those that are None: TOML has no word for it, and a key left out means the same."""
-    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
+    if isinstance(values, dict):
+        return {key: _without_none(value) for key, value in values.items() if value is not None}
+    return [_without_none(value) for value in values] if isinstance(values, list) else values
 
 
 def _usage_error(error: ValidationError) -> UsageError:

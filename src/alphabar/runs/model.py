@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from alphabar.codecs import build_codec
 from alphabar.codecs.base import Codec
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.label_frequencies import LabelFrequencies
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.data.augment import COLUMNS
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.initial_noise import DataStatistics
@@ -43,7 +44,8 @@ class Model:
     statistics: DataStatistics
     images: int
     path: Path
-    conditioning: Conditioning | None = None
+    vocabulary: Vocabulary | None = None
+    label_frequencies: LabelFrequencies = ()
     early: NetworkDenoiser | None = None
 
     @property
@@ -73,9 +75,9 @@ class Model:
         return network.middle_attention() if isinstance(network, Network) else None
 
 
-def build_denoiser(recipe: Recipe, conditioning: Conditioning | None = None) -> NetworkDenoiser:
+def build_denoiser(recipe: Recipe, vocabulary: Vocabulary | None = None) -> NetworkDenoiser:
     """The denoiser that a recipe describes, with random weights from the recipe's seed."""
-    conditions = conditioning.conditions if conditioning else ()
+    conditions = vocabulary.conditions if vocabulary else ()
     if recipe.data.augment:
         conditions = (*conditions, ("transformation", COLUMNS))
     with torch.random.fork_rng(devices=[]):
@@ -122,12 +124,13 @@ def load_model(
     files, recipe, images = _read_run(run) if run.exists else _read_model_folder(path)
     if ema is not None and not run.exists:
         raise UsageError("runs.ema_of_a_model", path=path)
-    conditioning = None
-    if "conditioning.json" in files:
-        conditioning = Conditioning.from_dict(json.loads(files["conditioning.json"]))
+    vocabulary, frequencies = None, ()
+    if "vocabulary.json" in files:
+        vocabulary = Vocabulary.from_dict(json.loads(files["vocabulary.json"]))
+        frequencies = tuple(json.loads(files["label_frequencies.json"]))
 
     def denoiser(weights: bytes, replaced: Mapping[str, Tensor]) -> NetworkDenoiser:
-        built = build_denoiser(recipe, conditioning)
+        built = build_denoiser(recipe, vocabulary)
         load_weights(built.network, {**unpack_tensors(weights), **replaced}, path)
         return built.eval().requires_grad_(False).to(device or default_device())
 
@@ -138,7 +141,8 @@ def load_model(
         statistics=DataStatistics(**unpack_tensors(files["statistics.safetensors"])),
         images=images,
         path=path,
-        conditioning=conditioning,
+        vocabulary=vocabulary,
+        label_frequencies=frequencies,
         early=denoiser(files["early.safetensors"], {}) if "early.safetensors" in files else None,
     )
 

@@ -2,16 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from alphabar.conditioning.clusters import clusters, number_of_clusters
-from alphabar.conditioning.vocabulary import Conditioning, columns, describe
+from alphabar.conditioning.label_frequencies import LabelFrequencies, label_frequencies
+from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label_columns
 from alphabar.data.dataset import Dataset, cache_root
-from alphabar.diffusion.random import Noise
 from alphabar.errors import UsageError
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
@@ -20,13 +19,16 @@ from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import extractor_device
 
-SEEN = 512  # training items whose labels a conditional model keeps
-
 
 class Conditions(NamedTuple):
-    """What a model is conditioned on, and the condition rows (n, columns) of all items, NaN where unknown."""
+    """What a model is conditioned on.
 
-    conditioning: Conditioning
+    vocabulary: the fields of its condition. label_frequencies: the labels of some training items. rows: the
+    condition rows (n, columns) of all items, NaN where unknown.
+    """
+
+    vocabulary: Vocabulary
+    label_frequencies: LabelFrequencies
     rows: Tensor
 
 
@@ -41,13 +43,10 @@ def conditions_of(dataset: Dataset, recipe: Recipe) -> Conditions | None:
             raise UsageError("training.needs_condition", method=recipe.method["name"])
         return None
     known = known_columns(dataset, on)
-    conditioning = describe(on, known)
+    vocabulary = build_vocabulary(on, known)
     train, _ = dataset.split(recipe.data.held_out)
-    if len(train):
-        at = Noise(recipe.seed, range(SEEN), "seen").uniform(0) * len(train)
-        seen = conditioning.wording(known, train[at.long().numpy()].tolist())
-        conditioning = replace(conditioning, seen=tuple(seen))
-    return Conditions(conditioning, conditioning.rows(known, cache_root() / "text"))
+    frequencies = label_frequencies(vocabulary, known, train, recipe.seed)
+    return Conditions(vocabulary, frequencies, vocabulary.rows(known, cache_root() / "text"))
 
 
 def known_columns(dataset: Dataset, kind: str) -> Mapping[str, Sequence[Any]]:
@@ -62,7 +61,7 @@ def known_columns(dataset: Dataset, kind: str) -> Mapping[str, Sequence[Any]]:
         features = last(extract(extractor, items, cache=cache_root() / "features")).features
         found = clusters(features, number_of_clusters(len(items)))
         return {"cluster": [f"cluster {i}" for i in found.tolist()]}
-    return columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
+    return label_columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
 
 
 def mirror_warning(dataset: Dataset, recipe: Recipe) -> Message | None:

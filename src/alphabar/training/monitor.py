@@ -171,7 +171,7 @@ class TrainingMonitor:
             seed=recipe.seed,
             sampler=SAMPLERS.build(sampler),
             times=TIMESTEPS.build(timesteps)(denoiser.schedule, steps),
-            initial_noise=INITIAL_NOISES.build(initial_noise, statistics=self.statistics),
+            initial_noise=INITIAL_NOISES.build(initial_noise, statistics=self.statistics, codec=self.codec),
             cond=None if self.cond is None else self.cond[rows],
             device=self.runtime.device,
         )

@@ -56,8 +56,7 @@ class TrainingState:
         if len(self.train_index) == 0:
             raise AlphabarError("training.no_items", n=len(dataset.items), held_out=recipe.data.held_out)
         self.fingerprint = _fingerprint(dataset, conditions)
-        conditioning = conditions.conditioning if conditions else None
-        denoiser = build_denoiser(recipe, conditioning)
+        denoiser = build_denoiser(recipe, conditions.vocabulary if conditions else None)
         self.network = denoiser.network
         runtime.place(self.network)
         # Looked up once: a GPU would wait for it at every update.
@@ -79,7 +78,7 @@ class TrainingState:
         )
         saved = SIGMA_RELS if recipe.ema.snapshots else ()
         self.averages = {sigma_rel: PowerFunctionEMA(self.network, sigma_rel) for sigma_rel in saved}
-        rows, fields = (conditions.rows, conditions.conditioning.columns) if conditions else (None, ())
+        rows, fields = (conditions.rows, conditions.vocabulary.widths) if conditions else (None, ())
         self.loader = BatchLoader(
             TrainingBatches(dataset, self.train_index, recipe, denoiser.schedule, rows, fields), runtime
         )
@@ -90,7 +89,7 @@ class TrainingState:
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Begins with the weights of a trained model instead of random ones."""
         assert isinstance(self.network, Network)
-        self.network.adopt(weights)
+        self.network.load_compatible(weights)
         averages = [average.network for average in self.averages.values()]
         for network in (*([self.ema.network] if self.ema else []), *averages):
             network.load_state_dict(self.network.state_dict())
@@ -182,7 +181,8 @@ class TrainingState:
         """The files that both a checkpoint and the model folder hold, where the training has them."""
         files = {}
         if self.conditions:
-            files["conditioning.json"] = pack_json(self.conditions.conditioning.to_dict())
+            files["vocabulary.json"] = pack_json(self.conditions.vocabulary.to_dict())
+            files["label_frequencies.json"] = pack_json(self.conditions.label_frequencies)
         if self.early:
             files["early.safetensors"] = self.early
         return files
