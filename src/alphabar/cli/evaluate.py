@@ -28,7 +28,7 @@ from alphabar.cli.options import (
     StepsOption,
     UnconditionalOption,
 )
-from alphabar.cli.parse import all_or_nothing, parse_conditions, parse_interval, parse_lengths
+from alphabar.cli.parse import all_or_nothing, parse_conditions, parse_guidance, parse_interval, parse_lengths
 from alphabar.errors import UsageError
 
 
@@ -112,14 +112,10 @@ def evaluate(
                 steps=steps,
                 initial_noise=initial_noise,
                 conditions=asked,
-                guidance=guidance,
+                guidance=parse_guidance(
+                    guidance, negative, sag, pag, autoguidance, classifier, classifier_scale
+                ),
                 guidance_interval=interval,
-                sag=sag,
-                pag=pag,
-                autoguidance=autoguidance,
-                negative=negative,
-                classifier=None if classifier is None else str(classifier),
-                classifier_scale=classifier_scale,
             )
         judging = library_evaluate(
             judged,

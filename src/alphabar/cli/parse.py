@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 from alphabar.errors import UsageError
 
@@ -72,6 +74,30 @@ def parse_lengths(text: str) -> list[float]:
         raise UsageError(
             f"--ema {text!r} should read as shares of the training, for example 0.03,0.1"
         ) from None
+
+
+def parse_guidance(
+    guidance: float = 1.0,
+    negative: str | None = None,
+    sag: float = 0.0,
+    pag: float | None = None,
+    autoguidance: float = 1.0,
+    classifier: Path | None = None,
+    classifier_scale: float = 1.0,
+) -> dict[str, Any] | None:
+    """The guidances that options name; None where all are left to the recipe."""
+    given: dict[str, Any] = {}
+    if guidance != 1 or negative is not None:
+        given["classifier_free"] = {"scale": guidance, "negative": negative}
+    if sag:
+        given["sag"] = sag
+    if pag is not None:
+        given["pag"] = pag
+    if autoguidance != 1:
+        given["autoguidance"] = autoguidance
+    if classifier is not None:
+        given["classifier"] = {"scale": classifier_scale, "model": str(classifier)}
+    return given or None
 
 
 def parse_compared(text: str) -> tuple[str, list[str]]:

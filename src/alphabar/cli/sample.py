@@ -30,7 +30,13 @@ from alphabar.cli.options import (
     StepsOption,
     UnconditionalOption,
 )
-from alphabar.cli.parse import all_or_nothing, parse_compared, parse_conditions, parse_interval
+from alphabar.cli.parse import (
+    all_or_nothing,
+    parse_compared,
+    parse_conditions,
+    parse_guidance,
+    parse_interval,
+)
 from alphabar.errors import AlphabarError
 
 
@@ -72,7 +78,7 @@ def sample(
     """Draw pictures: PNG files, and in DIR/overview a grid of them and a strip of the reverse process."""
 
     from alphabar.sampling.comparison import comparison_settings, per_sample_settings, side_by_side
-    from alphabar.sampling.outputs import ReverseProcessRecorder, check_free, write_pictures
+    from alphabar.sampling.outputs import ReverseProcessRecorder, check_free, write_samples
     from alphabar.sampling.sample import sample as library_sample
     from alphabar.sampling.settings import sampling_settings, uses_training_conditions
 
@@ -92,14 +98,8 @@ def sample(
         steps=steps,
         initial_noise=initial_noise,
         conditions=asked,
-        guidance=guidance,
+        guidance=parse_guidance(guidance, negative, sag, pag, autoguidance, classifier, classifier_scale),
         guidance_interval=interval,
-        sag=sag,
-        pag=pag,
-        autoguidance=autoguidance,
-        negative=negative,
-        classifier=None if classifier is None else str(classifier),
-        classifier_scale=classifier_scale,
     )
     check_free(out)
     about = {"model": str(model), "images": loaded.images, **settings.to_dict()}
@@ -114,15 +114,15 @@ def sample(
         drawn = [last_with_bar(s, f"drawing {key}={v}").result for s, v in zip(ready, values, strict=True)]
         about = {**about, "compare": {key: values}}
         pictures, each = side_by_side(drawn, variants)
-        write_pictures(pictures, out, about, {"grid": sheet(pictures, len(values))}, each)
+        write_samples(pictures, out, loaded.codec, about, {"grid": sheet(pictures, len(values))}, each)
         say(f"{rows * len(values)} pictures in {out}, side by side in {out / 'overview'}")
         print_json(as_json, {"out": str(out), "n": rows * len(values), **about})
         return
     n = 64 if n is None else n
-    strip = ReverseProcessRecorder(loaded.denoiser.schedule, settings.steps)
-    record = last_with_bar(map(strip.watch, library_sample(loaded, n, settings)), "drawing")
+    strip = ReverseProcessRecorder(loaded, settings.steps)
+    record = last_with_bar(map(strip.record, library_sample(loaded, n, settings)), "drawing")
     overview = {"grid": sheet(record.result[:100]), "process": image_strip(strip.columns)}
-    write_pictures(record.result, out, about, overview, per_sample_settings(settings, n))
+    write_samples(record.result, out, loaded.codec, about, overview, per_sample_settings(settings, n))
     say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": n, **about})
 
@@ -146,7 +146,7 @@ def interpolate(
 
     from alphabar.sampling.edit import deterministic
     from alphabar.sampling.interpolate import interpolate as library_interpolate
-    from alphabar.sampling.outputs import check_free, write_pictures
+    from alphabar.sampling.outputs import check_free, write_samples
     from alphabar.sampling.settings import sampling_settings
 
     asked = parse_conditions(classes or [], conditions or [], prompts or [])
@@ -155,7 +155,7 @@ def interpolate(
 
     loaded = load_model(model)
     settings = sampling_settings(
-        loaded, seed=seed, sampler=sampler, steps=steps, conditions=asked, guidance=guidance
+        loaded, seed=seed, sampler=sampler, steps=steps, conditions=asked, guidance=parse_guidance(guidance)
     )
     if sampler is None:
         settings = deterministic(loaded, settings)
@@ -169,7 +169,7 @@ def interpolate(
         "columns": columns,
         **settings.to_dict(),
     }
-    write_pictures(pictures, out, about, {"grid": sheet(pictures, columns)})
+    write_samples(pictures, out, loaded.codec, about, {"grid": sheet(pictures, columns)})
     say(f"{rows} ways of {columns} pictures in {out}, side by side in {out / 'overview'}")
     print_json(as_json, {"out": str(out), **about})
 
@@ -200,15 +200,14 @@ def edit(
 
     from alphabar.sampling.edit import deterministic
     from alphabar.sampling.edit import edit as library_edit
-    from alphabar.sampling.outputs import check_free, write_pictures
+    from alphabar.sampling.outputs import check_free, write_samples
     from alphabar.sampling.settings import sampling_settings
 
     asked = parse_conditions(classes or [], conditions or [], prompts or [])
     import torch
 
+    from alphabar.codecs.base import Unreadable
     from alphabar.codecs.image import to_signal
-    from alphabar.data.decode import decode
-    from alphabar.data.items import Unreadable
     from alphabar.images import image_grid as sheet
     from alphabar.runs.model import load_model
 
@@ -217,7 +216,7 @@ def edit(
     try:
         # The box of a fit is the data's; a single picture has none.
         fit = "squash" if recipe.fit == "squash" else "crop"
-        picture = torch.from_numpy(decode(image.read_bytes(), loaded.codec.spatial, fit).pixels.copy())
+        picture = torch.from_numpy(loaded.codec.read(image.read_bytes(), fit).item)
     except (OSError, Unreadable) as error:
         raise AlphabarError(f"{image}: {getattr(error, 'strerror', None) or error}") from None
     settings = sampling_settings(
@@ -226,9 +225,8 @@ def edit(
         sampler=sampler,
         steps=steps,
         conditions=asked,
-        guidance=guidance,
-        negative=negative,
-        pag=0.0 if invert else None,  # the way up knows of no guidance
+        # the inversion knows of no guidance
+        guidance=parse_guidance(guidance, negative, pag=0.0 if invert else None),
     )
     if sampler is None:
         settings = deterministic(loaded, settings)
@@ -246,6 +244,6 @@ def edit(
         **settings.to_dict(),
     }
     shown = torch.cat([picture[None], pictures])
-    write_pictures(pictures, out, about, {"grid": sheet(shown, len(shown))})
+    write_samples(pictures, out, loaded.codec, about, {"grid": sheet(shown, len(shown))})
     say(f"{n} picture{'s' * (n > 1)} in {out}, beside the given one in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": n, **about})
