@@ -140,7 +140,7 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
     *_, sampled = alphabar.sample(model, 64, drawn)
     image_grid(sampled.result).save(out / f"{rung.number:02d}-{rung.seed}.png")
     *_, judged = alphabar.evaluate(model, data, n=n, settings=drawn)
-    measured = {m.key: m for m in judged.result.judgement.measures}
+    measured = {m.key: m for m in judged.result.report.metrics}
     network = build_denoiser(rung.recipe).network
     found = {
         "number": rung.number,

@@ -14,7 +14,7 @@ from alphabar.data.dataset import Dataset, cache_root
 from alphabar.errors import UsageError
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
-from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import extractor_device

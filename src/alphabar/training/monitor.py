@@ -32,7 +32,7 @@ from alphabar.messages import Message, message
 from alphabar.methods.classifier import accuracy_by_field, log_prob
 from alphabar.methods.registry import method_of
 from alphabar.metrics.distances import frechet_distance, kid
-from alphabar.metrics.features.extractors import EXTRACTORS, Features, extract
+from alphabar.metrics.features import EXTRACTORS, Features, extract
 from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.registry import Spec
