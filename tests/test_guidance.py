@@ -1,4 +1,4 @@
-"""Guidance: against closed forms, mixtures of Gaussians and one attention layer, and what every guidance keeps."""
+"""Guidance against closed forms (mixtures, one attention layer), and what every guidance keeps."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alphabar.conditioning.fields import Categorical
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import FunctionDenoiser, without_condition
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import SAMPLERS, count_nfe, last_step
@@ -76,11 +76,11 @@ class Model:
     denoiser: Any = None
     attention: Any = None
     early: Any = None
-    conditioning: Conditioning | None = None
+    vocabulary: Vocabulary | None = None
     path: Path = Path("model")
 
 
-LABELS = Conditioning((Categorical("class", ("first", "second")),))
+LABELS = Vocabulary((Categorical("class", ("first", "second")),))
 
 
 def bound(guidance: Guidance, conditioned: bool = True, **model: Any) -> Guidance:
@@ -89,7 +89,7 @@ def bound(guidance: Guidance, conditioned: bool = True, **model: Any) -> Guidanc
 
 
 def classifier_free(scale: float, **settings: Any) -> Guidance:
-    return bound(ClassifierFree(scale=scale, **settings), conditioning=LABELS)
+    return bound(ClassifierFree(scale=scale, **settings), vocabulary=LABELS)
 
 
 @pytest.fixture
@@ -326,14 +326,14 @@ class Network:
             denoiser=FunctionDenoiser(self.schedule, answer),
             attention=attention,
             early=FunctionDenoiser(self.schedule, early),
-            conditioning=LABELS,
+            vocabulary=LABELS,
         )
 
     def load(self, path: str):
         """A "classifier" that finds dark samples likely, in place of one on the disk."""
         network = SimpleNamespace(log_prob=lambda x, c_noise, cond: -x.flatten(1).sum(1))
         assert path == "classifier"
-        return SimpleNamespace(method=SimpleNamespace(classifies=True), conditioning=LABELS, denoiser=network)
+        return SimpleNamespace(method=SimpleNamespace(classifies=True), vocabulary=LABELS, denoiser=network)
 
 
 SETTINGS = {"classifier": {"model": "classifier"}}
@@ -431,18 +431,18 @@ def test_without_its_means_a_guidance_is_refused(name):
 
 
 def test_a_condition_must_be_there_to_be_strengthened():
-    for means in ({"conditioning": LABELS, "conditioned": False}, {"conditioned": True}):
+    for means in ({"vocabulary": LABELS, "conditioned": False}, {"conditioned": True}):
         with pytest.raises(UsageError, match="strengthens a condition"):
             bound(ClassifierFree(scale=2.0), **means)
     with pytest.raises(UsageError, match="--guidance above 1"):
-        bound(ClassifierFree(negative="first"), conditioning=LABELS)
+        bound(ClassifierFree(negative="first"), vocabulary=LABELS)
 
 
 def test_a_guidance_classifier_must_be_one_of_the_same_labels(network):
     guidance = ClassifierGuidance(model="classifier")
-    other = Conditioning((Categorical("class", ("other", "second")),))
+    other = Vocabulary((Categorical("class", ("other", "second")),))
     with pytest.raises(UsageError, match="other labels"):
-        guidance.bind(Model(conditioning=other), conditioned=True, load_model=network.load)
+        guidance.bind(Model(vocabulary=other), conditioned=True, load_model=network.load)
     recipe = SimpleNamespace(method={"name": "diffusion"})
     sampler = SimpleNamespace(method=SimpleNamespace(classifies=False), recipe=recipe)
     with pytest.raises(UsageError, match="'diffusion'"):

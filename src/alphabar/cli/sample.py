@@ -206,9 +206,8 @@ def edit(
     asked = parse_conditions(classes or [], conditions or [], prompts or [])
     import torch
 
+    from alphabar.codecs.base import Unreadable
     from alphabar.codecs.image import to_signal
-    from alphabar.data.decode import decode
-    from alphabar.data.items import Unreadable
     from alphabar.images import image_grid as sheet
     from alphabar.runs.model import load_model
 
@@ -217,7 +216,7 @@ def edit(
     try:
         # The box of a fit is the data's; a single picture has none.
         fit = "squash" if recipe.fit == "squash" else "crop"
-        picture = torch.from_numpy(decode(image.read_bytes(), loaded.codec.spatial, fit).pixels.copy())
+        picture = torch.from_numpy(loaded.codec.read(image.read_bytes(), fit).item)
     except (OSError, Unreadable) as error:
         raise AlphabarError(f"{image}: {getattr(error, 'strerror', None) or error}") from None
     settings = sampling_settings(

@@ -135,7 +135,7 @@ def train(
         pictures = prepare(source, build_codec(chosen.data), chosen.data.fit)
         dataset = last_with_bar(pictures, "reading pictures", quiet=not main).result
         asked = conditions_of(dataset, chosen)  # fails before anything is written
-        if shorten and model and (asked and asked[0]) != model.conditioning:
+        if shorten and model and (asked and asked[0]) != model.vocabulary:
             raise UsageError(
                 f"{shorten} was trained on other labels than those of {data}: give the same pictures"
             )

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
 from alphabar.diffusion.schedules import Schedule, broadcast
 from alphabar.errors import UsageError
@@ -22,8 +22,9 @@ LogProbability = Callable[[Tensor, Tensor, Condition], Tensor]
 class ClassifierGuidance(Guidance):
     """s·sigma²/alpha·grad log p(c | x_t) (Dhariwal and Nichol 2021, algorithm 2, written for x0).
 
-    With s = 1, D the unconditional mean and the exact p, it is Bayes' rule. Undefined where alpha is 0. It needs
-    a gradient of the classifier and no evaluation of a denoiser, and guides models that take no condition too.
+    With s = 1, D the unconditional mean and the exact p, it is Bayes' rule. Undefined where alpha is 0. It
+    needs a gradient of the classifier and no evaluation of a denoiser, and guides models that take no
+    condition too.
 
     scale: s. model: the run or model folder of a classifier (recipe classifier) of the model's own labels.
     """
@@ -42,10 +43,10 @@ class ClassifierGuidance(Guidance):
     scale: float = 1.0
     model: str | None = None
     log_probability: LogProbability | None = field(default=None, init=False, repr=False)
-    labels: Conditioning | None = field(default=None, init=False, repr=False)
+    labels: Vocabulary | None = field(default=None, init=False, repr=False)
 
     @property
-    def conditioning(self) -> Conditioning | None:
+    def vocabulary(self) -> Vocabulary | None:
         """The labels that the classifier predicts."""
         return self.labels
 
@@ -65,9 +66,9 @@ class ClassifierGuidance(Guidance):
             raise UsageError(
                 "guidance.not_a_classifier", path=self.model, method=classifier.recipe.method["name"]
             )
-        if model.conditioning is not None and model.conditioning != classifier.conditioning:
+        if model.vocabulary is not None and model.vocabulary != classifier.vocabulary:
             raise UsageError("guidance.other_labels", path=self.model, model=model.path)
-        self.labels = classifier.conditioning
+        self.labels = classifier.vocabulary
         self.log_probability = on_schedule(classifier.denoiser, model.denoiser.schedule)
         return self
 

@@ -16,7 +16,7 @@ from alphabar.guidance.base import Denoised, DenoiserInput, Guidance, GuidedMode
 
 @dataclass(kw_only=True)
 class ClassifierFree(Guidance):
-    """(w - 1)(D_c - D_u), so that in all D_u + w(D_c - D_u) (Ho and Salimans 2022, eq. 6, with w - 1 for their w).
+    """(w - 1)(D_c - D_u), in all D_u + w(D_c - D_u) (Ho and Salimans 2022, eq. 6, with w - 1 for their w).
 
     D_c has the condition and D_u has none (every field unknown), or has the condition ``negative``. Where no
     condition is given D_c is D_u, and it adds nothing.
@@ -39,18 +39,18 @@ class ClassifierFree(Guidance):
 
     @classmethod
     def available(cls, model: GuidedModel) -> bool:
-        return model.conditioning is not None
+        return model.vocabulary is not None
 
     def bind(self, model: GuidedModel, *, conditioned: bool, load_model: LoadModel | None = None) -> Self:
         """Raises UsageError where samples have no condition, and for a negative without a scale."""
         if self.scale == self.neutral and self.negative is not None:
             raise UsageError("guidance.negative_without_scale")
-        if model.conditioning is None or not conditioned:
+        if model.vocabulary is None or not conditioned:
             raise UsageError("guidance.needs_condition", option=self.option)
         if self.negative is not None:
-            first = model.conditioning.fields[0].name if model.conditioning.fields else CAPTION
+            first = model.vocabulary.fields[0].name if model.vocabulary.fields else CAPTION
             name = first if first in ("class", CAPTION) else CAPTION
-            self.away = model.conditioning.request({name: self.negative})
+            self.away = model.vocabulary.row({name: self.negative})
         return self
 
     def extra_input(self, x: Tensor, t: Tensor, cond: Condition | None) -> DenoiserInput | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.random import Noise
@@ -38,7 +38,7 @@ class Teacher:
 
     denoiser: Denoiser
     attention: Attention | None
-    conditioning: Conditioning | None
+    vocabulary: Vocabulary | None
     early: Denoiser | None = None
     path: Path = Path("teacher")
 
@@ -119,7 +119,7 @@ class Distillation(Diffusion):
     def guided(self, teacher: Network) -> Denoiser:
         """The denoiser of that network, with its guidance."""
         D = NetworkDenoiser(teacher, self.denoiser.parameterization, self.denoiser.schedule)
-        model = Teacher(D, teacher.middle_attention(), Conditioning(()) if self.conditional else None)
+        model = Teacher(D, teacher.middle_attention(), Vocabulary(()) if self.conditional else None)
         specs = [spec for spec in self.guidance if guidance_class(spec["name"]).available(model)]
         return guided(D, [g.bind(model, conditioned=self.conditional) for g in build_guidances(specs)])
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from alphabar.codecs.base import Unreadable
 from alphabar.codecs.color import LUMA
-from alphabar.data.decode import full_pixels, upright
+from alphabar.codecs.image_files import full_pixels, upright
 from alphabar.data.folder import Folder
-from alphabar.data.items import Unreadable, nothing_in
+from alphabar.data.items import nothing_in
 from alphabar.errors import AlphabarError
 
 
@@ -127,7 +128,7 @@ def read_photo(path: Path) -> Photo:
             "restoration.cannot_read", path=path, reason=error.strerror or str(error)
         ) from None
     except Unreadable as reason:
-        raise AlphabarError("restoration.unusable_image", path=path, reason=str(reason)) from None
+        raise AlphabarError("restoration.unusable_image", path=path, reason=reason.message) from None
 
 
 def image_files(path: Path) -> tuple[list[Path], list[str]]:

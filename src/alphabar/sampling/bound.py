@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import Condition, Denoiser, without_condition
 from alphabar.diffusion.initial_noise import INITIAL_NOISES, InitialNoise
 from alphabar.diffusion.random import Noise
@@ -29,7 +29,7 @@ class BoundSettings:
     model: Model
     settings: SamplingSettings
     denoiser: Denoiser
-    vocabulary: Conditioning | None
+    vocabulary: Vocabulary | None
     _rows: dict[int, Tensor] = field(default_factory=dict, repr=False)  # conditions that are encoded already
 
     @property
@@ -45,7 +45,10 @@ class BoundSettings:
     @property
     def initial_noise(self) -> InitialNoise:
         """What the sampler starts from."""
-        return INITIAL_NOISES.build(self.settings.initial_noise, statistics=self.model.statistics)
+        model = self.model
+        return INITIAL_NOISES.build(
+            self.settings.initial_noise, statistics=model.statistics, codec=model.codec
+        )
 
     def condition_rows(self, positions: range) -> Condition | None:
         """The conditions (n, columns) of the samples at these positions; None where there are none.
@@ -60,7 +63,7 @@ class BoundSettings:
         places = [position % len(conditions) for position in positions]
         for place in places:
             if place not in self._rows:
-                self._rows[place] = self.vocabulary.request(conditions[place])
+                self._rows[place] = self.vocabulary.row(conditions[place])
         return torch.stack([self._rows[place] for place in places]).to(self.model.device)
 
     def decode(self, x: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ class BoundSettings:
         denoiser: Denoiser | None = None,
         before: int = 0,
     ) -> Iterator[Progress[Tensor]]:
-        """The sampler from x (n, *shape) at times[0] to a sample: a record for each step, the last with items.
+        """The sampler's steps from x (n, *shape) at times[0]: a record for each, and one with the items.
 
         denoiser: another than that of the settings. before: how many steps have been made already.
         """
@@ -101,9 +104,9 @@ def bind_settings(model: Model, settings: SamplingSettings) -> BoundSettings:
         for guidance in build_guidances(settings.guidance)
     ]
     denoiser: Denoiser = model.denoiser
-    vocabulary = model.conditioning
+    vocabulary = model.vocabulary
     if vocabulary is None:  # the conditions are for the guidances alone
         denoiser = without_condition(denoiser)
-        vocabulary = next((g.conditioning for g in guidances if g.conditioning is not None), None)
+        vocabulary = next((g.vocabulary for g in guidances if g.vocabulary is not None), None)
     interval = settings.guidance_interval
     return BoundSettings(model, settings, guided(denoiser, guidances, interval=interval), vocabulary)

@@ -62,7 +62,7 @@ def begin(path: str | Path, recipe: Recipe, *, start: Model | None = None) -> Ru
     if start:
         network = build_denoiser(recipe).network
         assert isinstance(network, Network)
-        network.adopt(start.denoiser.network.state_dict())
+        network.load_compatible(start.denoiser.network.state_dict())
     if not run.exists:
         run.create(recipe)
     elif changed := differences(run.recipe, recipe):
@@ -147,7 +147,7 @@ def _train(
     training = TrainingState(dataset, recipe, runtime)
     if state and state["data"] != training.fingerprint:
         raise AlphabarError(
-            f"the pictures{' or their labels' if training.conditioning else ''} are not those that {run.path}"
+            f"the pictures{' or their labels' if training.vocabulary else ''} are not those that {run.path}"
             " was trained on: give the same pictures, or another --run"
         )
     if warning := terminal_warning(training.denoiser.schedule):
@@ -175,7 +175,7 @@ def _train(
             to_signal(torch.from_numpy(dataset.items[np.sort(index[i : i + 256])]))
             for i in range(0, len(index), 256)
         )
-        statistics = pack_tensors(fit_gaussian(batches)._asdict())
+        statistics = pack_tensors(fit_gaussian(batches, build_codec(recipe.data))._asdict())
     main = runtime.is_main
     if main:
         run.rewind(training.images)
