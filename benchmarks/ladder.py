@@ -141,7 +141,7 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
     *_, sampled = alphabar.sample(model, 64, drawn)
     save_grid(sampled.result, out / f"{rung.number:02d}-{rung.seed}.png")
     *_, judged = alphabar.evaluate(model, data, n=n, settings=drawn)
-    measured = {m.key: m for m in judged.result.judgement.measures}
+    measured = {m.key: m for m in judged.result.report.metrics}
     network = build_denoiser(rung.recipe).network
     found = {
         "number": rung.number,
