@@ -13,7 +13,6 @@ from alphabar.diffusion.samplers import Preview, Step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import build_guidances, guided
-from alphabar.methods.registry import check_denoises
 from alphabar.progress import Progress
 from alphabar.restoration.operators.base import Operator, size_text
 from alphabar.restoration.operators.compose import compose
@@ -53,7 +52,7 @@ def restore(
     bounds. Raises UsageError for a model that is no denoiser at every noise level, for shapes that do not fit
     and for a solver that cannot take the operator, AlphabarError where a result is not finite.
     """
-    check_denoises(model.path, model.recipe, "restore pictures")
+    model.method.require_denoiser(model.path, "restore")
     if n < 1:
         raise UsageError("restoration.too_few_samples", n=n)
     if not len(y) or tuple(y.shape[1:]) != operator.measurement_shape:
