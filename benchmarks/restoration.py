@@ -241,7 +241,9 @@ def rows(
             if solver == "default":
                 settings = restoration_settings(model, operator, told)
             else:
-                settings = restoration_settings(model, operator, told, solver=solver, steps=steps, guidance={})
+                settings = restoration_settings(
+                    model, operator, told, solver=solver, steps=steps, guidance={}
+                )
             begin = time.perf_counter()
             *_, last = restore(replace(model, denoiser=counted), y, operator, told, settings=settings)
         except UsageError:

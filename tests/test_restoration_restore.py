@@ -1,16 +1,20 @@
 """Restoring signals: the API on a model, its default settings, grey, transparent and non-square images."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from alphabar.errors import UsageError
 from alphabar.progress import last
 from alphabar.restoration.degradation import parse_degradation
+from alphabar.restoration.operators.base import Linear
 from alphabar.restoration.operators.compose import PerSampleOperator
 from alphabar.restoration.operators.mask import Mask
 from alphabar.restoration.operators.registry import OPERATORS, build_operator
 from alphabar.restoration.restore import restore
 from alphabar.restoration.settings import GUIDANCE_INTERVAL, restoration_settings
+from alphabar.restoration.solvers.base import DDIMSolver, denoise
 from alphabar.restoration.solvers.registry import SOLVERS
 from alphabar.runs.model import Model
 from refusals import refused
@@ -191,3 +195,44 @@ def test_guidance_acts_where_the_network_attends(model):
     )
     with refused("guidance.needs_attention", option="pag"):
         restored(model, y, operator, guidance={"pag": 2.0})
+
+
+# ---------------------------------------------------------------- one's own operator and solver
+
+
+class Shift(Linear):
+    """Moved to the right, around the edge: an operator as an extension would add it."""
+
+    def __init__(self, shape, *, pixels: int = 3):
+        self.shape = self.measurement_shape = shape
+        self.pixels = pixels
+
+    def A(self, x):
+        return x.roll(self.pixels, -1)
+
+    def adjoint(self, y):
+        return y.roll(-self.pixels, -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection(DDIMSolver):
+    """The denoised image, made to agree with y: a solver as an extension would add it."""
+
+    eta: float = 1.0
+
+    def estimate(self, denoiser, x, step, noise, observation):
+        return self.linear_operator(observation).prox(denoise(denoiser, x, step), observation.y, 0.0)
+
+    def churn(self, step):
+        return step.fresh_noise(self.eta)
+
+
+def test_an_own_operator_and_an_own_solver_are_one_class_each(model, monkeypatch):
+    monkeypatch.setitem(OPERATORS, "shift", Shift)
+    monkeypatch.setitem(SOLVERS, "projection", Projection)
+    operator = parse_degradation("shift:5+box").operator((3, SIZE, SIZE))
+    x0 = torch.rand(1, 3, SIZE, SIZE) - 0.5
+    assert torch.equal(operator.A(x0), build_operator("box", (3, SIZE, SIZE)).A(x0.roll(5, -1)))
+    x = restored(model, operator.A(x0), operator, solver={"name": "projection", "eta": 0.5})
+    torch.testing.assert_close(operator.A(x[0]), operator.A(x0), rtol=0, atol=1e-4)
+    assert restoration_settings(model, operator, 0.0).solver["name"] == "pigdm"

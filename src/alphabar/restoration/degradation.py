@@ -34,8 +34,8 @@ def grammar() -> Message:
 class Degradation:
     """What happened to an image: parts in their order, then noise.
 
-    text: as a person writes it. parts: specs of operators, or {"name": "mask" or "kernel", "file":
-    path}.
+    text: as a person writes it.
+    parts: specs of operators, or {"name": "mask" or "kernel", "file": path}.
     sigma: the standard deviation of the noise in the units of [-1, 1]; None: to be estimated.
     """
 

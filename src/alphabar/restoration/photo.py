@@ -54,8 +54,7 @@ class Photo:
     def signal(self, channels: int = 3) -> Tensor:
         """(1, channels, h, w) in [-1, 1], float32: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels.
 
-        Without an alpha channel transparent pixels lie on white; with one, colours are premultiplied by
-        alpha.
+        Without an alpha channel transparent pixels lie on white; with one, colours are premultiplied by it.
         """
         x = levels_to_signal(torch.from_numpy(self.pixels.astype(np.int32)), self.white)
         alpha = np.full(self.pixels.shape[:2], 255, np.uint8) if self.alpha is None else self.alpha
@@ -128,7 +127,7 @@ def read_photo(path: Path) -> Photo:
             "restoration.cannot_read", path=path, reason=error.strerror or str(error)
         ) from None
     except Unreadable as reason:
-        raise AlphabarError("restoration.unusable_image", path=path, reason=str(reason)) from None
+        raise AlphabarError("restoration.unusable_image", path=path, reason=reason.message) from None
 
 
 def image_files(path: Path) -> tuple[list[Path], list[str]]:

@@ -8,12 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alphabar.diffusion.denoiser import clipped
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import Preview, Step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import build_guidances, guided
-from alphabar.methods.registry import check_denoises
 from alphabar.progress import Progress
 from alphabar.restoration.operators.base import Operator, size_text
 from alphabar.restoration.operators.compose import compose
@@ -43,17 +42,17 @@ def restore(
 
     y: (b, *operator.measurement_shape), sigma_y in the units of signals. Where operators differ, they are one
         `PerSampleOperator`, and y is what its ``pack`` gives.
+    n: samples for each measurement. settings: of `restoration_settings`; by default what suits the operator.
     Images of another size than the model's are restored through overlapping tiles (`tiling`).
     first: the number of the first measurement in the whole set. Sample k for measurement i depends on the
-    model,
-        the settings, y, i and k alone. batch: samples that are restored at a time, at most.
+        model, the settings, y, i and k alone.
+    batch: samples that are restored at a time, at most.
 
-    Yields a record for every step; the last one's result is (n, b, *operator.shape), about within the
-    codec's bounds.
-    Raises UsageError for a model that is no denoiser at every noise level, for shapes that do not fit and
-    for a solver that cannot take the operator, AlphabarError where a result is not finite.
+    Yields a record for every step; the last one's result is (n, b, *operator.shape), about within the codec's
+    bounds. Raises UsageError for a model that is no denoiser at every noise level, for shapes that do not fit
+    and for a solver that cannot take the operator, AlphabarError where a result is not finite.
     """
-    check_denoises(model.path, model.recipe, "restore pictures")
+    model.method.require_denoiser(model.path, "restore")
     if n < 1:
         raise UsageError("restoration.too_few_samples", n=n)
     if not len(y) or tuple(y.shape[1:]) != operator.measurement_shape:
@@ -84,14 +83,15 @@ def _restore(
         A, measured = operator.select(y, [i for i, _ in part])
         measured = measured.to(job.model.device)
         coarse: Tensor | None = None
-        noise = Noise(job.settings.seed, [sample_position(first + i, k) for i, k in part], "restore")
+        positions = [sample_position(first + i, k) for i, k in part]
+        noise = Noise(job.settings.seed, positions, Purpose.RESTORATION)
         for size, times in stages[part[0][0]]:
             observation = job.observation(A, measured, size)
             for step in job.solve(observation, times, noise, coarse):
                 done += len(part)
                 yield Progress("restoring", done, total, preview=Preview(0, step))
             coarse = x = job.finish(observation, step.x)
-            noise = replace(noise, purpose=noise.purpose + "/finer")
+            noise = replace(noise, purpose=f"{noise.purpose}/{Purpose.NEXT_SIZE}")
         if not torch.isfinite(x).all():
             raise AlphabarError("restoration.not_finite", model=job.model.path)
         results.append(x.float().cpu())
@@ -153,8 +153,7 @@ class _Restoration:
             missing = pad_to(A.missing(self.sigma_y), large)
             denoiser = tiled(denoiser, tile, missing, pad_to(y, large) if exact else None)
         A = compose(crop((A.shape[0], *large), own), A)
-        # Where the schedule does not reach noise, the start matters: noise around what y and the mean image
-        # tell.
+        # Where the schedule does not reach noise, the start matters: noise around what y and the mean tell.
         guess = self.model.statistics.mean[None].to(y)
         if large != tile:
             guess = F.interpolate(guess, large, mode="bilinear")
@@ -164,7 +163,7 @@ class _Restoration:
             guess = pad_to(finer, large, mode="replicate")
         guess = A.prox(guess, y, self.sigma_y**2 / 0.25)
         level = denoiser.schedule(times[0])
-        eps = replace(noise, purpose=noise.purpose + "/start").normal(0, guess)
+        eps = replace(noise, purpose=f"{noise.purpose}/{Purpose.INITIAL_NOISE}").normal(0, guess)
         x = broadcast(level.alpha, guess) * guess + broadcast(level.sigma, guess) * eps
         yield from self.solver.solve(denoiser, x, times, noise, replace(observation, operator=A))
 

@@ -51,10 +51,9 @@ def restoration_settings(
 ) -> RestorationSettings:
     """The settings that are given, and for the rest what suits the operator (`Operator.default_solver`).
 
-    guidance: name → scale or settings. Without it, the share of the recipe's own that helps with this
-    operator
-        (`Operator.guidance_share`); a name that is given keeps the other settings, {} is no guidance at all.
-    Raises UsageError for unknown names and for steps below 1; whether the model can be guided so, `restore`
+    guidance: name → scale or settings. The recipe's guidances stay unless they are named, with the share of
+        their scale that helps with this operator (`Operator.guidance_share`); {} is no guidance at all.
+    Raises UsageError for unknown names and for steps below 1. Whether the model can be guided so, `restore`
     checks.
     """
     if steps is not None and steps < 1:

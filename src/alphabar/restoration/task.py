@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.png_metadata import png_metadata
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import UsageError
 from alphabar.files import pack_json, writing_folder
 from alphabar.messages import Message, message
@@ -95,7 +95,7 @@ def degrade(photo: Photo, degradation: Degradation, *, seed: int = 0, position: 
         raise UsageError("restoration.auto_only_restores")
     x = photo.signal(1 if photo.grey else 3)
     y = degradation.operator(tuple(x.shape[1:])).A(x)
-    y = y + degradation.sigma * Noise(seed, [position], "degrade").normal(0, y)
+    y = y + degradation.sigma * Noise(seed, [position], Purpose.DEGRADATION).normal(0, y)
     levels = signal_to_levels(y[0], 255).numpy().astype(np.uint8)
     return Image.fromarray(levels if levels.shape[2] == 3 else levels[..., 0])
 

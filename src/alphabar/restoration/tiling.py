@@ -26,8 +26,7 @@ def tiled(
     Tiles overlap by at least a quarter; each counts most in its middle and fades to its border, so that
     images have no seams. All of them take every step together (Bar-Tal et al. 2023, MultiDiffusion).
     missing: (h, w) bool, the pixels that matter: tiles without any are left out, and where there is no tile
-    the answer
-        is ``known``, an image (n, c, h, w).
+        the answer is ``known``, an image (n, c, h, w).
     """
     ramps = [torch.minimum(torch.arange(n) + 0.5, n - torch.arange(n) - 0.5) for n in tile]
     weight = ramps[0][:, None] * ramps[1]

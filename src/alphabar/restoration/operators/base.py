@@ -24,10 +24,10 @@ ROUNDING_STD = 2 / 255 / math.sqrt(12)
 class Operator(ABC):
     """A known degradation y = A(x), linear or not.
 
-    shape: of a sample x, (channels, *spatial). measurement_shape: of what A gives for it; both without the
-    batch.
-    linear: whether A is. is_mask: whether A only hides values. removes_pixels: whether some pixels of x
-    leave no trace in y, so that a place in y without variation says nothing about the noise.
+    shape: of a sample x, (channels, *spatial). measurement_shape: of A(x). Both are without the batch.
+    linear: whether A is linear. is_mask: whether A only hides values.
+    removes_pixels: whether some pixels of x leave no trace in y, so that a place in y without variation says
+        nothing about the noise.
     """
 
     shape: Shape
@@ -107,15 +107,15 @@ class Linear(Operator):
         """
         tolerance = (100 * torch.finfo(e.dtype).eps) ** 2
         u, r, g = torch.zeros_like(p := self.adjoint(e)), e, p
-        first = last = _dot(g, g)
+        first = last = dot(g, g)
         for _ in range(self.iterations):
             if not (last > tolerance * first).any():
                 break
             q = self.A(p)
-            step = _ratio(last, _dot(q, q, like=g) + rho * _dot(p, p))
+            step = _ratio(last, dot(q, q, like=g) + rho * dot(p, p))
             u, r = u + step * p, r - step.reshape(-1, *[1] * (r.ndim - 1)) * q
             g = self.adjoint(r) - rho * u
-            last, before = _dot(g, g), last
+            last, before = dot(g, g), last
             p = g + _ratio(last, before) * p
         return u
 
@@ -208,7 +208,7 @@ def size_text(spatial: Sequence[int]) -> str:
     return "×".join(str(side) for side in reversed(spatial))
 
 
-def _dot(a: Tensor, b: Tensor, like: Tensor | None = None) -> Tensor:
+def dot(a: Tensor, b: Tensor, like: Tensor | None = None) -> Tensor:
     """One inner product for each sample, (n, 1, …), shaped to multiply ``like``, or a."""
     ndim = (a if like is None else like).ndim
     return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (ndim - 1))

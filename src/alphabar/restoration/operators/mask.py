@@ -1,12 +1,13 @@
 """Masks: inpainting. Some pixels are known, the others are missing."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import UsageError
 from alphabar.registry import Spec
 from alphabar.restoration.operators.base import Shape, Spectral, image_size, size_text
@@ -48,7 +49,7 @@ class Mask(Spectral):
             return super().missing(sigma_y)
         return (self.s == 0).flatten(0, -len(self.shape)).any(0)
 
-    def needs_whole_image(self, extent) -> bool:
+    def needs_whole_image(self, extent: Sequence[int]) -> bool:
         known = (self.s > 0).flatten(0, -3).float()
         for axis, side in enumerate(extent):  # some pixel of every region of this extent is known
             window = [1, 1]
@@ -62,10 +63,9 @@ class Mask(Spectral):
         y = F.interpolate(s * y, spatial, mode="area") / torch.where(share > 0, share, 1)
         return Mask((share > 0).cpu(), (self.shape[0], *spatial)), y
 
-    def select(self, y: Tensor, rows) -> tuple["Mask", Tensor]:
-        rows = list(rows)
+    def select(self, y: Tensor, rows: Sequence[int]) -> tuple["Mask", Tensor]:
         own = self.s.ndim > len(self.shape) and len(self.s) > 1
-        return Mask(self.s[rows], self.shape) if own else self, y[rows]
+        return Mask(self.s[list(rows)], self.shape) if own else self, y[list(rows)]
 
     def default_solver(self, sigma_y: float, *, guided: bool, smaller: bool) -> Spec:
         return "mmps"
@@ -103,7 +103,7 @@ def random(shape: Shape, *, share: float = 0.7, seed: int = 0) -> Mask:
     """
     _check_share("random", share)
     pixels = math.prod(shape[1:])
-    order = Noise(seed, [0], "mask").normal(0, torch.empty(1, pixels))[0].argsort()
+    order = Noise(seed, [0], Purpose.MASK).normal(0, torch.empty(1, pixels))[0].argsort()
     known = torch.ones(pixels)
     known[order[: round(share * pixels)]] = 0
     return Mask(known.reshape(1, *shape[1:]), shape)
@@ -116,7 +116,7 @@ def strokes(shape: Shape, *, share: float = 0.2, seed: int = 0) -> Mask:
     """
     _check_share("strokes", share)
     h, w = image_size(shape)
-    noise, known = Noise(seed, [0], "mask"), torch.ones(h, w)
+    noise, known = Noise(seed, [0], Purpose.MASK), torch.ones(h, w)
     y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
     for i in range(10_000):
         if (known == 0).float().mean() >= share:

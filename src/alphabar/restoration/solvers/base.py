@@ -22,9 +22,8 @@ class Observation:
     """What is known: y (n, *operator.measurement_shape) = A(x0) + sigma_y·n, sigma_y in the units of signals.
 
     bounds: the least and the largest value of x0, or None. A mean of x0 lies between them, so estimates are
-    clamped
-    to them: where a network's Jacobian is not quite that of a denoiser, what leaves the range grows at
-    every step.
+        clamped to them: where a network's Jacobian is not quite that of a denoiser, what leaves the range
+        grows at every step.
     """
 
     operator: Operator
@@ -38,14 +37,14 @@ class Observation:
 
 
 class SolverStep(NamedTuple):
-    """Step number i of a solver, from time t to s. draws: the numbers of the noises that it may use."""
+    """Step number i of a solver, from time t to s. noise_numbers: of the random numbers that it may use."""
 
     i: int
     t: Tensor
     s: Tensor
     level_t: Level
     level_s: Level
-    draws: tuple[int, int, int]
+    noise_numbers: tuple[int, int, int]
 
     @property
     def sigma(self) -> float:
@@ -124,19 +123,19 @@ def trajectory(
         raise UsageError("restoration.pure_noise")
     walk = list(pairwise(range(len(times))) if pairs is None else pairs)
     for i, (a, b) in enumerate(walk):
-        draws = (i, len(walk) + i, 2 * len(walk) + i)
-        yield SolverStep(i, times[a], times[b], levels[a], levels[b], draws)
+        numbers = (i, len(walk) + i, 2 * len(walk) + i)
+        yield SolverStep(i, times[a], times[b], levels[a], levels[b], numbers)
 
 
 def ddim_step(x: Tensor, xhat: Tensor, step: SolverStep, c: Tensor, noise: Noise) -> Tensor:
-    """DDIM (Song et al.
+    """x (n, *shape) at the level of step.s: DDIM (Song et al. 2021, eq. 12) with xhat as the denoised sample.
 
-    2021, eq. 12) with xhat as the denoised sample and c as the standard deviation of fresh noise.
+    c: the standard deviation of the fresh noise.
     """
     (alpha_t, sigma_t), (alpha_s, sigma_s) = step.level_t, step.level_s
     eps = (x - broadcast(alpha_t, x) * xhat) / broadcast(sigma_t, x)
     x = broadcast(alpha_s, x) * xhat + broadcast((sigma_s**2 - c**2).clamp(min=0).sqrt(), x) * eps
-    return x + broadcast(c, x) * noise.normal(step.draws[0], x) if c > 0 else x
+    return x + broadcast(c, x) * noise.normal(step.noise_numbers[0], x) if c > 0 else x
 
 
 def denoise(denoiser: Denoiser, x: Tensor, step: SolverStep) -> Tensor:

@@ -79,4 +79,4 @@ def back_in_time(x: Tensor, step: SolverStep, noise: Noise) -> Tensor:
     """x with as much noise added as takes it up to the level of step.s."""
     ratio = step.level_s.alpha / step.level_t.alpha
     added = (step.level_s.sigma**2 - (ratio * step.level_t.sigma) ** 2).sqrt()
-    return broadcast(ratio, x) * x + broadcast(added, x) * noise.normal(step.draws[0], x)
+    return broadcast(ratio, x) * x + broadcast(added, x) * noise.normal(step.noise_numbers[0], x)

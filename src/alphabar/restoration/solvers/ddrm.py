@@ -19,10 +19,12 @@ from alphabar.restoration.solvers.base import Observation, Solver, denoise, traj
 class DDRM(Solver):
     """DDRM (Kawar et al. 2022, eq. 7 and 8): every mode of x is sampled on its own, by how well y knows it.
 
-    With ybar = S⁻¹U*y, whose noise is sigma_y/s, D̄ = V*D and z̄ = V*z, a mode of z_s becomes
-    (1 - eta_b)·D̄ + eta_b·ybar + sqrt(sigma_s² - eta_b²sigma_y²/s²)·z̄   where sigma_y/s ≤ sigma_s, and
-    elsewhere D̄ + sigma_s(sqrt(1 - eta²)·e + eta·z̄), e = (ybar - D̄)/(sigma_y/s) where s > 0 and (z̄_t -
-    D̄)/sigma where s = 0.
+    With ybar = S⁻¹U*y, whose noise is sigma_y/s, Dbar = V*D and zbar = V*z, a mode of z_s becomes
+
+        (1 - eta_b)·Dbar + eta_b·ybar + sqrt(sigma_s² - eta_b²·sigma_y²/s²)·zbar   where sigma_y/s ≤ sigma_s,
+        Dbar + sigma_s·(sqrt(1 - eta²)·e + eta·zbar)                               elsewhere,
+
+    with e = (ybar - Dbar)/(sigma_y/s) where s > 0 and e = (V*z_t - Dbar)/sigma where s = 0.
     Refuses an operator whose singular values are not known. The loop is its own: it remembers its modes.
     """
 
@@ -47,12 +49,12 @@ class DDRM(Solver):
                 modes = torch.where(sigma_seen < step.sigma, ybar + known * modes, modes)
                 x = broadcast(step.level_t.alpha, x) * operator.V(modes)
             D = denoise(denoiser, x, step)
-            Dbar, z = operator.Vt(D), operator.Vt(noise.normal(step.draws[0], x))
+            Dbar, z = operator.Vt(D), operator.Vt(noise.normal(step.noise_numbers[0], x))
             unseen = (modes - Dbar) / step.sigma
             noisy = torch.where(seen & (sigma_seen > 0), (ybar - Dbar) / sigma_seen, 0)
             mixed = (1 - self.eta**2) ** 0.5 * torch.where(seen, noisy, unseen) + self.eta * z
             rest = (step.sigma_s**2 - (self.eta_b * sigma_seen) ** 2).clamp(min=0).sqrt()
-            told = (1 - self.eta_b) * Dbar + self.eta_b * ybar + rest * z
-            modes = torch.where(sigma_seen <= step.sigma_s, told, Dbar + step.sigma_s * mixed)
+            known_well = (1 - self.eta_b) * Dbar + self.eta_b * ybar + rest * z
+            modes = torch.where(sigma_seen <= step.sigma_s, known_well, Dbar + step.sigma_s * mixed)
             x = broadcast(step.level_s.alpha, x) * operator.V(modes)
             yield Step(step.i, step.s, x, D)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.random import Noise
+from alphabar.restoration.operators.base import dot
 from alphabar.restoration.solvers.base import DDIMSolver, Observation, SolverStep, denoise_with_vjp
 
 
@@ -47,10 +48,6 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iteration
     direction.
     """
     solved = max(1e-24, (10 * torch.finfo(b.dtype).eps) ** 2)
-
-    def dot(u: Tensor, w: Tensor) -> Tensor:
-        return (u * w).flatten(1).sum(1).reshape(-1, *[1] * (b.ndim - 1))
-
     v, r, p = torch.zeros_like(b), b, b
     first = last = dot(r, r)
     for _ in range(iterations):

@@ -25,8 +25,8 @@ class PerturbAndMAP(DDIMSolver):
         A, y, sigma_y = self.linear_operator(observation), observation.y, observation.sigma_y
         D = denoise(denoiser, x, step)
         r2 = prior_variance(step.sigma, self.data_std)
-        guess = D + r2**0.5 * noise.normal(step.draws[1], D)
-        seen = y + sigma_y * noise.normal(step.draws[2], y) if sigma_y > 0 else y
+        guess = D + r2**0.5 * noise.normal(step.noise_numbers[1], D)
+        seen = y + sigma_y * noise.normal(step.noise_numbers[2], y) if sigma_y > 0 else y
         return A.prox(guess, seen, sigma_y**2 / r2)
 
     def churn(self, step: SolverStep) -> Tensor:
