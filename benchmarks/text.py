@@ -56,11 +56,11 @@ def main() -> None:
     read = {data.captions[i] for i in train}
     new = [i for i in held_out if data.captions[i] not in read]
     chosen = [new[k % len(new)] for k in range(given.n)]
-    fields = knower.conditioning.fields
+    fields = knower.vocabulary.fields
     names = [field.name for field in fields if field.kind == "classes"]
 
     def rows(index: list[int]) -> Tensor:
-        return knower.conditioning.rows({f.name: [data.attributes[i][f.name] for i in index] for f in fields})
+        return knower.vocabulary.rows({f.name: [data.attributes[i][f.name] for i in index] for f in fields})
 
     print(
         f"{model.images:,} images seen; {given.n} samples; {len(new)} captions that no training picture has\n"

@@ -62,7 +62,7 @@ def begin(path: str | Path, recipe: Recipe, *, start: Model | None = None) -> Ru
     if start:
         network = build_denoiser(recipe).network
         assert isinstance(network, Network)
-        network.adopt(start.denoiser.network.state_dict())
+        network.load_compatible(start.denoiser.network.state_dict())
     if not run.exists:
         run.create(recipe)
     elif changed := differences(run.recipe, recipe):
@@ -147,7 +147,7 @@ def _train(
     training = TrainingState(dataset, recipe, runtime)
     if state and state["data"] != training.fingerprint:
         raise AlphabarError(
-            f"the pictures{' or their labels' if training.conditioning else ''} are not those that {run.path}"
+            f"the pictures{' or their labels' if training.vocabulary else ''} are not those that {run.path}"
             " was trained on: give the same pictures, or another --run"
         )
     if warning := terminal_warning(training.denoiser.schedule):

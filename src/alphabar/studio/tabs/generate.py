@@ -13,7 +13,7 @@ from PIL import Image
 
 from alphabar.codecs.image import to_pictures
 from alphabar.codecs.png_metadata import png_metadata, read_png_metadata
-from alphabar.conditioning.fields import Categorical
+from alphabar.vocabulary.fields import Categorical
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
@@ -86,8 +86,8 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
         loaded = page.shelf.load(name)
         settings = patient_settings(loaded)
         attends = loaded.attention is not None
-        known = loaded.conditioning.fields if loaded.conditioning else ()
-        seen = bool(loaded.conditioning and loaded.conditioning.seen)
+        known = loaded.vocabulary.fields if loaded.vocabulary else ()
+        seen = bool(loaded.label_frequencies)
         slots = []
         for field in known[:FIELDS]:
             names = list(field.names) if isinstance(field, Categorical) else []
@@ -100,7 +100,9 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             gr.update(visible=attends or loaded.early is not None),
             gr.update(value=1, visible=bool(known)),
             gr.update(value=0, visible=attends),
-            gr.update(value=settings.pag, visible=attends),
+            gr.update(
+                value=next((g["scale"] for g in settings.guidance if g["name"] == "pag"), 0), visible=attends
+            ),
             gr.update(value=1, visible=loaded.early is not None),
             gr.update(visible=seen),
             describe(page, loaded),
@@ -165,7 +167,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
 def settings_from_controls(page: Page, model: Model, values: Sequence[Any]) -> tuple[int, SamplingSettings]:
     """How many pictures, and how they are drawn, from the values of the controls in their order."""
     number, seed, sampler, steps, initial_noise, guidance, sag, pag, autoguidance, *fields = values
-    known = model.conditioning.fields if model.conditioning else ()
+    known = model.vocabulary.fields if model.vocabulary else ()
     conditions = {field.name: str(value) for field, value in zip(known, fields, strict=False) if value}
     # A name alone means its usual settings; the recipe's own sampler may have others.
     own = model.recipe.sampling.sampler
@@ -176,10 +178,12 @@ def settings_from_controls(page: Page, model: Model, values: Sequence[Any]) -> t
         steps=int(steps),
         initial_noise=initial_noise,
         conditions=[conditions] if conditions else None,
-        guidance=float(guidance),
-        sag=float(sag),
-        pag=float(pag),
-        autoguidance=float(autoguidance),
+        guidance={
+            "classifier_free": float(guidance),
+            "sag": float(sag),
+            "pag": float(pag),
+            "autoguidance": float(autoguidance),
+        },
     )
     return min(int(number), MOST), settings
 
