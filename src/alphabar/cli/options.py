@@ -54,8 +54,8 @@ class SamplingOptions:
         """The names of the options that were given."""
         return [name for name, value in self.values.items() if value not in (None, False, [])]
 
-    def settings(self, model: "Model", seed: int, **others: Any) -> "SamplingSettings":
-        """The settings that follow for a model. others: what else `sampling_settings` takes."""
+    def settings(self, model: "Model", seed: int, without_guidance: bool = False) -> "SamplingSettings":
+        """The settings that follow for a model. without_guidance: leave out the recipe's where none is given."""
         from alphabar.guidance import GUIDANCES
         from alphabar.sampling.settings import sampling_settings
 
@@ -71,10 +71,9 @@ class SamplingOptions:
             model,
             seed=seed,
             conditions=self.conditions,
-            guidance=guidance or None,
+            guidance=guidance or ({} if without_guidance else None),
             guidance_interval=None if interval is None else parse_interval(interval),
             **chosen,
-            **others,
         )
 
 

@@ -137,7 +137,7 @@ def _restore(
     model: Path, image: Path, degradation: str, out: Path, as_json: bool, *, n: int, **chosen: Any
 ) -> None:
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
-    from alphabar.reporting.image_grids import image_grid
+    from alphabar.images import image_grid
     from alphabar.restoration.degradation import parse_degradation
     from alphabar.restoration.restore import restore as restore_task
     from alphabar.restoration.settings import restoration_settings

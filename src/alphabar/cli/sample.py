@@ -16,8 +16,11 @@ from alphabar.cli.options import (
     parse_comparison,
     with_sampling_options,
 )
+from alphabar.errors import AlphabarError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from alphabar.runs.model import Model
     from alphabar.sampling.settings import SamplingSettings
 
@@ -52,17 +55,17 @@ def sample(
 
     For example: alphabar sample cars64 -n 16 --attribute body=SUV --guidance 2 --out suvs
     """
-    from alphabar.reporting.image_grids import image_grid, reverse_strip
+    from alphabar.images import image_grid, image_strip
     from alphabar.runs.model import load_model
     from alphabar.sampling.comparison import per_sample_settings
-    from alphabar.sampling.outputs import ReverseProcessRecorder, check_free, write_samples
+    from alphabar.sampling.outputs import ReverseProcessRecorder, check_free, sampling_metadata, write_samples
     from alphabar.sampling.sample import sample as generate
 
     comparison = parse_comparison(compare) if compare else None
     loaded = load_model(model, ema=ema)
     settings = sampling.settings(loaded, seed)
     check_free(out)
-    about = _about(model, loaded, settings) | ({} if ema is None else {"ema": ema})
+    about = sampling_metadata(loaded, settings, str(model), **({} if ema is None else {"ema": ema}))
     if comparison:
         _sample_comparison(loaded, settings, out, about, *comparison, 8 if n is None else n, as_json)
         return
@@ -70,8 +73,8 @@ def sample(
     recorder = ReverseProcessRecorder(loaded, settings.steps)
     items = run_to_end(map(recorder.record, generate(loaded, n, settings)))
     previews = loaded.codec.preview(items[:100])
-    overview = {"grid": image_grid(previews), "process": reverse_strip(recorder.columns)}
-    write_samples(loaded.codec, items, out, about, overview, per_sample_settings(settings, n))
+    overview = {"grid": image_grid(previews), "process": image_strip(recorder.columns)}
+    write_samples(items, out, loaded.codec, about, overview, per_sample_settings(settings, n))
     say(f"{n} samples are in {out}, an overview in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": n, **about})
 
@@ -87,7 +90,7 @@ def _sample_comparison(
     as_json: bool,
 ) -> None:
     """Generate n samples with each value of a setting, from the same noise, and write them side by side."""
-    from alphabar.reporting.image_grids import image_grid
+    from alphabar.images import image_grid
     from alphabar.sampling.comparison import comparison_settings, side_by_side
     from alphabar.sampling.outputs import write_samples
     from alphabar.sampling.sample import sample as generate
@@ -98,7 +101,7 @@ def _sample_comparison(
     rows, each = side_by_side(items, variants)
     about = {**about, "compare": {key: values}}
     overview = {"grid": image_grid(model.codec.preview(rows), len(values))}
-    write_samples(model.codec, rows, out, about, overview, each)
+    write_samples(rows, out, model.codec, about, overview, each)
     say(f"{len(rows)} samples are in {out}, side by side in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": len(rows), **about})
 
@@ -117,11 +120,11 @@ def interpolate(
 
     For example: alphabar interpolate cars64 --attribute body=SUV --attribute body=coupe --out between
     """
-    from alphabar.reporting.image_grids import image_grid
+    from alphabar.images import image_grid
     from alphabar.runs.model import load_model
-    from alphabar.sampling.edit import deterministic
     from alphabar.sampling.interpolate import interpolate as interpolated
-    from alphabar.sampling.outputs import check_free, write_samples
+    from alphabar.sampling.outputs import check_free, sampling_metadata, write_samples
+    from alphabar.sampling.settings import deterministic
 
     loaded = load_model(model)
     settings = sampling.settings(loaded, seed)
@@ -129,9 +132,9 @@ def interpolate(
         settings = deterministic(loaded, settings)
     check_free(out)
     items = run_to_end(interpolated(loaded, settings, rows=rows, columns=columns))
-    about = {**_about(model, loaded, settings), "rows": rows, "columns": columns}
+    about = sampling_metadata(loaded, settings, str(model), rows=rows, columns=columns)
     overview = {"grid": image_grid(loaded.codec.preview(items), columns)}
-    write_samples(loaded.codec, items, out, about, overview)
+    write_samples(items, out, loaded.codec, about, overview)
     say(f"{rows} interpolations of {columns} samples are in {out}, side by side in {out / 'overview'}")
     print_json(as_json, {"out": str(out), **about})
 
@@ -159,35 +162,42 @@ def edit(
     """
     import torch
 
-    from alphabar.reporting.image_grids import image_grid
+    from alphabar.images import image_grid
     from alphabar.runs.model import load_model
-    from alphabar.sampling.edit import deterministic, read_item
     from alphabar.sampling.edit import edit as edited
-    from alphabar.sampling.outputs import check_free, write_samples
+    from alphabar.sampling.outputs import check_free, sampling_metadata, write_samples
+    from alphabar.sampling.settings import deterministic
 
     loaded = load_model(model)
-    item = read_item(loaded, image)
-    if invert:  # the way from the picture to its noise is without guidance
-        sampling.values.setdefault("pag", None)
-        sampling.values["pag"] = sampling.values["pag"] or 0.0
-    settings = sampling.settings(loaded, seed)
+    item = _read_item(loaded, image)
+    # Inversion finds the noise without guidance, so sampling from it is without the recipe's guidance too.
+    settings = sampling.settings(loaded, seed, without_guidance=invert)
     if not sampling.values.get("sampler"):
         settings = deterministic(loaded, settings)
     check_free(out)
     signal = loaded.codec.encode(item[None])[0]
     items = run_to_end(edited(loaded, signal, settings, strength=strength, invert=invert, n=n))
-    about = {**_about(model, loaded, settings), "image": str(image), "strength": strength, "invert": invert}
+    about = sampling_metadata(
+        loaded, settings, str(model), image=str(image), strength=strength, invert=invert
+    )
     shown = loaded.codec.preview(torch.cat([item[None], items]))
-    write_samples(loaded.codec, items, out, about, {"grid": image_grid(shown, len(shown))})
+    write_samples(items, out, loaded.codec, about, {"grid": image_grid(shown, len(shown))})
     say(f"{n} variation{'s' * (n > 1)} in {out}, beside the given picture in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": n, **about})
 
 
-def _about(model: Path, loaded: "Model", settings: "SamplingSettings") -> dict[str, Any]:
-    """What is written beside samples: the model and every setting."""
-    from alphabar.sampling.settings import uses_training_conditions
+def _read_item(model: "Model", path: Path) -> "Tensor":
+    """The file as an item of the model's codec. Raises AlphabarError naming a file that cannot be read."""
+    import torch
 
-    about = {"model": str(model), "images": loaded.images, **settings.to_dict()}
-    if uses_training_conditions(loaded, settings):
-        about["conditions"] = "as the training data"
-    return about
+    from alphabar.codecs.base import Unreadable
+
+    fit = model.recipe.data.fit
+    try:
+        # The box of a fit is the data set's; a single picture has none.
+        return torch.from_numpy(
+            model.codec.read(path.read_bytes(), "crop" if fit == "box" else fit).item.copy()
+        )
+    except (OSError, Unreadable) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise AlphabarError("cli.unreadable", path=path, reason=reason) from None
