@@ -94,7 +94,7 @@ def notebook(steps: int) -> Peer:
             seed=0,
             sampler=SAMPLERS.build("ddim"),
             times=times,
-            initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None),
+            initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None, codec=None),
         )
         return last_step(drawn).x
 

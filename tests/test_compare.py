@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.initial_noise import fit_gaussian
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import pack_json
@@ -54,7 +55,7 @@ def make_run(path: Path, *settings: str, images: int = 96, judged: tuple[dict, .
     run = Run(path)
     run.create(recipe)
     network = build_denoiser(recipe).network
-    statistics = fit_gaussian([torch.rand(20, 3, 16, 16)])
+    statistics = fit_gaussian([torch.rand(20, 3, 16, 16)], ImageCodec(16))
     weights = pack_tensors(network.state_dict())
     files = {"model.safetensors": weights, "statistics.safetensors": pack_tensors(statistics._asdict())}
     run.save(images, {**files, "state.json": pack_json({})})

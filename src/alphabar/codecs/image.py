@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from alphabar.codecs.base import Box, Codec, Raw, Reading
 from alphabar.codecs.image_files import FITS, is_grey, read_image
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.errors import UsageError
+
+THUMBNAIL = 8  # pixels: the side of the thumbnails that are the coarse content of a picture
 
 
 class ImageCodec(Codec):
@@ -79,6 +82,19 @@ class ImageCodec(Codec):
         levels = item.numpy()
         image = Image.fromarray(levels[..., 0] if self.channels == 1 else levels)
         image.save(path, format="PNG", pnginfo=png_metadata(metadata))
+
+    def coarsen(self, signals: Tensor) -> Tensor:
+        """Thumbnails of at most `THUMBNAIL` pixels a side."""
+        return adaptive_avg_pool2d(signals, self._thumbnail[1:]).flatten(1)
+
+    def refine(self, coarse: Tensor) -> Tensor:
+        """Thumbnails enlarged bicubically."""
+        return interpolate(coarse.unflatten(1, self._thumbnail), size=self.spatial, mode="bicubic")
+
+    @property
+    def _thumbnail(self) -> tuple[int, int, int]:
+        channels, height, width = self.shape
+        return channels, min(height, THUMBNAIL), min(width, THUMBNAIL)
 
     def flip(self, items: Tensor, mask: Tensor) -> Tensor:
         return torch.where(mask[:, None, None, None], items.flip(2), items)

@@ -175,7 +175,7 @@ def _train(
             to_signal(torch.from_numpy(dataset.items[np.sort(index[i : i + 256])]))
             for i in range(0, len(index), 256)
         )
-        statistics = pack_tensors(fit_gaussian(batches)._asdict())
+        statistics = pack_tensors(fit_gaussian(batches, build_codec(recipe.data))._asdict())
     main = runtime.is_main
     if main:
         run.rewind(training.images)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.codecs import build_codec
 from alphabar.codecs.image import to_pictures, to_signal
 from alphabar.data.dataset import Dataset
 from alphabar.diffusion.denoiser import Denoiser, NetworkDenoiser
@@ -131,7 +132,9 @@ class TrainingMonitor:
             seed=recipe.seed,
             sampler=SAMPLERS.build(sampler),
             times=TIMESTEPS.build(timesteps)(denoiser.schedule, steps),
-            initial_noise=INITIAL_NOISES.build(initial_noise, statistics=self.statistics),
+            initial_noise=INITIAL_NOISES.build(
+                initial_noise, statistics=self.statistics, codec=build_codec(recipe.data)
+            ),
             cond=None if self.cond is None else self.cond[chosen],
             device=self.runtime.device,
         )
