@@ -48,7 +48,7 @@ def test_a_quarter_turn_and_a_move_by_whole_pixels_are_exact():
 
 
 def test_images_need_not_be_square():
-    """Half a turn and a move are exact, and a quarter turn does not stretch: it turns pixels, not the sides."""
+    """Half a turn and a move are exact; a quarter turn turns pixels and does not stretch the sides."""
     x = torch.rand(1, 1, 16, 24)
     torch.testing.assert_close(only(angle=math.pi).apply(x), x.rot90(2, (2, 3)), atol=1e-5, rtol=0)
     torch.testing.assert_close(only(right=1).apply(x)[..., 3:], x[..., :-3], atol=1e-5, rtol=0)
