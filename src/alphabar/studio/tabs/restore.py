@@ -11,7 +11,6 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from alphabar.codecs.image import to_pictures
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.errors import UsageError
 from alphabar.reporting.report_figures import patient_settings
@@ -38,9 +37,9 @@ DEGRADATIONS = (
     "motion:9,45",
     "noise:0.2",
     "jpeg:10",
-    "grey",
+    "grayscale",
     "random:0.7",
-    "down:2",
+    "downsample:2",
     "noise:auto",
 )
 
@@ -156,7 +155,8 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         for record in records:
             if record.result is None:
                 line = text("step", i=record.done, n=record.total)
-                forming = sheet(to_pictures(record.preview.step.x0.cpu()))
+                items = loaded.codec.decode(record.preview.step.x0.cpu())
+                forming = sheet(loaded.codec.preview(items))
                 yield page.progress(record.done, record.total, line) + forming, *[gr.skip()] * 6
         assert record.result is not None
         answers = record.result[:, 0]
@@ -171,7 +171,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         paths = []
         for k, answer in enumerate(answers):
             paths.append(page.new_file(".png"))
-            image = task.photo.image(answer, task.known, task.coloured)
+            image = task.photo.image(answer, task.known, task.colored)
             image.save(paths[-1], pnginfo=png_metadata({**about, "answer": k}))
         shown = panels(task, answers).numpy()
         archive = page.new_file(".zip")
@@ -191,6 +191,9 @@ def tab(page: Page, model: gr.Dropdown) -> None:
             RestoredImages(before, tuple(paths)),
         )
 
+    def channels_of(name: str) -> int:
+        return page.shelf.load(name).codec.channels
+
     def on_fill(name: str, painted: Any, n: int, steps: int, seed: float, longest: int) -> Iterator[Any]:
         if painted is None or painted["background"] is None:
             raise UsageError(text("no_picture"))
@@ -203,14 +206,14 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         Image.fromarray((mask * 255).astype(np.uint8)).save(hole)
         Image.fromarray(np.where(mask[..., None], 127, np.asarray(picture)).astype(np.uint8)).save(before)
         part = {"name": "mask", "file": str(hole)}
-        task = read_task(file, Degradation("mask", (part,), 0.0))
+        task = read_task(file, Degradation("mask", (part,), 0.0), channels_of(name))
         yield from finish(name, task, before, (int(n), int(steps), int(seed or 0)))
 
     def on_enlarge(
         name: str, file: str | None, factor: int, n: int, steps: int, seed: float, longest: int
     ) -> Iterator[Any]:
         small = working_file(page, file, max(int(longest) // int(factor), 8))
-        task = read_task(small, parse_degradation(f"down:{int(factor)}"))
+        task = read_task(small, parse_degradation(f"downsample:{int(factor)}"), channels_of(name))
         yield from finish(
             name, task, enlarged(page, small, int(factor)), (int(n), int(steps), int(seed or 0))
         )
@@ -218,7 +221,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
     def on_restore(name: str, file: str | None, what: str, spoil: bool, *settings: Any) -> Iterator[Any]:
         n, steps, seed, longest = settings
         degradation = parse_degradation(str(what))
-        if any("file" in part for part in degradation.parts):
+        if degradation.needs_files:
             raise UsageError(text("no_files"))
         times = degradation.factor
         given = working_file(
@@ -228,7 +231,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
             image = degrade(read_photo(given), degradation, seed=int(seed or 0))
             given = page.new_file(".png")
             image.save(given)
-        task = read_task(given, degradation)
+        task = read_task(given, degradation, channels_of(name))
         before = enlarged(page, given, times)
         yield from finish(name, task, before, (int(n), int(steps), int(seed or 0)))
 
