@@ -38,17 +38,17 @@ def compare(
     """Put runs side by side: cost, quality, variety, copies, samples; a table here and one HTML page."""
 
     from alphabar.reporting.comparison import compare as comparison_compare
-    from alphabar.reporting.comparison import rows, write_page
+    from alphabar.reporting.comparison_page import comparison_rows, write_comparison
 
     result = last_with_bar(comparison_compare(runs), None).result
     for (title, (head, *body)), rankings in zip(
-        rows(result), [(), *(t.ranking for t in result.tables)], strict=True
+        comparison_rows(result), [(), *(t.ranking for t in result.tables)], strict=True
     ):
         print(title)
         print_table(head, body)
         print("\n".join((*rankings, "")))
     for note in result.notes:
         print(f"note: {note}")
-    write_page(result, out)
+    write_comparison(result, out)
     say(f"the page is at {out}")
     print_json(as_json, {"page": str(out), **result.to_dict()})
