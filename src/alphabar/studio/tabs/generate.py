@@ -13,17 +13,17 @@ from PIL import Image
 
 from alphabar.codecs.image import to_pictures
 from alphabar.codecs.png_metadata import png_metadata, read_png_metadata
-from alphabar.vocabulary.fields import Categorical
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
-from alphabar.reporting.plots import short_count
+from alphabar.formatting import format_short_count
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
 from alphabar.sampling.comparison import per_sample_settings
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
 from alphabar.studio.page import ONE_AT_A_TIME, Page, cancelling, data_uri, empty, sheet
+from alphabar.vocabulary.fields import Categorical
 
 FIELDS = 8  # conditions that the page has room for
 
@@ -195,8 +195,8 @@ def describe(page: Page, model: Model) -> str:
     facts = (
         model.recipe.name,
         f"{size} × {size}",
-        page.text("parameters", n=short_count(parameters)),
-        page.text("images_seen", n=short_count(model.images)),
+        page.text("parameters", n=format_short_count(parameters)),
+        page.text("images_seen", n=format_short_count(model.images)),
     )
     return page.note(" · ".join(facts))
 

@@ -11,9 +11,10 @@ from typing import Any
 import gradio as gr
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.formatting import format_short_count
 from alphabar.images import evenly
 from alphabar.recipes.presets import RECIPES
-from alphabar.reporting.plots import FIRST, INK, SECOND, THIRD, Curve, plot, short_count, smooth
+from alphabar.reporting.plots import FIRST, INK, SECOND, THIRD, Curve, plot, smooth
 from alphabar.runs.run import Run
 from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.page import LIGHT, Page
@@ -240,7 +241,7 @@ def table_of(page: Page, trainings: TrainingJobs, names: Sequence[str]) -> str:
         cells = (
             f"<b>{html.escape(name)}</b>",
             state,
-            short_count(last["images"]) if last else "—",
+            format_short_count(last["images"]) if last else "—",
             f"{last['rate']:.1f}/s" if last else "—",
             f"{last['loss']:.4f}" if last else "—",
             distance,
@@ -278,7 +279,7 @@ def curves_of(page: Page, runs: Sequence[Run]) -> str:
         shown = evenly(len(looks), 4) if len(runs) == 1 else ([len(looks) - 1] if looks else [])
         for rank, i in enumerate(shown, 1):
             error = looks[i].get("error") or looks[i]["train_error"]
-            label = short_count(looks[i]["images"]) if len(runs) == 1 else name
+            label = format_short_count(looks[i]["images"]) if len(runs) == 1 else name
             faint = 0.25 + 0.75 * rank / len(shown)
             levels.append(Curve(label, looks[i]["levels"], error, colour, opacity=faint, points=True))
         kids = [r for r in records if r.get("kind") == "distance"]
@@ -322,7 +323,7 @@ def film_of(page: Page, runs: Sequence[Run], at: int) -> str:
             continue
         path = paths[round((len(paths) - 1) * min(at, FRAMES - 1) / (FRAMES - 1))]
         uri = base64.b64encode(path.read_bytes()).decode()
-        said = f"{run.path.name} · {page.text('images_seen', n=short_count(int(path.stem)))}"
+        said = f"{run.path.name} · {page.text('images_seen', n=format_short_count(int(path.stem)))}"
         picture = f'<img src="data:image/png;base64,{uri}" alt="">'
         figures.append(f"<figure>{picture}<figcaption>{html.escape(said)}</figcaption></figure>")
     return f'<div class="trio film">{"".join(figures)}</div>' if figures else page.note(page.text("no_film"))
