@@ -17,9 +17,8 @@ from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label
 from alphabar.data.dataset import prepare
 from alphabar.data.sources import open_source
 from alphabar.diffusion.loss import drop_labels
-from alphabar.diffusion.samplers import last_step
-from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.guidance import merge_guidance
 from alphabar.methods.classifier import classifier_features
 from alphabar.networks import NETWORKS
 from alphabar.recipes.overrides import with_settings
@@ -28,11 +27,10 @@ from alphabar.recipes.schema import make_recipe
 from alphabar.runs.model import build_denoiser, load_model
 from alphabar.runtime import Runtime
 from alphabar.sampling.comparison import comparison_settings, per_sample_settings
-from alphabar.sampling.outputs import write_pictures
+from alphabar.sampling.outputs import write_samples
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import (
     SamplingSettings,
-    nfe_per_sample,
     sampling_settings,
     training_conditions,
     uses_training_conditions,
@@ -42,6 +40,7 @@ from alphabar.training.labels import conditions_of, mirror_warning
 from alphabar.training.loop import begin, train
 from training_child import tiny_recipe
 
+STRONGER = {"classifier_free": 1.5}
 CARS = Categorical("class", ("BMW M3 Coupe 2012", "BMW M5 Sedan 2010", "BMW M5 Sedan 2012", "Audi TT"))
 WEIGHTS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "early.safetensors")
 
@@ -274,12 +273,12 @@ def test_of_several_labels_some_are_shown_alone(dataset, recipe):
 
 def test_a_model_draws_the_class_that_is_asked(model):
     settings = sampling_settings(
-        model, seed=3, steps=8, conditions=[{"class": "red"}, {"class": "blue"}], guidance=1.5
+        model, seed=3, steps=8, conditions=[{"class": "red"}, {"class": "blue"}], guidance=STRONGER
     )
     *_, last = sample(model, 8, settings)
     means = last.result.float().mean((1, 2))
     assert (means[0::2, 0] > means[0::2, 2] + 40).all() and (means[1::2, 2] > means[1::2, 0] + 40).all()
-    same = SamplingSettings(**json.loads(json.dumps(settings.to_dict())))
+    same = SamplingSettings.from_dict(json.loads(json.dumps(settings.to_dict())))
     *_, other = sample(model, 3, same, batch=2)
     assert (other.result.int() - last.result[:3].int()).abs().max() <= 1
 
@@ -289,7 +288,7 @@ def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
     red = [row.get("class") for row in seen].count("red") / len(seen)
     assert red == pytest.approx(11 / 24, abs=0.08)
     assert {} in seen  # of two pictures nothing is known
-    settings = sampling_settings(model, seed=3, steps=8, guidance=1.5)
+    settings = sampling_settings(model, seed=3, steps=8, guidance=STRONGER)
     assert (
         uses_training_conditions(model, settings) and not sampling_settings(model, conditions=()).conditions
     )
@@ -301,90 +300,12 @@ def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
     for asked, mean in zip(seen, means, strict=False):
         if asked:
             assert (mean[0] > mean[2]).item() == (asked["class"] == "red")
-    write_pictures(last.result, tmp_path / "out", settings.to_dict(), {}, per_sample_settings(settings, 12))
+    own = per_sample_settings(settings, 12)
+    write_samples(last.result, tmp_path / "out", model.codec, settings.to_dict(), {}, own)
     stamped = read_png_metadata(tmp_path / "out" / "000007.png")
     assert stamped["conditions"] == [seen[7]]
     *_, alone = sample(model, 1, SamplingSettings.from_dict(stamped), first=stamped["position"])
     assert (alone.result[0].int() - last.result[7].int()).abs().max() <= 1
-
-
-@pytest.mark.parametrize("guidance", [{"sag": 0.5}, {"pag": 2.0}, {"autoguidance": 2.0}])
-def test_every_guidance_moves_the_pictures_and_only_inside_its_interval(model, guidance):
-    *_, plain = sample(model, 2, sampling_settings(model, steps=4))
-    *_, moved = sample(model, 2, sampling_settings(model, steps=4, **guidance))
-    *_, outside = sample(
-        model, 2, sampling_settings(model, steps=4, guidance_interval=(1e8, 1e9), **guidance)
-    )
-    assert (plain.preview.step.x - moved.preview.step.x).abs().max() > 1e-3
-    assert torch.equal(plain.preview.step.x, outside.preview.step.x)
-
-
-def test_a_recipe_may_choose_perturbed_attention_and_one_can_leave_it(model):
-    chosen = replace(model, recipe=with_settings(model.recipe, ["sampling.pag=2"]))
-    *_, plain = sample(model, 2, sampling_settings(model, steps=4))
-    *_, asked = sample(model, 2, sampling_settings(model, steps=4, pag=2.0))
-    *_, own = sample(chosen, 2, sampling_settings(chosen, steps=4))
-    *_, without = sample(chosen, 2, sampling_settings(chosen, steps=4, pag=0.0))
-    assert torch.equal(own.preview.step.x, asked.preview.step.x) and torch.equal(
-        without.preview.step.x, plain.preview.step.x
-    )
-
-
-def test_a_recipe_may_choose_where_it_acts(model):
-    ratios = [1.0, 1e6]
-    chosen = replace(
-        model, recipe=with_settings(model.recipe, ["sampling.pag=2", f"sampling.pag_interval={ratios}"])
-    )
-    own = sampling_settings(chosen, steps=4)
-    within = sampling_settings(model, steps=4, pag=2.0, guidance_interval=tuple(ratios))
-    pictures = [
-        last_step(sample(model, 2, settings)).preview.step.x
-        for settings in (own, within, sampling_settings(model, steps=4, pag=2.0))
-    ]
-    assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[0], pictures[2])
-    assert nfe_per_sample(model, own) == nfe_per_sample(model, within) < 8
-    assert (
-        sampling_settings(chosen, guidance_interval=(0.0, 5.0)).pag_interval is None
-    )  # what is asked for goes first
-    assert sampling_settings(chosen, pag=0.0).pag_interval is None
-    with pytest.raises(UsageError, match=r"pag_interval 5,1: the first must be below"):
-        sample(model, 1, replace(own, pag_interval=(5.0, 1.0)))
-
-
-def test_a_recipe_that_chooses_it_draws_without_where_there_is_no_attention(model):
-    recipe = with_settings(model.recipe, ["sampling.pag=2"])
-    without = with_settings(recipe, ["network=tutorial_unet", "condition.on=none"])
-    bare = replace(model, recipe=recipe, denoiser=build_denoiser(without))
-    assert sampling_settings(bare).pag == 0
-    with pytest.raises(UsageError, match="self-attention"):
-        sample(bare, 1, sampling_settings(bare, pag=2.0))
-
-
-def test_passes_count_what_guidance_asks(model):
-    def count(**settings):
-        return nfe_per_sample(
-            model,
-            sampling_settings(model, steps=4, sampler="euler", timesteps="log_snr", pag=0.0, **settings),
-        )
-
-    assert count() == 4
-    assert count(autoguidance=2.0) == count(sag=1.0) == 8
-    assert count(autoguidance=2.0, guidance=2.0, conditions=[{"class": "red"}]) == 12
-    assert count(autoguidance=2.0, guidance_interval=(1e8, 1e9)) == 4
-    schedule = model.denoiser.schedule
-    alpha, sigma = (part.item() for part in schedule(TIMESTEPS.build("log_snr")(schedule, 4)[1]))
-    assert count(autoguidance=2.0, guidance_interval=(0.99 * sigma / alpha, 1.01 * sigma / alpha)) == 5
-
-
-def test_what_a_model_cannot_do_is_told(model, dataset, recipe):
-    for wrong, told in (
-        ({"conditions": [{"class": "green"}]}, "class 'green'"),
-        ({"conditions": [{"color": "red"}]}, "condition of this model 'color'"),
-        ({"guidance": 2.0, "conditions": ()}, "say what"),
-        ({"guidance_interval": (5.0, 1.0)}, "the first must be below the second"),
-    ):
-        with pytest.raises(UsageError, match=told):
-            sample(model, 1, sampling_settings(model, **wrong))
 
 
 @pytest.mark.parametrize(
@@ -488,7 +409,11 @@ class TestClassifier:
         assert torch.equal(network.output(network.features(x, c_noise)), network(x, c_noise))
         pictures = torch.from_numpy(dataset.items[np.arange(100) % 24])
         found = classifier_features(classifier[0].denoiser, classifier[0].codec, pictures)
-        assert torch.allclose(classifier_features(classifier[0].denoiser, classifier[0].codec, pictures[:3]), found[:3], atol=1e-5)
+        assert torch.allclose(
+            classifier_features(classifier[0].denoiser, classifier[0].codec, pictures[:3]),
+            found[:3],
+            atol=1e-5,
+        )
         labels = dataset.labels[np.arange(100) % 24]
         assert (network.output(found).argmax(1).numpy() == labels)[labels >= 0].all()
 
@@ -499,36 +424,38 @@ class TestClassifier:
         drawer = request.getfixturevalue("model" if which == "conditional" else which)
         conditions = [{"class": "red"}, {"class": "blue"}]
         settings = sampling_settings(
-            drawer, seed=3, steps=16, conditions=conditions, classifier=guide, classifier_scale=3.0
+            drawer,
+            seed=3,
+            steps=16,
+            conditions=conditions,
+            guidance={"classifier": {"model": guide, "scale": 3.0}},
         )
         *_, last = sample(drawer, 16, settings)
         means = last.result.float().mean((1, 2))
         redder = means[:, 0] - means[:, 2]
         assert redder[0::2].mean() > redder[1::2].mean() + 100
-        *_, none = sample(drawer, 4, replace(settings, classifier_scale=0.0))
+        *_, none = sample(
+            drawer, 4, replace(settings, guidance=merge_guidance(settings.guidance, {"classifier": 0.0}))
+        )
         *_, plain = sample(
             drawer,
             4,
-            replace(
-                settings, classifier=None, conditions=settings.conditions if which == "conditional" else ()
-            ),
+            replace(settings, guidance=(), conditions=settings.conditions if which == "conditional" else ()),
         )
         assert torch.equal(none.result, plain.result)
 
     def test_what_it_cannot_do_is_told(self, classifier, model, unconditional, dataset, tmp_path):
         guide = classifier[0]
-        with pytest.raises(UsageError, match="is a classifier and draws nothing"):
+        with pytest.raises(UsageError, match="generates no samples"):
             sampling_settings(guide)
         for drawer, wrong, told in (
-            (unconditional, {"classifier": str(guide.path)}, "say what"),
-            (
-                unconditional,
-                {"classifier": str(guide.path), "conditions": [{"class": "green"}]},
-                "class 'green'",
-            ),
-            (model, {"classifier": str(model.path), "conditions": [{"class": "red"}]}, "--recipe classifier"),
+            (unconditional, (guide, None), "strengthens a condition"),
+            (unconditional, (guide, [{"class": "green"}]), "class 'green'"),
+            (model, (model, [{"class": "red"}]), "--recipe classifier"),
         ):
+            by, conditions = wrong
+            guidance = {"classifier": {"model": str(by.path)}}
             with pytest.raises(UsageError, match=told):
-                sample(drawer, 1, sampling_settings(drawer, **wrong))
-        with pytest.raises(UsageError, match="needs something to tell"):
+                sample(drawer, 1, sampling_settings(drawer, conditions=conditions, guidance=guidance))
+        with pytest.raises(UsageError, match="needs labels"):
             conditions_of(dataset, named_recipe("classifier"))

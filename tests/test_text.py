@@ -16,7 +16,6 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
 from alphabar.sampling.comparison import comparison_settings
-from alphabar.sampling.guided import guided_denoiser
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import sampling_settings
 from alphabar.training.labels import conditions_of
@@ -83,7 +82,9 @@ class TestTextModel:
         assert model.vocabulary.fields == (Text(CAPTION, IDENTITY),)
         reds = []
         for prompt in ("a red thing", "a blue thing"):
-            settings = sampling_settings(model, conditions=[{CAPTION: prompt}], guidance=2.0, steps=20)
+            settings = sampling_settings(
+                model, conditions=[{CAPTION: prompt}], guidance={"classifier_free": 2.0}, steps=20
+            )
             *_, drawn = sample(model, 6, settings)
             reds.append((drawn.result[..., 0].float() - drawn.result[..., 2].float()).mean())
         assert reds[0] > reds[1] + 60
@@ -91,19 +92,16 @@ class TestTextModel:
     def test_negative_leads_away(self, run):
         model = load_model(run.path)
         conditions = [{CAPTION: "a thing"}]
-        settings = sampling_settings(
-            model, conditions=conditions, guidance=3.0, negative="a red thing", steps=20
-        )
-        away = sampling_settings(
-            model, conditions=conditions, guidance=3.0, negative="a blue thing", steps=20
-        )
-        means = []
-        for each in (settings, away):
-            *_, drawn = sample(model, 6, each)
-            means.append((drawn.result[..., 0].float() - drawn.result[..., 2].float()).mean())
-        assert means[0] < means[1] - 30
+
+        def means(negative, scale=3.0):
+            guidance = {"classifier_free": {"scale": scale, "negative": negative}}
+            settings = sampling_settings(model, conditions=conditions, guidance=guidance, steps=20)
+            *_, drawn = sample(model, 6, settings)
+            return (drawn.result[..., 0].float() - drawn.result[..., 2].float()).mean()
+
+        assert means("a red thing") < means("a blue thing") - 30
         with pytest.raises(UsageError, match="--guidance"):
-            guided_denoiser(model, sampling_settings(model, conditions=conditions, negative="x"))
+            means("x", scale=1.0)
 
     def test_sentences_are_compared(self, run):
         model = load_model(run.path)
