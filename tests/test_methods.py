@@ -297,7 +297,7 @@ class TestShortened:
         )
         with pytest.raises(UsageError, match="teacher_steps = 0"):
             built(with_settings(distilled(tiny("lean")), ["method.teacher_steps=0"]))
-        with pytest.raises(UsageError, match="sampling.timesteps=log_snr"):
+        with pytest.raises(UsageError, match=r"sampling\.timesteps=log_snr"):
             built(
                 with_settings(
                     distilled(tiny("lean")), ["schedule=rectified_flow", "sampling.timesteps=uniform"]
