@@ -284,7 +284,7 @@ def bias(teller: str | None) -> None:
             f"The same, told by a classifier of {model.images:,} pictures (`evaluate --teller`) in place of"
         )
         print(f"one on features, and the {len(index)} pictures that it held out:\n")
-        look = partial(classifier_features, model.denoiser)
+        look = partial(classifier_features, model.denoiser, model.codec)
         table(head, planted_bias(look, real, index, pool, repeats=4, n=400))
 
 

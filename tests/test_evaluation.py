@@ -234,7 +234,7 @@ def test_a_label_classifier_counts_values_by_pictures_that_it_held_out(run, draw
     }
     asked: list[int] = []
 
-    def features_of(denoiser, pictures):
+    def features_of(denoiser, codec, pictures):
         asked.append(len(pictures))
         return torch.tensor([[float(nights[p.numpy().tobytes()])] for p in pictures]) + 0.1 * torch.randn(
             len(pictures), 1, generator=torch.Generator().manual_seed(len(asked))

@@ -91,8 +91,9 @@ class Codec(ABC):
 
     @abstractmethod
     def read(self, data: Raw, fit: str, box: Box | None = None) -> Reading:
-        """The item in a file's bytes. fit: one of `fits`. box: the annotated object, which the fit "box"
-        shows.
+        """The item in a file's bytes.
+
+        fit: one of `fits`. box: the annotated object, which the fit "box" shows.
 
         Raises Unreadable, with the reason, for everything that is not a whole file of this kind. Thread-safe.
         """

@@ -66,8 +66,12 @@ def label_features(
         return LabelFeatures(reference.train, sets.train.features, sets.fake.features)
     yield Progress(message("evaluation.predicting_labels"), 0, 1)
     index = reference.dataset.split(classifier.recipe.data.held_out)[1]
-    real = classifier_features(classifier.denoiser, torch.from_numpy(reference.dataset.items[index]))
-    return LabelFeatures(index, real, classifier_features(classifier.denoiser, samples.items))
+    real = classifier_features(
+        classifier.denoiser, classifier.codec, torch.from_numpy(reference.dataset.items[index])
+    )
+    return LabelFeatures(
+        index, real, classifier_features(classifier.denoiser, classifier.codec, samples.items)
+    )
 
 
 def estimate_frequencies(
