@@ -18,9 +18,9 @@ from alphabar.data.dataset import prepare
 from alphabar.data.sources import open_source
 from alphabar.diffusion.loss import drop_labels
 from alphabar.errors import AlphabarError, UsageError, unknown
-from alphabar.guidance import merge_guidance
 from alphabar.methods.classifier import classifier_features
 from alphabar.networks import NETWORKS
+from alphabar.progress import last
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.recipes.schema import make_recipe
@@ -31,6 +31,7 @@ from alphabar.sampling.outputs import write_samples
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import (
     SamplingSettings,
+    nfe_per_sample,
     sampling_settings,
     training_conditions,
     uses_training_conditions,
@@ -40,7 +41,6 @@ from alphabar.training.labels import conditions_of, mirror_warning
 from alphabar.training.loop import begin, train
 from training_child import tiny_recipe
 
-STRONGER = {"classifier_free": 1.5}
 CARS = Categorical("class", ("BMW M3 Coupe 2012", "BMW M5 Sedan 2010", "BMW M5 Sedan 2012", "Audi TT"))
 WEIGHTS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "early.safetensors")
 
@@ -131,7 +131,7 @@ def test_requests():
     row = vocabulary.row({"year": "2015"})
     assert row[0].isnan() and row[1] == 1.5
     assert vocabulary.row({}).isnan().all()
-    with pytest.raises(UsageError, match="condition of this model 'yaer'.*'year'"):
+    with pytest.raises(UsageError, match=r"condition of this model 'yaer'.*'year'"):
         vocabulary.row({"yaer": "2015"})
     with pytest.raises(
         UsageError, match=r"year = 'old' is not a number. Its values are numbers, 2000 on average"
@@ -271,41 +271,101 @@ def test_of_several_labels_some_are_shown_alone(dataset, recipe):
         assert found.double().mean() == pytest.approx(wanted, abs=0.03)
 
 
-def test_a_model_draws_the_class_that_is_asked(model):
+CFG = {"classifier_free": 1.5}
+
+
+def test_a_model_generates_the_class_of_its_condition(model):
     settings = sampling_settings(
-        model, seed=3, steps=8, conditions=[{"class": "red"}, {"class": "blue"}], guidance=STRONGER
+        model, seed=3, steps=8, conditions=[{"class": "red"}, {"class": "blue"}], guidance=CFG
     )
-    *_, last = sample(model, 8, settings)
-    means = last.result.float().mean((1, 2))
+    samples = last(sample(model, 8, settings))
+    means = samples.float().mean((1, 2))
     assert (means[0::2, 0] > means[0::2, 2] + 40).all() and (means[1::2, 2] > means[1::2, 0] + 40).all()
     same = SamplingSettings.from_dict(json.loads(json.dumps(settings.to_dict())))
-    *_, other = sample(model, 3, same, batch=2)
-    assert (other.result.int() - last.result[:3].int()).abs().max() <= 1
+    other = last(sample(model, 3, same, batch=2))
+    assert (other.int() - samples[:3].int()).abs().max() <= 1
 
 
-def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
-    seen = training_conditions(model)
-    red = [row.get("class") for row in seen].count("red") / len(seen)
+def test_a_model_generates_each_class_as_often_as_its_data_has_it(model, tmp_path):
+    labels = training_conditions(model)
+    red = [row.get("class") for row in labels].count("red") / len(labels)
     assert red == pytest.approx(11 / 24, abs=0.08)
-    assert {} in seen  # of two pictures nothing is known
-    settings = sampling_settings(model, seed=3, steps=8, guidance=STRONGER)
-    assert (
-        uses_training_conditions(model, settings) and not sampling_settings(model, conditions=()).conditions
-    )
-    assert [v.conditions for v in comparison_settings(model, settings, "class", ["red"])] == [
-        ({"class": "red"},)
-    ]
-    *_, last = sample(model, 12, settings)
-    means = last.result.float().mean((1, 2))
-    for asked, mean in zip(seen, means, strict=False):
-        if asked:
-            assert (mean[0] > mean[2]).item() == (asked["class"] == "red")
-    own = per_sample_settings(settings, 12)
-    write_samples(last.result, tmp_path / "out", model.codec, settings.to_dict(), {}, own)
-    stamped = read_png_metadata(tmp_path / "out" / "000007.png")
-    assert stamped["conditions"] == [seen[7]]
-    *_, alone = sample(model, 1, SamplingSettings.from_dict(stamped), first=stamped["position"])
-    assert (alone.result[0].int() - last.result[7].int()).abs().max() <= 1
+    assert {} in labels  # the labels of two images are unknown
+    settings = sampling_settings(model, seed=3, steps=8, guidance=CFG)
+    assert uses_training_conditions(model, settings)
+    assert not sampling_settings(model, conditions=()).conditions
+    (compared,) = comparison_settings(model, settings, "class", ["red"])
+    assert compared.conditions == ({"class": "red"},)
+    samples = last(sample(model, 12, settings))
+    for condition, mean in zip(labels, samples.float().mean((1, 2)), strict=False):
+        if condition:
+            assert (mean[0] > mean[2]).item() == (condition["class"] == "red")
+    each = per_sample_settings(settings, 12)
+    write_samples(samples, tmp_path / "out", model.codec, settings.to_dict(), {}, each)
+    metadata = read_png_metadata(tmp_path / "out" / "000007.png")
+    assert metadata["conditions"] == [labels[7]]
+    alone = last(sample(model, 1, SamplingSettings.from_dict(metadata), first=metadata["position"]))
+    assert (alone[0].int() - samples[7].int()).abs().max() <= 1
+
+
+def end(model, settings):
+    """The signals of two samples, before they are rounded to items."""
+    *_, record = sample(model, 2, settings)
+    return record.preview.step.x
+
+
+@pytest.mark.parametrize("guidance", [{"sag": 0.5}, {"pag": 2.0}, {"autoguidance": 2.0}])
+def test_every_guidance_changes_the_samples_and_only_inside_its_interval(model, guidance):
+    plain = end(model, sampling_settings(model, steps=4))
+    changed = end(model, sampling_settings(model, steps=4, guidance=guidance))
+    outside = sampling_settings(model, steps=4, guidance_interval=(1e8, 1e9), guidance=guidance)
+    assert (plain - changed).abs().max() > 1e-3
+    assert torch.equal(plain, end(model, outside))
+
+
+def with_guidance(model, interval=None):
+    spec = {"name": "pag", "scale": 2.0, "interval": interval}
+    return replace(model, recipe=with_settings(model.recipe, [f"sampling.guidance={json.dumps([spec])}"]))
+
+
+def test_a_recipe_may_choose_a_guidance_and_a_person_may_switch_it_off(model):
+    chosen = with_guidance(model)
+    plain = end(model, sampling_settings(model, steps=4))
+    given = end(model, sampling_settings(model, steps=4, guidance={"pag": 2.0}))
+    assert not torch.equal(given, plain)
+    assert torch.equal(end(chosen, sampling_settings(chosen, steps=4)), given)
+    assert torch.equal(end(chosen, sampling_settings(chosen, steps=4, guidance={"pag": 0.0})), plain)
+
+
+def test_a_recipe_may_choose_the_interval_of_a_guidance(model):
+    ratios = (1.0, 1e6)
+    chosen = with_guidance(model, list(ratios))
+    own = sampling_settings(chosen, steps=4)
+    within = sampling_settings(model, steps=4, guidance={"pag": 2.0}, guidance_interval=ratios)
+    everywhere = sampling_settings(model, steps=4, guidance={"pag": 2.0})
+    assert torch.equal(end(chosen, own), end(model, within))
+    assert not torch.equal(end(chosen, own), end(model, everywhere))
+    assert nfe_per_sample(model, own) == nfe_per_sample(model, within) < 8
+
+
+def test_a_guidance_of_the_recipe_is_left_out_where_the_network_has_no_means_for_it(model):
+    chosen = with_guidance(model)
+    without = with_settings(chosen.recipe, ["network=tutorial_unet", "condition.on=none"])
+    bare = replace(chosen, denoiser=build_denoiser(without))
+    assert sampling_settings(bare).guidance == ()
+    with pytest.raises(UsageError, match="self-attention"):
+        sample(bare, 1, sampling_settings(bare, guidance={"pag": 2.0}))
+
+
+def test_what_a_model_cannot_do_is_said(model):
+    for wrong, message in (
+        ({"conditions": [{"class": "green"}]}, "class 'green'"),
+        ({"conditions": [{"color": "red"}]}, "condition of this model 'color'"),
+        ({"guidance": {"classifier_free": 2.0}, "conditions": ()}, "the samples have none"),
+        ({"guidance_interval": (5.0, 1.0)}, "contains no noise level"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            sample(model, 1, sampling_settings(model, **wrong))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +374,7 @@ def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
         (
             ["a car", "seen from the front Left"],
             [],
-            "caption says left or right \\('seen from the front Left'",
+            r"caption says left or right \('seen from the front Left'",
         ),
         (["a car", "seen from the front left"], ["data.flip=false"], None),
         (["bright as a leftover", None], [], None),
@@ -368,8 +428,8 @@ def classifier(dataset, tmp_path_factory):
         ],
     )
     run = begin(tmp_path_factory.mktemp("runs") / "classifier", recipe)
-    records = list(train(dataset, run, runtime=Runtime(), images=1600))
-    return load_model(run.path), [r for r in records if r.loss is None and r.message][-1]
+    list(train(dataset, run, runtime=Runtime(), images=1600))
+    return load_model(run.path), [r for r in run.log.records() if r["kind"] == "accuracy"][-1]
 
 
 @pytest.fixture(scope="module")
@@ -397,11 +457,10 @@ class TestClassifier:
         (right,) = network.correct(x, c_noise, cond)
         assert right[0] == float(said[0, :4].argmax() == 2) and right[1:].isnan().all()
 
-    def test_it_tells_held_out_pictures_where_the_noise_leaves_any(self, classifier):
-        _, watched = classifier
-        accuracy = dict(zip(watched.accuracy["sigma"], watched.accuracy["accuracy"], strict=True))
-        assert watched.grid is None and watched.accuracy["n"] > 0
-        assert accuracy[0.1] == 1.0
+    def test_it_is_right_about_held_out_images_of_little_noise(self, classifier):
+        _, measured = classifier
+        accuracy = dict(zip(measured["sigma"], measured["accuracy"], strict=True))
+        assert measured["n"] > 0 and accuracy[0.1] == 1.0
 
     def test_its_last_layer_decides_by_its_features_whatever_the_batch(self, classifier, dataset):
         network = classifier[0].denoiser.network.eval()
@@ -418,44 +477,27 @@ class TestClassifier:
         assert (network.output(found).argmax(1).numpy() == labels)[labels >= 0].all()
 
     @pytest.mark.parametrize("which", ["conditional", "unconditional"])
-    def test_a_class_is_drawn_by_its_gradient(self, which, classifier, request):
-        """Also of a model that was never told of classes, and lives on another schedule."""
-        guide = str(classifier[0].path)
-        drawer = request.getfixturevalue("model" if which == "conditional" else which)
+    def test_its_gradient_guides_towards_a_class(self, which, classifier, request):
+        """Also a model that is trained without classes, and has another schedule."""
+        model = request.getfixturevalue("model" if which == "conditional" else which)
         conditions = [{"class": "red"}, {"class": "blue"}]
-        settings = sampling_settings(
-            drawer,
-            seed=3,
-            steps=16,
-            conditions=conditions,
-            guidance={"classifier": {"model": guide, "scale": 3.0}},
-        )
-        *_, last = sample(drawer, 16, settings)
-        means = last.result.float().mean((1, 2))
+        guidance = {"classifier": {"scale": 3.0, "model": str(classifier[0].path)}}
+        settings = sampling_settings(model, seed=3, steps=16, conditions=conditions, guidance=guidance)
+        means = last(sample(model, 16, settings)).float().mean((1, 2))
         redder = means[:, 0] - means[:, 2]
         assert redder[0::2].mean() > redder[1::2].mean() + 100
-        *_, none = sample(
-            drawer, 4, replace(settings, guidance=merge_guidance(settings.guidance, {"classifier": 0.0}))
-        )
-        *_, plain = sample(
-            drawer,
-            4,
-            replace(settings, guidance=(), conditions=settings.conditions if which == "conditional" else ()),
-        )
-        assert torch.equal(none.result, plain.result)
 
-    def test_what_it_cannot_do_is_told(self, classifier, model, unconditional, dataset, tmp_path):
-        guide = classifier[0]
+    def test_what_it_cannot_do_is_said(self, classifier, model, unconditional, dataset):
         with pytest.raises(UsageError, match="generates no samples"):
-            sampling_settings(guide)
-        for drawer, wrong, told in (
-            (unconditional, (guide, None), "strengthens a condition"),
-            (unconditional, (guide, [{"class": "green"}]), "class 'green'"),
-            (model, (model, [{"class": "red"}]), "--recipe classifier"),
+            sampling_settings(classifier[0])
+        guide = {"classifier": {"scale": 1.0, "model": str(classifier[0].path)}}
+        no_guide = {"classifier": {"scale": 1.0, "model": str(model.path)}}
+        for sampled, wrong, message in (
+            (unconditional, {"guidance": guide}, "the samples have none"),
+            (unconditional, {"guidance": guide, "conditions": [{"class": "green"}]}, "class 'green'"),
+            (model, {"guidance": no_guide, "conditions": [{"class": "red"}]}, "--recipe classifier"),
         ):
-            by, conditions = wrong
-            guidance = {"classifier": {"model": str(by.path)}}
-            with pytest.raises(UsageError, match=told):
-                sample(drawer, 1, sampling_settings(drawer, conditions=conditions, guidance=guidance))
+            with pytest.raises(UsageError, match=message):
+                sample(sampled, 1, sampling_settings(sampled, **wrong))
         with pytest.raises(UsageError, match="needs labels"):
             conditions_of(dataset, named_recipe("classifier"))
