@@ -32,6 +32,8 @@ class ClassifierGuidance(Guidance):
     option: ClassVar[str] = "guidance-classifier-scale"
     help: ClassVar[str] = "How strongly the guidance classifier acts; 0 is none."
     extra_evaluations: ClassVar[int] = 0
+    needs_condition: ClassVar[bool] = True
+    required_settings: ClassVar[tuple[str, ...]] = ("model",)
     setting_options: ClassVar[Mapping[str, tuple[str, str]]] = {
         "model": (
             "guidance-classifier",
@@ -55,11 +57,10 @@ class ClassifierGuidance(Guidance):
         Raises UsageError where none is named, for a model that is no classifier or predicts other labels, and
         where samples have no condition.
         """
-        if self.model is None:
+        if self.model is None or load_model is None:
             raise UsageError("guidance.needs_classifier")
         if not conditioned:
             raise UsageError("guidance.needs_condition", option="guidance-classifier")
-        assert load_model is not None
         classifier = load_model(self.model)
         if not classifier.method.classifies:
             raise UsageError(
