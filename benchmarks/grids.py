@@ -15,7 +15,7 @@ import alphabar
 from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.metrics.distances import frechet_distance, kid
-from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.metrics.features import EXTRACTORS, extract
 
 LINES: tuple[tuple[str, Any, int], ...] = (
     ("unipc", "log_snr", 10),

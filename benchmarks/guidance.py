@@ -32,9 +32,9 @@ from alphabar.guidance.guided import (
     SelfAttentionGuidance,
     guided,
 )
-from alphabar.metrics.attribute_frequencies import condition_agreement
+from alphabar.metrics.condition_agreement import condition_agreement
 from alphabar.metrics.distances import frechet_distance, kid, precision_recall
-from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.sampling.settings import nfe_per_sample
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -24,7 +24,7 @@ from alphabar.data.toycars.source import ToyCars
 from alphabar.methods.classifier import classifier_features
 from alphabar.metrics.attribute_frequencies import attribute_frequencies
 from alphabar.metrics.distances import classifier_score, density_coverage, frechet_distance, frechet_infinite
-from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.metrics.memorization import FeaturePair, memorization, thresholds
 
 FEATURES = "lite0_96"
@@ -186,7 +186,7 @@ def planted_bias(
             result = attribute_frequencies(
                 attribute, values, real_features, pool_features[chosen], seed=repeat
             )
-            for share in result.shares:
+            for share in result.frequencies:
                 truth = float((of_pool[chosen] == share.value).mean())
                 inside += share.low <= truth <= share.high
                 errors.append(abs(share.samples - truth))
@@ -284,7 +284,7 @@ def bias(teller: str | None) -> None:
             f"The same, told by a classifier of {model.images:,} pictures (`evaluate --teller`) in place of"
         )
         print(f"one on features, and the {len(index)} pictures that it held out:\n")
-        look = partial(classifier_features, model.denoiser)
+        look = partial(classifier_features, model.denoiser, model.codec)
         table(head, planted_bias(look, real, index, pool, repeats=4, n=400))
 
 

@@ -22,8 +22,7 @@ from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import prepare
 from alphabar.data.toycars.source import ToyCars
 from alphabar.metrics.distances import frechet_distance
-from alphabar.metrics.features import extractors as features
-from alphabar.metrics.features.extractors import EXTRACTORS, Extractor, extract
+from alphabar.metrics.features import EXTRACTORS, Extractor, extract, lite0
 from alphabar.metrics.features.lite0 import by_openvino, load_lite0
 
 ROUNDS = 3
@@ -55,7 +54,7 @@ def register_lite0() -> None:
     import torch_fidelity
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-    with patch.object(features, "by_openvino", lambda network, size: None):
+    with patch.object(lite0, "by_openvino", lambda network, size: None):
         plain = EXTRACTORS.build("lite0")
 
     class Lite0(FeatureExtractorBase):

@@ -30,9 +30,8 @@ from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.runtime import Runtime
-from alphabar.training.monitor import TrainingMonitor, save_grid
+from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.probe import probe
-from alphabar.training.records import Progress
 
 # What is given up and taken on at each rung, over the one below. The settings are those of pictures of 32 px.
 RUNGS: tuple[tuple[str, str], ...] = (
@@ -106,7 +105,7 @@ def rates(
             records = alphabar.train(
                 dataset, alphabar.begin(folder, rung.recipe), budget=seconds, runtime=runtime(rung.recipe)
             )
-            progress = [record for record in records if isinstance(record, Progress)]
+            progress = [record for record in records if record.loss is not None]
             measured[rung.number].append(progress[-1].rate)
             shutil.rmtree(folder)
             note(f"round {turn + 1}, rung {rung.number}: {progress[-1].rate:.1f} pictures/s")
@@ -131,7 +130,7 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
     run, settings = alphabar.begin(folder, rung.recipe), runtime(rung.recipe)
     began = time.monotonic()
     for record in alphabar.train(dataset, run, images=images, runtime=settings):
-        if isinstance(record, Progress) and time.monotonic() - began > 60:
+        if record.loss is not None and time.monotonic() - began > 60:
             began = time.monotonic()
             note(f"  {record.images:,} images, {record.eta / 60:.0f} minutes left")
     model = alphabar.load_model(folder)
@@ -139,9 +138,9 @@ def climb(dataset: Dataset, rung: Rung, images: int, n: int, data: str, out: Pat
     error = TrainingMonitor(dataset, watched, run, settings, model.statistics).error_by_level(model.denoiser)
     drawn = alphabar.sampling_settings(model, sampler="dpmpp_2m", timesteps="log_snr", steps=STEPS, seed=0)
     *_, sampled = alphabar.sample(model, 64, drawn)
-    save_grid(sampled.result, out / f"{rung.number:02d}-{rung.seed}.png")
+    image_grid(sampled.result).save(out / f"{rung.number:02d}-{rung.seed}.png")
     *_, judged = alphabar.evaluate(model, data, n=n, settings=drawn)
-    measured = {m.key: m for m in judged.result.judgement.measures}
+    measured = {m.key: m for m in judged.result.report.metrics}
     network = build_denoiser(rung.recipe).network
     found = {
         "number": rung.number,

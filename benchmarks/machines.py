@@ -18,7 +18,7 @@ from alphabar.networks import NETWORKS
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
-from alphabar.training.batches import LOADERS, TrainingBatches
+from alphabar.training.batches import MAX_THREADS, TrainingBatches
 from alphabar.training.budget import BATCHES, MANY_EPOCHS, PASSES, Machine, Plan, plan
 from alphabar.training.model_sizes import sizes
 
@@ -74,7 +74,7 @@ def loading() -> float:
     *_, prepared = alphabar.prepare(alphabar.open_source("toycars"), ImageCodec(64))
     dataset: Dataset = prepared.result
     index, _ = dataset.split(recipe.data.held_out)
-    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
+    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe).schedule)
     feed.batch(range(8))
     began = time.perf_counter()
     feed.batch(range(1024))
@@ -105,7 +105,7 @@ def main() -> None:
         " activations; between hosts,"
         f" gradients in float32 go at {NETWORK / 1e9:.0f} GB/s a card. How many pictures of 64 px a thread"
         " makes ready a second is measured, on the machine that wrote this page; larger ones go by their"
-        f" pixels, and every card has its process of {LOADERS} threads. *To the rule* is the size picked to"
+        f" pixels, and every card has its process of {MAX_THREADS} threads. *To the rule* is the size picked to"
         " the size that the rule wants; the last column says after how long every picture has been seen"
         f" {MANY_EPOCHS} times. From there on more time or a larger machine asks for more pictures: that is"
         " where it stops making sense.\n"
@@ -115,7 +115,7 @@ def main() -> None:
         f" | {MANY_EPOCHS} times |"
     )
     print("|---" * 11 + "|")
-    ready = LOADERS * loading()
+    ready = MAX_THREADS * loading()
     for card in CARDS:
         for picture in (64, 128, 256):
             sized = with_settings(recipe, [f"data.size={picture}"])

@@ -34,15 +34,14 @@ from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.samplers import SAMPLERS, generate, last_step
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.metrics.distances import frechet_distance, kid
-from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.networks.base import flops
 from alphabar.recipes.overrides import with_settings
 from alphabar.runs.model import build_denoiser
 from alphabar.runtime import Runtime
 from alphabar.sampling.settings import nfe_per_sample
-from alphabar.training.monitor import save_grid
+from alphabar.images import image_grid
 from alphabar.training.probe import bf16_refused, probe
-from alphabar.training.records import Progress
 
 SIZE = 64
 RATES = (3e-4, 1e-3, 2e-3, 4e-3)  # among which the expert's learning rate is chosen, or what --rate says
@@ -308,7 +307,7 @@ def run_ours(
     runtime: Runtime = probe(denoiser.network, (SIZE, SIZE), batch=recipe.batch, try_compile=False)
     told = time.monotonic()
     for record in alphabar.train(data, alphabar.begin(folder, recipe), budget=60 * minutes, runtime=runtime):
-        if isinstance(record, Progress) and time.monotonic() - told > 60:
+        if record.loss is not None and time.monotonic() - told > 60:
             told = time.monotonic()
             note(f"  {record.images:,} pictures, loss {record.loss:.4f}, {record.eta / 60:.0f} minutes left")
     model = alphabar.load_model(folder)
@@ -399,7 +398,7 @@ def main() -> None:
             torch.manual_seed(0)
             found = compete()
             pictures = found.pop("pictures")
-            save_grid(pictures[:64], args.out / f"{i}.png")
+            image_grid(pictures[:64]).save(args.out / f"{i}.png")
             real, fake = features(np.asarray(data.items[train])), features(pictures)
             distance = kid(fake, real)
             found |= {

@@ -35,7 +35,7 @@ from alphabar.diffusion.random import Noise
 from alphabar.errors import UsageError
 from alphabar.images import image_grid
 from alphabar.metrics.distances import frechet_distance
-from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.operators.base import Linear, Operator
 from alphabar.restoration.operators.mask import Mask

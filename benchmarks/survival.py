@@ -65,7 +65,7 @@ def kill_once(data: str, run: Path, in_save: bool, moment: float) -> bool:
 
 
 def hashes(run: Path, images: int) -> dict[str, str]:
-    checkpoint, problems = Run(run).newest_checkpoint()
+    checkpoint, problems = Run(run).checkpoints.newest()
     if checkpoint is None or problems or checkpoint.images != images:
         raise SystemExit(f"{run} did not end at {images} images: {problems}")
     return {name: hashlib.sha256(checkpoint.files[name]).hexdigest() for name in FILES}
@@ -87,7 +87,7 @@ def main() -> None:
         for kill in range(options.kills):
             in_save = kill >= options.kills - options.in_save
             struck += kill_once(options.data, killed, in_save, rng.uniform(0, 1))
-            newest, _ = Run(killed).newest_checkpoint()
+            newest, _ = Run(killed).checkpoints.newest()
             reached.append(newest.images if newest else 0)
         images = reached[-1] + 80
         finish(options.data, killed, images)

@@ -37,7 +37,6 @@ from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.loop import train
 from alphabar.training.probe import bf16_refused, probe
-from alphabar.training.records import Progress
 
 Steps = Generator[float, None, None]
 """An update of the weights for each ``next``; yields the share of the time spent waiting for data."""
@@ -72,7 +71,7 @@ def trainer(dataset: Dataset, recipe: Recipe, runtime: Runtime, folder: Path) ->
     run = Run(folder)
     run.create(recipe)
     for record in train(dataset, run, images=sys.maxsize, runtime=runtime, checkpoint_every=math.inf):
-        if isinstance(record, Progress):
+        if record.loss is not None:
             yield record.wait
 
 

@@ -60,9 +60,9 @@ def make_run(path: Path, *settings: str, images: int = 96, judged: tuple[dict, .
     files = {"model.safetensors": weights, "statistics.safetensors": pack_tensors(statistics._asdict())}
     run.save(images, {**files, "state.json": pack_json({})})
     for i in (1, 2, 3):
-        run.log("train", images * i // 3, seconds=40.0 * i, loss=1.0)
-        run.log("distance", images * i // 3, features="lite0_96", n=8, n_reference=90, kid=1.0 / i)
-    run.log("train", 10 * images, seconds=9999.0, loss=0.1)  # after the checkpoint: not this model's
+        run.log.append("train", images * i // 3, seconds=40.0 * i, loss=1.0)
+        run.log.append("distance", images * i // 3, features="lite0_96", n=8, n_reference=90, kid=1.0 / i)
+    run.log.append("train", 10 * images, seconds=9999.0, loss=0.1)  # after the checkpoint: not this model's
     (path / "environment.json").write_bytes(pack_json({"data": {"fingerprint": "f"}}))
     if judged:
         (path / "evaluation.json").write_bytes(pack_json(list(judged)))

@@ -78,12 +78,12 @@ def mention_skipped(dataset: "Dataset") -> None:
         )
 
 
-def print_numbers(judgement: Any) -> None:
-    print_table(("", "value [95 % interval]", "real pictures", "better"), judgement.rows())
-    print(f"n = {judgement.n} samples; reference: {judgement.reference}")
-    if judgement.floor_n:
-        others = judgement.floor_reference_n
-        print(f"'real pictures': {judgement.floor_n} real pictures against {others} others")
+def print_numbers(report: Any) -> None:
+    print_table(("", "value [95 % interval]", "real pictures", "better"), report.rows())
+    print(f"n = {report.n} samples; reference: {report.reference}")
+    if report.baseline_n:
+        others = report.baseline_reference_n
+        print(f"'real pictures': {report.baseline_n} real pictures against {others} others")
 
 
 def print_table(head: tuple[str, ...], body: Iterable[tuple[str, ...]]) -> None:

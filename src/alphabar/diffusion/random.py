@@ -97,3 +97,22 @@ class Noise:
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             z = z ^ (z >> np.uint64(31))
         return torch.from_numpy((z >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+BLOCK = 8  # positions whose numbers `block_normal` takes from one generator
+
+
+def block_normal(seed: int, purpose: str, positions: range, shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers (n, *shape), float32, on the CPU, for n consecutive positions.
+
+    Those of a position are the same in every range that contains it. Eight positions share a generator,
+    because an accelerator outruns generators that are made for one sample each; so they are not those of
+    `Noise.normal`.
+    """
+    blocks = range(positions[0] // BLOCK, positions[-1] // BLOCK + 1)
+    numbers = []
+    for block in blocks:
+        generator = torch.Generator().manual_seed(stream_seed(seed, purpose, block))
+        numbers.append(torch.randn(BLOCK, *shape, generator=generator))
+    first = blocks[0] * BLOCK
+    return torch.cat(numbers)[positions[0] - first : positions[-1] + 1 - first]
