@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from alphabar.codecs import build_codec
+from alphabar.data.channels import choose_channels
 from alphabar.data.dataset import Dataset, prepare
 from alphabar.data.items import Source
 from alphabar.data.sources import open_source
@@ -175,16 +176,22 @@ def _with_channels(source: Source, chosen: _Chosen) -> Generator[Progress[Traini
     recipe = chosen.recipe
     if recipe.data.channels is not None:
         return recipe
-    channels = chosen.model.codec.channels if chosen.model else 3
+    if chosen.model:
+        channels = chosen.model.codec.channels
+    else:
+        channels = yield from staged(choose_channels(source))
+        if channels == 1:
+            yield _note(message("data.all_grey"))
     return with_settings(recipe, [f"data.channels={channels}"])
 
 
 def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[TrainingResult], None, Dataset]:
-    """The data set of a source, with a sentence where files are left out."""
+    """The data set of a source, with sentences where files are left out or changed."""
     dataset = yield from staged(prepare(source, build_codec(recipe.data), recipe.data.fit))
     if dataset.skipped:
         first, n = dataset.skipped[0], len(dataset.skipped)
         yield _note(message("training.skipped", n=n, key=first.key, reason=first.reason))
+    yield from map(_note, dataset.notes)
     return dataset
 
 
