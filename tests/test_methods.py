@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alphabar.codecs.image import ImageCodec
+from alphabar.codecs.image import to_signal
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import ddim, last_step
@@ -178,7 +178,9 @@ class TestNetworks:
         with FlopCounterMode(display=False) as counter:
             method.prepare(x, x, 0, 0.0, 1e-4)
             method.losses(x, torch.ones(8), x, None).mean().backward()
-        assert counter.get_total_flops() / 8 == pytest.approx(method_of(recipe).training_flops(recipe), rel=0.1)
+        assert counter.get_total_flops() / 8 == pytest.approx(
+            method_of(recipe).training_flops(recipe), rel=0.1
+        )
 
 
 @pytest.mark.parametrize("name", OPPONENTS)
@@ -234,7 +236,9 @@ class TestShortened:
         """Pixels from N(0, c²): the probability flow keeps x in proportion to its standard deviation."""
         c = 0.5
         method = built(
-            with_settings(distilled(tiny("lean"), steps), ["method.teacher_steps=60", "method.sigma_min=0.002"])
+            with_settings(
+                distilled(tiny("lean"), steps), ["method.teacher_steps=60", "method.sigma_min=0.002"]
+            )
         )
         schedule = method.denoiser.schedule
 
@@ -291,7 +295,7 @@ class TestShortened:
         )
         with pytest.raises(UsageError, match="teacher_steps = 0"):
             built(with_settings(distilled(tiny("lean")), ["method.teacher_steps=0"]))
-        with pytest.raises(UsageError, match="sampling.timesteps=log_snr"):
+        with pytest.raises(UsageError, match=r"sampling\.timesteps=log_snr"):
             built(
                 with_settings(
                     distilled(tiny("lean")), ["schedule=rectified_flow", "sampling.timesteps=uniform"]
@@ -348,7 +352,7 @@ class TestShortened:
             method.denoiser.network.load_state_dict(model.denoiser.network.state_dict())
             method.prepare(torch.empty(0), torch.empty(0), 0, 0.0, 0.0)
             method.denoiser.network.load_state_dict(network.state_dict())
-            x0 = model.codec.encode(torch.from_numpy(dataset.items[:]))
+            x0 = to_signal(torch.from_numpy(dataset.items[:]))
             eps = Noise(1, range(len(x0)), "held-out").normal(0, x0)
             with torch.no_grad():
                 losses.append(method.losses(x0, torch.ones(len(x0)), eps, None).mean().item())

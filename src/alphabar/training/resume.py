@@ -77,7 +77,9 @@ def open_training(
         notes += _load(training, checkpoint, run)
     else:
         _start(training, run)
-        statistics = pack_tensors(fit_gaussian(_signals(dataset, training), build_codec(recipe.data))._asdict())
+        statistics = pack_tensors(
+            fit_gaussian(_signals(dataset, training), build_codec(recipe.data))._asdict()
+        )
     if not runtime.is_main:
         return OpenedTraining(training, None, notes)
     run.rewind(training.images)
@@ -98,7 +100,7 @@ def open_training(
 
 
 def probe_for(recipe: Recipe, limits: Limits, state: dict[str, Any] | None) -> Runtime:
-    """The runtime that suits a recipe and the length of its training, or that a checkpoint's state records."""
+    """The runtime that suits a recipe and the length of its training, or that a checkpoint records."""
     codec, method = build_codec(recipe.data), method_of(recipe)
     with torch.random.fork_rng(devices=[]):
         network = NETWORKS.build(recipe.network, channels=codec.channels)
