@@ -16,14 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
-import alphabar
-from alphabar.codecs.image import ImageCodec
-from alphabar.data.dataset import cache_root
-from alphabar.diffusion.denoiser import FunctionDenoiser
-from alphabar.diffusion.schedules import SCHEDULES
-from alphabar.errors import UsageError
 from alphabar.guidance.guided import (
     Autoguidance,
     ClassifierFree,
@@ -32,14 +24,23 @@ from alphabar.guidance.guided import (
     SelfAttentionGuidance,
     guided,
 )
+from torch import Tensor
+
+import alphabar
+from alphabar.codecs.image import ImageCodec
+from alphabar.data.dataset import cache_root
+from alphabar.diffusion.denoiser import FunctionDenoiser
+from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.errors import UsageError
 from alphabar.metrics.condition_agreement import condition_agreement
 from alphabar.metrics.distances import frechet_distance, kid, precision_recall
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.sampling.settings import nfe_per_sample
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from exact import MixtureDenoiser
 from test_diffusion_guidance import CLASS_OF, MEANS, STD, WEIGHTS, Classes, log_density
+
+from exact import MixtureDenoiser
 
 LINES: tuple[dict[str, Any], ...] = (
     {},

@@ -33,6 +33,7 @@ from alphabar.data.dataset import Dataset, cache_root
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.samplers import SAMPLERS, generate, last_step
 from alphabar.diffusion.timesteps import TIMESTEPS
+from alphabar.images import image_grid
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.networks.base import flops
@@ -40,7 +41,6 @@ from alphabar.recipes.overrides import with_settings
 from alphabar.runs.model import build_denoiser
 from alphabar.runtime import Runtime
 from alphabar.sampling.settings import nfe_per_sample
-from alphabar.images import image_grid
 from alphabar.training.probe import bf16_refused, probe
 
 SIZE = 64

@@ -37,12 +37,11 @@ from alphabar.images import image_grid
 from alphabar.metrics.distances import frechet_distance
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.restoration.degradation import Degradation, parse_degradation
-from alphabar.restoration.operators.base import Linear, Operator
-from alphabar.restoration.operators.mask import Mask
+from alphabar.restoration.operators.base import ROUNDING_STD, Operator
 from alphabar.restoration.restore import restore
-from alphabar.restoration.settings import ROUNDING, restoration_settings
+from alphabar.restoration.settings import restoration_settings
 from alphabar.restoration.solvers.registry import SOLVERS
-from alphabar.restoration.tiling import spread
+from alphabar.restoration.task import sample_std
 from alphabar.runs.model import Model
 
 
@@ -84,13 +83,13 @@ def as_given(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
 TASKS: dict[str, Callable[[Tensor, Operator, float], Tensor]] = {
     "box": telea,
     "random:0.7": telea,
-    "down:4": bicubic,
-    "down:8": bicubic,
+    "downsample:4": bicubic,
+    "downsample:8": bicubic,
     "blur:1.5": wiener,
     "blur:1.5+noise:0.05": wiener,
     "motion:7,45": wiener,
     "motion:7,45+noise:0.05": wiener,
-    "grey": as_given,
+    "grayscale": as_given,
     "jpeg:10": as_given,
     "noise:0.2": as_given,
 }
@@ -158,7 +157,7 @@ def measures(
     distance = 1 - F.cosine_similarity(seen, wanted).mean().item()
     frechet = frechet_distance(seen, judge.real)
     miss = (operator.A(x) - y).square().mean().item()
-    if isinstance(operator, Mask):
+    if operator.is_mask:
         miss /= operator.s.mean().item()
     consistency = f"{miss / sigma_y**2:.2f}" if sigma_y > 0 else f"({miss**0.5:.4f})"
     return [
@@ -186,8 +185,8 @@ class Rivals:
             def A_adjoint(self, y, **_):
                 return operator.adjoint(y.float())  # type: ignore[attr-defined]
 
-        noise = deepinv.physics.GaussianNoise(max(sigma_y, 2 * ROUNDING) / 2)
-        self.masked = isinstance(operator, Mask)
+        noise = deepinv.physics.GaussianNoise(max(sigma_y, 2 * ROUNDING_STD) / 2)
+        self.masked = operator.is_mask
         if self.masked:
             known = operator.s.float().expand(1, *operator.shape)
             self.physics = deepinv.physics.Inpainting(operator.shape, mask=known, noise_model=noise)
@@ -235,14 +234,16 @@ def rows(
     name = baseline.__name__.replace("_", " ")
     yield [name, *measures(x, truth, y, operator, sigma_y, judge), "", "", f"{seconds / len(y):.2f}"]
     # The smallest singular values of a blur amplify the rounding of float32.
-    told = max(sigma_y, ROUNDING) if task.startswith(("blur", "motion")) else sigma_y
+    told = max(sigma_y, ROUNDING_STD) if task.startswith(("blur", "motion")) else sigma_y
     for solver in ["default", *solvers]:
         counted = Counted(model.denoiser)
         try:
             if solver == "default":
                 settings = restoration_settings(model, operator, told)
             else:
-                settings = restoration_settings(model, operator, told, solver=solver, steps=steps, pag=0.0)
+                settings = restoration_settings(
+                    model, operator, told, solver=solver, steps=steps, guidance={}
+                )
             begin = time.perf_counter()
             *_, last = restore(replace(model, denoiser=counted), y, operator, told, settings=settings)
         except UsageError:
@@ -253,7 +254,7 @@ def rows(
         if solver == "default":
             name = (
                 f"**default: {settings.solver['name']}, {settings.steps}"
-                + f", PAG {settings.pag:g}" * (settings.pag > 0)
+                + "".join(f", {spec['name']} {spec['scale']:g}" for spec in settings.guidance)
                 + "**"
             )
         yield [
@@ -263,7 +264,7 @@ def rows(
             f"{counted.backwards / len(y):.0f}",
             f"{seconds / len(y):.2f}",
         ]
-    if not isinstance(operator, Linear) or not find_spec("deepinv"):
+    if not operator.linear or not find_spec("deepinv"):
         return
     counted = Counted(model.denoiser)
     rivals = Rivals(counted, operator, sigma_y)
@@ -287,10 +288,10 @@ def gallery(model: Model, truth: Tensor, tasks: Sequence[str], file: Path) -> No
     for i, task in enumerate(tasks):
         x = truth[i % len(truth)][None]
         operator, y, sigma_y = observe(x, parse_degradation(task))
-        told = max(sigma_y, ROUNDING) if task.startswith(("blur", "motion")) else sigma_y
+        told = max(sigma_y, ROUNDING_STD) if task.startswith(("blur", "motion")) else sigma_y
         *_, last = restore(model, y, operator, told, n=4)
         assert last.result is not None
-        apart = spread(last.result)
+        apart = sample_std(last.result)
         shown = F.interpolate(y.expand(-1, 3, -1, -1), x.shape[2:], mode="nearest")
         scaled = (2 * apart / apart.max().clamp(min=1e-6) - 1).expand(1, 3, -1, -1)
         panels += [x, shown, *last.result, scaled]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from alphabar.cli.parse import parse_conditions, parse_count, parse_duration
 from PIL import Image
 
 from alphabar.cli.__main__ import app, main
-from alphabar.cli.parse import parse_conditions, parse_count, parse_duration
 from alphabar.errors import UsageError
 from alphabar.progress import Progress
 from alphabar.recipes.schema import make_recipe

@@ -32,14 +32,19 @@ class UsageError(AlphabarError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a list of names, with the nearest one that is; of many, with a few.
 
+    kind: what the names are of, such as "sampler"; in another language where the catalogue has it under "kind.…".
     Returns the error, for the caller to raise.
     """
     known = sorted(known)
     folded = {other.casefold(): other for other in known}
     near = [folded[m] for m in get_close_matches(name.casefold(), folded, n=MOST_SHOWN, cutoff=0.4)]
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    shown, rest = known, ""
+    hint = message("registry.nearest", nearest=repr(near[0])) if near else ""
+    shown: list[str] = known
     if len(known) > 2 * MOST_SHOWN:
         shown = (near + [other for other in known if other not in near])[:MOST_SHOWN]
-        rest = f", … ({len(known)} in all)"
-    return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(shown)}{rest}")
+    listed = ", ".join(shown)
+    if len(shown) < len(known):
+        listed = message("registry.some", names=listed, n=len(known))
+    if f"kind.{kind}" in catalogue():
+        kind = message(f"kind.{kind}")
+    return UsageError("registry.unknown", kind=kind, name=repr(name), hint=hint, known=listed)

@@ -14,8 +14,13 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from alphabar.errors import UsageError, unknown
+from alphabar.messages import message
 
 Spec = str | Mapping[str, Any]
+
+
+ADDED: list[tuple[str, str]] = []
+"""What `Registry.register` has added, (kind, name), in order."""
 
 
 class Registry(dict[str, Callable[..., Any]]):
@@ -24,6 +29,13 @@ class Registry(dict[str, Callable[..., Any]]):
     def __init__(self, kind: str, choices: Mapping[str, Callable[..., Any]]):
         super().__init__(choices)
         self.kind = kind
+
+    def register(self, name: str, choice: Callable[..., Any]) -> None:
+        """Add a choice of one's own, from an extension. Raises UsageError for a name that is taken."""
+        if name in self:
+            raise UsageError("registry.taken", kind=self.kind, name=name)
+        self[name] = choice
+        ADDED.append((self.kind, name))
 
     def settings(self, name: str) -> dict[str, Any]:
         """The settings of one choice with their defaults. Raises UsageError for an unknown name."""
@@ -44,17 +56,17 @@ class Registry(dict[str, Callable[..., Any]]):
             try:
                 spec = json.loads(spec)
             except ValueError as error:
-                raise UsageError(f"the {self.kind} {spec} is no JSON: {error}") from None
+                raise UsageError("registry.not_json", kind=self.kind, text=spec, problem=str(error)) from None
         given: dict[str, Any] = {"name": spec} if isinstance(spec, str) else {**spec}
         name = given.pop("name", None)
         if not isinstance(name, str):
-            raise UsageError(f"this {self.kind} has no name: {spec!r}")
+            raise UsageError("registry.no_name", kind=self.kind, text=repr(spec))
         settings = self.settings(name)
         choice = self[name]
         hints = get_type_hints(choice.__init__ if inspect.isclass(choice) else choice)
         for key, value in given.items():
             if key not in settings:
-                raise unknown(f"setting of {self.kind} {name!r}", key, settings)
+                raise unknown(message("registry.setting", kind=self.kind, name=name), key, settings)
             settings[key] = _convert(f"{self.kind}.{key}", value, hints[key])
         return {"name": name, **settings}
 
@@ -71,4 +83,5 @@ def _convert(where: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
-        raise UsageError(f"{where} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
+        problem = error.errors()[0]["msg"].lower()
+        raise UsageError("registry.bad_value", setting=where, value=repr(value), problem=problem) from None

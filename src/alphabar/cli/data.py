@@ -1,15 +1,16 @@
-"""TODO-DOC from cli"""
+"""The command ``inspect``."""
 
-from alphabar.cli.app import app
-from alphabar.cli.console import last_with_bar, print_json
+from alphabar.cli.console import print_json, run_to_end
 from alphabar.cli.options import DataArgument, JsonOption
 
 
-@app.command()
 def inspect(data: DataArgument, as_json: JsonOption = False) -> None:
-    """Say what is in a data set: counts, sizes, classes, bad files, duplicates, a size that suits it."""
-    from alphabar.data.inspect import inspect
+    """Report what a data set holds: counts, sizes, classes, bad files, duplicates, and a size that suits it.
 
-    report = last_with_bar(inspect(data), "inspecting").result
+    For example: alphabar inspect my_pictures
+    """
+    from alphabar.data.inspect import inspect as inspect_data
+
+    report = run_to_end(inspect_data(data))
     print("\n".join(report.lines()))
     print_json(as_json, report.to_dict())

@@ -1,109 +1,136 @@
-"""TODO-DOC from cli"""
+"""The commands ``inpaint``, ``upscale``, ``restore`` and ``degrade``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from alphabar.cli.app import app
-from alphabar.cli.console import last_with_bar, print_json, say
-from alphabar.cli.options import (
-    DEGRADATION_HELP,
-    AnswersOption,
-    CountOption,
-    ImageArgument,
-    JsonOption,
-    ModelArgument,
-    NoiseOption,
-    SeedOption,
-    SolverOption,
-    SolverPagOption,
-    SolverStepsOption,
-)
+from alphabar.cli.console import print_json, run_to_end, say
+from alphabar.cli.options import ImageArgument, JsonOption, ModelArgument, OutOption, SeedOption
+from alphabar.restoration.solvers.registry import SOLVERS
+
+CountOption = Annotated[
+    int, typer.Option("-n", metavar="N", help="Number of restorations; from 2 on with a map of their spread.")
+]
+SolverOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=f"{', '.join(SOLVERS)}; by default chosen for the degradation."),
+]
+StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps of the solver.", show_default="25")]
+PagOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S",
+        help="Scale of perturbed-attention guidance; 0 is none.",
+        show_default="chosen for the degradation and the model",
+    ),
+]
+NoiseOption = Annotated[
+    str,
+    typer.Option(
+        metavar="STD", help="Noise in the picture, where 2 is black to white, or auto to estimate it."
+    ),
+]
+DegradationOption = Annotated[
+    str,
+    typer.Option(
+        metavar="SPEC",
+        help="The degradation, for example downsample:4, blur:1.5+noise:0.05, motion:9,45, grayscale, jpeg:10,"
+        " noise:auto, random:0.7 or mask:FILE+noise:0.1.",
+    ),
+]
 
 
-@app.command()
 def inpaint(
     model: ModelArgument,
     image: ImageArgument,
-    out: AnswersOption,
+    out: OutOption,
     mask: Annotated[
         str,
         typer.Option(
             metavar="MASK",
-            help="A mask picture (white is filled), box:x0,y0,x1,y1, random:0.7 or strokes:0.2.",
+            help="A mask picture (white is filled in), box:x0,y0,x1,y1, random:0.7 or strokes:0.2.",
         ),
     ],
     n: CountOption = 4,
     noise: NoiseOption = "0",
     solver: SolverOption = None,
-    steps: SolverStepsOption = None,
-    pag: SolverPagOption = None,
+    steps: StepsOption = None,
+    pag: PagOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill what is missing in a picture; without noise, known pixels come back untouched."""
-    drawn = mask.partition(":")[0] in ("box", "random", "strokes")
-    what = f"{mask if drawn else f'mask:{mask}'}+noise:{noise}"
-    _restore(model, image, what, out, n, solver, steps, pag, seed, as_json)
+    """Fill in the missing part of a picture. Without noise, the known pixels stay untouched.
+
+    For example: alphabar inpaint cars64 car.png --mask box:20,20,44,44 --out filled
+    """
+    generated = mask.partition(":")[0] in ("box", "random", "strokes")
+    degradation = f"{mask if generated else f'mask:{mask}'}+noise:{noise}"
+    _restore(model, image, degradation, out, as_json, n=n, solver=solver, steps=steps, pag=pag, seed=seed)
 
 
-@app.command()
 def upscale(
     model: ModelArgument,
     image: ImageArgument,
-    out: AnswersOption,
+    out: OutOption,
     factor: Annotated[int, typer.Option(metavar="N", help="How many times wider and higher.")] = 4,
     n: CountOption = 1,
     noise: NoiseOption = "0",
     solver: SolverOption = None,
-    steps: SolverStepsOption = None,
-    pag: SolverPagOption = None,
+    steps: StepsOption = None,
+    pag: PagOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Enlarge a picture that was made smaller bicubically."""
-    _restore(model, image, f"down:{factor}+noise:{noise}", out, n, solver, steps, pag, seed, as_json)
+    """Enlarge a picture that was reduced bicubically.
+
+    For example: alphabar upscale cars64 small.png --factor 4 --out large
+    """
+    degradation = f"downsample:{factor}+noise:{noise}"
+    _restore(model, image, degradation, out, as_json, n=n, solver=solver, steps=steps, pag=pag, seed=seed)
 
 
-@app.command()
 def restore(
     model: ModelArgument,
     image: ImageArgument,
-    out: AnswersOption,
-    degradation: Annotated[str, typer.Option(metavar="WHAT", help=DEGRADATION_HELP)],
+    out: OutOption,
+    degradation: DegradationOption,
     n: CountOption = 1,
     solver: SolverOption = None,
-    steps: SolverStepsOption = None,
-    pag: SolverPagOption = None,
+    steps: StepsOption = None,
+    pag: PagOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Undo what was done to a picture: blur, noise, JPEG, lost colours, missing pixels, or several."""
-    _restore(model, image, degradation, out, n, solver, steps, pag, seed, as_json)
+    """Undo blur, noise, compression, missing colour or missing pixels, or several of them.
+
+    For example: alphabar restore cars64 old.jpg --degradation jpeg:10 --out restored
+    """
+    _restore(model, image, degradation, out, as_json, n=n, solver=solver, steps=steps, pag=pag, seed=seed)
 
 
-@app.command()
 def degrade(
     image: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER", help="A picture, or a folder of them.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the spoilt pictures, PNG.")],
-    degradation: Annotated[str, typer.Option(metavar="WHAT", help=DEGRADATION_HELP)],
+    out: OutOption,
+    degradation: DegradationOption,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Spoil pictures in a known way, to try restoring on."""
+    """Degrade pictures in a known way, to try restoration on.
 
+    For example: alphabar degrade car.png --degradation blur:2+noise:0.05 --out blurred
+    """
     from alphabar.restoration.degradation import parse_degradation
-    from alphabar.restoration.photo import picture_files
-    from alphabar.restoration.task import degrade_all
+    from alphabar.restoration.photo import image_files
+    from alphabar.restoration.task import degrade_files
     from alphabar.sampling.outputs import check_free
 
-    what = parse_degradation(degradation)
+    parsed = parse_degradation(degradation)
     check_free(out)
-    files, names = picture_files(image)
-    record = last_with_bar(degrade_all(files, names, what, out, seed), "spoiling")
-    say(f"{record.done} pictures in {out}")
-    print_json(as_json, {"out": str(out), "n": record.done, "degradation": degradation})
+    files, names = image_files(image)
+    run_to_end(degrade_files(files, names, parsed, out, seed))
+    say(f"{len(files)} degraded pictures are in {out}")
+    print_json(as_json, {"out": str(out), "n": len(files), "degradation": degradation})
 
 
 def _restore(
@@ -111,31 +138,33 @@ def _restore(
     image: Path,
     degradation: str,
     out: Path,
-    n: int,
-    solver: str | None,
-    steps: int | None,
-    pag: float | None,
-    seed: int,
     as_json: bool,
+    *,
+    n: int,
+    pag: float | None,
+    **chosen: Any,
 ) -> None:
-
-    from alphabar.images import image_grid as sheet
+    """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
+    from alphabar.images import image_grid
     from alphabar.restoration.degradation import parse_degradation
-    from alphabar.restoration.restore import restore as library_restore
+    from alphabar.restoration.restore import restore as restore_task
     from alphabar.restoration.settings import restoration_settings
-    from alphabar.restoration.task import panels, read_task, write_answers
+    from alphabar.restoration.task import panels, read_task, write_restored
     from alphabar.runs.model import load_model
     from alphabar.sampling.outputs import check_free
 
-    what = parse_degradation(degradation)
+    parsed = parse_degradation(degradation)
     check_free(out)
-    task = read_task(image, what)
     loaded = load_model(model)
+    task = read_task(image, parsed, loaded.codec.channels)
+    for note in task.notes:
+        say(note)
     settings = restoration_settings(
-        loaded, task.operator, task.sigma_y, seed=seed, solver=solver, steps=steps, pag=pag
+        loaded, task.operator, task.sigma_y, guidance=None if pag is None else {"pag": pag}, **chosen
     )
-    records = library_restore(loaded, task.y, task.operator, task.sigma_y, n=n, settings=settings)
-    answers = last_with_bar(records, "restoring").result[:, 0]
+    answers = run_to_end(restore_task(loaded, task.y, task.operator, task.sigma_y, n=n, settings=settings))[
+        :, 0
+    ]
     about = {
         "model": str(model),
         "images": loaded.images,
@@ -145,9 +174,9 @@ def _restore(
         **settings.to_dict(),
     }
     shown = panels(task, answers)
-    overview = {"overview": sheet(shown, len(shown))}
+    overview = {"overview": image_grid(shown, len(shown))}
     if n > 1:
-        overview["spread"] = sheet(shown[-1:])
-    write_answers(task, answers, out, about, overview)
-    say(f"{n} answer{'s' * (n > 1)} in {out}, with overview.png")
+        overview["spread"] = image_grid(shown[-1:])
+    write_restored(task, answers, out, about, overview)
+    say(f"{n} restoration{'s' * (n > 1)} and overview.png are in {out}")
     print_json(as_json, {"out": str(out), "n": n, **about})

@@ -94,6 +94,8 @@ class Guidance(ABC):
     option: its name on the command line. neutral: the scale that changes nothing.
     scale_range: the scales that are worth trying. help: what it does, in one line.
     extra_evaluations: how many evaluations of a denoiser it adds to the one that every step makes.
+    needs_condition: whether it leads towards a condition and so does nothing for samples without one.
+    required_settings: further settings without which it cannot act.
     setting_options: for each further setting its name on the command line and one line of help.
 
     Raises UsageError for a scale that is not finite and for an interval that is empty.
@@ -104,6 +106,8 @@ class Guidance(ABC):
     scale_range: ClassVar[tuple[float, float]] = (0.0, 5.0)
     help: ClassVar[str] = ""
     extra_evaluations: ClassVar[int] = 1
+    needs_condition: ClassVar[bool] = False
+    required_settings: ClassVar[tuple[str, ...]] = ()
     setting_options: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     scale: float = 0.0

@@ -14,7 +14,7 @@ import torch
 
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
-from alphabar.restoration.operators.registry import OPERATORS
+from alphabar.restoration.operators.registry import build_operator
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from gaussian_restoration import SHAPE, exact_denoiser, law, nearness
@@ -25,7 +25,7 @@ PROBLEMS = {
     "half the pixels missing": ({"name": "random", "share": 0.5}, 0.05),
     "a box missing": ("box", 0.05),
     "Gaussian blur of std 1": ({"name": "blur", "std": 1.0}, 0.05),
-    "×2 by averaging": ({"name": "average", "factor": 2}, 0.05),
+    "×2 by averaging": ({"name": "area_downsample", "factor": 2}, 0.05),
     "noise 0.3": ("denoise", 0.3),
 }
 SOLVERS = {
@@ -44,7 +44,7 @@ BEGIN, END = "<!-- exact data -->", "<!-- end of exact data -->"
 def rows() -> Iterator[list[str]]:
     denoiser = exact_denoiser(SCHEDULES.build("variance_exploding"))
     for problem, (spec, sigma_y) in PROBLEMS.items():
-        operator = OPERATORS.build(spec, shape=SHAPE)()
+        operator = build_operator(spec, SHAPE)
         for name, solver in SOLVERS.items():
             if solver["name"] == "direct" and spec != "denoise":
                 continue
