@@ -188,6 +188,8 @@ def _with_channels(
         channels = model.codec.channels
     else:
         channels = yield from staged(choose_channels(source))
+        if channels == 1:
+            yield _note(message("data.all_grey"))
     return recipe if channels is None else with_settings(recipe, [f"data.channels={channels}"])
 
 
