@@ -145,7 +145,7 @@ def _choose(
 def _begin(
     data: str, chosen: _Chosen, settings: Iterable[str], budget: float | None
 ) -> Generator[Progress[Any], None, tuple[Dataset, Run, Conditions | None]]:
-    """The data set, the run and the conditions of a training. What does not fit fails before a run is made."""
+    """The data set, the run and the conditions of a training. What does not fit fails before it is made."""
     source, run = open_source(data), Run(chosen.run)
     recipe = yield from _with_channels(source, chosen.recipe, chosen.model, run)
     if run.exists:
