@@ -1,5 +1,6 @@
-"""The GAN and the VAE: their losses against closed forms, and the same life as any model."""
+"""The GAN, the VAE and distillation: their losses against closed forms, and the same life as any model."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alphabar.codecs.image import to_signal
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import ddim, last_step
@@ -40,7 +40,7 @@ from alphabar.tensor_files import unpack_tensors
 from alphabar.training.loop import begin, train
 from training_child import tiny_dataset
 
-OPPONENTS = ("gan", "vae")
+BASELINES = ("gan", "vae")
 
 
 def tiny(name: str, *settings: str) -> Recipe:
@@ -54,6 +54,12 @@ def tiny(name: str, *settings: str) -> Recipe:
     ]
     widths = ["network.widths=[8,16]", "network.head_dim=16"] if name == "lean" else ["network.width=4"]
     return with_settings(named_recipe(name), [*small, *widths, *settings])
+
+
+def pag(scale: float, interval: tuple[float, float] | None = None) -> str:
+    """The setting of a recipe that guides its samples with perturbed attention."""
+    spec = {"name": "pag", "scale": scale, "interval": interval}
+    return f"sampling.guidance={json.dumps([spec])}"
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +172,12 @@ class TestNetworks:
         changed = (network(moved, torch.ones(1)) - network(x, torch.ones(1))).abs().amax((0, 1))
         assert (changed > 0).all()
 
-    @pytest.mark.parametrize("name", [*OPPONENTS, "distillation"])
+    @pytest.mark.parametrize("name", [*BASELINES, "distillation"])
     def test_the_cost_of_training_is_what_is_computed(self, name):
         # Without penalties: the counter cannot follow a gradient of gradients.
         free = ["method.gamma=0", "method.augment=false"] if name == "gan" else []
         if name == "distillation":
-            recipe = distilled(
-                tiny("lean", 'sampling.guidance=[{"name":"pag","scale":2,"interval":[0.2,2.5]}]')
-            )
+            recipe = distilled(tiny("lean", pag(2.0, (0.2, 2.5))))
         else:
             recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
@@ -185,7 +189,7 @@ class TestNetworks:
         )
 
 
-@pytest.mark.parametrize("name", OPPONENTS)
+@pytest.mark.parametrize("name", BASELINES)
 class TestLife:
     def test_resume_equals_never_having_stopped(self, name, dataset, tmp_path):
         straight = begin(tmp_path / "straight", tiny(name))
@@ -211,7 +215,7 @@ class TestLife:
         *_, again = sample(model, 5)
         assert torch.equal(drawn.result, again.result[:3])
         for wrong in ({"steps": 5}, {"sampler": "heun"}, {"initial_noise": "gaussian"}):
-            with pytest.raises(UsageError, match="leave out"):
+            with pytest.raises(UsageError, match="samples in its own way"):
                 sampling_settings(model, **wrong)
         with pytest.raises(UsageError, match="without conditions"):
             sample(model, 1, sampling_settings(model, conditions=[{"class": "red"}]))
@@ -232,7 +236,7 @@ class TestLife:
             with_settings(named_recipe(name), ["condition.on=class"])
 
 
-class TestShortened:
+class TestDistilled:
     @pytest.mark.parametrize("steps", [1, 2, 4])
     def test_what_is_learnt_leads_where_the_flow_does(self, steps):
         """Pixels from N(0, c²): the probability flow keeps x in proportion to its standard deviation."""
@@ -323,15 +327,15 @@ class TestShortened:
         assert abs(np.asarray(Image.open(watched).convert("RGB"), int) - drawn.result[0].numpy()).max() <= 1
         with pytest.raises(UsageError, match="cannot be distilled"):
             distilled(again.recipe)
-        with pytest.raises(UsageError, match="in 2 steps: leave out steps"):
+        with pytest.raises(UsageError, match="its own way, in 2 steps"):
             sampling_settings(again, steps=5)
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
         with pytest.raises(UsageError, match="restoring, give the model that it was distilled from"):
             restore(again, torch.zeros(1, *hole.measured), hole)
 
     def test_guidance_is_learnt_from_the_model_as_it_was(self, dataset, tmp_path):
-        guidance = 'sampling.guidance=[{"name":"pag","scale":20}]'
-        run = begin(tmp_path / "run", tiny("lean", guidance, "optimizer.warm_up=0"))
+        guidance = [pag(20.0)]
+        run = begin(tmp_path / "run", tiny("lean", *guidance, "optimizer.warm_up=0"))
         list(train(dataset, run, images=320, runtime=Runtime()))
         model = load_model(run.path, "cpu")
         recipe = with_settings(distilled(model.recipe), ["optimizer.warm_up=0"])
@@ -355,15 +359,15 @@ class TestShortened:
             method.denoiser.network.load_state_dict(model.denoiser.network.state_dict())
             method.prepare(torch.empty(0), torch.empty(0), 0, 0.0, 0.0)
             method.denoiser.network.load_state_dict(network.state_dict())
-            x0 = to_signal(torch.from_numpy(dataset.items[:]))
+            x0 = model.codec.encode(torch.from_numpy(dataset.items[:]))
             eps = Noise(1, range(len(x0)), "held-out").normal(0, x0)
             with torch.no_grad():
                 losses.append(method.losses(x0, torch.ones(len(x0)), eps, None).mean().item())
         assert losses[1] < 0.8 * losses[0]
 
-    @pytest.mark.parametrize("guidance", ["[]", '["pag"]'])
+    @pytest.mark.parametrize("guidance", [0, 2])
     def test_lost_weights_are_an_error(self, dataset, tmp_path, guidance):
-        short = begin(tmp_path / "short", distilled(tiny("lean", f"sampling.guidance={guidance}")))
+        short = begin(tmp_path / "short", distilled(tiny("lean", pag(guidance))))
         with pytest.raises(AlphabarError, match="lacks the weights"):
             list(train(dataset, short, images=16, runtime=Runtime()))
 
@@ -388,7 +392,7 @@ def test_old_recipes_are_of_diffusion():
     assert isinstance(build_denoiser(named_recipe("gan")), NetworkDenoiser)
 
 
-@pytest.mark.parametrize("name", OPPONENTS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_its_report_has_no_process_to_show(name, dataset, tmp_path, picture_folder):
     run = begin(tmp_path / "run", tiny(name))
     list(train(dataset, run, images=16, runtime=Runtime()))
