@@ -457,7 +457,7 @@ class TestMPUNet:
         network = awake(MPUNet(channels=3, **SMALL)).eval()
         x, t = batch()
         y = network(x, t)
-        with network.middle_attention().each_alone(torch.tensor([True, False, True, False])):
+        with network.middle_attention().identity_attention(torch.tensor([True, False, True, False])):
             changed = (network(x, t) - y).flatten(1).abs().amax(1) > 1e-6
         assert changed.tolist() == [True, False, True, False]
         assert torch.equal(network(x, t), y)
