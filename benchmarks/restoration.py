@@ -33,9 +33,9 @@ from alphabar.codecs.image import ImageCodec, to_pictures, to_signal
 from alphabar.data.dataset import cache_root
 from alphabar.diffusion.random import Noise
 from alphabar.errors import UsageError
+from alphabar.images import image_grid
 from alphabar.metrics.distances import frechet_distance
 from alphabar.metrics.features.extractors import EXTRACTORS, extract
-from alphabar.reporting.image_grids import image_grid
 from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.operators.base import Linear, Operator
 from alphabar.restoration.operators.mask import Mask

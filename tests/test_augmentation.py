@@ -136,7 +136,7 @@ def test_a_training_is_told_and_goes_on_to_the_bit(picture_folder, tmp_path):
     model = load_model(tmp_path / "once", "cpu")
     told = model.denoiser.network.embed_cond
     # Its perceptron has learnt: gradients came to what nobody asks for.
-    fresh = build_denoiser(recipe, model.conditioning).network.embed_cond
+    fresh = build_denoiser(recipe, model.vocabulary).network.embed_cond
     assert told.fields[-1] == ("transformation", COLUMNS)
     assert not torch.equal(told.embed[-1][0].weight, fresh.embed[-1][0].weight)
 

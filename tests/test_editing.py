@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from alphabar.conditioning.fields import Categorical
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.initial_noise import DataStatistics
 from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
@@ -49,7 +49,7 @@ def model():
         Gaussian(), PARAMETERIZATIONS.build(recipe.parameterization), SCHEDULES.build(recipe.schedule)
     )
     flat = DataStatistics(torch.zeros(3, SIZE, SIZE), torch.zeros(3 * SIZE * SIZE, 1))
-    known = Conditioning((Categorical("class", ("plain", "more")),))
+    known = Vocabulary((Categorical("class", ("plain", "more")),))
     return Model(denoiser.eval(), recipe, flat, 1, Path("exact"), known)
 
 

@@ -17,17 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.images import evenly, image_grid, image_strip, nearest_panel, on_white
 from alphabar.recipes.presets import classic
-from alphabar.reporting.image_grids import (
-    evenly,
-    forward_strip,
-    image_grid,
-    nearest_panel,
-    png_data_uri,
-    reverse_strip,
-)
 from alphabar.reporting.plots import Curve, plot, short_count, smooth
-from alphabar.reporting.report import write_report
+from alphabar.reporting.report import png_data_uri, write_report
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -77,7 +70,7 @@ def test_pictures_may_be_tensors() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((0, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 3)), np.zeros((2, 3, 4, 4), np.uint8)]
+    "bad", [np.zeros((0, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 3)), np.zeros((2, 3, 5, 5), np.uint8)]
 )
 def test_what_is_no_picture_is_named(bad: np.ndarray) -> None:
     with pytest.raises(UsageError, match=re.escape(str(bad.shape))):
@@ -85,18 +78,21 @@ def test_what_is_no_picture_is_named(bad: np.ndarray) -> None:
 
 
 def test_strips_have_a_row_a_sample_and_a_column_a_moment() -> None:
-    assert seen(forward_strip([flat(1, 2), flat(11, 12), flat(21, 22)])) == [[1, 11, 21], [2, 12, 22]]
+    assert seen(image_strip([flat(1, 2), flat(11, 12), flat(21, 22)])) == [[1, 11, 21], [2, 12, 22]]
 
 
-def test_reverse_strip_shows_ten_moments_from_first_to_last() -> None:
-    (row,) = seen(reverse_strip([flat(step) for step in range(101)]))
-    assert row == [0, 11, 22, 33, 44, 56, 67, 78, 89, 100]
-    assert seen(reverse_strip([flat(1), flat(2)])) == [[1, 2]]
+def test_transparent_pictures_keep_their_alpha_in_a_grid_and_lie_on_white_without() -> None:
+    pictures = torch.tensor([[200, 100, 0, 255], [200, 100, 0, 51], [200, 100, 0, 0]], dtype=torch.uint8)
+    pictures = pictures[:, None, None].expand(3, 4, 6, 4)
+    grid = np.asarray(image_grid(pictures, columns=3))
+    assert [grid[0, x].tolist() for x in (0, 8, 16)] == pictures[:, 0, 0].tolist()
+    laid = on_white(pictures)[:, 0, 0].tolist()
+    assert laid == [[200, 100, 0], [244, 224, 204], [255, 255, 255]]
 
 
 def test_a_strip_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError):
-        reverse_strip([])
+        image_strip([])
 
 
 def test_nearest_panel_puts_each_sample_above_its_own_neighbours() -> None:

@@ -43,7 +43,7 @@ def test_it_draws(model):
 
 def test_one_label_alone_can_be_asked(model):
     """Without guidance blowing up where the other labels are left open."""
-    field = next(f for f in model.conditioning.fields if f.name == "body")
+    field = next(f for f in model.vocabulary.fields if f.name == "body")
     settings = sampling_settings(model, conditions=[{"body": name} for name in field.names[:4]], guidance=1.5)
     *_, drawn = sample(model, 8, settings)
     extreme = ((drawn.pictures == 0) | (drawn.pictures == 255)).float().mean()

@@ -408,6 +408,6 @@ def test_one_thing_is_asked_for_or_every_kind_as_the_data_has_it():
     model = load_model("cars64")
     usual = (4, 7, "unipc", 10, "standard_normal", 1.5, 0, 2, 1)
     _, settings = settings_from_controls(page, model, (*usual, "", "", "", ""))
-    assert settings.conditions == model.conditioning.seen and settings.guidance == 1.5
+    assert settings.conditions == model.label_frequencies and settings.guidance == 1.5
     _, settings = settings_from_controls(page, model, (*usual, "SUV", "", "", ""))
     assert settings.conditions == ({"body": "SUV"},)

@@ -11,7 +11,7 @@ from alphabar.conditioning import text_encoder as text
 from alphabar.conditioning.clusters import clusters, number_of_clusters
 from alphabar.conditioning.fields import CAPTION, Text
 from alphabar.conditioning.text_encoder import IDENTITY, PACKAGE, embed
-from alphabar.conditioning.vocabulary import Conditioning, columns, describe
+from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label_columns
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
@@ -80,12 +80,12 @@ def run(tmp_path_factory):
 class TestTextModel:
     def test_it_draws_what_is_written(self, run):
         model = load_model(run.path)
-        assert model.conditioning.fields == (Text(CAPTION, IDENTITY),)
+        assert model.vocabulary.fields == (Text(CAPTION, IDENTITY),)
         reds = []
         for prompt in ("a red thing", "a blue thing"):
             settings = sampling_settings(model, conditions=[{CAPTION: prompt}], guidance=2.0, steps=20)
             *_, drawn = sample(model, 6, settings)
-            reds.append((drawn.pictures[..., 0].float() - drawn.pictures[..., 2].float()).mean())
+            reds.append((drawn.result[..., 0].float() - drawn.result[..., 2].float()).mean())
         assert reds[0] > reds[1] + 60
 
     def test_negative_leads_away(self, run):
@@ -100,7 +100,7 @@ class TestTextModel:
         means = []
         for each in (settings, away):
             *_, drawn = sample(model, 6, each)
-            means.append((drawn.pictures[..., 0].float() - drawn.pictures[..., 2].float()).mean())
+            means.append((drawn.result[..., 0].float() - drawn.result[..., 2].float()).mean())
         assert means[0] < means[1] - 30
         with pytest.raises(UsageError, match="--guidance"):
             guided_denoiser(model, sampling_settings(model, conditions=conditions, negative="x"))
@@ -113,31 +113,31 @@ class TestTextModel:
         assert [v.conditions[0][CAPTION] for v in variants] == ["a red thing", "a blue thing"]
 
     def test_another_encoder_is_refused(self, run):
-        other = Conditioning((Text(CAPTION, "another encoder"),))
-        with pytest.raises(UsageError, match="reads text with another encoder"):
-            other.request({CAPTION: "a car"})
+        other = Vocabulary((Text(CAPTION, "another encoder"),))
+        with pytest.raises(UsageError, match="trained with the text encoder 'another encoder'"):
+            other.row({CAPTION: "a car"})
 
-    def test_its_conditioning_survives_json(self, run):
-        conditioning = load_model(run.path).conditioning
-        assert Conditioning.from_dict(conditioning.to_dict()) == conditioning
+    def test_its_vocabulary_survives_json(self, run):
+        vocabulary = load_model(run.path).vocabulary
+        assert Vocabulary.from_dict(vocabulary.to_dict()) == vocabulary
 
 
 def test_without_captions_text_says_what_is_missing():
-    known = columns("text", [0], ["a"], [{}], [None])
-    with pytest.raises(AlphabarError, match="is a caption"):
-        describe("text", known)
+    known = label_columns("text", [0], ["a"], [{}], [None])
+    with pytest.raises(AlphabarError, match="A caption is"):
+        build_vocabulary("text", known)
 
 
 def test_without_the_encoder_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(text, "PACKAGE", "no_such_package")
     with pytest.raises(UsageError, match=r"alphabar\[text\]"):
-        describe("text", {CAPTION: ["a car"]})
+        build_vocabulary("text", {CAPTION: ["a car"]})
 
 
 def test_a_model_without_text_says_what_it_knows():
-    conditioning = describe("class", {"class": ["cat", "dog"]})
-    with pytest.raises(UsageError, match="without text: ask for class"):
-        conditioning.request({CAPTION: "a cat"})
+    vocabulary = build_vocabulary("class", {"class": ["cat", "dog"]})
+    with pytest.raises(UsageError, match=r"trained without text. It is conditioned on: class"):
+        vocabulary.row({CAPTION: "a cat"})
 
 
 class TestClusters:
@@ -163,7 +163,7 @@ class TestClusters:
 
     def test_a_data_set_without_labels_gets_some(self, picture_folder):
         dataset = tiny_dataset(picture_folder)
-        conditioning, cond = conditions_of(dataset, tiny_recipe("condition.on=clusters"))
-        assert conditioning.fields[0].names[0] == "cluster 0" and not cond.isnan().any()
-        (row,) = conditioning.request({"cluster": "0"})
+        vocabulary, _, cond = conditions_of(dataset, tiny_recipe("condition.on=clusters"))
+        assert vocabulary.fields[0].names[0] == "cluster 0" and not cond.isnan().any()
+        (row,) = vocabulary.row({"cluster": "0"})
         assert row == 0 and math.isfinite(cond.sum())

@@ -88,8 +88,12 @@ def write_file(path: Path, data: bytes) -> None:
     """
     beside = path.with_name(f".writing-{path.name}")
     with writing(path):
-        _write_flushed(beside, data)
-        os.replace(beside, path)
+        try:
+            _write_flushed(beside, data)
+            os.replace(beside, path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
 
 
 def pack_json(value: Any) -> bytes:

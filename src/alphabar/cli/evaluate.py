@@ -87,7 +87,7 @@ def evaluate(
 
     asked = all_or_nothing(parse_conditions(classes or [], conditions or [], prompts or []), unconditional)
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
-    from alphabar.reporting.image_grids import nearest_panel
+    from alphabar.images import nearest_panel
     from alphabar.runs.model import holds_model, load_model
     from alphabar.runs.run import Run
 

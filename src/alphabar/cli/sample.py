@@ -79,8 +79,8 @@ def sample(
     asked = all_or_nothing(parse_conditions(classes or [], conditions or [], prompts or []), unconditional)
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     key, values = parse_compared(compare) if compare else ("", [])
-    from alphabar.reporting.image_grids import image_grid as sheet
-    from alphabar.reporting.image_grids import reverse_strip
+    from alphabar.images import image_grid as sheet
+    from alphabar.images import image_strip
     from alphabar.runs.model import load_model
 
     loaded = load_model(model, ema=ema)
@@ -121,7 +121,7 @@ def sample(
     n = 64 if n is None else n
     strip = ReverseProcessRecorder(loaded.denoiser.schedule, settings.steps)
     record = last_with_bar(map(strip.watch, library_sample(loaded, n, settings)), "drawing")
-    overview = {"grid": sheet(record.result[:100]), "process": reverse_strip(strip.columns)}
+    overview = {"grid": sheet(record.result[:100]), "process": image_strip(strip.columns)}
     write_pictures(record.result, out, about, overview, per_sample_settings(settings, n))
     say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": n, **about})
@@ -150,7 +150,7 @@ def interpolate(
     from alphabar.sampling.settings import sampling_settings
 
     asked = parse_conditions(classes or [], conditions or [], prompts or [])
-    from alphabar.reporting.image_grids import image_grid as sheet
+    from alphabar.images import image_grid as sheet
     from alphabar.runs.model import load_model
 
     loaded = load_model(model)
@@ -209,7 +209,7 @@ def edit(
     from alphabar.codecs.image import to_signal
     from alphabar.data.decode import decode
     from alphabar.data.items import Unreadable
-    from alphabar.reporting.image_grids import image_grid as sheet
+    from alphabar.images import image_grid as sheet
     from alphabar.runs.model import load_model
 
     loaded = load_model(model)

@@ -1,1 +1,1 @@
-"""What a model may be asked for: the fields of its condition, and requests turned into rows of numbers."""
+"""What a model is conditioned on: the fields of its condition, and labels turned into rows of numbers."""

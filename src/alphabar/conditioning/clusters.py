@@ -1,43 +1,31 @@
-"""Labels for data without labels: pictures that look alike, found by k-means."""
+"""Labels for data without labels: groups of images that look alike, found by k-means."""
 
 import math
 
 import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-MOST = 64  # clusters, whatever the number of pictures
+MAX_CLUSTERS = 64
 
-
-ROUNDS = 100  # of Lloyd's algorithm, at most
+ITERATIONS = 30  # of Lloyd's algorithm
 
 
 def number_of_clusters(n: int) -> int:
-    """The root of half the number of pictures, a rule of thumb, from 2 to `MOST`."""
-    return max(2, min(MOST, round(math.sqrt(n / 2))))
+    """The square root of half the number of images, a rule of thumb, from 2 to `MAX_CLUSTERS`."""
+    return max(2, min(MAX_CLUSTERS, round(math.sqrt(n / 2))))
 
 
 def clusters(features: Tensor, k: int, seed: int = 0) -> Tensor:
-    """The number (n,) of each row's cluster, by k-means on standardised features (n, d).
+    """The cluster (n,) of each row, by k-means on standardized features (n, d); the largest cluster is 0.
 
-    Begins with k-means++ (Arthur & Vassilvitskii 2007); clusters are numbered from the largest down. The same
-    features and seed give the same clusters.
+    It starts with k-means++ (Arthur & Vassilvitskii 2007). The same features and seed give the same clusters;
+    there are fewer than k where fewer rows differ.
     """
     x = features.double()
-    x = (x - x.mean(0)) / x.std(0).clamp(min=1e-9)
-    generator = torch.Generator().manual_seed(seed)
-    centres = x[torch.randint(len(x), (1,), generator=generator)]
-    while len(centres) < k:
-        far = torch.cdist(x, centres).square().amin(1)
-        if not far.any():  # fewer kinds of pictures than clusters
-            break
-        centres = torch.cat([centres, x[torch.multinomial(far, 1, generator=generator)]])
-    own = torch.cdist(x, centres).argmin(1)
-    for _ in range(ROUNDS):
-        sums = torch.zeros_like(centres).index_add_(0, own, x)
-        sizes = own.bincount(minlength=len(centres))[:, None]
-        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
-        before, own = own, torch.cdist(x, centres).argmin(1)
-        if torch.equal(own, before):
-            break
-    order = own.bincount(minlength=len(centres)).argsort(descending=True, stable=True)
+    x = ((x - x.mean(0)) / x.std(0).clamp(min=1e-9)).numpy()
+    distinct = len({hash(row.tobytes()) for row in x})
+    _, found = kmeans2(x, min(k, distinct), iter=ITERATIONS, minit="++", seed=seed)
+    _, own = torch.from_numpy(found).long().unique(return_inverse=True)  # without numbers that no row has
+    order = own.bincount().argsort(descending=True, stable=True)
     return order.argsort()[own]

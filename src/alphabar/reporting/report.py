@@ -3,6 +3,8 @@
 Everything but the recipe may be missing or cut short; a section without data says what to run.
 """
 
+import base64
+import io
 import json
 import math
 import shlex
@@ -20,7 +22,7 @@ from PIL import Image
 
 from alphabar.errors import AlphabarError
 from alphabar.files import write_file
-from alphabar.reporting.image_grids import evenly, png_data_uri
+from alphabar.images import evenly
 from alphabar.reporting.plots import FIRST, SECOND, THIRD, Curve, plot, short_count, smooth
 from alphabar.runs.run import Run
 
@@ -84,6 +86,13 @@ def page_template(name: str) -> Template:
     )
     environment.filters |= {"count": _count, "number": _number, "setting": _setting}
     return environment.get_template(name)
+
+
+def png_data_uri(image: Image.Image) -> str:
+    """The image as a ``data:`` address that an HTML page can hold."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _contents(run: Path) -> dict[str, Any]:

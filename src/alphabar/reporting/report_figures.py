@@ -16,11 +16,11 @@ from alphabar.diffusion.random import Noise
 from alphabar.diffusion.schedules import Schedule, terminal_warning
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.files import pack_json, write_file
+from alphabar.images import image_grid, image_strip, nearest_panel
 from alphabar.methods.registry import is_diffusion
 from alphabar.metrics.features.extractors import EXTRACTORS, extract
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress
-from alphabar.reporting.image_grids import COLUMNS, forward_strip, image_grid, image_strip, nearest_panel
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import extractor_device
@@ -29,6 +29,9 @@ from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, nfe_per_sample, sampling_settings
 
 SAMPLES = 64
+
+
+COLUMNS = 10  # noise levels in the forward strip, as many as a telephone's width can show
 
 
 SHOWN = 8  # pictures in the forward strip and in the panel of neighbours
@@ -113,7 +116,7 @@ def _forward(model: Model, dataset: Dataset, folder: Path) -> list[dict[str, flo
     noised = (diffuse(schedule, x0, t.expand(len(x0)), eps) for t in times)
     # A variance-exploding x_t leaves the range of pictures; shown at the variance of a picture it does not.
     norms = (torch.hypot(*schedule(t)).item() for t in times)
-    forward_strip([to_pictures(x_t / norm) for x_t, norm in zip(noised, norms, strict=True)]).save(
+    image_strip([to_pictures(x_t / norm) for x_t, norm in zip(noised, norms, strict=True)]).save(
         folder / "forward.png"
     )
     return _levels(schedule, times)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from alphabar.codecs import build_codec
 from alphabar.codecs.base import Codec
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.label_frequencies import LabelFrequencies
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.data.augment import COLUMNS
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.initial_noise import DataStatistics
@@ -29,9 +30,9 @@ from alphabar.runtime import default_device
 from alphabar.tensor_files import unpack_tensors
 
 
-def build_denoiser(recipe: Recipe, conditioning: Conditioning | None = None) -> NetworkDenoiser:
+def build_denoiser(recipe: Recipe, vocabulary: Vocabulary | None = None) -> NetworkDenoiser:
     """The denoiser that a recipe describes, its weights drawn from the recipe's seed."""
-    conditions = conditioning.conditions if conditioning else ()
+    conditions = vocabulary.conditions if vocabulary else ()
     if recipe.data.augment:
         conditions = (*conditions, ("transformation", COLUMNS))
     with torch.random.fork_rng(devices=[]):
@@ -55,7 +56,8 @@ class Model:
     statistics: DataStatistics  # of the training pictures, for the start "gaussian"
     images: int  # seen in training
     path: Path
-    conditioning: Conditioning | None = None  # what it may be asked for
+    vocabulary: Vocabulary | None = None  # the fields of its condition
+    label_frequencies: LabelFrequencies = ()  # the labels of some training items, drawn at random
     early: NetworkDenoiser | None = None  # as it was early in the training: what autoguidance leads away from
 
     @property
@@ -133,12 +135,13 @@ def load_model(
         )
     if ema is not None and not run.exists:
         raise UsageError(f"{path} is a model folder: only a run can change the length of its average")
-    conditioning = None
-    if "conditioning.json" in files:
-        conditioning = Conditioning.from_dict(json.loads(files["conditioning.json"]))
+    vocabulary, frequencies = None, ()
+    if "vocabulary.json" in files:
+        vocabulary = Vocabulary.from_dict(json.loads(files["vocabulary.json"]))
+        frequencies = tuple(json.loads(files["label_frequencies.json"]))
 
     def ready(weights: bytes, other: Mapping[str, Tensor] | None = None) -> NetworkDenoiser:
-        denoiser = build_denoiser(recipe, conditioning)
+        denoiser = build_denoiser(recipe, vocabulary)
         load_weights(denoiser.network, {**unpack_tensors(weights), **(other or {})}, path)
         return denoiser.eval().requires_grad_(False).to(device or default_device())
 
@@ -151,7 +154,8 @@ def load_model(
         statistics=DataStatistics(**unpack_tensors(files["statistics.safetensors"])),
         images=images,
         path=path,
-        conditioning=conditioning,
+        vocabulary=vocabulary,
+        label_frequencies=frequencies,
         early=ready(files["early.safetensors"]) if "early.safetensors" in files else None,
     )
 

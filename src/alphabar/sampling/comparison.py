@@ -20,7 +20,7 @@ def comparison_settings(
     Raises UsageError for a key that is neither, and for a scale that is no number.
     """
     scales = ("guidance", "sag", "pag", "autoguidance", "classifier_scale")
-    asked = [field.name for field in model.conditioning.fields] if model.conditioning else []
+    asked = [field.name for field in model.vocabulary.fields] if model.vocabulary else []
     variants = []
     for value in values:
         if key in asked:

@@ -16,23 +16,23 @@ def condition_rows(model: Model, settings: SamplingSettings, positions: range) -
     """
     if not settings.conditions:
         return None
-    vocabulary = model.conditioning
+    vocabulary = model.vocabulary
     if vocabulary is None and settings.classifier:
-        vocabulary = load_model(settings.classifier).conditioning
+        vocabulary = load_model(settings.classifier).vocabulary
     if vocabulary is None:
         raise UsageError(
             f"{model.path} was trained without conditions and can be asked for nothing:"
             " train one with --condition class, attributes, text or clusters"
         )
     places = [position % len(settings.conditions) for position in positions]
-    rows = {place: vocabulary.request(settings.conditions[place]) for place in set(places)}
+    rows = {place: vocabulary.row(settings.conditions[place]) for place in set(places)}
     return torch.stack([rows[place] for place in places]).to(next(model.denoiser.parameters()).device)
 
 
 def negative_condition(model: Model, settings: SamplingSettings) -> Condition | None:
     """The condition (columns,) that pictures are led away from."""
-    if settings.negative is None or model.conditioning is None:
+    if settings.negative is None or model.vocabulary is None:
         return None
-    first = model.conditioning.fields[0].name
-    row = model.conditioning.request({first if first in ("class", CAPTION) else CAPTION: settings.negative})
+    first = model.vocabulary.fields[0].name
+    row = model.vocabulary.row({first if first in ("class", CAPTION) else CAPTION: settings.negative})
     return row.to(next(model.denoiser.parameters()).device)

@@ -32,7 +32,7 @@ def guided_denoiser(model: Model, settings: SamplingSettings) -> Denoiser:
             raise UsageError(f"{name} {lo:g},{hi:g}: the first must be below the second, from 0 up")
     guidances: list[Guidance] = []
     if settings.guidance != 1:
-        if not settings.conditions or model.conditioning is None:
+        if not settings.conditions or model.vocabulary is None:
             raise UsageError(
                 "--guidance strengthens what is asked for: say what, with --class, --set or --prompt"
             )
@@ -60,7 +60,7 @@ def guided_denoiser(model: Model, settings: SamplingSettings) -> Denoiser:
 
 def without_condition(model: Model, denoiser: Denoiser) -> Denoiser:
     """The denoiser; of a model without conditions one that only its guides hear what is asked of."""
-    if model.conditioning is not None:
+    if model.vocabulary is not None:
         return denoiser
     return FunctionDenoiser(denoiser.schedule, lambda x, t, cond: denoiser(x, t))
 
@@ -79,7 +79,7 @@ def _classifier_guidance(model: Model, settings: SamplingSettings) -> Classifier
             f"--classifier {settings.classifier}: a model of method {classifier.recipe.method['name']!r};"
             " train one with --recipe classifier --condition class or attributes"
         )
-    if model.conditioning is not None and model.conditioning != classifier.conditioning:
+    if model.vocabulary is not None and model.vocabulary != classifier.vocabulary:
         raise UsageError(
             f"{settings.classifier} tells other labels than {model.path} takes: train both on the same"
         )

@@ -73,7 +73,7 @@ def sampling_settings(
     """The settings of a sampling: what is asked for, and the recipe's choice for the rest.
 
     A sampler other than the recipe's own brings the grid it works best on, unless one is given.
-    ask: what picture i is asked for, by field of the model's conditioning: entry i modulo their number;
+    ask: what picture i is asked for, by field of the model's vocabulary: entry i modulo their number;
         () for nothing. By default every kind as often as the training pictures have it (`as_data`).
     negative: what guidance leads away from, a sentence or a class, instead of from nothing in particular.
     guidance, sag, pag, autoguidance, classifier_scale: scales of the guidances, see `diffusion.guidance`; pag
@@ -153,7 +153,7 @@ def training_conditions(model: Model) -> Sequence[Mapping[str, str]]:
 
     Nothing for a model without conditions.
     """
-    return model.conditioning.seen if model.conditioning else ()
+    return model.label_frequencies
 
 
 def uses_training_conditions(model: Model, settings: SamplingSettings) -> bool:

@@ -2,26 +2,23 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from alphabar.conditioning.clusters import clusters, number_of_clusters
-from alphabar.conditioning.vocabulary import Conditioning, columns, describe
+from alphabar.conditioning.label_frequencies import LabelFrequencies, label_frequencies
+from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label_columns
 from alphabar.data.dataset import Dataset, cache_root
-from alphabar.diffusion.random import Noise
 from alphabar.errors import UsageError
 from alphabar.metrics.features.extractors import EXTRACTORS, extract
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import extractor_device
 
-SEEN = 512  # training pictures of which a conditional model keeps what they are
 
-
-def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Conditioning, Tensor] | None:
-    """What the recipe's model may be asked for, and what is known of each picture, (n, columns).
+def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Vocabulary, LabelFrequencies, Tensor] | None:
+    """The vocabulary of the recipe's model, its label frequencies, and the condition rows (n, columns).
 
     None for an unconditional recipe. Raises as `known_columns` does, and UsageError for a classifier of
     nothing.
@@ -32,13 +29,10 @@ def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Conditioning, Tenso
             raise UsageError("a classifier needs something to tell: give --condition class or attributes")
         return None
     known = known_columns(dataset, kind)
-    conditioning = describe(kind, known)
+    vocabulary = build_vocabulary(kind, known)
     train, _ = dataset.split(recipe.data.held_out)
-    if len(train):
-        at = Noise(recipe.seed, range(SEEN), "seen").uniform(0) * len(train)
-        seen = conditioning.wording(known, train[at.long().numpy()].tolist())
-        conditioning = replace(conditioning, seen=tuple(seen))
-    return conditioning, conditioning.rows(known, cache_root() / "text")
+    frequencies = label_frequencies(vocabulary, known, train, recipe.seed)
+    return vocabulary, frequencies, vocabulary.rows(known, cache_root() / "text")
 
 
 def known_columns(dataset: Dataset, kind: str) -> Mapping[str, Sequence[Any]]:
@@ -53,7 +47,7 @@ def known_columns(dataset: Dataset, kind: str) -> Mapping[str, Sequence[Any]]:
         assert done.result is not None
         found = clusters(done.result.features, number_of_clusters(len(pictures)))
         return {"cluster": [f"cluster {i}" for i in found.tolist()]}
-    return columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
+    return label_columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
 
 
 def mirror_warning(dataset: Dataset, recipe: Recipe) -> str | None:
@@ -61,7 +55,7 @@ def mirror_warning(dataset: Dataset, recipe: Recipe) -> str | None:
     on = recipe.condition.on
     if not recipe.data.flip or on not in ("class", "attributes", "text"):
         return None
-    known = columns(on, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
+    known = label_columns(on, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
     for name, values in known.items():
         for value in values:
             if isinstance(value, str) and {"left", "right"} & set(re.findall(r"[a-z]+", value.lower())):

@@ -147,7 +147,7 @@ def _train(
     training = TrainingState(dataset, recipe, runtime)
     if state and state["data"] != training.fingerprint:
         raise AlphabarError(
-            f"the pictures{' or their labels' if training.conditioning else ''} are not those that {run.path}"
+            f"the pictures{' or their labels' if training.vocabulary else ''} are not those that {run.path}"
             " was trained on: give the same pictures, or another --run"
         )
     if warning := terminal_warning(training.denoiser.schedule):

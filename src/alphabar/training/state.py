@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.label_frequencies import LabelFrequencies
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.data.dataset import Dataset
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.random import stream_seed
@@ -50,16 +51,17 @@ class TrainingState:
                 f"no picture is left for training: {len(dataset.items)} in all,"
                 f" data.held_out = {recipe.data.held_out}"
             )
-        self.conditioning: Conditioning | None = None
+        self.vocabulary: Vocabulary | None = None
+        self.label_frequencies: LabelFrequencies = ()
         self.cond: Tensor | None = None
         if conditions := conditions_of(dataset, recipe):
-            self.conditioning, self.cond = conditions
+            self.vocabulary, self.label_frequencies, self.cond = conditions
         self.fingerprint = dataset.fingerprint
         if self.cond is not None:
             # Labels are no part of the pictures' fingerprint, but a resumed training must see the same ones.
             known = dataset.fingerprint.encode() + self.cond.numpy().tobytes()
             self.fingerprint = hashlib.sha256(known).hexdigest()
-        denoiser = build_denoiser(recipe, self.conditioning)
+        denoiser = build_denoiser(recipe, self.vocabulary)
         self.network = denoiser.network
         runtime.place(self.network)
         # Looked up once: a GPU would wait for it at every step.
@@ -82,7 +84,7 @@ class TrainingState:
         kept = SIGMA_RELS if recipe.ema.snapshots else ()
         self.averages = {length: PowerFunctionEma(self.network, length) for length in kept}
         self.early: bytes | None = None
-        fields = self.conditioning.columns if self.conditioning else ()
+        fields = self.vocabulary.widths if self.vocabulary else ()
         self.feed = TrainingBatches(dataset, train_index, recipe, denoiser, self.cond, fields)
         self.loaders = loading_threads(runtime.device)
         self.loader = ThreadPoolExecutor(self.loaders)
@@ -144,7 +146,7 @@ class TrainingState:
             last = i == recipe.accumulate - 1
             with nullcontext() if last else accumulating(self.denoiser.network):
                 with runtime.autocast():
-                    asked = cond.to(runtime.device) if self.conditioning else None
+                    asked = cond.to(runtime.device) if self.vocabulary else None
                     losses = self.method.losses(x0, t, eps, asked)
                 value = losses.sum() / local
                 (self.loss_scale * value).backward()
@@ -196,8 +198,9 @@ class TrainingState:
     def lasting(self) -> dict[str, bytes]:
         """The files that a checkpoint and the model folder share, where the training has them."""
         files = {}
-        if self.conditioning:
-            files["conditioning.json"] = pack_json(self.conditioning.to_dict())
+        if self.vocabulary:
+            files["vocabulary.json"] = pack_json(self.vocabulary.to_dict())
+            files["label_frequencies.json"] = pack_json(self.label_frequencies)
         if self.early:
             files["early.safetensors"] = self.early
         return files

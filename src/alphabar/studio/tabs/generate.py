@@ -13,7 +13,7 @@ from PIL import Image
 
 from alphabar.codecs.image import to_pictures
 from alphabar.codecs.png_metadata import png_metadata, read_png_metadata
-from alphabar.conditioning.fields import Categorical
+from alphabar.vocabulary.fields import Categorical
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
@@ -86,8 +86,8 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
         loaded = page.shelf.load(name)
         settings = patient_settings(loaded)
         attends = loaded.attention is not None
-        known = loaded.conditioning.fields if loaded.conditioning else ()
-        seen = bool(loaded.conditioning and loaded.conditioning.seen)
+        known = loaded.vocabulary.fields if loaded.vocabulary else ()
+        seen = bool(loaded.label_frequencies)
         slots = []
         for field in known[:FIELDS]:
             names = list(field.names) if isinstance(field, Categorical) else []
@@ -165,7 +165,7 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
 def settings_from_controls(page: Page, model: Model, values: Sequence[Any]) -> tuple[int, SamplingSettings]:
     """How many pictures, and how they are drawn, from the values of the controls in their order."""
     number, seed, sampler, steps, initial_noise, guidance, sag, pag, autoguidance, *fields = values
-    known = model.conditioning.fields if model.conditioning else ()
+    known = model.vocabulary.fields if model.vocabulary else ()
     conditions = {field.name: str(value) for field, value in zip(known, fields, strict=False) if value}
     # A name alone means its usual settings; the recipe's own sampler may have others.
     own = model.recipe.sampling.sampler

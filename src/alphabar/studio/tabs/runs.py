@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.images import evenly
 from alphabar.recipes.presets import RECIPES
-from alphabar.reporting.image_grids import evenly
 from alphabar.reporting.plots import FIRST, INK, SECOND, THIRD, Curve, plot, short_count, smooth
 from alphabar.runs.run import Run
 from alphabar.studio.jobs import TrainingJobs
