@@ -1,12 +1,13 @@
 import errno
 import os
+import time
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from alphabar import files as checkpoint
 from alphabar.errors import AlphabarError
-from alphabar.files import Damaged, read_folder, write_folder
+from alphabar.files import Damaged, is_locked, locked, read_folder, write_folder, writing_folder
 from alphabar.tensor_files import pack_optimizer, pack_tensors, unpack_optimizer, unpack_tensors
 
 FILES = {"a.bin": b"first" * 100, "b.json": b"{}"}
@@ -44,22 +45,68 @@ def test_a_missing_or_short_file_is_found(tmp_path, name):
 def test_a_full_disk_leaves_the_old_folder(tmp_path, monkeypatch):
     write_folder(tmp_path / "x", FILES)
 
-    def full(path, data):
-        path.write_bytes(data[: len(data) // 2])
+    def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint, "_write_flushed", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(AlphabarError, match=r"No space left.*intact"):
         write_folder(tmp_path / "x", {"a.bin": b"new"})
     assert read_folder(tmp_path / "x") == FILES
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
-def test_leftovers_of_a_kill_are_cleared(tmp_path):
-    (tmp_path / ".writing-x").mkdir()
-    (tmp_path / ".writing-x" / "half").write_bytes(b"")
+def test_leftovers_of_a_kill_are_cleared_after_a_day(tmp_path):
+    for name, age in (("old", 2 * 86_400), ("young", 60)):
+        folder = tmp_path / f".writing-{name}"
+        folder.mkdir()
+        (folder / "half").write_bytes(b"")
+        os.utime(folder, (time.time() - age,) * 2)
     write_folder(tmp_path / "x", FILES)
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".writing-young", "x"]
+
+
+class TestWritingFolder:
+    def test_the_name_is_given_at_the_end(self, tmp_path):
+        with writing_folder(tmp_path / "x") as folder:
+            (folder / "a").write_text("whole")
+            assert not (tmp_path / "x").exists()
+        assert (tmp_path / "x" / "a").read_text() == "whole"
+        assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+    def test_an_error_leaves_nothing(self, tmp_path):
+        with pytest.raises(ValueError), writing_folder(tmp_path / "x") as folder:
+            (folder / "a").write_text("half")
+            raise ValueError
+        with pytest.raises(AlphabarError, match=r"Cannot write .*x: No space"), writing_folder(tmp_path / "x"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(("existing", "kept"), [("refuse", "old"), ("keep", "old"), ("replace", "new")])
+    def test_what_is_there_already(self, tmp_path, existing, kept):
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x" / "a").write_text("old")
+        refused = pytest.raises(AlphabarError, match="not empty") if existing == "refuse" else nullcontext()
+        with refused, writing_folder(tmp_path / "x", existing=existing) as folder:
+            (folder / "a").write_text("new")
+        assert (tmp_path / "x" / "a").read_text() == kept
+        assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+    def test_an_empty_folder_is_taken(self, tmp_path):
+        (tmp_path / "x").mkdir()
+        with writing_folder(tmp_path / "x") as folder:
+            (folder / "a").write_text("new")
+        assert (tmp_path / "x" / "a").read_text() == "new"
+
+
+def test_a_lock_is_held_by_one_and_asking_for_it_changes_nothing(tmp_path):
+    path = tmp_path / ".lock"
+    assert not is_locked(path) and not path.exists()
+    with locked(path, AlphabarError("refused")):
+        assert is_locked(path)
+        with pytest.raises(AlphabarError, match="refused"), locked(path, AlphabarError("refused")):
+            pass
+        assert is_locked(path)
+    assert not is_locked(path)
 
 
 def test_optimizer_state_goes_on_bit_for_bit():

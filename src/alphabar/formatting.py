@@ -1,7 +1,59 @@
-"""TODO-DOC from cli"""
+"""Times, counts and numbers as people write and read them."""
+
+import math
+import re
+
+from alphabar.errors import UsageError
 
 
 def format_duration(seconds: float) -> str:
+    """A time as "45s", "12m05s" or "1h30m"."""
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}h{m:02d}m" if hours else f"{m}m{s:02d}s" if m else f"{s}s"
+
+
+def parse_duration(text: str) -> float:
+    """The seconds in "45s", "90m", "2h", "1h30m" or a plain number of seconds.
+
+    Raises UsageError where the text is no time, or no time at all.
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not match or not any(match.groups()):
+        raise UsageError("formatting.no_duration", text=text)
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise UsageError("formatting.zero_duration", text=text)
+    return total
+
+
+def format_count(number: float) -> str:
+    """A whole number with separators, "1,234,567"."""
+    return f"{number:,.0f}"
+
+
+def format_short_count(number: float) -> str:
+    """A number in few characters: "12", "1.5k", "240k", "3.2M"."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def parse_count(text: str) -> int:
+    """The whole number above zero in "500k", "2M" or "12_000". Raises UsageError where there is none."""
+    match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)([kM]?)", text.strip())
+    if not match:
+        raise UsageError("formatting.no_count", text=text)
+    value = round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6}[match[2]])
+    if value <= 0:
+        raise UsageError("formatting.zero_count", text=text)
+    return value
+
+
+def format_number(value: float | None, digits: int = 4) -> str:
+    """A number with so many significant digits; a dash where there is none or it is not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.{digits}g}"
