@@ -1,12 +1,12 @@
-"""Which changes to a textbook DDPM matter when compute is scarce? From `classic` to `lean`, one change a step.
+"""Which changes to a textbook DDPM matter when compute is scarce? From `classic` to `lean`, step by step.
 
     python benchmarks/ablations.py stanford_cars --out runs/ablations --size 32 --minutes 6 --seeds 3 -n 500
 
-Prints section 1 and appendix A of docs/results/ablations.md. First all steps train in turns for some seconds, so that
-a machine that becomes slower or is shared slows all alike; the median rate says how many images a step gets in its
-minutes. Then each step trains that many, however busy the machine is, and is evaluated with the same held-out
-pictures and noise, the same sampler and the same seed. Results are kept in ``--out``: an interrupted benchmark
-continues where it was.
+Prints section 1 and appendix A of docs/results/ablations.md. First all steps train in turns for some seconds,
+so that a machine that becomes slower or is shared slows all alike; the median rate says how many images a
+step gets in its minutes. Then each step trains that many, however busy the machine is, and is evaluated with
+the same held-out pictures and noise, the same sampler and the same seed. Results are kept in ``--out``: an
+interrupted benchmark continues where it was.
 """
 
 import json
@@ -178,7 +178,7 @@ def result_of(
     )
     image_grid(last(alphabar.sample(model, 64, settings))).save(out / f"{step.name}.png")
     evaluation = last(alphabar.evaluate(model, data, n=n, settings=settings))
-    measures = {measure.key: measure for measure in evaluation.judgement.measures}
+    metrics = {metric.key: metric for metric in evaluation.report.metrics}
     network = network_of(step.recipe)
     result = {
         "number": step.number,
@@ -188,9 +188,9 @@ def result_of(
         "parameters": sum(p.numel() for p in network.parameters()),
         "error": error["error"],
         "sigma": [math.exp(-level / 2) for level in error["levels"]],
-        "frechet": measures["frechet"].value,
-        "kid": measures["kid"].value,
-        "kid_error": measures["kid"].error,
+        "frechet": metrics["frechet"].value,
+        "kid": metrics["kid"].value,
+        "kid_error": metrics["kid"].error,
     }
     stored.write_text(json.dumps(result))
     return result
@@ -252,12 +252,12 @@ def print_page(results: Sequence[dict[str, Any]], rates: dict[int, float], args:
     print_section(
         f"## 1. One change at a time, {args.minutes:g} minutes each",
         "Starting from `classic`, how much does each change improve the result at equal training time?",
-        f"Pictures of {args.size}×{args.size} of {args.data}, {args.minutes:g} minutes of training per step at the"
-        f" rate measured on {torch.get_num_threads()} threads; each row adds one change to the row above. The"
-        " held-out error is the mean squared error of the predicted x0, the geometric mean over the noise levels,"
-        f" on 256 pictures that no step trained on, with the same noise. Distances are those of {args.n} samples"
-        f" (DPM-Solver++(2M), {SAMPLING_STEPS} steps, the same seed) in `lite0` features. The rates were measured"
-        " once, in turns.",
+        f"Pictures of {args.size}×{args.size} of {args.data}, {args.minutes:g} minutes of training per step"
+        f" at the rate measured on {torch.get_num_threads()} threads; each row adds one change to the row"
+        " above. The held-out error is the mean squared error of the predicted x0, the geometric mean over"
+        " the noise levels, on 256 pictures that no step trained on, with the same noise. Distances are"
+        f" those of {args.n} samples (DPM-Solver++(2M), {SAMPLING_STEPS} steps, the same seed) in `lite0`"
+        " features. The rates were measured once, in turns.",
     )
     head = ["", "what changed", "pictures/s", "pictures", "GFLOP", "held-out error"]
     rest = ["Fréchet", "KID"]

@@ -1,7 +1,7 @@
 """What the benchmarks share: the form of a result page, data, features, and a log for the person who waits.
 
-A result page has sections of one form: a question, the set-up, a table, an answer, the command. The benchmarks
-print everything except the answer, which a person writes after reading the numbers.
+A result page has sections of one form: a question, the set-up, a table, an answer, the command. The
+benchmarks print everything except the answer, which a person writes after reading the numbers.
 
 Importing this module makes the closed forms in tests/ (``exact``, ``gaussian_restoration``) importable.
 """
@@ -21,7 +21,7 @@ from alphabar.codecs.base import Codec
 from alphabar.data.dataset import Dataset, cache_root, prepare
 from alphabar.data.items import Source
 from alphabar.data.sources import open_source
-from alphabar.metrics.features.extractors import Extractor, extract
+from alphabar.metrics.features import Extractor, extract
 from alphabar.progress import last
 from alphabar.runs.model import Model
 

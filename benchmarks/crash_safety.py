@@ -2,10 +2,10 @@
 
     python benchmarks/crash_safety.py
 
-Starts a small training, kills it with SIGKILL at random moments, continues it each time with the same command,
-and compares its last checkpoint, bit for bit, with that of an undisturbed training. The last ``--while-saving``
-kills happen while a checkpoint is being written. Prints docs/results/crash_safety.md; ends with an error where a
-bit differs. Takes about ten minutes on two cores.
+Starts a small training, kills it with SIGKILL at random moments, continues it each time with the same
+command, and compares its last checkpoint, bit for bit, with that of an undisturbed training. The last
+``--while-saving`` kills happen while a checkpoint is being written. Prints docs/results/crash_safety.md; ends
+with an error where a bit differs. Takes about ten minutes on two cores.
 """
 
 import hashlib
@@ -50,8 +50,8 @@ def half_written(run: Path) -> bool:
 def kill_once(data: str, run: Path, while_saving: bool, delay: float) -> bool:
     """Start the training, kill it, and return whether the kill left a half-written checkpoint.
 
-    The training writes a checkpoint after every update. delay: seconds between the first new checkpoint and the
-    kill, where the kill need not happen while saving.
+    The training writes a checkpoint after every update. delay: seconds between the first new checkpoint and
+    the kill, where the kill need not happen while saving.
     """
     before = checkpoints(run)
     training = start(data, run, 1_000_000, 0)
@@ -99,16 +99,22 @@ def main() -> None:
         found, expected = hashes(killed, images), hashes(undisturbed, images)
     print_section(
         "# Crash safety",
-        "Does a training that is killed again and again give the same weights as one that was never disturbed?",
-        "A small training (16×16, a U-Net with dropout and EMA, a checkpoint after every update) is killed with"
-        " SIGKILL at random moments, continued each time with the same command, and compared with an"
+        "Does a training that is killed again and again give the same weights as one that was never"
+        " disturbed?",
+        "A small training (16×16, a U-Net with dropout and EMA, a checkpoint after every update) is killed"
+        " with SIGKILL at random moments, continued each time with the same command, and compared with an"
         f" undisturbed training. There were {options.kills} kills, of which {left_half} left a half-written"
-        " checkpoint. The newest complete checkpoint after each kill held"
-        f" {', '.join(map(str, reached))} images; then the training ran undisturbed to {images} images. The"
-        " table shows the beginning of the SHA-256 of each file.",
+        f" checkpoint. The newest complete checkpoint after each kill held {', '.join(map(str, reached))}"
+        f" images; then the training ran undisturbed to {images} images. The table shows the beginning of"
+        " the SHA-256 of each file.",
     )
     rows = (
-        (name, found[name][:16] + "…", expected[name][:16] + "…", "yes" if found[name] == expected[name] else "NO")
+        (
+            name,
+            found[name][:16] + "…",
+            expected[name][:16] + "…",
+            "yes" if found[name] == expected[name] else "NO",
+        )
         for name in FILES
     )
     print_table(("file", f"with {options.kills} kills", "undisturbed", "equal"), rows)

@@ -3,9 +3,10 @@
     python benchmarks/feature_speed.py -n 64
 
 Prints docs/results/feature_speed.md: pictures a second for features and a Fréchet distance, alphabar's and
-torch-fidelity's own pipeline, with the same pictures and the same network. torch-fidelity receives lite0 as PyTorch
-runs it through its registry; both use its Inception, with the weights of ``--weights`` or random ones. Needs the
-extra "fast" (OpenVINO), torch-fidelity with torchvision, and a machine that is otherwise idle.
+torch-fidelity's own pipeline, with the same pictures and the same network. torch-fidelity receives lite0 as
+PyTorch runs it through its registry; both use its Inception, with the weights of ``--weights`` or random
+ones. Needs the extra "fast" (OpenVINO), torch-fidelity with torchvision, and a machine that is otherwise
+idle.
 """
 
 import platform
@@ -23,8 +24,7 @@ from torch import Tensor
 from alphabar.codecs.image import ImageCodec
 from alphabar.data.toycars.source import ToyCars
 from alphabar.metrics.distances import frechet_distance
-from alphabar.metrics.features import extractors
-from alphabar.metrics.features.extractors import EXTRACTORS, Extractor
+from alphabar.metrics.features import EXTRACTORS, Extractor, lite0
 from alphabar.metrics.features.lite0 import by_openvino, load_lite0
 from common import argument_parser, compute_features, load_dataset, print_command, print_section, print_table
 
@@ -51,7 +51,7 @@ def register_lite0() -> None:
     import torch_fidelity
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-    with patch.object(extractors, "by_openvino", lambda network, size: None):
+    with patch.object(lite0, "by_openvino", lambda network, size: None):
         plain = EXTRACTORS.build("lite0")
 
     class Lite0(FeatureExtractorBase):
@@ -184,11 +184,18 @@ def main() -> None:
         "How fast does an evaluation compute features, compared with torch-fidelity?",
         f"Two sets of {args.n} toycars at 64×64, the best of {args.rounds} rounds; {platform.machine()},"
         f" {torch.get_num_threads()} threads, torch {torch.__version__}. torch-fidelity receives the `lite0`"
-        " network as PyTorch runs it, reads its pictures from PNG files, and computes `sqrtm`; alphabar's pictures"
-        " come from memory."
-        + " The Inception weights were random, which changes no rate." * (args.weights is None),
+        " network as PyTorch runs it, reads its pictures from PNG files, and computes `sqrtm`; alphabar's"
+        " pictures come from memory."
+        + " The Inception weights were random, which changes no rate."
+        * (args.weights is None),
     )
-    head = ("network", "alphabar, pictures/s", "torch-fidelity", "ratio", "relative difference of the distances")
+    head = (
+        "network",
+        "alphabar, pictures/s",
+        "torch-fidelity",
+        "ratio",
+        "relative difference of the distances",
+    )
     print_table(head, comparison(a, b, args.rounds, args.weights))
     print_command()
     print("## Appendix: what else was tried with `lite0`\n")

@@ -2,9 +2,10 @@
 
     python benchmarks/hardware.py
 
-Prints section 3 of docs/results/hardware.md: for some GPUs and image sizes the model that `alphabar plan` would
-choose. This is arithmetic; only the rate at which pictures are prepared is measured. A training picture costs the
-longer of two times: its FLOPs at a share of the peak of the tensor cores, and its activations through the memory.
+Prints section 3 of docs/results/hardware.md: for some GPUs and image sizes the model that `alphabar plan`
+would choose. This is arithmetic; only the rate at which pictures are prepared is measured. A training picture
+costs the longer of two times: its FLOPs at a share of the peak of the tensor cores, and its activations
+through the memory.
 """
 
 import time
@@ -22,9 +23,11 @@ from alphabar.training.budget import BATCHES, MANY_EPOCHS, PASSES, Machine, Plan
 from alphabar.training.model_sizes import sizes
 from common import argument_parser, load_dataset, print_command, print_section, print_table
 
-UPDATE_START = 0.01  # seconds that an update takes whatever its batch, with CUDA graphs: about that of an H200
-# How often what is kept for the backward pass goes through the memory: written and read in the forward pass, read
-# in the backward pass, and its gradient written and read.
+UPDATE_START = (
+    0.01  # seconds that an update takes whatever its batch, with CUDA graphs: about that of an H200
+)
+# How often what is kept for the backward pass goes through the memory: written and read in the forward
+# pass, read in the backward pass, and its gradient written and read.
 MEMORY_PASSES = 5
 HALF_PRECISION = 2 / 4  # bytes of bfloat16 or float16 over those of float32
 NETWORK_BANDWIDTH = 50e9  # bytes a second between the GPUs of different hosts: 400 Gbit/s for each
@@ -112,16 +115,18 @@ def main() -> None:
     recipe = alphabar.named_recipe("lean")
     print_section(
         "## 3. Estimates for hardware that was not available",
-        f"What would `alphabar plan --budget {args.hours:g}h` choose for {PICTURES:,} pictures on other GPUs?",
-        "Nothing in this table ran on these cards. A picture costs the longer of two times:"
-        f" {PASSES} × its FLOPs at {CARDS[0].utilisation:.0%} (T4, L4: assumed) or {CARDS[-1].utilisation:.0%}"
-        " (H100: measured on an H200) of the dense peak in half precision, and"
-        f" {MEMORY_PASSES} passes of its activations through the memory. Between hosts, float32 gradients travel"
-        f" at {NETWORK_BANDWIDTH / 1e9:.0f} GB/s per card. How many pictures of 64 px a thread prepares per second"
-        " is measured on the machine that wrote this page; larger ones are scaled by their pixels, and every card"
-        f' has a process with {LOADERS} threads. "To the rule" is the chosen size divided by the size that the'
-        " planner's rule recommends. The last column is the time after which every picture has been seen"
-        f" {MANY_EPOCHS} times; from there on more time or a larger machine needs more pictures.",
+        f"What would `alphabar plan --budget {args.hours:g}h` choose for {PICTURES:,} pictures on other"
+        " GPUs?",
+        f"Nothing in this table ran on these cards. A picture costs the longer of two times: {PASSES} × its"
+        f" FLOPs at {CARDS[0].utilisation:.0%} (T4, L4: assumed) or {CARDS[-1].utilisation:.0%} (H100:"
+        f" measured on an H200) of the dense peak in half precision, and {MEMORY_PASSES} passes of its"
+        " activations through the memory. Between hosts, float32 gradients travel at"
+        f" {NETWORK_BANDWIDTH / 1e9:.0f} GB/s per card. How many pictures of 64 px a thread prepares per"
+        " second is measured on the machine that wrote this page; larger ones are scaled by their pixels,"
+        f' and every card has a process with {LOADERS} threads. "To the rule" is the chosen size divided by'
+        " the size that the planner's rule recommends. The last column is the time after which every picture"
+        f" has been seen {MANY_EPOCHS} times; from there on more time or a larger machine needs more"
+        " pictures.",
     )
     head = ["card", "size", "widths", "parameters", "GFLOP", "pictures/s", "pictures seen", "epochs", "batch"]
     loading = LOADERS * measure_loading(args.measured)

@@ -2,9 +2,9 @@
 
     python benchmarks/metric_oracles.py
 
-Prints sections 1 and 2 of docs/results/metric_validation.md: the largest relative differences from torch-fidelity on
-the same features, errors against closed forms, and whether KID's stated standard error is the one that it has. Needs
-the development installation (torch-fidelity); takes about a minute.
+Prints sections 1 and 2 of docs/results/metric_validation.md: the largest relative differences from
+torch-fidelity on the same features, errors against closed forms, and whether KID's stated standard error is
+the one that it has. Needs the development installation (torch-fidelity); takes about a minute.
 """
 
 import math
@@ -85,9 +85,7 @@ def agreement(pairs: int) -> list[tuple[str, ...]]:
             a, b = like_activations(*sizes[seed % len(sizes)], seed)
             for name, value, expected in both(a, b, seed):
                 row = worst.setdefault(name, {})
-                row[regime] = max(
-                    row.get(regime, 0.0), abs(value - expected) / max(abs(expected), 1e-12)
-                )
+                row[regime] = max(row.get(regime, 0.0), abs(value - expected) / max(abs(expected), 1e-12))
     rows = [(name, *(f"{row[r]:.1e}" if r in row else "–" for r in shapes)) for name, row in worst.items()]
     return [("statistic", *shapes), *rows]
 
@@ -190,9 +188,10 @@ def main() -> None:
         "## 1. Agreement with torch-fidelity and with closed forms",
         "Do the metrics give the values of an independent implementation, and the true values where these are"
         " known?",
-        f"torch-fidelity receives the same float64 features: {args.pairs} pairs of random sets per column, d from"
-        " 32 to 256. Its KID over all pairs requires n = m, and it averages precision and recall in float32. The"
-        " closed form is the Fréchet distance of Gaussians, ‖Δμ‖² + Σ (s − t)², over 20 pairs per row.",
+        f"torch-fidelity receives the same float64 features: {args.pairs} pairs of random sets per column, d"
+        " from 32 to 256. Its KID over all pairs requires n = m, and it averages precision and recall in"
+        " float32. The closed form is the Fréchet distance of Gaussians, ‖Δμ‖² + Σ (s − t)², over 20 pairs"
+        " per row.",
     )
     print("The largest relative difference from torch-fidelity:\n")
     head, *rows = agreement(args.pairs)
@@ -207,8 +206,8 @@ def main() -> None:
     print_section(
         "## 2. The standard error of KID",
         "Is the stated standard error of KID the standard deviation that KID has?",
-        f"KID over all pairs, {args.repeats} repetitions of x ~ N(0, I), y ~ N(shift, I): its mean against the"
-        " truth, and the stated standard error (root mean square) against the standard deviation.",
+        f"KID over all pairs, {args.repeats} repetitions of x ~ N(0, I), y ~ N(shift, I): its mean against"
+        " the truth, and the stated standard error (root mean square) against the standard deviation.",
     )
     head = ("n", "m", "d", "shift", "truth", "mean", "standard deviation", "stated standard error")
     print_table(head, standard_errors(args.repeats))

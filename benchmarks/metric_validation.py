@@ -1,13 +1,13 @@
-"""Do stated errors and intervals hold, and does an evaluation find copies and bias that were planted on purpose?
+"""Do stated errors and intervals hold, and does an evaluation find planted copies and bias?
 
     alphabar train toycars:20000 --recipe classifier --condition attributes --set data.size=32 \\
         --set data.flip=false --set noise_distribution.mean=-2.3 --set noise_distribution.std=0.7 \\
         --run runs/labels --budget 25m
     python benchmarks/metric_validation.py --cars DIR --label-classifier runs/labels
 
-Prints sections 3 to 5 of docs/results/metric_validation.md. Without ``--cars`` the tables of Stanford Cars are left
-out, without ``--label-classifier`` the second table on bias. Parts can be named: intervals, copies, bias. Takes
-minutes, most of them for computing features.
+Prints sections 3 to 5 of docs/results/metric_validation.md. Without ``--cars`` the tables of Stanford Cars
+are left out, without ``--label-classifier`` the second table on bias. Parts can be named: intervals, copies,
+bias. Takes minutes, most of them for computing features.
 """
 
 import io
@@ -28,7 +28,7 @@ from alphabar.data.toycars.source import ToyCars
 from alphabar.methods.classifier import classifier_features
 from alphabar.metrics.attribute_frequencies import attribute_frequencies
 from alphabar.metrics.distances import classifier_score, density_coverage, frechet_distance, frechet_infinite
-from alphabar.metrics.features.extractors import EXTRACTORS
+from alphabar.metrics.features import EXTRACTORS
 from alphabar.metrics.memorization import FeaturePair, memorization, thresholds
 from common import (
     argument_parser,
@@ -132,15 +132,26 @@ def real_against_real(cars: Dataset) -> tuple[str, ...]:
 def print_intervals(repeats: int, cars: Dataset | None) -> None:
     print_section(
         "## 3. Errors and intervals of the other metrics",
-        "Does the extrapolated Fréchet distance reach the truth, do 95 % intervals contain it, and are density and"
-        " coverage unbiased?",
-        f'{repeats} pairs of sets from Gaussians whose distance is known. "Raw" is the plain distance, "error" the'
-        ' mean absolute error of the first ten extrapolations, "standard deviation" how much the extrapolation'
-        ' varies, "stated" the standard error that it states, "covers" how often its 95 % interval contains the'
-        " truth.",
+        "Does the extrapolated Fréchet distance reach the truth, do 95 % intervals contain it, and are"
+        " density and coverage unbiased?",
+        f'{repeats} pairs of sets from Gaussians whose distance is known. "Raw" is the plain distance,'
+        ' "error" the mean absolute error of the first ten extrapolations, "standard deviation" how much the'
+        ' extrapolation varies, "stated" the standard error that it states, "covers" how often its 95 %'
+        " interval contains the truth.",
     )
     print("The Fréchet distance extrapolated to infinite n:\n")
-    head = ("sets", "d", "n, m", "truth", "raw", "extrapolated", "error", "standard deviation", "stated", "covers")
+    head = (
+        "sets",
+        "d",
+        "n, m",
+        "truth",
+        "raw",
+        "extrapolated",
+        "error",
+        "standard deviation",
+        "stated",
+        "covers",
+    )
     print_table(head, extrapolated_distances(repeats))
     print("The standard error of the classifier score:\n")
     head = ("n", "splits", "mean", "standard deviation", "stated", "95 % interval covers the mean")
@@ -150,9 +161,9 @@ def print_intervals(repeats: int, cars: Dataset | None) -> None:
     print_table(head, densities_and_coverages(repeats))
     if cars:
         print(
-            "Real pictures against real pictures at infinite n, where the truth is 0 (Stanford Cars at 64×64,\n"
-            f"`{FEATURES}` features). The remaining difference from 0 is added to the interval of every\n"
-            "extrapolated distance.\n"
+            "Real pictures against real pictures at infinite n, where the truth is 0 (Stanford Cars at"
+            f" 64×64,\n`{FEATURES}` features). The remaining difference from 0 is added to the interval of"
+            " every\nextrapolated distance.\n"
         )
         print_table(("n, m", "raw", "extrapolated", "stated"), [real_against_real(cars)])
 
@@ -183,7 +194,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def planted_copies(dataset: Dataset, held_out: float) -> Iterator[tuple[str, ...]]:
-    """The share of changed training pictures that is found, and of unseen pictures that is taken for copies."""
+    """The shares of changed training pictures and of unseen pictures that are taken for copies."""
     train_index, unseen_index = dataset.split(held_out)
     train, unseen = (torch.from_numpy(dataset.items[i]) for i in (train_index, unseen_index))
     found, mirrored = features(dataset.items), features(unseen.flip(2))
@@ -208,9 +219,9 @@ def print_copies(toycars: int, cars: Dataset | None) -> None:
     print_section(
         "## 4. Planted copies",
         "Does an evaluation find samples that are copies of training pictures?",
-        f"{COPIES} training pictures per row, changed and evaluated as if they were samples, with `{FEATURES}`"
-        " features. Half of the unseen pictures set the thresholds and the other half count as false alarms, and"
-        " again the other way round.",
+        f"{COPIES} training pictures per row, changed and evaluated as if they were samples, with"
+        f" `{FEATURES}` features. Half of the unseen pictures set the thresholds and the other half count as"
+        " false alarms, and again the other way round.",
     )
     print(f"toycars, {toycars:,} pictures of 32×32:\n")
     print_table(("copies", "found"), planted_copies(load_dataset(f"toycars:{toycars}", ImageCodec(32)), 0.3))
@@ -257,7 +268,7 @@ def planted_bias(
             result = attribute_frequencies(
                 attribute, values, real_features, pool_features[chosen], seed=repeat
             )
-            for estimate in result.shares:
+            for estimate in result.frequencies:
                 truth = float((pool_values[chosen] == estimate.value).mean())
                 covered += estimate.low <= truth <= estimate.high
                 errors.append(abs(estimate.samples - truth))
@@ -278,13 +289,13 @@ def print_bias(toycars: int, repeats: int, label_classifier: str | None) -> None
     print_section(
         "## 5. Planted bias",
         "Does an evaluation notice that samples contain some attribute values too often or too rarely?",
-        "The samples are 400 of 1,500 fresh toycars of 32×32, chosen with a third of the values three times too"
-        " often and a third three times too rarely; the truth is their frequencies as chosen. A classifier on"
-        f' `{FEATURES}` features that saw {toycars:,} other pictures estimates them. "No estimate" is the mean'
-        ' error of taking the frequencies of the data, "error" that of the estimate. A bias of more than 1.5 times'
-        ' is "found" where the verdict is right; "wrong" verdicts state the opposite of the truth. The interval is'
-        " for the process behind the samples, so it covers the frequencies of these very samples more often than"
-        " 95 %.",
+        "The samples are 400 of 1,500 fresh toycars of 32×32, chosen with a third of the values three times"
+        " too often and a third three times too rarely; the truth is their frequencies as chosen. A"
+        f' classifier on `{FEATURES}` features that saw {toycars:,} other pictures estimates them. "No'
+        ' estimate" is the mean error of taking the frequencies of the data, "error" that of the estimate. A'
+        ' bias of more than 1.5 times is "found" where the verdict is right; "wrong" verdicts state the'
+        " opposite of the truth. The interval is for the process behind the samples, so it covers the"
+        " frequencies of these very samples more often than 95 %.",
     )
     codec = ImageCodec(32)
     pool = load_dataset(ToyCars(1500, seed=1), codec)

@@ -3,8 +3,8 @@
     python benchmarks/numerical_accuracy.py
 
 Prints docs/results/numerical_accuracy.md: the order of each deterministic sampler, their accuracy with few
-evaluations, agreement with diffusers, and the posterior q(x_s | x_t, x0) against Bayes' rule in matrix form. Needs
-the development extras (diffusers, scipy). Takes a minute or two on one core; deterministic.
+evaluations, agreement with diffusers, and the posterior q(x_s | x_t, x0) against Bayes' rule in matrix form.
+Needs the development extras (diffusers, scipy). Takes a minute or two on one core; deterministic.
 """
 
 import math
@@ -47,7 +47,7 @@ tensor = partial(torch.tensor, dtype=torch.float64)
 
 
 def result_of(sampler: str, denoiser: Denoiser, x: Tensor, times: Tensor, noise: Any = None) -> Tensor:
-    """Where a sampler leads from x (n, ...) at the first of the times to the last. noise: of a stochastic one."""
+    """Where a sampler leads from x (n, ...) at the first of the times. noise: of a stochastic one."""
     noise = noise or Noise(0, range(len(x)), "benchmark")
     return last_step(SAMPLERS.build(sampler)(denoiser, x, times, noise, None)).x
 
@@ -131,7 +131,7 @@ class SameNoise:
 def sample_by_diffusers(
     name: str, denoiser: Denoiser, x: Tensor, T: int, steps: int, dtype: torch.dtype
 ) -> Tensor:
-    """The result of diffusers' scheduler. dtype: of its table of alpha_bar, float32 as released or float64."""
+    """The result of diffusers' scheduler. dtype: of its table of alpha_bar, float32 as released."""
     scheduler_class, settings = DIFFUSERS[name]
     scheduler = scheduler_class(
         num_train_timesteps=T,
@@ -211,9 +211,10 @@ def print_orders() -> None:
     print_section(
         "## 1. The order of each deterministic sampler",
         "Does each sampler converge with the order that its paper states?",
-        "The error max |x − truth| after N steps on data whose denoiser is exact, on Karras timesteps with rho 7"
-        " from sigma = 80 to 0.002. The truth is the closed form of the probability flow for the Gaussian, and"
-        " DOP853 with rtol 1e-12 for the mixture. The order is log2 of the ratio of the last two errors.",
+        "The error max |x − truth| after N steps on data whose denoiser is exact, on Karras timesteps with"
+        " rho 7 from sigma = 80 to 0.002. The truth is the closed form of the probability flow for the"
+        " Gaussian, and DOP853 with rtol 1e-12 for the mixture. The order is log2 of the ratio of the last"
+        " two errors.",
     )
     head = ["data", "sampler", *(f"N = {n}" for n in STEPS), "order"]
     print_table(head, [*orders("Gaussian", *gaussian()), *orders("mixture of two", *mixture())])
@@ -223,9 +224,9 @@ def print_few_evaluations() -> None:
     print_section(
         "## 2. Few evaluations",
         "Which sampler is most accurate with few network evaluations?",
-        "The root mean square distance per pixel, for pictures in [-1, 1], from the result of Heun's method with"
-        " 256 steps and the same initial noise. The denoiser is the exact one of a mixture of 200 toycars at"
-        " 16×16, each with a standard deviation of 0.1. Network evaluations are in brackets.",
+        "The root mean square distance per pixel, for pictures in [-1, 1], from the result of Heun's method"
+        " with 256 steps and the same initial noise. The denoiser is the exact one of a mixture of 200"
+        " toycars at 16×16, each with a standard deviation of 0.1. Network evaluations are in brackets.",
     )
     print_table(["sampler", "timesteps", "8 or 7", "10 or 9", "12 or 11", "35"], few_evaluations())
 
@@ -234,10 +235,10 @@ def print_agreement() -> None:
     print_section(
         "## 3. Agreement with diffusers",
         "Do the samplers compute the same as those of diffusers?",
-        "The largest difference between the results of two complete samplings from the same x_T with the same"
-        " noise, linear betas 1e-4 … 0.02, with the exact denoiser of a mixture of two. diffusers keeps alpha_bar"
-        " in float32, whose rounding adds up over many steps; the last column gives it the same table in float64"
-        " (`DPMSolverMultistep` and `UniPCMultistep` still round their sigmas to float32).",
+        "The largest difference between the results of two complete samplings from the same x_T with the"
+        " same noise, linear betas 1e-4 … 0.02, with the exact denoiser of a mixture of two. diffusers keeps"
+        " alpha_bar in float32, whose rounding adds up over many steps; the last column gives it the same"
+        " table in float64 (`DPMSolverMultistep` and `UniPCMultistep` still round their sigmas to float32).",
     )
     head = ["sampler", "diffusers", "T", "steps", "diffusers as released", "float64 table"]
     print_table(head, agreement_with_diffusers())
@@ -247,8 +248,8 @@ def print_posteriors() -> None:
     print_section(
         "## 4. The posterior against Bayes' rule in matrix form",
         "Is q(x_s | x_t, x0) right?",
-        "Every pair s < t, compared with conditioning the joint Gaussian of the whole chain, which is built from"
-        " the betas alone. The table has the largest absolute differences.",
+        "Every pair s < t, compared with conditioning the joint Gaussian of the whole chain, which is built"
+        " from the betas alone. The table has the largest absolute differences.",
     )
     print_table(["T", "beta", "pairs", "mean", "variance"], posteriors())
 
@@ -269,7 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"there is no section {min(unknown)}")
     torch.set_num_threads(1)
     print("# Numerical accuracy of the diffusion core\n")
-    print(f"All numbers are in float64, with torch {torch.__version__} and diffusers {diffusers.__version__}.\n")
+    print(
+        f"All numbers are in float64, with torch {torch.__version__} and diffusers {diffusers.__version__}.\n"
+    )
     print_command()
     for name in args.sections or SECTIONS:
         SECTIONS[name]()

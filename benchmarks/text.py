@@ -8,9 +8,10 @@
     python benchmarks/text.py --model runs/text --label-classifier runs/labels --data toycars:6000 -n 500 \\
         --guidance 1 2 3
 
-Samples for captions of held-out pictures, and asks a classifier, trained on the labels of other pictures, what the
-samples show. Prints how often that is what the caption says (section 4 of docs/results/guidance.md). The last row
-is what the classifier says about the held-out pictures themselves: samples can hardly reach more.
+Samples for captions of held-out pictures, and asks a classifier, trained on the labels of other pictures,
+what the samples show. Prints how often that is what the caption says (section 4 of docs/results/guidance.md).
+The last row is what the classifier says about the held-out pictures themselves: samples can hardly reach
+more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from common import argument_parser, dataset_of, print_command, print_section, pr
 
 
 class Labels:
-    """What the pictures of a data set show, by a classifier's fields, and whether the classifier sees the same."""
+    """The labels of the pictures of a data set, and a classifier that predicts them."""
 
     def __init__(self, classifier: Model, dataset: Dataset):
         if classifier.conditioning is None:
@@ -99,10 +100,10 @@ def main() -> None:
     print_section(
         "## 4. In words",
         "Do samples follow captions that no training picture has?",
-        f"{model.path.name}, {model.images:,} images seen; {args.n} samples in a row for {len(unseen)} captions"
-        " that no training picture has. A classifier trained on the labels of training pictures decides what a"
-        " sample shows; the last row says how often it is right about held-out pictures. Condition met, with 95 %"
-        " intervals.",
+        f"{model.path.name}, {model.images:,} images seen; {args.n} samples in a row for {len(unseen)}"
+        " captions that no training picture has. A classifier trained on the labels of training pictures"
+        " decides what a sample shows; the last row says how often it is right about held-out pictures."
+        " Condition met, with 95 % intervals.",
     )
     head = ["guidance", *labels.names, f"all {len(labels.names)}"]
     print_table(head, rows(model, labels, unseen, args.n, args.guidance, args.pag))

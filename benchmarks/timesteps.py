@@ -2,9 +2,9 @@
 
     python benchmarks/timesteps.py --model cars64 --data stanford_cars -n 300
 
-Prints a table with the distances of n samples for several samplers and timesteps, without guidance (appendix G of
-docs/results/quality_vs_compute.md). The distances are those of the training monitor: lite0 features at 96 px,
-2,000 training pictures.
+Prints a table with the distances of n samples for several samplers and timesteps, without guidance (appendix
+G of docs/results/quality_vs_compute.md). The distances are those of the training monitor: lite0 features at
+96 px, 2,000 training pictures.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import alphabar
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.metrics.distances import frechet_distance, kid
-from alphabar.metrics.features.extractors import EXTRACTORS
+from alphabar.metrics.features import EXTRACTORS
 from alphabar.progress import last
 from common import argument_parser, compute_features, dataset_of, print_command, print_table
 
