@@ -1,4 +1,4 @@
-"""Transformations of training pictures: they do what they say, they are told, and they do not leak."""
+"""Augmentation of training images: it does what it says, is a condition of the network, and does not leak."""
 
 import math
 
@@ -47,6 +47,17 @@ def test_a_quarter_turn_and_a_move_by_whole_pixels_are_exact():
     torch.testing.assert_close(only(down=1).apply(x)[..., step:, :], x[..., :-step, :], atol=1e-5, rtol=0)
 
 
+def test_images_need_not_be_square():
+    """Half a turn and a move are exact, and a quarter turn does not stretch: it turns pixels, not the sides."""
+    x = torch.rand(1, 1, 16, 24)
+    torch.testing.assert_close(only(angle=math.pi).apply(x), x.rot90(2, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(only(right=1).apply(x)[..., 3:], x[..., :-3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(only(down=1).apply(x)[..., 2:, :], x[..., :-2, :], atol=1e-5, rtol=0)
+    turned = only(angle=math.pi / 2).apply(x)
+    middle = x[..., 4:20]  # a square, turned in place
+    torch.testing.assert_close(turned[..., 4:20], middle.rot90(1, (2, 3)), atol=1e-5, rtol=0)
+
+
 def test_growth_and_stretch_in_closed_form():
     larger = 2.0**0.2
     expected = torch.eye(2, dtype=torch.float64)
@@ -63,11 +74,11 @@ def test_growth_and_stretch_in_closed_form():
     )
 
 
-def test_what_is_left_alone_is_left_to_the_bit_and_told_as_unknown():
+def test_untouched_images_stay_the_same_to_the_bit_and_their_condition_is_unknown():
     x = torch.rand(400, 3, 8, 8)
     torch.manual_seed(0)
     done = random_transformation(400, 0.15)
-    alone = done.told().isnan()
+    alone = done.condition().isnan()
     assert (alone.all(1) == alone.any(1)).all()
     alone = alone.all(1)
     assert torch.equal(done.apply(x)[alone], x[alone])
@@ -75,13 +86,13 @@ def test_what_is_left_alone_is_left_to_the_bit_and_told_as_unknown():
     changed = (done.apply(x) - x)[~alone].abs().flatten(1).amax(1)
     assert (changed > 1e-3).float().mean() > 0.95
     assert (
-        random_transformation(50, 0.0).told().isnan().all()
-        and not random_transformation(50, 1.0).told().isnan().any()
+        random_transformation(50, 0.0).condition().isnan().all()
+        and not random_transformation(50, 1.0).condition().isnan().any()
     )
 
 
-def test_nobody_else_has_to_know_of_it():
-    """Asked without a word of transformations, a network answers as for pictures that have none."""
+def test_without_a_transformation_in_the_condition_there_is_none():
+    """A condition without the transformation's columns means that the images were not transformed."""
     recipe = with_settings(
         named_recipe("lean"), ["data.augment=0.1", "network.widths=[16,32]", "network.head_dim=16"]
     )
@@ -89,10 +100,10 @@ def test_nobody_else_has_to_know_of_it():
     for zero in (p for p in denoiser.network.parameters() if not p.any()):  # or nothing reaches the output
         torch.nn.init.normal_(zero, std=0.1)
     x, t = torch.randn(2, 3, 64, 64), torch.tensor([0.3, 0.7])
-    untold = denoiser(x, t)
+    without = denoiser(x, t)
     nothing = torch.full((2, COLUMNS), math.nan)
-    assert torch.equal(untold, denoiser(x, t, nothing))
-    assert (untold - denoiser(x, t, only(right=1).told().float().expand(2, -1))).abs().max() > 1e-3
+    assert torch.equal(without, denoiser(x, t, nothing))
+    assert (without - denoiser(x, t, only(right=1).condition().float().expand(2, -1))).abs().max() > 1e-3
 
 
 def test_what_is_left_out_of_a_condition_is_unknown_and_not_nothing():
@@ -118,10 +129,10 @@ def test_the_loss_is_that_of_transformed_pictures(monkeypatch):
     torch.manual_seed(3)
     done = random_transformation(4, 1.0)
     assert torch.equal(seen[0][0], done.apply(x0)) and not torch.allclose(seen[0][0], x0, atol=0.05)
-    assert torch.equal(seen[0][1], done.told().float())
+    assert torch.equal(seen[0][1], done.condition().float())
 
 
-def test_a_training_is_told_and_goes_on_to_the_bit(picture_folder, tmp_path):
+def test_a_training_learns_from_the_condition_and_goes_on_to_the_bit(picture_folder, tmp_path):
     dataset = tiny_dataset(picture_folder)
     recipe = tiny_recipe("data.augment=0.3", "condition.on=clusters")
     losses = []
@@ -134,17 +145,17 @@ def test_a_training_is_told_and_goes_on_to_the_bit(picture_folder, tmp_path):
     other = [r.loss for r in train(dataset, plain, images=64, runtime=Runtime()) if isinstance(r, Progress)]
     assert losses[0] != other
     model = load_model(tmp_path / "once", "cpu")
-    told = model.denoiser.network.embed_cond
-    # Its perceptron has learnt: gradients came to what nobody asks for.
+    embed = model.denoiser.network.embed_cond
+    # Its perceptron has learnt: it received gradients.
     fresh = build_denoiser(recipe, model.vocabulary).network.embed_cond
-    assert told.fields[-1] == ("transformation", COLUMNS)
-    assert not torch.equal(told.embed[-1][0].weight, fresh.embed[-1][0].weight)
+    assert embed.fields[-1] == ("transformation", COLUMNS)
+    assert not torch.equal(embed.embed[-1][0].weight, fresh.embed[-1][0].weight)
 
 
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [("gan", "for diffusion"), ("classifier", "for diffusion"), ("classic", "no condition")],
 )
-def test_where_it_has_no_place_it_is_refused(recipe, said):
+def test_augmentation_is_refused_where_it_does_not_fit(recipe, said):
     with pytest.raises(UsageError, match=said):
         with_settings(named_recipe(recipe), ["data.augment=0.1"])

@@ -474,7 +474,7 @@ class TestClassifier:
         numbers = -(cond[:, 1:] - said[:, 4:]).square().sum(1) / 2
         expected = torch.stack([classes + numbers[0], numbers[1], torch.tensor(0.0)])
         assert torch.allclose(network.log_prob(x, c_noise, cond), expected, atol=1e-6)
-        (right,) = network.right(x, c_noise, cond)
+        (right,) = network.correct(x, c_noise, cond)
         assert right[0] == float(said[0, :4].argmax() == 2) and right[1:].isnan().all()
 
     def test_it_tells_held_out_pictures_where_the_noise_leaves_any(self, classifier):

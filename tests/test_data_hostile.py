@@ -138,7 +138,8 @@ def test_nothing_decodable_says_how_many_and_why(tmp_path, monkeypatch):
     source = open_source(folder)
     for attempt in (lambda: list(prepare(source, ImageCodec(16))), lambda: list(inspect(folder))):
         with pytest.raises(
-            AlphabarError, match=r"no readable pictures in pictures: 2 files skipped, first: a.jpg: empty"
+            AlphabarError,
+            match=r"There are no readable pictures in pictures: 2 files skipped, first: a.jpg: empty",
         ):
             attempt()
-    assert list((tmp_path / "cache" / "pictures").iterdir()) == []
+    assert list((tmp_path / "cache" / "datasets").iterdir()) == []

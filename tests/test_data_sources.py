@@ -17,7 +17,7 @@ from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import prepare
 from alphabar.data.items import Item
 from alphabar.data.parquet import GROUPS_KEPT, Parquet
-from alphabar.data.sources import BUILT_IN, open_source
+from alphabar.data.sources import LAYOUTS, SOURCES, open_source
 from alphabar.data.stanford_cars import StanfordCars
 from alphabar.errors import AlphabarError, UsageError
 
@@ -43,7 +43,7 @@ def facts(source):
 
 def test_an_unknown_name_says_the_three_forms():
     with pytest.raises(
-        UsageError, match=r"did you mean 'toycars'.*folder.*built-in name.*hf://datasets/owner/name"
+        UsageError, match=r"Did you mean 'toycars'.*folder.*built-in name.*hf://datasets/owner/name"
     ):
         open_source("toycar")
 
@@ -56,18 +56,17 @@ def test_another_hub_form_is_refused(data):
 
 def test_a_single_file_is_refused(tmp_path):
     picture(tmp_path / "a.png")
-    with pytest.raises(UsageError, match=r"a.png is a single file; name the folder"):
+    with pytest.raises(UsageError, match=r"a.png is a single file. Name the folder"):
         open_source(tmp_path / "a.png")
 
 
 def test_an_empty_folder_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing here")
-    with pytest.raises(AlphabarError, match=r"no pictures in .*: it needs files such as .jpg"):
+    with pytest.raises(AlphabarError, match=r"no pictures in .*It needs files such as .jpg"):
         open_source(tmp_path)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_built_in_names(name, tmp_path, monkeypatch):
+def test_a_built_in_name_wins_over_a_folder(tmp_path, monkeypatch, name="toycars"):
     picture(tmp_path / name / "a.png")
     monkeypatch.chdir(tmp_path)
     assert len(open_source(name).items) > 1
@@ -120,7 +119,7 @@ def test_splits_above_classes(tmp_path):
         "train/cats/1.png": ("cats", None, {"split": "train"}),
         "train/dogs/2.png": ("dogs", None, {"split": "train"}),
     }
-    assert source.notes == ["the splits test, train are used together; name a sub-folder to use one alone"]
+    assert source.notes == ["The splits test, train are used together; name a sub-folder to use one alone."]
 
 
 def test_classes_are_in_natural_order(tmp_path):
@@ -214,7 +213,7 @@ def test_other_files_are_counted(tmp_path):
     for name in ("a.png", "b.docx", "c.docx", "d.csv", "e"):
         (tmp_path / name).write_bytes(b"x")
     assert open_source(tmp_path).notes == [
-        "4 files are not pictures and were left alone (2 .docx, 1 .csv, 1 without suffix)"
+        "4 files are not pictures and were left alone (2 .docx, 1 .csv, 1 '')."
     ]
 
 
@@ -341,11 +340,11 @@ def test_a_missing_piece_is_named_exactly(tmp_path, missing, note, labels, boxes
     source = open_source(root)
     assert sum(item.label is not None for item in source.items) == labels
     assert sum(item.box is not None for item in source.items) == boxes
-    notes = [n for n in source.notes if "is damaged" not in n]
+    notes = [n for n in source.notes if "treated as missing" not in n]
     assert len(notes) == 1
     assert re.search(note, notes[0])
     if damaged:
-        assert [n.split()[0] for n in source.notes if "is damaged" in n] == missing
+        assert [n.split()[0] for n in source.notes if "treated as missing" in n] == missing
     if missing == ["cars_meta.mat"]:
         assert [item.label for item in source.items[-3:]] == ["3", "1", "2"]
     *_, last = prepare(source, ImageCodec(8))
@@ -378,8 +377,8 @@ def test_pictures_and_annotations_that_do_not_match_are_counted(tmp_path):
     (root / "cars_train" / "00002.jpg").unlink()
     picture(root / "cars_test" / "00099.jpg")
     notes = open_source(root).notes
-    assert "1 of 3 annotated pictures are not in cars_train" in notes
-    assert "1 pictures of cars_test are not in its annotations: they have no class and no box" in notes
+    assert "1 of 3 annotated pictures are not in cars_train." in notes
+    assert "1 pictures of cars_test are not in its annotations: they have no class and no box." in notes
 
 
 @pytest.mark.parametrize(

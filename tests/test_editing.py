@@ -67,8 +67,8 @@ def test_slerp_keeps_the_norm_and_the_ends():
 
 def test_each_step_is_shorter_than_the_way(model):
     *_, drawn = interpolate(model, rows=2, columns=6)
-    assert drawn.pictures.shape == (12, SIZE, SIZE, 3) and drawn.done == drawn.total == 30
-    rows = drawn.pictures.reshape(2, 6, -1).double()
+    assert drawn.result.shape == (12, SIZE, SIZE, 3) and drawn.done == drawn.total == 30
+    rows = drawn.result.reshape(2, 6, -1).double()
     apart = (rows[:, 1:] - rows[:, :-1]).abs().mean(dim=2)
     assert (apart < (rows[:, 0] - rows[:, -1]).abs().mean(dim=1)[:, None]).all()
 
@@ -76,13 +76,13 @@ def test_each_step_is_shorter_than_the_way(model):
 def test_between_two_classes_the_noise_stays(model):
     settings = sampling_settings(model, conditions=[{"class": "plain"}, {"class": "more"}])
     *_, drawn = interpolate(model, settings, rows=2, columns=5)
-    rows = drawn.pictures.reshape(2, 5, -1).double().mean(2)
+    rows = drawn.result.reshape(2, 5, -1).double().mean(2)
     assert (rows.diff(dim=1) > 1).all()  # brighter and brighter
     for place, name in ((0, "plain"), (4, "more")):
         *_, alone = interpolate(
             model, sampling_settings(model, conditions=[{"class": name}] * 2), rows=2, columns=2
         )
-        assert torch.equal(alone.result.reshape(2, 2, -1)[:, 0], drawn.pictures.reshape(2, 5, -1)[:, place])
+        assert torch.equal(alone.result.reshape(2, 2, -1)[:, 0], drawn.result.reshape(2, 5, -1)[:, place])
 
 
 def test_inverted_and_regenerated_it_is_itself(model):
@@ -92,7 +92,7 @@ def test_inverted_and_regenerated_it_is_itself(model):
         model, picture, sampling_settings(model, sampler="heun", steps=60), strength=1.0, invert=True
     )
     given = ((picture + 1) * 127.5).permute(1, 2, 0)
-    assert (back.pictures[0].float() - given).abs().mean() < 1.5
+    assert (back.result[0].float() - given).abs().mean() < 1.5
     settings = sampling_settings(model, sampler="heun", steps=60, conditions=[{"class": "more"}])
     *_, other = edit(model, picture, settings, strength=1.0, invert=True)
     assert other.result.float().mean() > given.mean() + 10

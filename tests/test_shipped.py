@@ -33,7 +33,7 @@ def test_it_is_small_and_has_a_card(model):
 
 def test_it_draws(model):
     *_, drawn = sample(model, 8, sampling_settings(model))
-    pictures = drawn.pictures.numpy()
+    pictures = drawn.result.numpy()
     assert pictures.shape == (8, 64, 64, 3)
     assert 40 < pictures.mean() < 215 and (pictures.std(axis=(1, 2)) > 20).all()
     # Neighbouring pixels of a picture are alike, those of noise are not.
@@ -46,7 +46,7 @@ def test_one_label_alone_can_be_asked(model):
     field = next(f for f in model.vocabulary.fields if f.name == "body")
     settings = sampling_settings(model, conditions=[{"body": name} for name in field.names[:4]], guidance=1.5)
     *_, drawn = sample(model, 8, settings)
-    extreme = ((drawn.pictures == 0) | (drawn.pictures == 255)).float().mean()
+    extreme = ((drawn.result == 0) | (drawn.result == 255)).float().mean()
     assert extreme < 0.3
 
 

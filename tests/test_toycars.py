@@ -14,7 +14,7 @@ from alphabar.data.sources import open_source
 from alphabar.data.toycars.camera import Camera
 from alphabar.data.toycars.car import Car
 from alphabar.data.toycars.catalog import BODIES, COLORS, TIMES, VALUES, VIEWS
-from alphabar.data.toycars.render import box, draw, mask
+from alphabar.data.toycars.render import box, mask, render
 from alphabar.data.toycars.scenery import BACKGROUNDS
 from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import UsageError
@@ -126,7 +126,7 @@ def test_box_is_tight_around_the_car_and_inside_the_frame(body):
 def test_mask_is_where_the_car_is():
     """Two cars in one scenery differ inside their masks, and the ground's shadow aside nowhere else."""
     red, blue = CAR, replace(CAR, color="blue")
-    differs = np.abs(np.asarray(draw(red), dtype=int) - np.asarray(draw(blue), dtype=int)).max(2) > 0
+    differs = np.abs(np.asarray(render(red), dtype=int) - np.asarray(render(blue), dtype=int)).max(2) > 0
     covered = np.asarray(mask(red))
     assert not (differs & (covered == 0)).any()
     assert differs[np.asarray(mask(red, material="paint")) == 255].all()
@@ -146,7 +146,7 @@ def test_paint_has_the_hue_of_its_name(color):
     """By day the nearest of all; tinted light may at most bring one neighbour nearer. Greys by brightness."""
     for (body, view), time in zip(zip(BODIES, [*VIEWS, *VIEWS]), ["day", "day", "dusk"] * 4):
         car = replace(CAR, body=body, view=view, color=color, time=time)
-        mean = _mean(draw(car, 48), mask(car, 48, "paint"))
+        mean = _mean(render(car, 48), mask(car, 48, "paint"))
         saturation = np.ptp(mean) / mean.max()
         if color not in GREYS:
             ranked = sorted(set(COLORS) - set(GREYS), key=lambda name: -_chroma(mean) @ _chroma(COLORS[name]))
@@ -162,21 +162,21 @@ def test_paint_has_the_hue_of_its_name(color):
 def test_hours_are_ordered_by_brightness(background):
     brightness = {
         time: np.mean(
-            [_mean(draw(replace(CAR, background=background, time=time, scenery=k), 32)) for k in range(3)]
+            [_mean(render(replace(CAR, background=background, time=time, scenery=k), 32)) for k in range(3)]
         )
         for time in TIMES
     }
     assert brightness["night"] < 0.75 * brightness["dusk"] < 0.75 * brightness["day"]
     assert brightness["dusk"] < brightness["dawn"] < brightness["day"] * 1.05
-    dusk, day = (_mean(draw(replace(CAR, background=background, time=t), 32)) for t in ("dusk", "day"))
+    dusk, day = (_mean(render(replace(CAR, background=background, time=t), 32)) for t in ("dusk", "day"))
     assert dusk[0] / dusk[2] > day[0] / day[2] + 0.1  # dusk is redder
 
 
 def test_lamps_shine_at_dusk_and_night_only():
     for time, light in TIMES.items():
         car = replace(CAR, view="front", time=time, background="forest", color="black")
-        lamps = _mean(draw(car, 64), mask(car, 64, "headlamp"))
-        paint = _mean(draw(car, 64), mask(car, 64, "paint"))
+        lamps = _mean(render(car, 64), mask(car, 64, "headlamp"))
+        paint = _mean(render(car, 64), mask(car, 64, "paint"))
         assert light.lamps == (time in ("dusk", "night"))
         assert lamps.min() > (200 if light.lamps else 100) > paint.max()
 

@@ -45,12 +45,110 @@ def write_file(path: Path, data: bytes) -> None:
     Raises AlphabarError where the disk is full or read-only.
     """
     with writing(path):
+        beside = _beside(path)
         try:
-            _write_flushed(beside, data)
+            beside.write_bytes(data)
+            _flush(beside)
             os.replace(beside, path)
         except OSError:
             beside.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def writing_folder(
+    path: Path, *, existing: Literal["refuse", "replace", "keep"] = "refuse", flush: bool = False
+) -> Iterator[Path]:
+    """A temporary folder beside ``path`` to write files into; at the end of the block it becomes ``path``.
+
+    existing: what happens where there is already something at ``path`` by then: an error, unless it is an empty
+        folder ("refuse"); the new folder takes its place ("replace"); it stays, and the new one is dropped
+        ("keep", for caches that two processes may write).
+    flush: whether every file must be on the disk before the folder gets its name.
+
+    A kill or a full disk at any moment leaves the old folder or the new one, and at worst a folder ``.writing-…``
+    beside it, which a later write removes after a day. An error inside the block removes the temporary folder.
+    Raises AlphabarError naming ``path`` where it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
+        beside = _beside(path)
+        beside.mkdir()
+    try:
+        with writing(path):
+            yield beside
+            if flush:
+                for file in sorted(beside.rglob("*")):
+                    _flush(file)
+                _flush(beside)
+            _rename(beside, path, existing)
+            _flush(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Writes ``files`` (name → bytes) with their checksums as the folder ``path``, replacing one that is there.
+
+    The old folder or the new one is there at any moment. Raises AlphabarError where the disk is full or read-only.
+    """
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    with writing_folder(path, existing="replace", flush=True) as beside:
+        for name, data in {**files, MANIFEST: pack_json(sums)}.items():
+            (beside / name).write_bytes(data)
+
+
+def read_folder(path: Path) -> dict[str, bytes]:
+    """Every file of a folder that `write_folder` wrote, each checked against its SHA-256.
+
+    Raises Damaged naming the first file that is missing or changed.
+    """
+    try:
+        sums = json.loads((path / MANIFEST).read_bytes())
+        files = {name: (path / name).read_bytes() for name in sums}
+    except FileNotFoundError as error:
+        raise Damaged("files.incomplete", path=path, missing=Path(error.filename).name) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise Damaged("files.unreadable", path=path, reason=error) from None
+    for name, data in files.items():
+        if hashlib.sha256(data).hexdigest() != sums[name]:
+            raise Damaged("files.damaged", path=path / name)
+    return files
+
+
+def remove_abandoned(parent: Path, older_than: float = ABANDONED_AFTER) -> None:
+    """Removes what killed processes left unfinished in a folder, where it is older than so many seconds."""
+    for leftover in parent.glob(f"{WRITING}*"):
+        with suppress(OSError):  # another process may remove it first
+            if time.time() - leftover.stat().st_mtime >= older_than:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+@contextmanager
+def locked(path: Path, refusal: AlphabarError) -> Iterator[None]:
+    """Holds the lock file ``path`` for one process. Raises ``refusal`` where another one holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # `is_locked` takes the lock for an instant: it must not be mistaken for a process that holds it.
+        lock = FileLock(path).acquire(timeout=0.5)
+    except Timeout:
+        raise refusal from None
+    with lock:
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file ``path``. A file that cannot be opened counts as free."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
 
 
 def pack_json(value: Any) -> bytes:

@@ -113,7 +113,9 @@ def aligned(rows: Sequence[Sequence[str]], right: bool = False) -> list[str]:
     """The lines of a table, each column as wide as its widest cell; right: numbers stand at the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     pad = str.rjust if right else str.ljust
-    return ["  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def print_json(wanted: bool, result: Mapping[str, Any]) -> None:

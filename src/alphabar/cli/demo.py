@@ -15,7 +15,9 @@ from alphabar.cli.train import train
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the run and the samples.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the run and the samples.")] = Path(
+        "runs"
+    ),
     budget: Annotated[str, typer.Option(metavar="TIME", help="Time to train.")] = "3m",
     as_json: JsonOption = False,
 ) -> None:

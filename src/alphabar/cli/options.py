@@ -1,16 +1,237 @@
 """Options that several commands share, and how their texts are read."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from alphabar.errors import UsageError
-from alphabar.guidance import GUIDANCES
-from alphabar.runs.model import Model
-from alphabar.sampling.settings import SamplingSettings, sampling_settings
+
+if TYPE_CHECKING:
+    from alphabar.runs.model import Model
+    from alphabar.sampling.settings import SamplingSettings
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="A folder of pictures, 'toycars', or hf://datasets/owner/name.")
+]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run folder, a model folder, or a shipped model: cars64.")
+]
+ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture file.")]
+OutOption = Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the results.")]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the noise.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+
+
+class SamplingOptions:
+    """What a person has chosen on the command line about how samples are generated."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.values = dict(values)
+
+    @property
+    def conditions(self) -> Sequence[Mapping[str, str]] | None:
+        """The conditions: None for those of the training data, () for none.
+
+        Raises UsageError for an attribute without a value, and where none and some are wanted at once.
+        """
+        v = self.values
+        conditions = parse_conditions(
+            v.get("classes") or [], v.get("attributes") or [], v.get("prompts") or []
+        )
+        if not v.get("unconditional"):
+            return conditions or None
+        if conditions:
+            raise UsageError("cli.unconditional")
+        return ()
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were given."""
+        return [name for name, value in self.values.items() if value not in (None, False, [])]
+
+    def settings(self, model: "Model", seed: int, without_guidance: bool = False) -> "SamplingSettings":
+        """The settings that follow for a model. without_guidance: leave out the recipe's where none is given."""
+        from alphabar.guidance import GUIDANCES
+        from alphabar.sampling.settings import sampling_settings
+
+        v = self.values
+        guidance: dict[str, dict[str, Any]] = {}
+        for name in GUIDANCES:
+            for setting, (option, _) in guidance_options(name).items():
+                if (value := v.get(parameter_name(option))) is not None:
+                    guidance.setdefault(name, {})[setting] = value
+        interval = v.get("guidance_interval")
+        chosen = {key: v[key] for key in ("sampler", "timesteps", "steps", "initial_noise") if key in v}
+        return sampling_settings(
+            model,
+            seed=seed,
+            conditions=self.conditions,
+            guidance=guidance or ({} if without_guidance else None),
+            guidance_interval=None if interval is None else parse_interval(interval),
+            **chosen,
+        )
+
+
+def with_sampling_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator: the command's parameter ``sampling`` becomes all options about how samples are generated.
+
+    They follow from the registries of samplers, timesteps, initial noises and guidances. without: names of
+    parameters that this command does not have.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        options = [p for p in sampling_parameters() if p.name not in without]
+
+        @wraps(command)
+        def run(*args: Any, **kwargs: Any) -> None:
+            values = {p.name: kwargs.pop(p.name, p.default) for p in options}
+            if "sampling" not in kwargs:
+                kwargs["sampling"] = SamplingOptions(values)
+            command(*args, **kwargs)
+
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            p.replace(annotation=hints[p.name])
+            for p in inspect.signature(command).parameters.values()
+            if p.name != "sampling"
+        ]
+        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *options)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        del run.__wrapped__  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def sampling_parameters() -> list[inspect.Parameter]:
+    """The parameters, with their options, that say how samples are generated."""
+    from alphabar.diffusion.initial_noise import INITIAL_NOISES
+    from alphabar.diffusion.samplers import SAMPLERS
+    from alphabar.diffusion.timesteps import TIMESTEPS
+    from alphabar.guidance import GUIDANCES
+
+    words = list[str] | None
+    made = [
+        _option(
+            "classes",
+            words,
+            "--class",
+            "NAME",
+            "Condition on a class; words of its name do. Repeat for several.",
+        ),
+        _option(
+            "attributes",
+            words,
+            "--attribute",
+            "KEY=VALUE",
+            "Condition on an attribute, e.g. color=red. Repeatable.",
+        ),
+        _option("prompts", words, "--prompt", "TEXT", "Condition on a sentence. Repeat for several."),
+        _option(
+            "unconditional",
+            bool,
+            "--unconditional",
+            None,
+            "No condition; by default those of the training data.",
+        ),
+    ]
+    for name in GUIDANCES:
+        for setting, (option, text) in guidance_options(name).items():
+            kind = float | None if setting == "scale" else str | None
+            made.append(_option(parameter_name(option), kind, f"--{option}", setting.upper(), text))
+    choices = (("sampler", SAMPLERS), ("timesteps", TIMESTEPS), ("initial_noise", INITIAL_NOISES))
+    return [
+        *made,
+        _option(
+            "guidance_interval", str | None, "--guidance-interval", "LO,HI",
+            "Noise levels sigma/alpha within which guidance acts; by default all.",
+        ),
+        *(
+            _option(
+                name, str | None, f"--{name.replace('_', '-')}", "NAME",
+                f"{', '.join(registry)}; with settings as JSON. By default the recipe's.",
+            )
+            for name, registry in choices
+        ),
+        _option("steps", int | None, "--steps", "N", "Sampler steps; by default the recipe's."),
+    ]  # fmt: skip
+
+
+def guidance_options(name: str) -> dict[str, tuple[str, str]]:
+    """The command-line options of a guidance: setting → (option without dashes, help)."""
+    from alphabar.guidance import guidance_class
+
+    guidance = guidance_class(name)
+    return {"scale": (guidance.option, guidance.help), **guidance.setting_options}
+
+
+def parameter_name(option: str) -> str:
+    """The name of the Python parameter of an option: "guidance-classifier" → "guidance_classifier"."""
+    return option.replace("-", "_")
+
+
+def _option(name: str, kind: Any, flag: str, metavar: str | None, text: str) -> inspect.Parameter:
+    default = False if kind is bool else None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, typer.Option(flag, metavar=metavar, help=text, show_default=False)],
+    )
+
+
+def parse_conditions(
+    classes: Sequence[str], attributes: Sequence[str], prompts: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """The conditions: every combination of the values given for each field, in their order.
+
+    Raises UsageError for an attribute that does not read key=value.
+    """
+    values: dict[str, list[str]] = {}
+    for field, given in (("class", classes), ("caption", prompts)):
+        if given:
+            values[field] = list(given)
+    for text in attributes:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError("cli.attribute", text=text)
+        values.setdefault(key.strip(), []).append(value.strip())
+    if not values:
+        return []
+    return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
+
+
+def parse_interval(text: str) -> tuple[float, float]:
+    """Two numbers: '0.2,5'. Raises UsageError for anything else."""
+    try:
+        lo, hi = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError("cli.interval", text=text) from None
+    return lo, hi
+
+
+def parse_ema_lengths(text: str) -> list[float]:
+    """Numbers: '0.03,0.1,0.2'. Raises UsageError for anything else."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError("cli.ema_lengths", text=text) from None
+
+
+def parse_comparison(text: str) -> tuple[str, list[str]]:
+    """A key and the values to compare: 'guidance=1,1.5,2', or 'caption=a red car|a blue car'.
+
+    Raises UsageError where there is no value.
+    """
+    key, _, values = text.partition("=")
+    # Sentences may have commas.
+    parts = [part.strip() for part in values.split("|" if "|" in values else ",") if part.strip()]
+    if not parts:
+        raise UsageError("cli.comparison", text=text)
+    return key.strip(), parts

@@ -133,9 +133,11 @@ def degrade(
     print_json(as_json, {"out": str(out), "n": len(files), "degradation": degradation})
 
 
-def _restore(model: Path, image: Path, degradation: str, out: Path, as_json: bool, *, n: int, **chosen: Any) -> None:
+def _restore(
+    model: Path, image: Path, degradation: str, out: Path, as_json: bool, *, n: int, **chosen: Any
+) -> None:
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
-    from alphabar.reporting.image_grids import image_grid
+    from alphabar.images import image_grid
     from alphabar.restoration.degradation import parse_degradation
     from alphabar.restoration.restore import restore as restore_task
     from alphabar.restoration.settings import restoration_settings
@@ -148,7 +150,9 @@ def _restore(model: Path, image: Path, degradation: str, out: Path, as_json: boo
     task = read_task(image, parsed)
     loaded = load_model(model)
     settings = restoration_settings(loaded, task.operator, task.sigma_y, **chosen)
-    answers = run_to_end(restore_task(loaded, task.y, task.operator, task.sigma_y, n=n, settings=settings))[:, 0]
+    answers = run_to_end(restore_task(loaded, task.y, task.operator, task.sigma_y, n=n, settings=settings))[
+        :, 0
+    ]
     about = {
         "model": str(model),
         "images": loaded.images,

@@ -1,251 +1,203 @@
-"""TODO-DOC from cli"""
+"""The commands ``sample``, ``interpolate`` and ``edit``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alphabar.cli.app import app
-from alphabar.cli.console import last_with_bar, print_json, say
+from alphabar.cli.console import print_json, run_to_end, say
 from alphabar.cli.options import (
-    AskOption,
-    AutoguidanceOption,
-    ClassifierOption,
-    ClassifierScaleOption,
-    ClassOption,
-    EmaOption,
-    GridOption,
-    GuidanceOption,
     ImageArgument,
-    IntervalOption,
     JsonOption,
     ModelArgument,
-    NegativeOption,
-    PagOption,
-    PromptOption,
-    SagOption,
-    SamplerOption,
+    OutOption,
+    SamplingOptions,
     SeedOption,
-    StartOption,
-    StepsOption,
-    UnconditionalOption,
+    parse_comparison,
+    with_sampling_options,
 )
-from alphabar.cli.parse import all_or_nothing, parse_compared, parse_conditions, parse_interval
 from alphabar.errors import AlphabarError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-@app.command()
+    from alphabar.runs.model import Model
+    from alphabar.sampling.settings import SamplingSettings
+
+
+@with_sampling_options()
 def sample(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the pictures.")],
+    out: OutOption,
+    sampling: SamplingOptions,
     n: Annotated[
-        int | None, typer.Option("-n", metavar="N", help="How many pictures, 64; of each value compared, 8.")
+        int | None,
+        typer.Option(
+            "-n", metavar="N", help="Number of samples.", show_default="64, or 8 of each with --compare"
+        ),
     ] = None,
-    classes: ClassOption = None,
-    conditions: AskOption = None,
-    prompts: PromptOption = None,
-    unconditional: UnconditionalOption = False,
-    negative: NegativeOption = None,
-    guidance: GuidanceOption = 1.0,
-    guidance_interval: IntervalOption = None,
-    sag: SagOption = 0.0,
-    pag: PagOption = None,
-    autoguidance: AutoguidanceOption = 1.0,
-    classifier: ClassifierOption = None,
-    classifier_scale: ClassifierScaleOption = 1.0,
     compare: Annotated[
         str | None,
         typer.Option(
             metavar="KEY=A,B,…",
-            help="Draw from the same noise with guidance, sag, pag, autoguidance, class, an attribute or"
-            " caption=A|B|… at each value: in the overview a row a noise, a column a value.",
+            help="Use the same noise with each value of a guidance's option, class, an attribute or caption=A|B|…;"
+            " the overview has a row for each noise and a column for each value.",
         ),
     ] = None,
-    sampler: SamplerOption = None,
-    timesteps: GridOption = None,
-    steps: StepsOption = None,
-    initial_noise: StartOption = None,
-    ema: EmaOption = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(metavar="LENGTH", help="Another EMA length, as a share of the training, e.g. 0.1."),
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw pictures: PNG files, and in DIR/overview a grid of them and a strip of the reverse process."""
+    """Generate samples: a file for each, and in DIR/overview all of them and the reverse process.
 
-    from alphabar.sampling.comparison import comparison_settings, per_sample_settings, side_by_side
-    from alphabar.sampling.outputs import ReverseProcessRecorder, check_free, write_pictures
-    from alphabar.sampling.sample import sample as library_sample
-    from alphabar.sampling.settings import sampling_settings, uses_training_conditions
-
-    asked = all_or_nothing(parse_conditions(classes or [], conditions or [], prompts or []), unconditional)
-    interval = None if guidance_interval is None else parse_interval(guidance_interval)
-    key, values = parse_compared(compare) if compare else ("", [])
-    from alphabar.images import image_grid as sheet
-    from alphabar.images import image_strip
+    For example: alphabar sample cars64 -n 16 --attribute body=SUV --guidance 2 --out suvs
+    """
+    from alphabar.images import image_grid, image_strip
     from alphabar.runs.model import load_model
+    from alphabar.sampling.comparison import per_sample_settings
+    from alphabar.sampling.outputs import ReverseProcessRecorder, check_free, sampling_metadata, write_samples
+    from alphabar.sampling.sample import sample as generate
 
+    comparison = parse_comparison(compare) if compare else None
     loaded = load_model(model, ema=ema)
-    settings = sampling_settings(
-        loaded,
-        seed=seed,
-        sampler=sampler,
-        timesteps=timesteps,
-        steps=steps,
-        initial_noise=initial_noise,
-        conditions=asked,
-        guidance=guidance,
-        guidance_interval=interval,
-        sag=sag,
-        pag=pag,
-        autoguidance=autoguidance,
-        negative=negative,
-        classifier=None if classifier is None else str(classifier),
-        classifier_scale=classifier_scale,
-    )
+    settings = sampling.settings(loaded, seed)
     check_free(out)
-    about = {"model": str(model), "images": loaded.images, **settings.to_dict()}
-    if uses_training_conditions(loaded, settings):
-        about["conditions"] = "as the data"
-    if ema is not None:
-        about["ema"] = ema
-    if compare:
-        variants = comparison_settings(loaded, settings, key, values)
-        rows = 8 if n is None else n
-        ready = [library_sample(loaded, rows, variant) for variant in variants]
-        drawn = [last_with_bar(s, f"drawing {key}={v}").result for s, v in zip(ready, values, strict=True)]
-        about = {**about, "compare": {key: values}}
-        pictures, each = side_by_side(drawn, variants)
-        write_pictures(pictures, out, about, {"grid": sheet(pictures, len(values))}, each)
-        say(f"{rows * len(values)} pictures in {out}, side by side in {out / 'overview'}")
-        print_json(as_json, {"out": str(out), "n": rows * len(values), **about})
+    about = sampling_metadata(loaded, settings, str(model), **({} if ema is None else {"ema": ema}))
+    if comparison:
+        _sample_comparison(loaded, settings, out, about, *comparison, 8 if n is None else n, as_json)
         return
     n = 64 if n is None else n
-    strip = ReverseProcessRecorder(loaded.denoiser.schedule, settings.steps)
-    record = last_with_bar(map(strip.watch, library_sample(loaded, n, settings)), "drawing")
-    overview = {"grid": sheet(record.result[:100]), "process": image_strip(strip.columns)}
-    write_pictures(record.result, out, about, overview, per_sample_settings(settings, n))
-    say(f"{n} pictures in {out}, an overview in {out / 'overview'}")
+    recorder = ReverseProcessRecorder(loaded, settings.steps)
+    items = run_to_end(map(recorder.record, generate(loaded, n, settings)))
+    previews = loaded.codec.preview(items[:100])
+    overview = {"grid": image_grid(previews), "process": image_strip(recorder.columns)}
+    write_samples(items, out, loaded.codec, about, overview, per_sample_settings(settings, n))
+    say(f"{n} samples are in {out}, an overview in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": n, **about})
 
 
-@app.command()
+def _sample_comparison(
+    model: "Model",
+    settings: "SamplingSettings",
+    out: Path,
+    about: dict[str, Any],
+    key: str,
+    values: list[str],
+    n: int,
+    as_json: bool,
+) -> None:
+    """Generate n samples with each value of a setting, from the same noise, and write them side by side."""
+    from alphabar.images import image_grid
+    from alphabar.sampling.comparison import comparison_settings, side_by_side
+    from alphabar.sampling.outputs import write_samples
+    from alphabar.sampling.sample import sample as generate
+
+    variants = comparison_settings(model, settings, key, values)
+    works = [generate(model, n, variant) for variant in variants]
+    items = [run_to_end(work, f"sampling {key}={v}") for work, v in zip(works, values, strict=True)]
+    rows, each = side_by_side(items, variants)
+    about = {**about, "compare": {key: values}}
+    overview = {"grid": image_grid(model.codec.preview(rows), len(values))}
+    write_samples(rows, out, model.codec, about, overview, each)
+    say(f"{len(rows)} samples are in {out}, side by side in {out / 'overview'}")
+    print_json(as_json, {"out": str(out), "n": len(rows), **about})
+
+
+@with_sampling_options("unconditional", "timesteps", "initial_noise")
 def interpolate(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the pictures.")],
-    rows: Annotated[int, typer.Option(metavar="N", help="How many ways.")] = 4,
-    columns: Annotated[int, typer.Option(metavar="N", help="Pictures on each.")] = 8,
-    classes: ClassOption = None,
-    conditions: AskOption = None,
-    prompts: PromptOption = None,
-    guidance: GuidanceOption = 1.0,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
+    out: OutOption,
+    sampling: SamplingOptions,
+    rows: Annotated[int, typer.Option(metavar="N", help="Number of interpolations.")] = 4,
+    columns: Annotated[int, typer.Option(metavar="N", help="Samples on each.")] = 8,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Go from one picture to another: between noises, or by the same noise between two things asked for."""
+    """Interpolate between samples, or with the same noise between two conditions.
 
-    from alphabar.sampling.edit import deterministic
-    from alphabar.sampling.interpolate import interpolate as library_interpolate
-    from alphabar.sampling.outputs import check_free, write_pictures
-    from alphabar.sampling.settings import sampling_settings
-
-    asked = parse_conditions(classes or [], conditions or [], prompts or [])
-    from alphabar.images import image_grid as sheet
+    For example: alphabar interpolate cars64 --attribute body=SUV --attribute body=coupe --out between
+    """
+    from alphabar.images import image_grid
     from alphabar.runs.model import load_model
+    from alphabar.sampling.interpolate import interpolate as interpolated
+    from alphabar.sampling.outputs import check_free, sampling_metadata, write_samples
+    from alphabar.sampling.settings import deterministic
 
     loaded = load_model(model)
-    settings = sampling_settings(
-        loaded, seed=seed, sampler=sampler, steps=steps, conditions=asked, guidance=guidance
-    )
-    if sampler is None:
+    settings = sampling.settings(loaded, seed)
+    if not sampling.values.get("sampler"):
         settings = deterministic(loaded, settings)
     check_free(out)
-    records = library_interpolate(loaded, settings, rows=rows, columns=columns)
-    pictures = last_with_bar(records, "drawing").result
-    about = {
-        "model": str(model),
-        "images": loaded.images,
-        "rows": rows,
-        "columns": columns,
-        **settings.to_dict(),
-    }
-    write_pictures(pictures, out, about, {"grid": sheet(pictures, columns)})
-    say(f"{rows} ways of {columns} pictures in {out}, side by side in {out / 'overview'}")
+    items = run_to_end(interpolated(loaded, settings, rows=rows, columns=columns))
+    about = sampling_metadata(loaded, settings, str(model), rows=rows, columns=columns)
+    overview = {"grid": image_grid(loaded.codec.preview(items), columns)}
+    write_samples(items, out, loaded.codec, about, overview)
+    say(f"{rows} interpolations of {columns} samples are in {out}, side by side in {out / 'overview'}")
     print_json(as_json, {"out": str(out), **about})
 
 
-@app.command()
+@with_sampling_options("unconditional", "timesteps", "initial_noise")
 def edit(
     model: ModelArgument,
     image: ImageArgument,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the pictures.")],
+    out: OutOption,
+    sampling: SamplingOptions,
     strength: Annotated[
-        float, typer.Option(metavar="S", help="How much is drawn anew: 0 nothing, 1 all of it.")
+        float,
+        typer.Option(metavar="S", help="How much is generated anew, from 0 (nothing) to 1 (everything)."),
     ] = 0.6,
     invert: Annotated[
-        bool, typer.Option("--invert", help="Go to the noise that leads to the picture, and back as asked.")
+        bool, typer.Option("--invert", help="Find the noise that leads to the picture and generate from it.")
     ] = False,
-    n: Annotated[int, typer.Option("-n", metavar="N", help="How many; one with --invert.")] = 1,
-    classes: ClassOption = None,
-    conditions: AskOption = None,
-    prompts: PromptOption = None,
-    negative: NegativeOption = None,
-    guidance: GuidanceOption = 1.0,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
+    n: Annotated[int, typer.Option("-n", metavar="N", help="Number of variations; 1 with --invert.")] = 1,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw other pictures from a given one, the same from afar, of another class or by other words."""
+    """Generate variations of a picture that resemble it from afar, with other conditions if wanted.
 
-    from alphabar.sampling.edit import deterministic
-    from alphabar.sampling.edit import edit as library_edit
-    from alphabar.sampling.outputs import check_free, write_pictures
-    from alphabar.sampling.settings import sampling_settings
-
-    asked = parse_conditions(classes or [], conditions or [], prompts or [])
+    For example: alphabar edit cars64 car.png --strength 0.5 -n 4 --out variations
+    """
     import torch
 
-    from alphabar.codecs.image import to_signal
-    from alphabar.data.decode import decode
-    from alphabar.data.items import Unreadable
-    from alphabar.images import image_grid as sheet
+    from alphabar.images import image_grid
     from alphabar.runs.model import load_model
+    from alphabar.sampling.edit import edit as edited
+    from alphabar.sampling.outputs import check_free, sampling_metadata, write_samples
+    from alphabar.sampling.settings import deterministic
 
     loaded = load_model(model)
-    recipe = loaded.recipe.data
-    try:
-        # The box of a fit is the data's; a single picture has none.
-        fit = "squash" if recipe.fit == "squash" else "crop"
-        picture = torch.from_numpy(decode(image.read_bytes(), loaded.codec.spatial, fit).pixels.copy())
-    except (OSError, Unreadable) as error:
-        raise AlphabarError(f"{image}: {getattr(error, 'strerror', None) or error}") from None
-    settings = sampling_settings(
-        loaded,
-        seed=seed,
-        sampler=sampler,
-        steps=steps,
-        conditions=asked,
-        guidance=guidance,
-        negative=negative,
-        pag=0.0 if invert else None,  # the way up knows of no guidance
-    )
-    if sampler is None:
+    item = _read_item(loaded, image)
+    # Inversion finds the noise without guidance, so sampling from it is without the recipe's guidance too.
+    settings = sampling.settings(loaded, seed, without_guidance=invert)
+    if not sampling.values.get("sampler"):
         settings = deterministic(loaded, settings)
     check_free(out)
-    records = library_edit(
-        loaded, to_signal(picture[None])[0], settings, strength=strength, invert=invert, n=n
+    signal = loaded.codec.encode(item[None])[0]
+    items = run_to_end(edited(loaded, signal, settings, strength=strength, invert=invert, n=n))
+    about = sampling_metadata(
+        loaded, settings, str(model), image=str(image), strength=strength, invert=invert
     )
-    pictures = last_with_bar(records, "drawing").result
-    about = {
-        "model": str(model),
-        "images": loaded.images,
-        "image": str(image),
-        "strength": strength,
-        "invert": invert,
-        **settings.to_dict(),
-    }
-    shown = torch.cat([picture[None], pictures])
-    write_pictures(pictures, out, about, {"grid": sheet(shown, len(shown))})
-    say(f"{n} picture{'s' * (n > 1)} in {out}, beside the given one in {out / 'overview'}")
+    shown = loaded.codec.preview(torch.cat([item[None], items]))
+    write_samples(items, out, loaded.codec, about, {"grid": image_grid(shown, len(shown))})
+    say(f"{n} variation{'s' * (n > 1)} in {out}, beside the given picture in {out / 'overview'}")
     print_json(as_json, {"out": str(out), "n": n, **about})
+
+
+def _read_item(model: "Model", path: Path) -> "Tensor":
+    """The file as an item of the model's codec. Raises AlphabarError naming a file that cannot be read."""
+    import torch
+
+    from alphabar.codecs.base import Unreadable
+
+    fit = model.recipe.data.fit
+    try:
+        # The box of a fit is the data set's; a single picture has none.
+        return torch.from_numpy(
+            model.codec.read(path.read_bytes(), "crop" if fit == "box" else fit).item.copy()
+        )
+    except (OSError, Unreadable) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise AlphabarError("cli.unreadable", path=path, reason=reason) from None

@@ -16,10 +16,13 @@ def studio(
     ] = Path("runs"),
     host: Annotated[
         str,
-        typer.Option(metavar="ADDRESS", help="Address to listen at; other machines reach it only with --password."),
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen at; other machines reach it only with --password."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(metavar="N", help="Port to listen at; by default the first free one from 7860.")
+        int | None,
+        typer.Option(metavar="N", help="Port to listen at; by default the first free one from 7860."),
     ] = None,
     password: Annotated[
         str | None,

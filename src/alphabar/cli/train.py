@@ -25,7 +25,9 @@ ImagesOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting, e.g. data.size=32. Repeat for several."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a recipe setting, e.g. data.size=32. Repeat for several."
+    ),
 ]
 CheckpointOption = Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")]
 
@@ -126,7 +128,10 @@ def _launch(
     data: str, as_json: bool, budget: str | None, images: str | None, checkpoint_every: str, **chosen: Any
 ) -> None:
     """Train behind a progress bar until the end or a signal. chosen: what `launch` takes besides."""
-    durations = {"budget": budget and parse_duration(budget), "checkpoint_every": parse_duration(checkpoint_every)}
+    durations = {
+        "budget": budget and parse_duration(budget),
+        "checkpoint_every": parse_duration(checkpoint_every),
+    }
     count = images and parse_count(images)
 
     from alphabar.runtime import Runtime, processes

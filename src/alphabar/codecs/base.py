@@ -1,32 +1,73 @@
 """Codecs: what a sample is. One class for each kind of data; nothing else knows shapes, ranges or files.
 
-An *item* is a sample as the data cache stores it, a NumPy row of some shape and dtype (for images uint8 (h, w, c)).
-A *signal* is the same sample as the network sees it, a float32 tensor (channels, *spatial) with one to three
-spatial dimensions.
+An *item* is a sample as the data cache stores it, a NumPy row of some shape and dtype (for images uint8 (h,
+w, c)). A *signal* is the same sample as the network sees it, a float32 tensor (channels, *spatial) with one
+to three spatial dimensions.
 """
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.messages import Message
+
+Box = tuple[float, float, float, float]
+"""An annotated object: (x0, y0, x1, y1) in pixels of the upright picture, x1 and y1 exclusive."""
+
+Raw = bytes | Image.Image
+"""What a source has for one item: the bytes of its file, or a picture that was never a file."""
+
+
+class Unreadable(AlphabarError):
+    """Why one file cannot be used. Where a data set is read, it becomes a skipped item."""
+
+    message: Message
+
+
+class Unread(Unreadable):
+    """The file itself could not be read; it may be readable another time."""
+
+
+class Reading(NamedTuple):
+    """An item that was read from a file, *codec.item_shape of codec.item_dtype.
+
+    remarks: identifiers of messages about what reading changed, such as "codecs.laid_on_white". Their fields
+    are {count} and {total}: of how many items of a data set they are true.
+    """
+
+    item: NDArray[Any]
+    remarks: tuple[str, ...] = ()
 
 
 class Codec(ABC):
-    """Items of one kind and size ↔ signals.
+    """Items of one kind and size ↔ signals, and the files that they come from and go to.
 
+    name: as in the registry. version: raise it when reading the same file gives another item.
     shape: of a signal, (channels, *spatial). item_shape, item_dtype: of an item as it is stored.
     bounds: the least and the largest value of a signal, or None where the values have no range.
+    fits: names of the ways in which `read` fits a file to the item's shape, the default first.
     suffix: of the files that `write` makes, such as ".png".
-    tolerance: how far an item may be from decode(encode(item)), in the item's own units.
+    tolerance: how far an item may be from decode(encode(item)), in the item's own units. It holds for items
+        as `read` and `decode` make them.
     """
 
+    name: str
+    version: int = 1
     shape: tuple[int, ...]
     item_shape: tuple[int, ...]
     item_dtype: np.dtype
     bounds: tuple[float, float] | None
+    fits: tuple[str, ...]
     suffix: str
     tolerance: float = 0.0
 
@@ -39,6 +80,22 @@ class Codec(ABC):
     def spatial(self) -> tuple[int, ...]:
         """The sizes of a signal's spatial dimensions, for images (height, width)."""
         return self.shape[1:]
+
+    @property
+    def cache_key(self) -> list[Any]:
+        """Everything that decides which items `read` makes of the same files, as JSON values.
+
+        A codec with further settings that `read` depends on adds them.
+        """
+        return [self.name, self.version, list(self.item_shape), self.item_dtype.str]
+
+    @abstractmethod
+    def read(self, data: Raw, fit: str, box: Box | None = None) -> Reading:
+        """The item in a file's bytes. fit: one of `fits`. box: the annotated object, which the fit "box"
+        shows.
+
+        Raises Unreadable, with the reason, for everything that is not a whole file of this kind. Thread-safe.
+        """
 
     @abstractmethod
     def encode(self, items: Tensor) -> Tensor:
@@ -57,9 +114,59 @@ class Codec(ABC):
         """Write one item (*item_shape) as a file with metadata inside. Raises OSError where it cannot."""
 
     def flip(self, items: Tensor, mask: Tensor) -> Tensor:
-        """Items (n, *item_shape), mirrored where the mask (n,) says so; a codec without mirror images: as they are."""
+        """Items (n, *item_shape), mirrored where the mask (n,) says so, if items of this kind can be."""
         return items
 
     def clamp(self, signals: Tensor) -> Tensor:
         """Signals with their values held within the bounds, where there are any."""
         return signals if self.bounds is None else signals.clamp(*self.bounds)
+
+
+def check_codec(codec: Codec, items: NDArray[Any]) -> None:
+    """Check on a few items (n, *item_shape) that a codec keeps its promises.
+
+    Raises UsageError where signals or decoded items have the wrong shape or type, where signals leave the
+    bounds or are not finite, and where decode does not invert encode within the codec's tolerance.
+    """
+    given = torch.from_numpy(np.array(items))
+    signals = codec.encode(given)
+    _check_form(codec, "encode", signals, codec.shape, torch.float32)
+    if not signals.isfinite().all():
+        raise UsageError("codecs.not_finite", codec=codec.name)
+    if codec.bounds is not None and not torch.equal(codec.clamp(signals), signals):
+        low, high = codec.bounds
+        raise UsageError("codecs.out_of_bounds", codec=codec.name, low=low, high=high)
+    back = codec.decode(signals)
+    _check_form(codec, "decode", back, codec.item_shape, given.dtype)
+    error = (back.double() - given.double()).abs().max().item() if given.numel() else 0.0
+    if not error <= codec.tolerance:
+        raise UsageError(
+            "codecs.no_inverse", codec=codec.name, error=f"{error:.3g}", tolerance=f"{codec.tolerance:.3g}"
+        )
+
+
+def _check_form(codec: Codec, method: str, made: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
+    if tuple(made.shape[1:]) != tuple(shape) or made.dtype is not dtype:
+        raise UsageError(
+            "codecs.wrong_form",
+            codec=codec.name,
+            method=method,
+            made=f"{tuple(made.shape[1:])} {made.dtype}",
+            wanted=f"{tuple(shape)} {dtype}",
+        )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings of decoders about oddities of files; what matters is raised as Unreadable.
+
+    Filters are process-wide, so this goes around work that other threads wait for and never across a yield.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, as part of a reason: libraries write paragraphs."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

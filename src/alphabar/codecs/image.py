@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alphabar.codecs.base import Codec
+from alphabar.codecs.base import Box, Codec, Raw, Reading
+from alphabar.codecs.image_files import FITS, is_grey, read_image
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.errors import UsageError
 
@@ -18,20 +19,42 @@ class ImageCodec(Codec):
     """Pictures of one size: grey (1 channel), RGB (3) or RGBA (4).
 
     size: the side of a square, or (height, width), in pixels.
-    A signal is linear in the levels: 0 → -1, 255 → 1. Colours of transparent pictures are premultiplied by alpha in
+    A signal is linear in the levels: 0 → -1, 255 → 1. Colours of transparent pictures are premultiplied by
+    alpha in
     the signal and straight in the item: under alpha 0 there is no colour, so decode gives black there.
     """
 
+    name = "image"
     suffix = ".png"
     bounds = (-1.0, 1.0)
+    fits = tuple(FITS)
     item_dtype = np.dtype(np.uint8)
 
     def __init__(self, size: int | tuple[int, int], channels: int = 3):
         if channels not in (1, 3, 4):
-            raise UsageError(f"data.channels = {channels}: choose 1 (grey), 3 (RGB) or 4 (RGBA)")
+            raise UsageError("codecs.channels", channels=channels)
         height, width = (size, size) if isinstance(size, int) else size
+        if min(height, width) < 1:
+            raise UsageError("codecs.size", size=size)
         self.shape = (channels, height, width)
         self.item_shape = (height, width, channels)
+
+    def read(self, data: Raw, fit: str = "squash", box: Box | None = None) -> Reading:
+        """The picture in a file's bytes, upright and in sRGB; fit: see `image_files.FITS`.
+
+        A codec without alpha lays transparent pictures on white, a grey one converts colours to their luma
+        (ITU-R 601); the remarks say so. Raises Unreadable, with the reason, for what is not a whole picture.
+        """
+        image = read_image(data, self.spatial, fit, box, alpha=self.channels == 4)
+        pixels = image.pixels
+        remarks: tuple[str, ...] = ()
+        if image.transparent and self.channels != 4:
+            remarks += ("codecs.laid_on_white",)
+        if self.channels == 1:
+            if not is_grey(pixels):
+                remarks += ("codecs.made_grey",)
+            pixels = np.array(Image.fromarray(pixels).convert("L"))[..., None]
+        return Reading(pixels, remarks)
 
     def encode(self, items: Tensor) -> Tensor:
         signals = items.permute(0, 3, 1, 2).to(torch.float32)

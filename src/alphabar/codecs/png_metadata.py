@@ -1,4 +1,4 @@
-"""The settings inside a PNG file: what drew a picture travels with it."""
+"""Settings inside a PNG file: how a sample was made travels with it."""
 
 import json
 from collections.abc import Mapping
@@ -29,5 +29,5 @@ def read_png_metadata(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, SyntaxError, TypeError, RecursionError, Image.DecompressionBombError):
         about = None
     if not isinstance(about, dict):
-        raise AlphabarError(f"{Path(path).name} carries no settings: it is no PNG file that alphabar wrote")
+        raise AlphabarError("codecs.no_metadata", name=Path(path).name)
     return about

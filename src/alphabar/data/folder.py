@@ -1,4 +1,4 @@
-"""Any folder of pictures: flat, or one sub-folder a class, with captions and attributes beside them."""
+"""Any folder of pictures: flat or with a sub-folder for each class, with captions and attributes beside them."""
 
 import csv
 import json
@@ -11,8 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alphabar.data.decode import looks_like_picture
-from alphabar.data.items import Item, Skipped, Unreadable, fingerprint_of, one_line
+from alphabar.codecs.base import Unreadable, one_line
+from alphabar.codecs.image_files import looks_like_picture
+from alphabar.data.items import Item, Skipped, fingerprint_of
+from alphabar.messages import Message, message
 
 # TIFF at heart, so that Pillow would open the thumbnail and call it the picture.
 CAMERA_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
@@ -27,15 +29,11 @@ PICTURE_SUFFIXES = frozenset(
     }
 )
 
-
 SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
-
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 
-
 LARGEST_FILE = 512  # MiB
-
 
 LARGEST_CAPTION = 64 * 2**10  # bytes
 
@@ -54,7 +52,7 @@ class Folder:
         self.root = root
         self.name = name or root.resolve().name
         self.skipped: list[Skipped] = []
-        self.notes: list[str] = []
+        self.notes: list[Message] = []
         self._paths: dict[str, Path] = {}
         self._others: Counter[str] = Counter()
         self._metadata: dict[str, dict[str, Any]] = {}
@@ -62,27 +60,32 @@ class Folder:
         self._paths = dict(found)
         self.items = self._with_metadata(self._with_labels([self._item(key, path) for key, path in found]))
         if self._others:
-            kinds = ", ".join(
-                f"{count} {suffix or 'without suffix'}" for suffix, count in self._others.most_common(5)
+            suffixes = ", ".join(
+                f"{count} {suffix or repr('')}" for suffix, count in self._others.most_common(5)
             )
-            self.notes.append(f"{self._others.total()} files are not pictures and were left alone ({kinds})")
+            self.notes.append(message("data.other_files", count=self._others.total(), suffixes=suffixes))
 
     def read(self, item: Item) -> bytes:
+        """The file's bytes. Raises Unreadable for camera raw files and for those over 512 MiB, OSError."""
         path = self._paths[item.key]
         if path.suffix.lower() in CAMERA_RAW:
-            raise Unreadable("a camera raw file: convert it first")
+            raise Unreadable("data.camera_raw")
         megabytes = path.stat().st_size / 2**20
         if megabytes > LARGEST_FILE:
-            raise Unreadable(f"a file of {megabytes:,.0f} MiB; the limit is {LARGEST_FILE}")
+            raise Unreadable("data.too_large", megabytes=f"{megabytes:,.0f}", limit=LARGEST_FILE)
         return path.read_bytes()
 
     @cached_property
     def fingerprint(self) -> str:
+        """A hash of the files' names, sizes and modification times and of all that is known about them."""
         return fingerprint_of(self.items, self.states(self.items), self.skipped)
 
     def states(self, items: Sequence[Item]) -> list[tuple[int, int] | None]:
         """(size, modification time) of each item's file: what an edited file cannot keep."""
         return [_state(self._paths[item.key]) for item in items]
+
+    def _skip(self, path: Path, reason: str, **values: Any) -> None:
+        self.skipped.append(Skipped(self._key(path), message(reason, **values)))
 
     def _key(self, path: Path) -> str:
         return _printable(path.relative_to(self.root).as_posix())
@@ -93,7 +96,7 @@ class Folder:
             identity = folder.stat()
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            self.skipped.append(Skipped(self._key(folder), f"folder cannot be read: {error.strerror}"))
+            self._skip(folder, "data.folder_unreadable", error=error.strerror)
             return
         here = (identity.st_dev, identity.st_ino)
         if here in above:
@@ -107,17 +110,14 @@ class Folder:
                 mode = entry.stat().st_mode
             except OSError as error:
                 if suffix in PICTURE_SUFFIXES:
-                    reason = (
-                        "a link to nothing" if entry.is_symlink() else f"cannot be read: {error.strerror}"
-                    )
-                    self.skipped.append(Skipped(self._key(path), reason))
+                    reason = "data.dead_link" if entry.is_symlink() else "data.cannot_be_read"
+                    self._skip(path, reason, error=error.strerror)
                 continue
             if suffix in PICTURE_SUFFIXES:
                 if stat.S_ISREG(mode):
                     yield self._key(path), path
                 else:
-                    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
-                    self.skipped.append(Skipped(self._key(path), f"{kind}, not a file"))
+                    self._skip(path, "data.is_folder" if stat.S_ISDIR(mode) else "data.is_device")
             elif stat.S_ISDIR(mode):
                 yield from self._walk(path, above | {here})
             elif entry.name in METADATA and stat.S_ISREG(mode):
@@ -137,7 +137,7 @@ class Folder:
             splits = [parts.pop(0) for parts in parents]
             if len(set(splits)) > 1:
                 used = ", ".join(sorted(set(splits)))
-                self.notes.append(f"the splits {used} are used together; name a sub-folder to use one alone")
+                self.notes.append(message("data.splits_of_folder", splits=used))
             items = [replace(item, attributes={"split": s}) for item, s in zip(items, splits, strict=True)]
         labels = [parts[0] if parts else None for parts in parents]
         if len(set(labels)) < 2:
@@ -158,23 +158,21 @@ class Folder:
                     attributes={**item.attributes, **row},
                 )
             )
-        self.skipped += [
-            Skipped(key, "named in the metadata, but there is no such picture") for key in self._metadata
-        ]
+        self.skipped += [Skipped(key, message("data.no_such_picture")) for key in self._metadata]
         return described
 
     def _read_metadata(self, path: Path) -> None:
         try:
             rows = list(_rows(path))
         except (OSError, ValueError, csv.Error) as error:
-            self.notes.append(f"{self._key(path)} cannot be read and is ignored: {one_line(error)}")
+            self.notes.append(
+                message("data.metadata_unreadable", file=self._key(path), error=one_line(error))
+            )
             return
         for row in rows:
             name = row.pop("file_name", None)
             if not isinstance(name, str) or not name:
-                self.notes.append(
-                    f"{self._key(path)} has a row without file_name: it and all after it are ignored"
-                )
+                self.notes.append(message("data.metadata_without_name", file=self._key(path)))
                 return
             # Normalised as text, not by the file system: links must stay what they are.
             beside = path.parent.relative_to(self.root) / name

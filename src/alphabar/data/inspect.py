@@ -1,4 +1,4 @@
-"""What is in a data set: a look at every picture before anything is trained on it."""
+"""What is in a data set: counts, sizes, copies and unreadable files, before anything is trained on it."""
 
 import os
 from collections import Counter
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alphabar.data.dataset import CHUNK, content_hash, read
-from alphabar.data.decode import decode, quietly
-from alphabar.data.items import Item, Skipped, Source, Unreadable, nothing_in
-from alphabar.data.near_duplicates import COPIES, THUMBNAIL, Copies, ReadableImage, _copies
+from alphabar.codecs.base import Unreadable, quietly
+from alphabar.codecs.image_files import is_grey, read_image
+from alphabar.data.dataset import CHUNK
+from alphabar.data.items import Item, Skipped, Source, content_hash, nothing_in, read
+from alphabar.data.near_duplicates import COPIES, THUMBNAIL, Copies, ReadableImage, find_copies
 from alphabar.data.sources import open_source
+from alphabar.messages import Message, message
 from alphabar.progress import Progress
 
 SIZES = (32, 64, 128, 256)  # that networks here take
@@ -23,12 +25,18 @@ SIZES = (32, 64, 128, 256)  # that networks here take
 
 @dataclass(frozen=True)
 class Report:
-    """What ``inspect`` found. Sizes are in pixels; ``aspects`` counts pictures by width / height."""
+    """What ``inspect`` found. Sizes are in pixels; ``aspects`` counts pictures by width / height.
+
+    grey, transparent: how many pictures show no colour, and how many have alpha. channels: what training uses
+    unless ``data.channels`` says otherwise.
+    """
 
     name: str
     pictures: int
+    grey: int
+    transparent: int
     skipped: tuple[Skipped, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Message, ...]
     shorter_side: tuple[int, int, int]  # smallest, median, largest
     longer_side: tuple[int, int, int]
     aspects: dict[str, int]
@@ -39,9 +47,10 @@ class Report:
     boxes: int
     held_out: float
     copies: tuple[Copies, ...]
+    channels: int
     size: int  # suggested
     fit: str  # suggested
-    reasons: tuple[str, ...]  # for the suggestion
+    reasons: tuple[Message, ...]  # for the suggestion
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
@@ -57,6 +66,9 @@ class Report:
             "width / height: "
             + ", ".join(f"{name} {count:,}" for name, count in self.aspects.items() if count),
         ]
+        for what, count in (("grey", self.grey), ("transparent", self.transparent)):
+            if count:
+                text.append(f"{what}: {count:,} of {self.pictures:,} pictures")
         text += self._class_lines()
         if self.captions:
             text.append(f"captions: {self.captions:,} of {self.pictures:,} pictures")
@@ -88,7 +100,7 @@ class Report:
 
 
 def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Progress[Report]]:
-    """Look at every picture of a source; the last record has the report.
+    """Read every picture of a source; the last record has the report.
 
     data: a Source, or what ``open_source`` takes. held_out: the share that training would hold out.
     Raises what ``open_source`` raises, and AlphabarError where no picture can be read.
@@ -102,7 +114,7 @@ def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Pro
             yield Progress("inspecting", start, total)
             with quietly():
                 chunk = source.items[start : start + CHUNK]
-                for result in pool.map(lambda item: _look(source, item), chunk):
+                for result in pool.map(lambda item: _inspect(source, item), chunk):
                     if isinstance(result, Skipped):
                         skipped.append(result)
                     else:
@@ -114,25 +126,34 @@ def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Pro
     yield Progress("inspecting", total, total, report)
 
 
-def _look(source: Source, item: Item) -> ReadableImage | Skipped:
+def _inspect(source: Source, item: Item) -> ReadableImage | Skipped:
     try:
         data = read(source, item)
-        pixels, width, height = decode(data, (THUMBNAIL, THUMBNAIL))
-        return ReadableImage(item, width, height, content_hash(data), pixels)
+        pixels, width, height, transparent = read_image(data, (THUMBNAIL, THUMBNAIL))
+        return ReadableImage(item, width, height, transparent, content_hash(data), pixels)
     except Unreadable as error:
-        return Skipped(item.key, str(error))
+        return Skipped(item.key, error.message)
 
 
 def _report(source: Source, seen: list[ReadableImage], skipped: list[Skipped], held_out: float) -> Report:
     sides = np.array([(s.width, s.height) for s in seen])
     counted = Counter(s.item.label for s in seen if s.item.label is not None)
     shares = np.array(list(counted.values()), dtype=np.float64) / max(counted.total(), 1)
-    size, fit, reasons = _suggest(sides, [s.item for s in seen])
+    grey, transparent = sum(is_grey(s.thumbnail) for s in seen), sum(s.transparent for s in seen)
+    notes = list(source.notes)
+    if transparent:
+        notes.append(message("codecs.laid_on_white", count=transparent, total=len(seen)))
+    if grey == len(seen):
+        notes.append(message("data.all_grey"))
+    fit, why, sharp = _suggest_fit(sides, [s.item for s in seen])
+    size, reasons = _suggest_size(sharp)
     return Report(
         name=source.name,
         pictures=len(seen),
+        grey=grey,
+        transparent=transparent,
         skipped=tuple(skipped),
-        notes=tuple(source.notes),
+        notes=tuple(notes),
         shorter_side=_spread(sides.min(1)),
         longer_side=_spread(sides.max(1)),
         aspects=_aspects(sides),
@@ -142,10 +163,11 @@ def _report(source: Source, seen: list[ReadableImage], skipped: list[Skipped], h
         captions=sum(s.item.caption is not None for s in seen),
         boxes=sum(s.item.box is not None for s in seen),
         held_out=held_out,
-        copies=tuple(_copies(source, seen, held_out)),
+        copies=tuple(find_copies(source, seen, held_out)),
+        channels=1 if grey == len(seen) else 3,
         size=size,
         fit=fit,
-        reasons=reasons,
+        reasons=(why, *reasons),
     )
 
 
@@ -166,8 +188,8 @@ def _aspects(sides: NDArray[np.int64]) -> dict[str, int]:
     return {name: int((places == i).sum()) for i, name in enumerate(edges)}
 
 
-def _suggest(sides: NDArray[np.int64], items: Sequence[Item]) -> tuple[int, str, tuple[str, ...]]:
-    """(size, fit, reasons) from the sizes, the shapes and the boxes."""
+def _suggest_fit(sides: NDArray[np.int64], items: Sequence[Item]) -> tuple[str, Message, NDArray[np.float64]]:
+    """(fit, why, how many pixels a side each picture then fills (n,)) from the shapes and the boxes."""
     width, height = sides.T
     boxed = [i for i, item in enumerate(items) if item.box is not None]
     share = 1.0
@@ -178,26 +200,24 @@ def _suggest(sides: NDArray[np.int64], items: Sequence[Item]) -> tuple[int, str,
     log_aspect = np.log(width / height)
     spread = float(np.exp(np.quantile(log_aspect, 0.95) - np.quantile(log_aspect, 0.05)))
     lost = float(np.median(1 - sides.min(1) / sides.max(1)))
-    sharp = sides.min(1)
+    sharp = sides.min(1).astype(np.float64)
     if len(boxed) > len(items) / 2 and share < 0.75:
-        fit = "box"
-        why = f"box: the annotated objects fill {share:.0%} of their pictures (median)"
-        sharp = np.sqrt(share) * sharp
-    elif spread < 1.15:
-        fit = "squash"
-        why = f"squash: all pictures have nearly one shape (ratio {spread:.2f}), so nothing is lost or mixed"
-    elif lost < 0.3:
-        fit = "crop"
-        why = f"crop: shapes vary, and a central square loses only {lost:.0%} of a picture (median)"
-    else:
-        fit = "squash"
-        why = f"squash: shapes vary, and a central square would lose {lost:.0%} of a picture (median)"
+        return "box", message("data.fit_box", share=f"{share:.0%}"), np.sqrt(share) * sharp
+    if spread < 1.15:
+        return "squash", message("data.fit_squash", ratio=f"{spread:.2f}"), sharp
+    if lost < 0.3:
+        return "crop", message("data.fit_crop", lost=f"{lost:.0%}"), sharp
+    return "squash", message("data.fit_squash_varied", lost=f"{lost:.0%}"), sharp
+
+
+def _suggest_size(sharp: NDArray[np.float64]) -> tuple[int, list[Message]]:
+    """(size, reasons) from how many pixels a side there are (n,)."""
     enough = float(np.quantile(sharp, 0.1))
     size = max([s for s in SIZES if s <= enough], default=SIZES[0])
-    reasons = [why, f"size: nine pictures in ten have {enough:.0f} px or more to fill {size} with"]
+    reasons = [message("data.size_enough", pixels=f"{enough:.0f}", size=size)]
     if size > 64:
-        reasons.append(f"64 trains about {(size // 64) ** 2} times faster than {size}: begin there")
-    return size, fit, tuple(reasons)
+        reasons.append(message("data.size_64_first", times=(size // 64) ** 2, size=size))
+    return size, reasons
 
 
 def _some(lines: list[str], most: int) -> list[str]:

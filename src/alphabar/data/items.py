@@ -1,4 +1,4 @@
-"""Where pictures come from: what every source offers. Which there are stands in sources.py."""
+"""What every data source offers: items with what is known about them, and the bytes of each."""
 
 import hashlib
 import json
@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from alphabar.codecs.base import Box, Raw, Unread, one_line
 from alphabar.errors import AlphabarError
-
-Box = tuple[float, float, float, float]
+from alphabar.messages import Message, message
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a source and all that is known about it before it is decoded.
+    """One item of a source and all that is known about it before it is decoded.
 
     key: unique within its source and the same on every machine, for example ``"cats/001.jpg"``.
     attributes: anything else that the source knows; values are what JSON can hold.
@@ -31,27 +31,28 @@ class Item:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that is not used, and why."""
+    """A file that is not used, and why."""
 
     key: str
-    reason: str
+    reason: Message
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it, with the message's identifier and values: `from_dict` reads it."""
+        return {"key": self.key, "identifier": self.reason.identifier, "values": self.reason.values}
 
-class Unreadable(Exception):
-    """Why one picture cannot be used. Never leaves the data room: it becomes a Skipped."""
-
-
-class Unread(Unreadable):
-    """The file itself could not be read: another time it may be."""
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Skipped":
+        """What `to_dict` made. Raises KeyError for a message that the catalogue does not have."""
+        return cls(stored["key"], message(stored["identifier"], **stored["values"]))
 
 
 class Source(Protocol):
-    """A set of pictures that have not been decoded yet.
+    """A set of files that have not been decoded yet.
 
     name: what to call it in reports.
     skipped: what was found unusable without reading it.
     notes: sentences that a person should know, such as a missing piece and what does not work without it.
-    fingerprint: changes when the pictures or anything known about them change.
+    fingerprint: changes when the files or anything known about them change.
     """
 
     @property
@@ -61,17 +62,34 @@ class Source(Protocol):
     @property
     def skipped(self) -> Sequence[Skipped]: ...
     @property
-    def notes(self) -> Sequence[str]: ...
+    def notes(self) -> Sequence[Message]: ...
     @property
     def fingerprint(self) -> str: ...
-    def read(self, item: Item) -> bytes | Image.Image:
+    def read(self, item: Item) -> Raw:
         """The file's bytes, or a picture that was never a file. Raises OSError or Unreadable; thread-safe."""
         ...
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, as part of a reason: libraries write paragraphs."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def read(source: Source, item: Item) -> bytes | Image.Image:
+    """``source.read`` with Unread for every OSError."""
+    try:
+        return source.read(item)
+    except FileNotFoundError:
+        raise Unread("data.vanished") from None
+    except PermissionError:
+        raise Unread("data.no_permission") from None
+    except OSError as error:
+        raise Unread("data.cannot_be_read", error=error.strerror or one_line(error)) from None
+
+
+def content_hash(data: Raw) -> str:
+    """SHA-256 of a file's bytes, or of the pixels of a picture that never was a file."""
+    return hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()
+
+
+def held_out_position(content: str) -> float:
+    """The place in [0, 1) of a content hash: items below the held-out share are held out."""
+    return (int(content[:16], 16) >> 11) * 2.0**-53
 
 
 def fingerprint_of(items: Iterable[Item], states: Iterable[Any], skipped: Iterable[Skipped]) -> str:
@@ -81,12 +99,13 @@ def fingerprint_of(items: Iterable[Item], states: Iterable[Any], skipped: Iterab
 
 
 def nothing_in(name: str, skipped: Sequence[Skipped]) -> AlphabarError:
-    """The error for a source without a single usable picture, for the caller to raise."""
+    """The error for a source without a single usable file, for the caller to raise."""
     if skipped:
         return AlphabarError(
-            f"no readable pictures in {name}: {len(skipped)} files skipped,"
-            f" first: {skipped[0].key}: {skipped[0].reason}"
+            "data.nothing_readable",
+            name=name,
+            count=len(skipped),
+            key=skipped[0].key,
+            reason=skipped[0].reason,
         )
-    return AlphabarError(
-        f"no pictures in {name}: it needs files such as .jpg, .png or .webp, or parquet files"
-    )
+    return AlphabarError("data.nothing_there", name=name)

@@ -1,4 +1,4 @@
-"""TODO-DOC from data.inspect"""
+"""Copies in a data set: equal files, equal pixels, and pictures that show the same."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,31 +7,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alphabar.data.dataset import held_out_position, read
-from alphabar.data.decode import full_pixels
-from alphabar.data.items import Item, Source, Unreadable
+from alphabar.codecs.base import Unreadable
+from alphabar.codecs.image_files import full_pixels
+from alphabar.data.items import Item, Source, held_out_position, read
 
 THUMBNAIL = 32  # pixels a side
-
 
 # Correlation of thumbnails from which two pictures show the same. On Stanford Cars, all pairs above are one
 # photograph in two crops; just below begin different black cars on white.
 SAME = 0.95
-
-
 CANDIDATE = 0.97  # cosine between descriptors from which two pictures are compared by their pixels
 KEYS_SHOWN = 6
 BLOCK = 512  # rows of the matrix of similarities held at once
 
 
 class ReadableImage(NamedTuple):
-    """One readable picture."""
+    """One readable picture: its size in the file, the hash of its bytes and a thumbnail (32, 32, 3)."""
 
     item: Item
     width: int
     height: int
-    content: str  # hash of the file's bytes
-    thumbnail: NDArray[np.uint8]  # (32, 32, 3)
+    transparent: bool
+    content: str
+    thumbnail: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,8 @@ class Copies:
 
     kind: "bytes" (the same file), "pixels" (another file, every pixel equal) or "near" (resized, compressed
         again, slightly retouched or mirrored).
-    across_split: whether they fall on both sides of the held-out split, where they flatter a judgement.
+    across_split: whether they fall on both sides of the held-out split, where they make an evaluation too
+        good.
     """
 
     kind: str
@@ -56,7 +55,11 @@ class Copies:
 COPIES = {"bytes": "exact copies", "pixels": "other files with equal pixels", "near": "near duplicates"}
 
 
-def _copies(source: Source, seen: list[ReadableImage], held_out: float) -> Iterator[Copies]:
+def find_copies(source: Source, seen: Sequence[ReadableImage], held_out: float) -> Iterator[Copies]:
+    """The groups of copies among the pictures of a source, those of equal bytes first.
+
+    held_out: the share that is held out, for `Copies.across_split`.
+    """
     held = [held_out_position(one.content) < held_out for one in seen]
 
     def copies(kind: str, members: Sequence[int]) -> Copies:

@@ -8,20 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
+from alphabar.codecs.base import Raw, Unreadable, one_line
 from alphabar.data.folder import SPLITS
-from alphabar.data.items import Item, Skipped, Unreadable, fingerprint_of, one_line
+from alphabar.data.items import Item, Skipped, fingerprint_of
 from alphabar.errors import AlphabarError
+from alphabar.messages import Message, message
 
 LABELS = ("label", "labels", "class", "fine_label")
-
-
 CAPTIONS = ("text", "caption")
-
-
 PICTURES = ("image", "img", "picture", "jpg", "png")
-
 
 GROUPS_KEPT = 2  # row groups in memory: the one being read and the one that slower threads still need
 
@@ -55,7 +50,7 @@ class Parquet:
         self.name = name or path.resolve().name
         self.items: list[Item] = []
         self.skipped: list[Skipped] = []
-        self.notes: list[str] = []
+        self.notes: list[Message] = []
         self._root = path if path.is_dir() else path.parent
         self._files = parquet_files(path)
         self._places: dict[str, _Place] = {}
@@ -66,14 +61,13 @@ class Parquet:
             try:
                 self._add(file, key)
             except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-                self.skipped.append(Skipped(key, f"damaged: {one_line(error)}"))
+                self.skipped.append(Skipped(key, message("codecs.damaged", error=one_line(error))))
         splits = sorted({item.attributes["split"] for item in self.items if "split" in item.attributes})
         if len(splits) > 1:
-            self.notes.append(
-                f"the splits {', '.join(splits)} are used together; name a file to use one alone"
-            )
+            self.notes.append(message("data.splits_of_files", splits=", ".join(splits)))
 
-    def read(self, item: Item) -> bytes | Image.Image:
+    def read(self, item: Item) -> Raw:
+        """The bytes in the item's cell, or of the file that it names. Raises Unreadable or OSError."""
         place = self._places[item.key]
         cell = self._group(place)[place.row].as_py()
         if isinstance(cell, dict):
@@ -81,11 +75,12 @@ class Parquet:
             if cell is None and path is not None:
                 return (place.file.parent / path).read_bytes()
         if cell is None:
-            raise Unreadable("an empty cell")
+            raise Unreadable("data.empty_cell")
         return cell
 
     @cached_property
     def fingerprint(self) -> str:
+        """A hash of the files' names, sizes and modification times and of what is known about the rows."""
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self._files]
         return fingerprint_of(self.items, states, self.skipped)
 
@@ -101,7 +96,7 @@ class Parquet:
                 except (OSError, ValueError) as error:  # pyarrow's, for a damaged file without errno
                     if getattr(error, "errno", None) is not None:
                         raise
-                    raise Unreadable(f"its row group is damaged: {one_line(error)}") from None
+                    raise Unreadable("data.damaged_rows", error=one_line(error)) from None
                 self._groups[key] = table.column(place.column)
             return self._groups[key]
 
@@ -111,7 +106,8 @@ class Parquet:
         features = _features(schema)
         column = _picture_column(schema, features)
         if column is None:
-            self.skipped.append(Skipped(key, f"no column of pictures among {', '.join(schema.names)}"))
+            columns = ", ".join(schema.names)
+            self.skipped.append(Skipped(key, message("data.no_picture_column", columns=columns)))
             return
         plain = [field.name for field in schema if field.name != column and _is_plain(field.type)]
         classes = [name for name in plain if features.get(name, {}).get("_type") == "ClassLabel"]
@@ -141,7 +137,7 @@ def _open_parquet(file: Path) -> Any:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise AlphabarError(f"{file.name} needs pyarrow: pip install 'alphabar[parquet]'") from None
+        raise AlphabarError("data.needs_pyarrow", file=file.name) from None
     return ParquetFile(file)
 
 

@@ -1,94 +1,89 @@
-"""The sources there are, and how an argument becomes one."""
+"""The sources there are, and how an argument becomes one.
+
+Two registries take new ones. ``SOURCES`` holds those that an argument calls by name: ``NAME`` or
+``NAME:REST`` calls ``SOURCES[NAME](REST)``, where REST is None without a colon. ``LAYOUTS`` holds those that
+are
+recognized in a folder or file: functions (path, name or None) → source, or None where it is something else.
+The latest that was registered is asked first.
+"""
 
 import re
-from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
+from alphabar.codecs.base import one_line
 from alphabar.data.folder import METADATA, PICTURE_SUFFIXES, Folder
-from alphabar.data.items import Source, nothing_in, one_line
+from alphabar.data.items import Source, nothing_in
 from alphabar.data.parquet import Parquet, parquet_files
 from alphabar.data.stanford_cars import StanfordCars
 from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.messages import message
+from alphabar.registry import Registry
 
-HUB = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<folder>.+?))?/?")
-
-
-def _toycars(argument: str | None) -> Source:
-    if argument is None:
-        return ToyCars()
-    if not argument.isdecimal() or int(argument) == 0:
-        raise UsageError(f"toycars:{argument}: the number of pictures must be a positive integer")
-    return ToyCars(int(argument))
-
-
-# Names that need no file; what follows a colon ("toycars:2000") is handed on.
-BUILT_IN: dict[str, Callable[[str | None], Source]] = {"toycars": _toycars}
+HUB = re.compile(r"//datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<folder>.+?))?/?")
 
 
 def open_source(data: str | Path) -> Source:
     """The source that an argument names; nothing is decoded yet.
 
-    data: a built-in name ("toycars", "toycars:2000"), "hf://datasets/owner/name", or the path of a
-        folder or a parquet file. A built-in name wins over a folder of that name, which "./toycars" names.
+    data: a name in SOURCES ("toycars", "toycars:2000", "hf://datasets/owner/name"), or the path of a folder
+        or a parquet file. A name in SOURCES wins over a folder of that name, which "./toycars" names.
     Raises UsageError where it is none of these, AlphabarError where there is nothing to read.
     """
     if isinstance(data, str):
-        if data.startswith("hf://"):
-            return open_hub(data)
-        name, colon, argument = data.partition(":")
-        if name in BUILT_IN:
-            return BUILT_IN[name](argument if colon else None)
+        name, colon, rest = data.partition(":")
+        if name in SOURCES:
+            return SOURCES[name](rest if colon else None)
     path = Path(data).expanduser()
-    if path.is_dir():
-        return open_folder(path)
-    if path.suffix.lower() == ".parquet" and path.is_file():
-        return Parquet(path)
     if path.exists():
-        raise UsageError(
-            f"{data} is a single file; name the folder of pictures (archives: unpack them first)"
-        )
-    near = get_close_matches(str(data), BUILT_IN, n=1, cutoff=0.5)
-    raise UsageError(
-        f"no data called {str(data)!r}: "
-        + (f"did you mean {near[0]!r}? " if near else "")
-        + f"give an existing folder or parquet file, a built-in name ({', '.join(BUILT_IN)}),"
-        " or hf://datasets/owner/name"
-    )
+        return open_path(path)
+    near = get_close_matches(str(data), SOURCES, n=1, cutoff=0.5)
+    hint = message("registry.did_you_mean", nearest=near[0]) if near else ""
+    raise UsageError("data.no_such_data", data=str(data), hint=hint, names=", ".join(SOURCES))
 
 
-def open_folder(path: Path, name: str | None = None) -> Source:
-    """The source in a folder: Stanford Cars in any of its layouts, pictures, or parquet files.
+def open_path(path: Path, name: str | None = None) -> Source:
+    """The source in a folder or file: Stanford Cars in any of its layouts, pictures, or parquet files.
 
     name: what to call it; default: the folder's name. Raises AlphabarError where it holds none of these.
     """
-    cars = StanfordCars.find(path)
-    if cars is not None:
-        return cars
-    folder = Folder(path, name)
-    if folder.items:
-        return folder
-    if parquet_files(path):
-        return Parquet(path, name)
-    raise nothing_in(str(path), folder.skipped)
+    for recognize in reversed(LAYOUTS.values()):
+        source = recognize(path, name)
+        if source is not None:
+            return source
+    if not path.is_dir():
+        raise UsageError("data.single_file", path=path)
+    raise nothing_in(str(path), Folder(path).skipped)
 
 
-def open_hub(data: str) -> Source:
+def open_toycars(rest: str | None) -> Source:
+    """The built-in data set: "toycars", or "toycars:N" for another number of pictures than 2,000.
+
+    Raises UsageError for what is no positive number.
+    """
+    if rest is None:
+        return ToyCars()
+    if not rest.isdecimal() or int(rest) == 0:
+        raise UsageError("data.toycars_number", rest=rest)
+    return ToyCars(int(rest))
+
+
+def open_hub(rest: str | None) -> Source:
     """The source behind hf://datasets/owner/name[@revision][/folder], fetched into the Hub's own cache.
 
+    rest: what stands behind "hf:".
     Parquet files where the data set has them, else pictures, else the parquet files that the Hub made.
     Raises UsageError for another form, AlphabarError where the extra is missing or the Hub does not answer.
     """
-    match = HUB.fullmatch(data)
+    data = f"hf:{rest or ''}"
+    match = HUB.fullmatch(rest or "")
     if match is None:
-        raise UsageError(
-            f"{data}: the form is hf://datasets/owner/name, optionally with @revision and /folder"
-        )
+        raise UsageError("data.hub_form", data=data)
     try:
         from huggingface_hub import HfApi, snapshot_download
     except ImportError:
-        raise AlphabarError(f"{data} needs the Hub's library: pip install 'alphabar[hub]'") from None
+        raise AlphabarError("data.needs_hub", data=data) from None
     repo, revision, folder = match["repo"], match["revision"], match["folder"]
     inside = f"{folder}/" if folder else ""
     try:
@@ -109,5 +104,36 @@ def open_hub(data: str) -> Source:
             allow_patterns=[inside + pattern for pattern in wanted],
         )
     except Exception as error:  # the network and the Hub raise whatever they like
-        raise AlphabarError(f"{data} cannot be fetched: {one_line(error)}") from None
-    return open_folder(Path(fetched) / (folder or ""), name=data.removeprefix("hf://datasets/"))
+        raise AlphabarError("data.not_fetched", data=data, error=one_line(error)) from None
+    return open_path(Path(fetched) / (folder or ""), name=data.removeprefix("hf://datasets/"))
+
+
+def recognize_parquet(path: Path, name: str | None = None) -> Source | None:
+    """A parquet file, or a folder with parquet files somewhere below it; None for everything else."""
+    if path.suffix.lower() == ".parquet" if path.is_file() else parquet_files(path):
+        return Parquet(path, name)
+    return None
+
+
+def recognize_pictures(path: Path, name: str | None = None) -> Source | None:
+    """A folder with picture files somewhere below it; None for everything else."""
+    if not path.is_dir():
+        return None
+    folder = Folder(path, name)
+    return folder if folder.items else None
+
+
+def recognize_stanford_cars(path: Path, name: str | None = None) -> Source | None:
+    """Stanford Cars in one of its layouts; None for everything else. Raises as `StanfordCars.find`."""
+    return StanfordCars.find(path) if path.is_dir() else None
+
+
+SOURCES = Registry("data source", {"toycars": open_toycars, "hf": open_hub})
+LAYOUTS = Registry(
+    "layout of data",
+    {
+        "parquet": recognize_parquet,
+        "pictures": recognize_pictures,
+        "stanford_cars": recognize_stanford_cars,
+    },
+)

@@ -18,31 +18,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from alphabar.codecs.base import Box, one_line
 from alphabar.data.folder import Folder
-from alphabar.data.items import Box, Item, Skipped, fingerprint_of, one_line
+from alphabar.data.items import Item, Skipped, fingerprint_of
 from alphabar.errors import AlphabarError
+from alphabar.messages import Message, message
 
 TRAIN, TEST, RENUMBERED = "cars_train", "cars_test", "car_ims"
-
-
 PICTURE_FOLDERS = (TRAIN, TEST, RENUMBERED)
-
-
 SPLIT_OF = {TRAIN: "train", TEST: "test"}
-
-
 ANNOTATIONS = {
     TRAIN: "cars_train_annos.mat",
     TEST: "cars_test_annos_withlabels.mat",
     RENUMBERED: "cars_annos.mat",
 }
 
-
 CLASS_FOLDER = re.compile(r".+ (19|20)\d\d")  # every class ends in its year: "Acura TL Sedan 2012"
 
-
 MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
-
 
 BODIES = {  # how class names end before the year
     "Sedan": "sedan",
@@ -70,7 +63,7 @@ class StanfordCars:
     """Stanford Cars as a source: labels are class names, attributes hold the split and what the class names
     say (make, model, body, year), notes what is missing."""
 
-    def __init__(self, folder: Folder, items: Sequence[Item], notes: Sequence[str]):
+    def __init__(self, folder: Folder, items: Sequence[Item], notes: Sequence[Message]):
         self.name = "Stanford Cars"
         self.items = [self.describe(item) for item in items]
         self.notes = notes
@@ -81,7 +74,7 @@ class StanfordCars:
     def describe(item: Item) -> Item:
         """The item with what its class name says: make, model, body and year, and a caption.
 
-        "BMW M3 Coupe 2012" is a "2012 BMW M3 coupe". A class name that tells no body leaves it out.
+        "BMW M3 Coupe 2012" is a "2012 BMW M3 coupe". The body is left out where the class name has none.
         """
         if item.label is None or not CLASS_FOLDER.fullmatch(item.label):
             return item
@@ -109,17 +102,16 @@ class StanfordCars:
         if any(_has_class_folders(root / split) for split in ("", "train", "test")):
             return _class_folders(root)
         if _piece(root, "cars_meta.mat", above=False):
-            raise AlphabarError(
-                f"{path} has the annotations of Stanford Cars but no pictures: put the folder {TRAIN}"
-                f" or {TEST} beside the devkit"
-            )
+            raise AlphabarError("data.cars_without_pictures", path=path, train=TRAIN, test=TEST)
         return None
 
     def read(self, item: Item) -> bytes:
+        """The file's bytes. Raises Unreadable or OSError."""
         return self._folder.read(item)
 
     @cached_property
     def fingerprint(self) -> str:
+        """A hash of the files' names, sizes and modification times and of all that is known about them."""
         return fingerprint_of(self.items, self._folder.states(self.items), self.skipped)
 
 
@@ -142,12 +134,12 @@ def _unwrapped(path: Path) -> Path:
 
 def _numbered_files(root: Path) -> StanfordCars:
     folder = Folder(root)
-    notes: list[str] = []
+    notes: list[Message] = []
     names = _class_names(root, notes)
     where = {item.key: _picture_folder(root, item.key) for item in folder.items}
     known = {name: _annotations(root, name, notes) for name in PICTURE_FOLDERS if name in where.values()}
     if not known:
-        raise AlphabarError(f"{root} has the folders of Stanford Cars, but no pictures in them")
+        raise AlphabarError("data.cars_empty", path=root)
     items, annotated = [], dict.fromkeys(known, 0)
     for item in folder.items:
         pictures = where[item.key]
@@ -168,15 +160,16 @@ def _numbered_files(root: Path) -> StanfordCars:
         there = sum(name == pictures for name in where.values())
         if annotations and annotated[pictures] < there:
             notes.append(
-                f"{there - annotated[pictures]} pictures of {pictures} are not in its annotations:"
-                " they have no class and no box"
+                message("data.cars_not_annotated", count=there - annotated[pictures], folder=pictures)
             )
         if len(annotations) > annotated[pictures]:
             missing = len(annotations) - annotated[pictures]
-            notes.append(f"{missing} of {len(annotations)} annotated pictures are not in {pictures}")
+            notes.append(
+                message("data.cars_not_there", count=missing, total=len(annotations), folder=pictures)
+            )
     for absent in {TRAIN, TEST} - set(known):
         if RENUMBERED not in known and root.name not in PICTURE_FOLDERS:
-            notes.append(f"{absent} is missing: only the pictures of {', '.join(known)} are used")
+            notes.append(message("data.cars_folder_missing", folder=absent, used=", ".join(known)))
     return StanfordCars(folder, items, notes)
 
 
@@ -201,7 +194,7 @@ def _piece(root: Path, name: str, above: bool = True) -> Path | None:
     return None
 
 
-def _mat(root: Path, name: str, variable: str, notes: list[str]) -> Any:
+def _mat(root: Path, name: str, variable: str, notes: list[Message]) -> Any:
     """A variable of a MATLAB file as an array; None, with a note where the file is there but damaged."""
     path = _piece(root, name)
     if path is None:
@@ -211,38 +204,29 @@ def _mat(root: Path, name: str, variable: str, notes: list[str]) -> Any:
     try:
         return np.atleast_1d(loadmat(path, squeeze_me=True)[variable])
     except Exception as error:  # loadmat raises whatever a damaged file leads it to
-        notes.append(f"{name} is damaged ({one_line(error)}) and is treated as missing")
+        notes.append(message("data.file_damaged", file=name, error=one_line(error)))
         return None
 
 
-def _class_names(root: Path, notes: list[str]) -> list[str]:
+def _class_names(root: Path, notes: list[Message]) -> list[str]:
     for name in ("cars_meta.mat", "cars_annos.mat"):
         names = _mat(root, name, "class_names", notes)
         if names is not None:
             return [str(name) for name in names]
-    notes.append(
-        "cars_meta.mat is missing (from the devkit): classes are called by their numbers 1 to 196;"
-        " everything else works"
-    )
+    notes.append(message("data.cars_without_names"))
     return []
 
 
-def _annotations(root: Path, pictures: str, notes: list[str]) -> dict[str, Annotation]:
+def _annotations(root: Path, pictures: str, notes: list[Message]) -> dict[str, Annotation]:
     """By file name, what the devkit knows of the pictures in one folder; a note says what is missing."""
     name = ANNOTATIONS[pictures]
     records = _mat(root, name, "annotations", notes)
     if records is None and pictures == TEST:
         records = _mat(root, "cars_test_annos.mat", "annotations", notes)
         if records is not None:
-            notes.append(
-                f"{name} is missing, cars_test_annos.mat is there: fit 'box' and training without classes"
-                f" work, but the pictures of {TEST} have no class"
-            )
+            notes.append(message("data.cars_test_without_labels", file=name, folder=TEST))
     if records is None:
-        notes.append(
-            f"{name} is missing (from the devkit): training without classes works, but the pictures of"
-            f" {pictures} have no class and fit 'box' finds no boxes"
-        )
+        notes.append(message("data.cars_without_annotations", file=name, folder=pictures))
         return {}
     return dict(_annotation(record) for record in records)
 
@@ -282,14 +266,14 @@ def _class_folders(root: Path) -> StanfordCars:
     return StanfordCars(folder, items, notes)
 
 
-def _boxes(root: Path, name: str, notes: list[str]) -> dict[str, Box]:
+def _boxes(root: Path, name: str, notes: list[Message]) -> dict[str, Box]:
     for place in (root, *root.resolve().parents[:3]):
         if (place / name).is_file():
             try:
                 return dict(_csv_boxes(place / name))
             except (OSError, ValueError, IndexError, csv.Error) as error:
-                notes.append(f"{name} cannot be read ({one_line(error)}) and is treated as missing")
-    notes.append(f"{name} is missing: fit 'box' finds no boxes for these pictures; classes and all else work")
+                notes.append(message("data.file_damaged", file=name, error=one_line(error)))
+    notes.append(message("data.cars_without_boxes", file=name))
     return {}
 
 

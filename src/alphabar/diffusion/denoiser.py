@@ -45,9 +45,12 @@ class NetworkDenoiser(nn.Module):
         return self.parameterization(self.schedule(t), t.double())
 
     def predict(self, x: Tensor, coeffs: Preconditioning, cond: Condition | None = None) -> Tensor:
-        """F, what the network says of x (n, ...) in its own parameterization, in x's type."""
-        c_noise = coeffs.c_noise.to(x.dtype).to(x.device)
-        return self.network(broadcast(coeffs.c_in, x) * x, c_noise, cond).to(x.dtype)
+        """F, the network's prediction for x (n, ...) in its own parameterization, in x's type."""
+        return self.network(*self.network_input(x, coeffs), cond).to(x.dtype)
+
+    def network_input(self, x: Tensor, coeffs: Preconditioning) -> tuple[Tensor, Tensor]:
+        """What the network is given for x (n, ...): c_in·x (n, ...) and c_noise (n,), in x's type."""
+        return broadcast(coeffs.c_in, x) * x, coeffs.c_noise.to(x.dtype).to(x.device)
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         coeffs = self.coeffs(t)
@@ -65,6 +68,13 @@ class FunctionDenoiser:
         return self.function(x, t, cond)
 
 
-def clipped(denoiser: Denoiser) -> Denoiser:
-    """The denoiser with its answers clipped to [-1, 1], where pictures live."""
-    return FunctionDenoiser(denoiser.schedule, lambda x, t, cond: denoiser(x, t, cond).clamp(-1, 1))
+def without_condition(denoiser: Denoiser) -> Denoiser:
+    """The denoiser of a network that takes no condition, for a caller that has one: it is left out."""
+    return FunctionDenoiser(denoiser.schedule, lambda x, t, cond: denoiser(x, t))
+
+
+def clipped(denoiser: Denoiser, bounds: tuple[float, float] | None) -> Denoiser:
+    """The denoiser with its answers clamped to the bounds of the signals; None for signals without bounds."""
+    if bounds is None:
+        return denoiser
+    return FunctionDenoiser(denoiser.schedule, lambda x, t, cond: denoiser(x, t, cond).clamp(*bounds))

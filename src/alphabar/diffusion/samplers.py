@@ -2,9 +2,10 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -47,6 +48,42 @@ x (n, ...) is at the level of times[0]; times (steps + 1,) fall; noise gives the
 step i, and the deterministic samplers take none.
 """
 
+SamplerFunction = TypeVar("SamplerFunction", bound=Callable[..., Iterator[Step]])
+
+
+@dataclass(frozen=True)
+class SamplerTraits:
+    """What is known about a sampler beside what it does.
+
+    timesteps, steps: what it works well with on a model whose recipe was made for another sampler.
+    adds_noise: (its resolved spec) -> whether it adds noise of its own, so that its result is not a function of
+        the initial noise alone.
+    """
+
+    timesteps: str = "linear_beta"
+    steps: int = 20
+    adds_noise: Callable[[Mapping[str, Any]], bool] = lambda spec: False
+
+
+def with_traits(traits: SamplerTraits) -> Callable[[SamplerFunction], SamplerFunction]:
+    """Decorates a sampler that is not as `SamplerTraits` has it by default."""
+
+    def mark(sampler: SamplerFunction) -> SamplerFunction:
+        sampler.traits = traits  # type: ignore[attr-defined]
+        return sampler
+
+    return mark
+
+
+def sampler_traits(name: str) -> SamplerTraits:
+    """The traits of the sampler of that name."""
+    return getattr(SAMPLERS[name], "traits", SamplerTraits())
+
+
+def adds_noise(spec: Mapping[str, Any]) -> bool:
+    """Whether the sampler of a resolved spec adds noise of its own."""
+    return sampler_traits(spec["name"]).adds_noise(spec)
+
 
 def _intervals(schedule: Schedule, times: Tensor) -> Iterator[tuple[Tensor, Tensor, Level, Level]]:
     levels = [Level(*level) for level in zip(*schedule(times))]
@@ -54,6 +91,7 @@ def _intervals(schedule: Schedule, times: Tensor) -> Iterator[tuple[Tensor, Tens
         yield t, s, level_t, level_s
 
 
+@with_traits(SamplerTraits(timesteps="uniform", steps=250, adds_noise=lambda spec: True))
 def ancestral(
     denoiser: Denoiser,
     x: Tensor,
@@ -77,6 +115,7 @@ def ancestral(
         yield Step(i, s, x, x0)
 
 
+@with_traits(SamplerTraits(timesteps="uniform", adds_noise=lambda spec: spec["eta"] > 0))
 def ddim(
     denoiser: Denoiser,
     x: Tensor,

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from alphabar.codecs.image import ImageCodec
-from alphabar.data.dataset import cache_root, prepare, read
-from alphabar.data.decode import full_pixels
+from alphabar.codecs.image_files import full_pixels
+from alphabar.data.dataset import cache_root, prepare
+from alphabar.data.items import read
 from alphabar.data.sources import open_source
 from alphabar.diffusion.random import Noise
 from alphabar.errors import AlphabarError, UsageError

@@ -43,7 +43,7 @@ def log_prob(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Condition)
 
 def accuracy_by_field(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Condition) -> list[Tensor]:
     """For each field of classes, of which pictures the likeliest is the one in cond: (n,), NaN if unknown."""
-    return _classifier(classifier).right(*_seen(classifier, x, t), cond)
+    return _classifier(classifier).correct(*_seen(classifier, x, t), cond)
 
 
 def noisy_inputs(classifier: NetworkDenoiser, pictures: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -30,6 +30,6 @@ class Diffusion(Method):
         """What the network is to make small, a picture (n,)."""
         if self.augment:
             done = random_transformation(len(x0), self.augment)
-            x0, told = done.apply(x0), done.told().to(x0)
+            x0, told = done.apply(x0), done.condition().to(x0)
             cond = told if cond is None else torch.cat([cond, told], 1)
         return loss(self.denoiser, x0, t, eps, cond=cond, weight=self.weight)

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.random import Noise
@@ -16,15 +19,28 @@ from alphabar.diffusion.samplers import count_nfe, last_step, unipc
 from alphabar.diffusion.schedules import SCHEDULES, Schedule, broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
-from alphabar.guidance.guided import EVERYWHERE, PerturbedAttention, guided
+from alphabar.guidance import build_guidances, guidance_class, guided, resolve_guidance
+from alphabar.guidance.base import evaluations_at
 from alphabar.methods.base import network_flops
 from alphabar.methods.diffusion import Diffusion
 from alphabar.networks.base import Network
+from alphabar.networks.layers import Attention
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 
 if TYPE_CHECKING:
     from alphabar.recipes.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The model as it was before it is distilled, as its guidances see it (`GuidedModel`)."""
+
+    denoiser: Denoiser
+    attention: Attention | None
+    vocabulary: Vocabulary | None
+    early: Denoiser | None = None
+    path: Path = Path("teacher")
 
 
 class Distillation(Diffusion):
@@ -36,7 +52,7 @@ class Distillation(Diffusion):
     the recipe's sampling, so the density of levels has no say.
 
     small: steps of the teacher in each of these. sigma_min: its last noise level sigma/alpha before 0.
-    pag, pag_interval: its perturbed-attention guidance, see `PerturbedAttention`; None: everywhere.
+    guidance: the specs of its guidances; those that its network cannot give are left out, as in sampling.
     """
 
     denoises = False
@@ -50,8 +66,7 @@ class Distillation(Diffusion):
         runtime: Runtime,
         small: int = 3,
         sigma_min: float = 0.02,
-        pag: float = 0.0,
-        pag_interval: tuple[float, float] | None = None,
+        guidance: list[dict[str, Any]] | None = None,
     ):
         super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
         if small < 1 or not sigma_min > 0:
@@ -66,7 +81,7 @@ class Distillation(Diffusion):
         if not schedule(self.times[0]).log_snr.isfinite():
             raise UsageError("steps from pure noise cannot be learnt: choose the grid log_snr")
         self.walks = [_walk(schedule, t, s, small, sigma_min) for t, s in pairwise(self.times)]
-        self.pag, self.interval = pag, pag_interval or EVERYWHERE
+        self.guidance, self.conditional = resolve_guidance(guidance or []), recipe.condition.on is not None
         self.teacher: Network | None = None
 
     def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
@@ -104,10 +119,9 @@ class Distillation(Diffusion):
     def guided(self, teacher: Network) -> Denoiser:
         """The denoiser of that network, with its guidance."""
         D = NetworkDenoiser(teacher, self.denoiser.parameterization, self.denoiser.schedule)
-        attention = teacher.middle_attention()
-        if not self.pag or attention is None:  # as in drawing, where a network without attention has no PAG
-            return D
-        return guided(D, [PerturbedAttention(attention.each_alone, self.pag, self.interval)])
+        model = Teacher(D, teacher.middle_attention(), Vocabulary(()) if self.conditional else None)
+        specs = [spec for spec in self.guidance if guidance_class(spec["name"]).available(model)]
+        return guided(D, [g.bind(model, conditioned=self.conditional) for g in build_guidances(specs)])
 
     def files(self) -> dict[str, bytes]:
         return {"teacher.safetensors": pack_tensors((self.teacher or self.copy()).state_dict())}
@@ -120,10 +134,10 @@ class Distillation(Diffusion):
     def cost(recipe: "Recipe") -> float:
         settings, own = recipe.method, recipe.sampling
         schedule = SCHEDULES.build(recipe.schedule)
-        lo, hi = settings["pag_interval"] or EVERYWHERE
+        guidances = build_guidances(settings["guidance"] or [])
 
         def each(ratio: float) -> int:
-            return 1 + (settings["pag"] > 0 and lo < ratio <= hi)
+            return evaluations_at(ratio, guidances)
 
         walks = [
             _walk(schedule, t, s, settings["small"], settings["sigma_min"])

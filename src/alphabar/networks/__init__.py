@@ -1,4 +1,4 @@
-"""Architectures, one a file: x (n, c, h, w), c_noise (n,) → F of x's shape, but for the classifier's.
+"""Architectures, one in each file: x (n, c, h, w), c_noise (n,) → F of x's shape, but for the classifier's.
 
 ``NETWORKS`` names them.
 """
@@ -19,7 +19,7 @@ __all__ = [
     "Generator",
     "MPUNet",
     "Network",
-    "SimpleUNet",
+    "TutorialUNet",
     "UNet",
     "flops",
 ]

@@ -1,4 +1,4 @@
-"""TODO-DOC from networks.latent"""
+"""A variational autoencoder: a baseline that samples in one evaluation."""
 
 import math
 
@@ -31,9 +31,9 @@ class Autoencoder(Generator):
         self.log_sigma = nn.Parameter(torch.zeros(()))
 
     def negative_elbo(self, x0: Tensor, eps: Tensor) -> Tensor:
-        """-log p(x0 | z) + KL(q(z | x0) || N(0, 1)) a picture, (n,), in nats a number of x0.
+        """-log p(x0 | z) + KL(q(z | x0) || N(0, 1)) for each x0, (n,), in nats per number of x0.
 
-        eps: standard normal noise like x0, whose latents draw z.
+        eps: standard normal noise like x0, whose latents sample z (reparameterization).
         """
         mean, log_std = self.encoder(x0).chunk(2, dim=1)
         z = mean + log_std.exp() * latents(eps, self.latent)

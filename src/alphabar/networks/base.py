@@ -1,4 +1,4 @@
-"""What every architecture promises, and what it costs."""
+"""What every architecture promises, what it costs, and checks of settings that several have."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -12,10 +12,10 @@ from alphabar.networks.layers import Attention, ConditionEmbedding
 
 
 class Network(nn.Module):
-    """A function of a noisy picture and its noise level: ``network(x, c_noise, cond=None) -> F``.
+    """A function of a noisy signal and its noise level: ``network(x, c_noise, cond=None) -> F``.
 
-    channels: of the picture.
-    reduction: by how much the picture is smaller where it is smallest; sizes must be multiples of it.
+    channels: of the signal.
+    reduction: the factor between the signal's size and its smallest features'; sizes must be multiples of it.
 
     Every architecture takes ``conditions`` when it is made: the fields of its condition, none by default.
     """
@@ -24,46 +24,44 @@ class Network(nn.Module):
     reduction: int
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
-        """F of shape (n, channels, h, w), for x of that shape, c_noise (n,) and one condition a picture.
+        """F of shape (n, channels, h, w), for x of that shape, c_noise (n,) and one condition for each
+        signal.
 
         cond (n, columns): NaN where unknown; None is unknown throughout.
         """
         raise NotImplementedError
 
     def middle_attention(self) -> Attention | None:
-        """The self-attention between the way down and the way up, where there is one."""
+        """The self-attention at the lowest resolution that guidance may control, where there is one."""
         return None
 
     def embed_condition(self, embed: ConditionEmbedding | None, cond: Tensor | None, n: int) -> Tensor | None:
-        """The embedding (n, dim) of the condition of n pictures; None where the network takes none.
+        """The embedding (n, dim) of the condition of n signals; None where the network takes none.
 
         Raises UsageError for a condition of another size, and for any where the network takes none.
         """
         if embed is not None:
-            return embed(embed.nothing(n) if cond is None else cond)
+            return embed(embed.unconditional(n) if cond is None else cond)
         if cond is not None:
-            raise UsageError(f"this {type(self).__name__} takes no condition: it was made without conditions")
+            raise UsageError("networks.takes_no_condition", network=type(self).__name__)
         return None
 
     @torch.no_grad()
-    def adopt(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin with the weights of a trained network of this kind instead of random ones.
+    def load_compatible(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace the random weights by those of a trained network of the same class, to train it further.
 
-        Of an embedding of other conditions only what fits is taken over; the rest stays as drawn.
+        Of an embedding of other conditions only what fits is taken over; the rest stays random.
         Raises UsageError where any other weight does not fit.
         """
         for name, own in self.state_dict().items():
-            if name in weights and self.adopt_weight(name, own, weights[name]):
+            if name in weights and self.load_weight(name, own, weights[name]):
                 continue
             if not name.startswith("embed_cond."):
                 theirs = list(weights[name].shape) if name in weights else "none"
-                raise UsageError(
-                    f"the trained weights do not fit this network ({name} {list(own.shape)}, theirs"
-                    f" {theirs}): choose the settings of theirs, or for mp_unet wider ones"
-                )
+                raise UsageError("networks.weights_do_not_fit", name=name, own=list(own.shape), theirs=theirs)
 
-    def adopt_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
-        """Overwrite one's own weight with a trained one. Returns whether it fits."""
+    def load_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
+        """Overwrite this network's weight with a trained one. Returns whether it fits."""
         if own.shape != trained.shape:
             return False
         own.copy_(trained)
@@ -79,8 +77,11 @@ class Network(nn.Module):
                 below = size // self.reduction * self.reduction
                 fitting = [s for s in (below, below + self.reduction) if s > 0]
                 raise UsageError(
-                    f"size {size}: this {type(self).__name__} takes multiples of {self.reduction}, "
-                    f"choose {' or '.join(map(str, fitting))}"
+                    "networks.size",
+                    size=size,
+                    network=type(self).__name__,
+                    reduction=self.reduction,
+                    fitting=" / ".join(map(str, fitting)),
                 )
 
 
@@ -96,3 +97,16 @@ def flops(network: Network, spatial: Sequence[int]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shapes(x, torch.empty(1, device="meta"))
     return counter.get_total_flops()
+
+
+def check_positive(**settings: int) -> None:
+    """Raises UsageError for the first setting that is below 1."""
+    for setting, value in settings.items():
+        if value < 1:
+            raise UsageError("networks.not_positive", setting=setting, value=value)
+
+
+def check_dropout(dropout: float) -> None:
+    """Raises UsageError for what is no probability below 1."""
+    if not 0 <= dropout < 1:
+        raise UsageError("networks.dropout", dropout=dropout)

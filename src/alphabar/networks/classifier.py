@@ -1,11 +1,10 @@
-"""A classifier that knows noisy pictures: what classifier guidance asks which way a class lies."""
+"""A classifier of noisy images, for classifier guidance."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alphabar.errors import UsageError
-from alphabar.networks.base import Network
+from alphabar.networks.base import Network, check_dropout, check_positive
 from alphabar.networks.layers import Conditions, Sinusoid, group_norm
 from alphabar.networks.unet import ResidualBlock, check_resolutions
 
@@ -13,11 +12,11 @@ from alphabar.networks.unet import ResidualBlock, check_resolutions
 class Classifier(Network):
     """p(c | x_t): the way down of ADM's U-Net (Dhariwal and Nichol 2021, 4), and the mean of what it ends in.
 
-    It stands where a denoiser's network stands, but its answer F (n, outputs) is what it says of the fields
-    of the condition: logits of a field of classes, the mean of a Gaussian of variance one for numbers.
+    It is used like a denoiser's network, but its output F (n, outputs) predicts the fields of the condition:
+    logits of a field of classes, the mean of a Gaussian of variance one for numbers.
 
-    conditions: the fields that it tells; made without any, to see what it costs, it says one number.
-    channels: of the picture. widths, blocks, attention, head_dim, dropout: as of `UNet`.
+    conditions: the fields that it predicts; made without any, to count its cost, it has one output.
+    channels: of the image. widths, blocks, attention, head_dim, dropout: as of `UNet`.
     """
 
     def __init__(
@@ -33,8 +32,8 @@ class Classifier(Network):
     ):
         super().__init__()
         check_resolutions(widths, attention)
-        if blocks < 1 or not 0 <= dropout < 1:
-            raise UsageError(f"blocks = {blocks}, dropout = {dropout}: choose at least 1 and a share below 1")
+        check_positive(blocks=blocks)
+        check_dropout(dropout)
         self.channels = channels
         self.reduction = 2 ** (len(widths) - 1)
         self.fields = tuple(conditions)
@@ -58,11 +57,11 @@ class Classifier(Network):
         self.output = nn.Linear(above, sum(size for _, size in self.fields) or 1)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
-        """What it says of pictures x (n, channels, h, w), (n, outputs); cond has no say."""
+        """Predictions (n, outputs) for images x (n, channels, h, w); cond is ignored."""
         return self.output(self.features(x, c_noise))
 
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """What its last layer decides by, (n, width at the lowest resolution)."""
+        """The features before the last layer, (n, width at the lowest resolution)."""
         # As in UNet: sinusoids tell apart numbers of the order of a thousand.
         embedding = self.embed(self.sinusoid(1000 * c_noise).to(x.dtype))
         h = self.stem(x)
@@ -73,30 +72,30 @@ class Classifier(Network):
         return F.silu(self.norm(h)).mean((2, 3))
 
     def log_prob(self, x: Tensor, c_noise: Tensor, cond: Tensor) -> Tensor:
-        """log p(cond | x) (n,), up to a constant for numbers, of what is known in cond (n, columns).
+        """log p(cond | x) (n,), up to a constant for numbers, of the known fields of cond (n, columns).
 
-        What is NaN there is not asked for and adds nothing.
+        A field that is NaN is unknown and adds nothing.
         """
         total = x.new_zeros(len(x), dtype=torch.float32)
-        for said, part, (kind, _) in self._parts(self(x, c_noise), cond):
+        for output, part, (kind, _) in self._parts(self(x, c_noise), cond):
             known = ~part.isnan().any(1)
             if kind == "classes":
-                values = said.log_softmax(1).gather(1, part.nan_to_num(0.0).long())[:, 0]
+                values = output.log_softmax(1).gather(1, part.nan_to_num(0.0).long())[:, 0]
             else:
-                values = -0.5 * (part.nan_to_num(0.0) - said).square().sum(1)
+                values = -0.5 * (part.nan_to_num(0.0) - output).square().sum(1)
             total = total + torch.where(known, values, 0.0)
         return total
 
-    def right(self, x: Tensor, c_noise: Tensor, cond: Tensor) -> list[Tensor]:
-        """For each field of classes, in which pictures the likeliest is the one in cond, (n,)."""
+    def correct(self, x: Tensor, c_noise: Tensor, cond: Tensor) -> list[Tensor]:
+        """For each field of classes, whether the predicted one is that in cond, (n,): 1, 0, NaN if unknown."""
         return [
-            torch.where(part[:, 0].isnan(), torch.nan, (said.argmax(1) == part[:, 0]).float())
-            for said, part, (kind, _) in self._parts(self(x, c_noise), cond)
+            torch.where(part[:, 0].isnan(), torch.nan, (output.argmax(1) == part[:, 0]).float())
+            for output, part, (kind, _) in self._parts(self(x, c_noise), cond)
             if kind == "classes"
         ]
 
-    def _parts(self, said: Tensor, cond: Tensor) -> "zip[tuple[Tensor, Tensor, tuple[str, int]]]":
-        """What is said of each field, its columns of cond, and its kind and size."""
+    def _parts(self, outputs: Tensor, cond: Tensor) -> "zip[tuple[Tensor, Tensor, tuple[str, int]]]":
+        """The outputs for each field, its columns of cond, and its kind and size."""
         sizes = [size for _, size in self.fields]
         columns = [1 if kind == "classes" else size for kind, size in self.fields]
-        return zip(said.float().split(sizes, 1), cond.float().split(columns, 1), self.fields, strict=True)
+        return zip(outputs.float().split(sizes, 1), cond.float().split(columns, 1), self.fields, strict=True)

@@ -1,16 +1,14 @@
-"""Networks that draw a picture in one evaluation: a GAN's generator and a VAE, and what they are made of.
+"""An image as one vector and back: the encoder and decoder that the GAN, its critic and the VAE are made of.
 
-They stand where a denoiser's network stands, and get pure noise in place of a noisy picture. A latent z is
-the first numbers of that noise: standard normal, and the whole picture's, wherever in it they stand.
+The generator and the VAE are used like a denoiser's network and get pure noise in place of a noisy image. The
+latent z is the first numbers of that noise, which are standard normal.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HALVINGS = 3
-
-
-PLACES = 4  # a side, that a latent is spread over or drawn from
+HALVINGS = 3  # of the image's sides, between its pixels and the smallest features
+GRID = 4  # a side, of the features between which and the latent there is a matrix
 
 
 def latents(noise: Tensor, size: int) -> Tensor:
@@ -19,7 +17,7 @@ def latents(noise: Tensor, size: int) -> Tensor:
 
 
 class Residual(nn.Module):
-    """x + conv(f(conv(f(x)))), f a leaky ReLU; no normalisation, the second convolution begins at zero
+    """x + conv(f(conv(f(x)))), f a leaky ReLU; no normalisation, the second convolution starts at zero
     (Zhang et al. 2019, Fixup; as in R3GAN)."""
 
     def __init__(self, in_width: int, out_width: int):
@@ -30,14 +28,15 @@ class Residual(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (n, in_width, h, w) → (n, out_width, h, w)."""
         h = self.conv1(F.leaky_relu(x, 0.2))
         return self.skip(x) + self.conv2(F.leaky_relu(h, 0.2))
 
 
 class Encoder(nn.Module):
-    """A picture (n, channels, h, w) → (n, out), by way of features at an eighth of its size.
+    """An image (n, channels, h, w) → (n, out), by way of features at an eighth of its size.
 
-    Widths double as the picture halves.
+    Widths double where the sides halve.
     """
 
     def __init__(self, channels: int, width: int, blocks: int, out: int):
@@ -50,22 +49,23 @@ class Encoder(nn.Module):
             )
             for here, then in zip([width, *widths[:-1]], widths, strict=True)
         )
-        self.last = nn.Linear(widths[-1] * PLACES**2, out)
+        self.last = nn.Linear(widths[-1] * GRID**2, out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) → (n, out)."""
         h = self.first(x)
         for i, level in enumerate(self.levels):
             h = level(F.avg_pool2d(h, 2) if i else h)
-        return self.last(F.adaptive_avg_pool2d(F.leaky_relu(h, 0.2), PLACES).flatten(1))
+        return self.last(F.adaptive_avg_pool2d(F.leaky_relu(h, 0.2), GRID).flatten(1))
 
 
 class Decoder(nn.Module):
-    """Latents (n, latent) → a picture (n, channels, h, w): the way back."""
+    """Latents (n, latent) → an image (n, channels, h, w): the encoder backwards."""
 
     def __init__(self, channels: int, width: int, blocks: int, latent: int):
         super().__init__()
         widths = [width << i for i in reversed(range(HALVINGS + 1))]
-        self.first = nn.Linear(latent, widths[0] * PLACES**2)
+        self.first = nn.Linear(latent, widths[0] * GRID**2)
         self.levels = nn.ModuleList(
             nn.Sequential(
                 *(Residual(here if i == 0 else then, then) for i in range(blocks)),
@@ -75,9 +75,9 @@ class Decoder(nn.Module):
         self.last = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, z: Tensor, size: tuple[int, int]) -> Tensor:
-        """size: of the picture, (h, w)."""
+        """size: of the image, (h, w)."""
         small = [side >> HALVINGS for side in size]
-        h = self.first(z).unflatten(1, (-1, PLACES, PLACES))
+        h = self.first(z).unflatten(1, (-1, GRID, GRID))
         h = F.interpolate(h, small, mode="bilinear")
         for i, level in enumerate(self.levels):
             h = level(F.interpolate(h, scale_factor=2.0, mode="bilinear") if i else h)

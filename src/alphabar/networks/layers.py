@@ -1,4 +1,4 @@
-"""What several architectures are built from."""
+"""Layers that several architectures are built from."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,6 +25,7 @@ class Sinusoid(nn.Module):
         self.dim = dim
 
     def forward(self, t: Tensor) -> Tensor:
+        """(n,) → (n, dim)."""
         half = self.dim // 2
         t = t.to(torch.promote_types(t.dtype, torch.float32))
         exponent = torch.arange(half, device=t.device, dtype=t.dtype) / (half - 1)
@@ -51,22 +52,23 @@ class _SumOverProcesses(torch.autograd.Function):
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation whose batch is the global one.
 
-    In training under several processes it normalises by the statistics of all their pictures together,
+    In training under several processes it normalises by the statistics of the whole batch of all of them,
     so that two processes with half the batch each compute what one would with the whole.
     (``nn.SyncBatchNorm`` does this on GPUs only.) Parameters and buffers are those of ``nn.BatchNorm2d``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (n, c, h, w) → the same shape."""
         if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            # Collectives inside an autograd function cannot be compiled. Said here, not in a decorator, for
-            # that would load the compiler, 1.5 s, with every command.
+            # Collectives inside an autograd function cannot be compiled. A decorator would say so too, but
+            # load the compiler, 1.5 s, with every command.
             return torch.compiler.disable(self._global_forward)(x)
         return super().forward(x)
 
     def _global_forward(self, x: Tensor) -> Tensor:
         y = x.to(torch.promote_types(x.dtype, torch.float32))
         variance, mean = torch.var_mean(y, dim=(0, 2, 3), correction=0)
-        # Processes may hold different numbers of pictures: sum moments and counts, never average averages.
+        # Processes may hold batches of different sizes: sum moments and counts, never average averages.
         count = y.new_full((1,), y.numel() / y.shape[1])
         sums = _SumOverProcesses.apply(torch.cat([mean * count, (variance + mean**2) * count, count]))
         mean, square, _ = (sums / sums[-1]).split([y.shape[1], y.shape[1], 1])
@@ -89,34 +91,34 @@ class Attention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._alone: Tensor | None = None
+        self._identity_rows: Tensor | None = None
         self._maps: list[Tensor] | None = None
 
     def attend(self, qkv: Tensor, shape: tuple[int, int]) -> Tensor:
         """qkv (n, 3, heads, d, positions) -> (n, heads·d, h, w); the positions are those of shape (h, w)."""
         q, k, v = qkv.transpose(-1, -2).unbind(1)
         y = F.scaled_dot_product_attention(q, k, v)
-        if self._alone is not None:
-            y = torch.where(self._alone[:, None, None, None], v, y)
+        if self._identity_rows is not None:
+            y = torch.where(self._identity_rows[:, None, None, None], v, y)
         if self._maps is not None:
             shares = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
             self._maps.append(shares.mean(1).sum(1).reshape(-1, *shape))
         return y.transpose(-1, -2).reshape(len(y), -1, *shape)
 
     @contextmanager
-    def each_alone(self, rows: Tensor) -> Iterator[None]:
-        """While open, in the pictures of a batch that rows (n,) bool marks, each position attends to itself.
+    def identity_attention(self, rows: Tensor) -> Iterator[None]:
+        """While open, the attention matrix is the identity in the rows of a batch that ``rows`` (n,) bool marks.
 
-        The attention matrix is the identity there (PAG, Ahn et al. 2024).
+        Each position attends to itself alone there (PAG, Ahn et al. 2024).
         """
-        self._alone = rows
+        self._identity_rows = rows
         try:
             yield
         finally:
-            self._alone = None
+            self._identity_rows = None
 
     @contextmanager
-    def recorded(self) -> Iterator[list[Tensor]]:
+    def record_attention(self) -> Iterator[list[Tensor]]:
         """While open, every pass adds to the list how much attention each position receives, (n, h, w).
 
         Summed over the positions that attend, mean over heads: 1 on average (SAG, Hong et al. 2023).
@@ -137,16 +139,14 @@ class SelfAttention(Attention):
     def __init__(self, width: int, head_dim: int):
         super().__init__()
         if width % head_dim:
-            raise UsageError(
-                f"attention over {width} channels cannot have heads of {head_dim}: "
-                f"choose head_dim a divisor of {width}"
-            )
+            raise UsageError("networks.head_dim", head_dim=head_dim, width=width)
         self.heads = width // head_dim
         self.norm = group_norm(width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = zero(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (n, width, h, w) → the same shape."""
         n, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, h * w)
         return x + self.out(self.attend(qkv, (h, w)))
@@ -160,12 +160,12 @@ Conditions = Sequence[tuple[str, int]]
 
 
 class ConditionEmbedding(nn.Module):
-    """The sum of an embedding a field. A field that is NaN is unknown and has a learned embedding of its own.
+    """The sum of one embedding for each field. A field that is NaN is unknown and has a learned embedding.
 
     Class numbers go through a table, numbers through a two-layer perceptron. (n, columns) → (n, dim).
-    A transformation may be left out, and is unknown then.
+    A transformation's columns may be left out; it is unknown then.
 
-    std: of what is learned of classes and of the unknown, at first.
+    std: the standard deviation of the random embeddings of classes and of unknown fields.
     """
 
     def __init__(self, fields: Conditions, dim: int, std: float = 1.0):
@@ -189,9 +189,7 @@ class ConditionEmbedding(nn.Module):
         if cond.ndim == 2 and cond.shape[1] == sum(self.columns) - self.of_training:
             cond = F.pad(cond, (0, self.of_training), value=math.nan)
         if cond.ndim != 2 or cond.shape[1] != sum(self.columns):
-            raise UsageError(
-                f"condition of shape {tuple(cond.shape)}: this network takes (n, {sum(self.columns)})"
-            )
+            raise UsageError("networks.condition_shape", shape=tuple(cond.shape), columns=sum(self.columns))
         total = torch.zeros((), dtype=self.unknown.dtype, device=cond.device)
         for (kind, _), part, embed, unknown in zip(
             self.fields, cond.split(self.columns, dim=1), self.embed, self.unknown, strict=True
@@ -202,8 +200,8 @@ class ConditionEmbedding(nn.Module):
             total = total + torch.where(missing, unknown, embed(known))
         return total
 
-    def nothing(self, n: int) -> Tensor:
-        """The condition of n pictures of which nothing is asked, (n, columns)."""
+    def unconditional(self, n: int) -> Tensor:
+        """The condition of n unconditional signals, (n, columns): every field is unknown."""
         return self.unknown.new_full((n, sum(self.columns)), math.nan)
 
 

@@ -1,8 +1,9 @@
-"""A magnitude-preserving U-Net on blocks of pixels: EDM2's layers (Karras et al. 2024, B.2) in a small shape.
+"""A magnitude-preserving U-Net on patches of pixels: EDM2's layers (Karras et al. 2024, B.2) in a small
+network.
 
 Every layer keeps the magnitude sqrt(mean x²) of what it is given at one, in expectation, so there is no
-group normalisation and no bias, and the scale of a weight means nothing. The shape is spare: the picture
-is cut into 2x2 blocks first, every level has one skip connection a block, and costs the same where the
+group normalisation and no bias, and the scale of a weight means nothing. The network is spare: the image
+is cut into 2x2 patches first, every level has one skip connection a block, and costs the same where the
 widths double; attention is at the lowest resolution only.
 """
 
@@ -14,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import Network
+from alphabar.networks.base import Network, check_dropout, check_positive
 from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions
+from alphabar.networks.resample import Down, Up
 
 PATCH = 2
 
 
-def unit(x: Tensor, dim: int) -> Tensor:
+def unit(x: Tensor, dim: int = 1) -> Tensor:
     """x with its magnitude along ``dim`` set to one (EDM2 eq. 30, pixel normalisation); zero stays zero."""
     return x * torch.rsqrt(x.square().mean(dim, keepdim=True) + 1e-8)
 
@@ -57,6 +59,7 @@ class MPConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_width, in_width, *shape))
 
     def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
+        """(n, in_width, h, w) → (n, out_width, h, w), or without h and w for kernel 0; gain multiplies it."""
         w = self.weight
         length = torch.linalg.vector_norm(w, dim=tuple(range(1, w.ndim)), keepdim=True)
         w = w * (gain / (length + 1e-4))
@@ -66,7 +69,7 @@ class MPConv(nn.Module):
 class MPFourier(nn.Module):
     """sqrt(2) cos(2 pi (f·t + phi)) of a number t, (n,) → (n, dim) (EDM2 eq. 75).
 
-    f ~ N(0, 1) and phi ~ U(0, 1) are drawn once and kept.
+    f ~ N(0, 1) and phi ~ U(0, 1) are sampled once and kept.
     """
 
     f: Tensor
@@ -78,6 +81,7 @@ class MPFourier(nn.Module):
         self.register_buffer("phi", torch.rand(dim))
 
     def forward(self, t: Tensor) -> Tensor:
+        """(n,) → (n, dim)."""
         turns = t[:, None].to(torch.promote_types(t.dtype, self.f.dtype)) * self.f + self.phi
         return math.sqrt(2) * torch.cos(2 * math.pi * turns)
 
@@ -92,6 +96,7 @@ class MPAttention(Attention):
         self.out = MPConv(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (n, width, h, w) → the same shape."""
         n, c, h, w = x.shape
         qkv = unit(self.qkv(x).reshape(n, 3, self.heads, c // self.heads, h * w), dim=3)
         return mp_sum(x, self.out(self.attend(qkv, (h, w))), 0.3)
@@ -100,8 +105,8 @@ class MPAttention(Attention):
 class Block(nn.Module):
     """mp_sum(x, h, 0.3), h = conv(silu(c · conv(silu(x)))), c = 1 + gain · linear(embedding).
 
-    The gain starts at zero, so the noise level has no say at first. With ``head_dim`` there is attention
-    behind it.
+    The gain starts at zero, so the noise level has no influence at first. With ``head_dim`` there is
+    attention behind it.
     """
 
     def __init__(
@@ -118,50 +123,18 @@ class Block(nn.Module):
         self.attention = MPAttention(out_width, head_dim) if head_dim else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Features (n, in_width, h, w), embedding (n, embedding_dim) → features (n, out_width, h, w)."""
         c = 1 + self.modulation(embedding, self.gain)[:, :, None, None]
         h = mp_silu(self.conv1(mp_silu(x)) * c)
         return self.attention(mp_sum(self.skip(x), self.conv2(self.dropout(h)), 0.3))
 
 
-class Down(nn.Module):
-    """One resolution on the way down: comes from the one above, leaves a skip connection after each block."""
-
-    def __init__(self, shrink: nn.Module, blocks: list[Block]):
-        super().__init__()
-        self.shrink = shrink
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        h = unit(self.shrink(h), dim=1)
-        for block in self.blocks:
-            h = block(h, embedding)
-            skips.append(h)
-        return h
-
-
-class Up(nn.Module):
-    """One resolution on the way up: takes a skip connection before each block, goes to the one above.
-
-    The two have the same width and magnitude, so that putting them side by side weighs them alike.
-    """
-
-    def __init__(self, blocks: list[Block], grow: nn.Module):
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.grow = grow
-
-    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        for block in self.blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
-        return self.grow(h)
-
-
 class MPUNet(Network):
-    """By default 6.7 M parameters and 1.5 GFLOP for a picture of 64x64.
+    """By default 6.7 M parameters and 1.5 GFLOP for an image of 64x64.
 
     conditions: the fields of its condition; none for an unconditional network.
-    channels: of the picture.
-    widths: channels at each level, the first at half the picture's size; each one after it halves it again.
+    channels: of the signal.
+    widths: channels at each level, the first at half the image's size; each one after it halves it again.
     blocks: residual blocks at each level, each way; there is one more in the middle.
     head_dim: channels of an attention head at the last level; its width is a multiple of it.
     dropout: in the residual blocks, in training.
@@ -179,13 +152,11 @@ class MPUNet(Network):
     ):
         super().__init__()
         if not widths or min(widths) < 1:
-            raise UsageError(f"widths = {list(widths)}: choose one or more, each at least 1")
-        if blocks < 1:
-            raise UsageError(f"blocks = {blocks}: choose at least 1")
+            raise UsageError("networks.widths", widths=list(widths), least=1)
+        check_positive(blocks=blocks)
+        check_dropout(dropout)
         if head_dim < 1 or widths[-1] % head_dim:
-            raise UsageError(f"head_dim = {head_dim}: choose a divisor of the last width, {widths[-1]}")
-        if not 0 <= dropout < 1:
-            raise UsageError(f"dropout = {dropout}: choose a probability below 1")
+            raise UsageError("networks.head_dim", head_dim=head_dim, width=widths[-1])
         self.channels = channels
         self.reduction = PATCH * 2 ** (len(widths) - 1)
         embedding_dim = widths[-1]
@@ -199,10 +170,10 @@ class MPUNet(Network):
 
         pixels = channels * PATCH**2
         # One channel of ones does what biases would (EDM2 B.2).
-        downs = [Down(MPConv(pixels + 1, widths[0], 3), level(0, widths[0]))]
+        downs = [Down(MPConv(pixels + 1, widths[0], 3), level(0, widths[0]), unit)]
         ups = [Up(level(0, 2 * widths[0]), nn.Identity())]
         for i, (a, b) in enumerate(pairwise(widths), start=1):
-            downs.append(Down(nn.Sequential(nn.PixelUnshuffle(2), MPConv(4 * a, b, 1)), level(i, b)))
+            downs.append(Down(nn.Sequential(nn.PixelUnshuffle(2), MPConv(4 * a, b, 1)), level(i, b), unit))
             ups.append(Up(level(i, 2 * b), nn.Sequential(MPConv(b, 4 * a, 1), nn.PixelShuffle(2))))
         self.downs = nn.ModuleList(downs)
         self.middle = Block(widths[-1], widths[-1], embedding_dim, dropout, head_dim)
@@ -217,9 +188,9 @@ class MPUNet(Network):
         size, and for any where the network was made without.
         """
         embedding = self.embed(self.fourier(c_noise).to(x.dtype))
-        asked = self.embed_condition(self.embed_cond, cond, len(x))
-        if asked is not None:
-            embedding = mp_sum(embedding, unit(asked.to(x.dtype), dim=1), 0.5)
+        condition_embedding = self.embed_condition(self.embed_cond, cond, len(x))
+        if condition_embedding is not None:
+            embedding = mp_sum(embedding, unit(condition_embedding.to(x.dtype), dim=1), 0.5)
         embedding = mp_silu(embedding)
         h = F.pixel_unshuffle(x, PATCH)
         h = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
@@ -231,12 +202,12 @@ class MPUNet(Network):
             h = up(h, embedding, skips)
         return F.pixel_shuffle(self.output(h, self.output_gain), PATCH)
 
-    def adopt_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
-        """Weights of a narrower network fit too: it goes on inside this one nearly as it was.
+    def load_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
+        """Weights of a narrower network fit too: this one contains it and computes nearly the same at first.
 
-        Its channels take no notice of the new ones, which come of random filters of the same size, so that
-        all turn equally fast. (Channels cannot be doubled: a filter of length one cannot share a weight
-        between two equal inputs and keep both its length and what it says.)
+        Its channels have zero weights for the new ones. The new filters are random and as long as the trained
+        ones, so that all change direction equally fast. (Channels cannot be doubled instead: a filter of
+        length one cannot divide a weight between two equal inputs and keep both its length and its output.)
         """
         layer = self.get_submodule(name.rpartition(".")[0])
         fits = own.ndim == trained.ndim and all(a >= b for a, b in zip(own.shape, trained.shape))
@@ -255,6 +226,7 @@ class MPUNet(Network):
         return True
 
     def middle_attention(self) -> Attention:
+        """The self-attention of the block in the middle."""
         attention = self.middle.attention
         assert isinstance(attention, Attention)
         return attention

@@ -1,7 +1,7 @@
 """The small U-Net that most people meet first, as the tutorials of 2022 have it.
 
-It is the mission's network in every constant, including what later work does differently: BatchNorm
-after the ReLU, no attention, no residual connections, a 32-dimensional embedding of the step.
+Every constant is theirs, including what later work does differently: BatchNorm after the ReLU, no attention,
+no residual connections, a 32-dimensional embedding of the step.
 """
 
 from itertools import pairwise
@@ -32,6 +32,7 @@ class Block(nn.Module):
         self.transform = resample(out_width, out_width, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Features (n, width, h, w) and an embedding (n, time_dim) → features of half or double the size."""
         h = self.bnorm1(F.relu(self.conv1(x)))
         h = h + F.relu(self.time_mlp(embedding))[:, :, None, None]
         h = self.bnorm2(F.relu(self.conv2(h)))
@@ -39,11 +40,11 @@ class Block(nn.Module):
 
 
 class TutorialUNet(Network):
-    """The mission's network: 15.5 M parameters, 8.6 GFLOP for a picture of 64x64.
+    """The tutorials' network: 15.5 M parameters, 8.6 GFLOP for an image of 64x64.
 
     conditions: must be empty: it takes none.
-    channels: of the picture.
-    widths: channels at each resolution; each one after the first halves the picture.
+    channels: of the image.
+    widths: channels at each resolution; each one after the first halves the sides.
     time_dim: size of the sinusoidal embedding.
     steps: how many the schedule has: what is embedded is the index of the step, t * steps - 1.
     """
@@ -59,11 +60,11 @@ class TutorialUNet(Network):
     ):
         super().__init__()
         if conditions:
-            raise UsageError("tutorial_unet takes no condition: choose the network unet, as recipe ddpm does")
+            raise UsageError("networks.tutorial_takes_no_condition")
         if len(widths) < 2 or min(widths) < 1:
-            raise UsageError(f"widths = {list(widths)}: choose two or more, each at least 1")
+            raise UsageError("networks.widths", widths=list(widths), least=2)
         if time_dim < 4 or time_dim % 2:
-            raise UsageError(f"time_dim = {time_dim}: choose an even number, at least 4")
+            raise UsageError("networks.time_dim", time_dim=time_dim)
         self.channels = channels
         self.reduction = 2 ** (len(widths) - 1)
         self.steps = steps
@@ -78,10 +79,10 @@ class TutorialUNet(Network):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """F of shape (n, channels, h, w) for x of that shape and c_noise = t (n,) in (0, 1].
 
-        Raises UsageError where a condition is given: this network has no place for one.
+        Raises UsageError where a condition is given: this network takes none.
         """
         if cond is not None:
-            raise UsageError("tutorial_unet takes no condition: choose the network unet, as recipe ddpm does")
+            raise UsageError("networks.tutorial_takes_no_condition")
         embedding = self.time_mlp(self.sinusoid(c_noise * self.steps - 1).to(x.dtype))
         h = self.conv0(x)
         skips = []

@@ -1,11 +1,10 @@
 """A residual U-Net with self-attention: DDPM (Ho et al. 2020, B), ADM (Dhariwal and Nichol 2021, 3)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import Network
+from alphabar.networks.base import Network, check_dropout, check_positive
 from alphabar.networks.layers import (
     Attention,
     ConditionEmbedding,
@@ -15,6 +14,7 @@ from alphabar.networks.layers import (
     group_norm,
     zero,
 )
+from alphabar.networks.resample import Down, Up
 
 
 class ResidualBlock(nn.Module):
@@ -38,41 +38,12 @@ class ResidualBlock(nn.Module):
         self.attention = SelfAttention(out_width, head_dim) if head_dim else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Features (n, in_width, h, w), embedding (n, embedding_dim) → features (n, out_width, h, w)."""
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         h = self.norm2(h) * (1 + scale) + shift
         h = self.skip(x) + self.conv2(self.dropout(F.silu(h)))
         return self.attention(h)
-
-
-class Down(nn.Module):
-    """One resolution on the way down: comes from the one above, leaves a skip connection after each block."""
-
-    def __init__(self, shrink: nn.Module, blocks: list[ResidualBlock]):
-        super().__init__()
-        self.shrink = shrink
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        h = self.shrink(h)
-        for block in self.blocks:
-            h = block(h, embedding)
-            skips.append(h)
-        return h
-
-
-class Up(nn.Module):
-    """One resolution on the way up: takes a skip connection before each block, goes to the one above."""
-
-    def __init__(self, blocks: list[ResidualBlock], grow: nn.Module):
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.grow = grow
-
-    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        for block in self.blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
-        return self.grow(h)
 
 
 def check_resolutions(widths: tuple[int, ...], attention: int) -> None:
@@ -81,25 +52,24 @@ def check_resolutions(widths: tuple[int, ...], attention: int) -> None:
     The first width is also that of the sinusoids, which come in pairs.
     """
     if not widths or min(widths) < 1:
-        raise UsageError(f"widths = {list(widths)}: choose one or more, each at least 1")
+        raise UsageError("networks.widths", widths=list(widths), least=1)
     if widths[0] < 4 or widths[0] % 2:
-        raise UsageError(f"widths = {list(widths)}: choose an even number for the first, at least 4")
+        raise UsageError("networks.first_width", widths=list(widths))
     if not 0 <= attention <= len(widths):
-        raise UsageError(
-            f"attention = {attention}: choose at most {len(widths)}, as many as there are resolutions"
-        )
+        raise UsageError("networks.attention", attention=attention, most=len(widths))
 
 
 class UNet(Network):
-    """DDPM's U-Net with ADM's residual blocks; by default a small one: 7.5 M parameters, 4.2 GFLOP at 64x64.
+    """DDPM's U-Net with ADM's residual blocks; by default a small one: 7.5 M parameters, 4.2 GFLOP for an
+    image of 64x64.
 
     Unlike theirs it has as many blocks going up as going down, each pair joined by one skip connection.
 
     conditions: the fields of its condition; none for an unconditional network.
-    channels: of the picture.
-    widths: channels at each resolution, highest first; each one after it halves the picture.
+    channels: of the signal.
+    widths: channels at each resolution, highest first; each one after it halves the sides.
     blocks: residual blocks at each resolution, each way.
-    patch: side of the blocks of pixels that the picture is cut into first, a position each.
+    patch: side of the patches of pixels that the image is cut into first, a position each.
     attention: at how many of the lowest resolutions there is self-attention.
     head_dim: channels of an attention head.
     dropout: in the residual blocks, in training.
@@ -119,12 +89,8 @@ class UNet(Network):
     ):
         super().__init__()
         check_resolutions(widths, attention)
-        if blocks < 1:
-            raise UsageError(f"blocks = {blocks}: choose at least 1")
-        if patch < 1:
-            raise UsageError(f"patch = {patch}: choose at least 1")
-        if not 0 <= dropout < 1:
-            raise UsageError(f"dropout = {dropout}: choose a probability below 1")
+        check_positive(blocks=blocks, patch=patch)
+        check_dropout(dropout)
         self.channels = channels
         self.patch = patch
         self.reduction = patch * 2 ** (len(widths) - 1)
@@ -168,9 +134,9 @@ class UNet(Network):
         """
         # DDPM embeds steps 1 ... 1000; times in [0, 1] would all look alike to the sinusoids.
         embedding = self.embed(self.sinusoid(1000 * c_noise).to(x.dtype))
-        asked = self.embed_condition(self.embed_cond, cond, len(x))
-        if asked is not None:
-            embedding = embedding + asked.to(x.dtype)
+        condition_embedding = self.embed_condition(self.embed_cond, cond, len(x))
+        if condition_embedding is not None:
+            embedding = embedding + condition_embedding.to(x.dtype)
         embedding = F.silu(embedding)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips: list[Tensor] = []
@@ -183,5 +149,6 @@ class UNet(Network):
         return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch)
 
     def middle_attention(self) -> Attention | None:
+        """The self-attention of the first block in the middle, where there is one."""
         attention = self.middle[0].attention
         return attention if isinstance(attention, Attention) else None

@@ -56,8 +56,7 @@ def distilled(recipe: Recipe, steps: int = 4) -> Recipe:
             "name": "distillation",
             "small": math.ceil(12 / steps),
             "sigma_min": final,
-            "pag": own.pag,
-            "pag_interval": own.pag_interval,
+            "guidance": values["sampling"]["guidance"],
         },
         "sampling": {
             "sampler": "ddim",

@@ -101,8 +101,7 @@ def lean() -> Recipe:
             **_spare(
                 learning_rate=0.004,
                 timesteps={"name": "log_snr", "sigma_min": 0.15},
-                pag=4.0,
-                pag_interval=(0.2, 2.5),
+                guidance=[{"name": "pag", "scale": 4.0, "interval": (0.2, 2.5)}],
             ),
         }
     )

@@ -17,6 +17,7 @@ from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method
 from alphabar.networks import NETWORKS
 
@@ -47,6 +48,9 @@ Timesteps = Annotated[Settings, BeforeValidator(TIMESTEPS.resolve)]
 
 
 InitialNoise = Annotated[Settings, BeforeValidator(INITIAL_NOISES.resolve)]
+
+
+Guidance = Annotated[list[Settings], BeforeValidator(resolve_guidance)]
 
 
 Method = Annotated[Settings, BeforeValidator(METHODS.resolve)]
@@ -104,8 +108,7 @@ class SamplingDefaults(Section):
     timesteps: Timesteps
     steps: int = Field(ge=1)
     initial_noise: InitialNoise = {"name": "standard_normal"}
-    pag: float = Field(0.0, ge=0)  # scale of perturbed-attention guidance, 0 = none
-    pag_interval: tuple[float, float] | None = None  # the sigma/alpha above and up to which; None: all
+    guidance: Guidance = []  # each with its name, scale and interval of noise levels sigma/alpha
 
 
 class MonitorSettings(Section):
@@ -183,7 +186,15 @@ def read_recipe(path: Path) -> Recipe:
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:
     """Without what is None, which TOML cannot say and what is left out means."""
-    return {k: _told(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
+    return {
+        key: _told(value)
+        if isinstance(value, dict)
+        else [_told(v) if isinstance(v, dict) else v for v in value]
+        if isinstance(value, list)
+        else value
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 def _usage_error(error: ValidationError) -> UsageError:

@@ -56,9 +56,9 @@ def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Pr
     folder = run.path / "report"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    reverse = ReverseProcessRecorder(schedule, settings.steps)
+    reverse = ReverseProcessRecorder(model, settings.steps)
     for record in sample(model, SAMPLES, settings):
-        reverse.watch(record)
+        reverse.record(record)
         yield Progress("drawing samples", record.done, record.total)
     assert record.result is not None
     image_grid(record.result).save(folder / "samples.png")

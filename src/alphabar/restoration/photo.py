@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image import levels_to_signal, signal_to_levels
-from alphabar.data.decode import full_pixels, upright
+from alphabar.codecs.image_files import full_pixels, upright
 from alphabar.data.folder import Folder
-from alphabar.data.items import Unreadable, nothing_in
+from alphabar.data.items import nothing_in
 from alphabar.errors import AlphabarError
 from alphabar.restoration.operators.separable import LUMA
 

@@ -57,7 +57,8 @@ def restoration_settings(
     """
     if steps is not None and steps < 1:
         raise UsageError(f"--steps must be at least 1, not {steps}")
-    own = model.recipe.sampling.pag if model.attention else 0.0
+    own_pag = next((g["scale"] for g in model.recipe.sampling.guidance if g["name"] == "pag"), 0.0)
+    own = own_pag if model.attention else 0.0
     pag = own * _guidance_share(operator, sigma_y) if pag is None else pag
     if pag and not model.attention:
         raise UsageError(f"--pag needs self-attention in the network: that of {model.path} has none")

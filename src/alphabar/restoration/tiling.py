@@ -14,7 +14,7 @@ from alphabar.diffusion.denoiser import Condition, Denoiser, FunctionDenoiser, c
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import Step
 from alphabar.diffusion.schedules import broadcast
-from alphabar.guidance.guided import PerturbedAttention, guided
+from alphabar.guidance import PerturbedAttention, guided
 from alphabar.restoration.operators.base import Linear, Operator, Shape
 from alphabar.restoration.operators.compose import PerSampleOperator, compose
 from alphabar.restoration.operators.mask import Mask, crop
@@ -44,9 +44,9 @@ def _walk(
     size, y, (h, w) = model.recipe.data.size, known.y, known.operator.shape[1:]
     guides = []
     if settings.pag and model.attention:
-        guides = [PerturbedAttention(model.attention.each_alone, settings.pag, GUIDED)]
+        guides = [PerturbedAttention(scale=settings.pag, interval=GUIDED).bind(model, conditioned=False)]
     # A mean of pictures lies in their range. A network's answer may not, and what leaves it is amplified.
-    denoiser = clipped(guided(model.denoiser, guides))
+    denoiser = clipped(guided(model.denoiser, guides), model.codec.bounds)
     large = (3, max(h, size), max(w, size))
     margin = (0, large[2] - w, 0, large[1] - h)
     if large != (3, size, size):

@@ -1,6 +1,6 @@
-"""TODO-DOC from sampling"""
+"""Samples from the same initial noise, side by side, with one setting at several values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import UsageError, unknown
+from alphabar.guidance import GUIDANCES, guidance_class, merge_guidance
 from alphabar.runs.model import Model
 from alphabar.sampling.settings import SamplingSettings, uses_training_conditions
 
@@ -15,44 +16,53 @@ from alphabar.sampling.settings import SamplingSettings, uses_training_condition
 def comparison_settings(
     model: Model, settings: SamplingSettings, key: str, values: Sequence[str]
 ) -> list[SamplingSettings]:
-    """The settings with one of them at each of several values: a guidance's scale, or a field to ask for.
+    """The settings with one of them at each of several values.
 
+    key: the option of a guidance, such as "pag", whose scale is set, or a field of the model's condition, which
+        is set in every condition.
     Raises UsageError for a key that is neither, and for a scale that is no number.
     """
-    scales = ("guidance", "sag", "pag", "autoguidance", "classifier_scale")
-    asked = [field.name for field in model.vocabulary.fields] if model.vocabulary else []
-    variants = []
-    for value in values:
-        if key in asked:
-            asks = [{}] if uses_training_conditions(model, settings) else settings.conditions or [{}]
-            variant = replace(settings, conditions=tuple({**conditions, key: value} for conditions in asks))
-        elif key in scales:
-            try:
-                variant = replace(settings, **{key: float(value)})  # type: ignore[arg-type]
-            except ValueError:
-                raise UsageError(f"--compare {key}: {value!r} is no number") from None
-        else:
-            raise unknown("thing to compare", key, [*scales, *asked])
-        variants.append(variant)
-    return variants
+    fields = [field.name for field in model.vocabulary.fields] if model.vocabulary else []
+    guidances = {guidance_class(name).option: name for name in GUIDANCES}
+    if key in fields:
+        known: Sequence[Mapping[str, str]] = (
+            [{}] if uses_training_conditions(model, settings) else settings.conditions or [{}]
+        )
+        return [replace(settings, conditions=tuple({**c, key: value} for c in known)) for value in values]
+    if key not in guidances:
+        raise unknown("setting to compare", key, [*guidances, *fields])
+    return [
+        replace(settings, guidance=merge_guidance(settings.guidance, {guidances[key]: _number(key, value)}))
+        for value in values
+    ]
+
+
+def _number(key: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise UsageError("sampling.compared_no_number", key=key, value=value) from None
 
 
 def per_sample_settings(settings: SamplingSettings, n: int) -> list[dict[str, Any]]:
-    """What sets each of n pictures apart: its position, and what it is asked for."""
+    """What sets each of n samples apart: its position, and its condition where there are any."""
+    conditions = settings.conditions
     return [
-        {"position": i}
-        | ({"conditions": [settings.conditions[i % len(settings.conditions)]]} if settings.conditions else {})
+        {"position": i} | ({"conditions": [conditions[i % len(conditions)]]} if conditions else {})
         for i in range(n)
     ]
 
 
 def side_by_side(
-    drawn: Sequence[Tensor], variants: Sequence[SamplingSettings]
-) -> tuple[Tensor, list[dict[str, Any]]]:
-    """The pictures (n, h, w, 3) of all variants as one set, noise by noise, and the settings of each."""
-    rows = [
-        [{**settings.to_dict(), **own} for own in per_sample_settings(settings, len(drawn[0]))]
-        for settings in variants
+    sets: Sequence[Tensor], variants: Sequence[SamplingSettings]
+) -> tuple[Tensor, list[Mapping[str, Any]]]:
+    """Sets of items (n, *item_shape), one for each variant, as one set (n·variants, *item_shape).
+
+    The items from one initial noise follow each other. Returns the settings of each item too.
+    """
+    settings = [
+        [{**variant.to_dict(), **own} for own in per_sample_settings(variant, len(sets[0]))]
+        for variant in variants
     ]
-    each = [variant for row in zip(*rows, strict=True) for variant in row]
-    return torch.stack(list(drawn), dim=1).flatten(0, 1), each
+    each = [of_item for of_noise in zip(*settings, strict=True) for of_item in of_noise]
+    return torch.stack(list(sets), dim=1).flatten(0, 1), each

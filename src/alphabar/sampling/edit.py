@@ -1,137 +1,104 @@
-"""Walks between pictures, and from a given picture to another: what the noise and the condition hold."""
+"""Editing: other samples from a given one, whose coarse structure stays."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Generator, Iterator
 
 import torch
 from torch import Tensor
 
-from alphabar.codecs.image import to_pictures
-from alphabar.diffusion.denoiser import Condition, Denoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import SAMPLERS, Preview
 from alphabar.diffusion.schedules import broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
-from alphabar.methods.registry import check_denoises
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
-from alphabar.sampling.conditions import condition_rows
-from alphabar.sampling.guided import guided_denoiser
-from alphabar.sampling.settings import SamplingSettings, sampling_settings
+from alphabar.sampling.bound import BoundSettings, bind_settings
+from alphabar.sampling.settings import (
+    SamplingSettings,
+    deterministic,
+    require_deterministic,
+    sampling_settings,
+)
 
-INVERTING = 50  # steps of Heun's method from a picture up to its noise
+INVERSION_STEPS = 50
+"""Steps of Heun's method from a signal up to the noise that leads to it."""
 
 
 def edit(
     model: Model,
-    picture: Tensor,
+    signal: Tensor,
     settings: SamplingSettings | None = None,
     *,
     strength: float = 0.6,
     invert: bool = False,
     n: int = 1,
 ) -> Iterator[Progress[Tensor]]:
-    """Other pictures from a given one: what it looks like from afar stays, the rest is drawn anew.
+    """Other samples from a given one: its coarse structure stays, the rest is generated again.
 
-    picture: a signal (3, size, size) in [-1, 1]. strength: the share of the sampler's steps that are walked,
-        from noise added to the picture (Meng et al. 2022, SDEdit); 1 leaves nothing of it.
-    invert: instead of by new noise, go up by the deterministic flow, with nothing asked, to the very noise
-        that leads to this picture (Song et al. 2021, DDIM), and down again with what ``how`` asks for.
-    n: how many; inverted there is but one.
+    signal: (channels, *spatial), in the bounds of the model's codec.
+    strength: in (0, 1], the share of the sampler's steps that are made, from noise added to the signal (SDEdit,
+        Meng et al. 2022); with 1 nothing of it stays.
+    invert: instead of adding new noise, find by the deterministic flow, without condition and guidance, the
+        noise that leads to this signal (DDIM inversion, Song et al. 2021), and sample from it with the settings.
+    n: how many samples; inversion gives one.
 
-    Yields a record a step, and one more that carries the pictures, (n, size, size, 3) uint8. Raises
-    UsageError for a GAN, a VAE or a shortened model, another size, or a strength outside (0, 1].
+    Yields a record for each step, and one more that carries the items (n, *item_shape). Raises UsageError for a
+    model that does not denoise at every noise level, a signal of another shape, a strength outside (0, 1], and
+    for inversion with a sampler that adds noise of its own or with n above 1.
     """
     settings = settings or deterministic(
-        model, sampling_settings(model, conditions=(), pag=0.0 if invert else None)
+        model, sampling_settings(model, conditions=(), guidance={} if invert else None)
     )
-    size = model.recipe.data.size
-    check_denoises(model.path, model.recipe, "edit pictures")
+    if not model.method.denoises:
+        raise UsageError("sampling.cannot_edit", model=model.path, method=model.recipe.method["name"])
     if not 0 < strength <= 1:
-        raise UsageError(f"--strength {strength:g}: choose a share above 0, up to 1")
-    if tuple(picture.shape) != (3, size, size):
-        raise UsageError(f"a picture of shape {tuple(picture.shape)}: the model's are (3, {size}, {size})")
+        raise UsageError("sampling.strength", strength=strength)
+    if tuple(signal.shape) != model.shape:
+        raise UsageError("sampling.other_shape", given=tuple(signal.shape), shape=model.shape)
     if n < 1 or (invert and n > 1):
-        raise UsageError(f"-n {n}: choose at least 1, and 1 with --invert, which leads to one picture")
+        raise UsageError("sampling.edit_count", n=n)
     if invert:
-        _refuse_noise(settings)
-    condition_rows(model, settings, range(1))
-    return _edit(model, picture, settings, strength, invert, n, guided_denoiser(model, settings))
+        require_deterministic(settings)
+    bound = bind_settings(model, settings)
+    bound.condition_rows(range(n))
+    return _edit(bound, signal, strength, invert, n)
 
 
 def _edit(
-    model: Model,
-    picture: Tensor,
-    settings: SamplingSettings,
-    strength: float,
-    invert: bool,
-    n: int,
-    denoiser: Denoiser,
+    bound: BoundSettings, signal: Tensor, strength: float, invert: bool, n: int
 ) -> Iterator[Progress[Tensor]]:
-    schedule = model.denoiser.schedule
-    times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)[
-        settings.steps - math.ceil(strength * settings.steps) :
-    ]
-    x0 = picture.to(_device(model)).expand(n, -1, -1, -1)
-    cond = condition_rows(model, settings, range(n))
-    noise = Noise(settings.seed, range(n), "edit")
-    up = 0
+    steps = bound.settings.steps
+    times = bound.times[steps - math.ceil(strength * steps) :]
+    x0 = signal.to(bound.model.device).expand(n, *signal.shape)
+    noise = Noise(bound.settings.seed, range(n), "edit")
+    before = 0
     if invert:
-        # Pure noise has forgotten the picture; next to it the flow still knows.
-        first = times[0] if schedule(times[0]).alpha > 0 else times[1]
-        grid = TIMESTEPS.build("log_snr")(schedule, INVERTING)[:-1]
-        climb = torch.cat([grid[grid < first].flip(0), first[None]])
-        up = len(climb) - 1
-        level = schedule(climb[0])
-        x = broadcast(level.alpha, x0) * x0
-        for step in SAMPLERS.build("heun")(model.denoiser, x, climb, noise, None):
-            yield Progress("sampling", step.i + 1, up + len(times) - 1, preview=Preview(0, step))
-        x, times = step.x, torch.cat([first[None], times[times < first]])
+        x, times, before = yield from _invert(bound, x0, times, noise)
     else:
-        level = schedule(times[0])
-        eps = noise.normal(settings.steps, x0)
+        level = bound.denoiser.schedule(times[0])
+        eps = noise.normal(steps, x0)  # the sampler's own steps take the numbers 0 to steps - 1
         x = broadcast(level.alpha, x0) * x0 + broadcast(level.sigma, x0) * eps
-    yield from _walk(denoiser, x, times, noise, cond, settings, total=len(times) - 1, before=up)
+    yield from bound.run(x, times, noise, bound.condition_rows(range(n)), before=before)
 
 
-def _walk(
-    denoiser: Denoiser,
-    x: Tensor,
-    times: Tensor,
-    noise: Noise,
-    cond: Condition | None,
-    settings: SamplingSettings,
-    *,
-    total: int,
-    before: int = 0,
-) -> Iterator[Progress[Tensor]]:
-    with torch.no_grad():
-        for step in SAMPLERS.build(settings.sampler)(denoiser, x, times, noise, cond):
-            yield Progress("sampling", before + step.i + 1, before + total, preview=Preview(0, step))
-    yield Progress("sampling", before + total, before + total, to_pictures(step.x.cpu()), Preview(0, step))
+@torch.no_grad()
+def _invert(
+    bound: BoundSettings, x0: Tensor, times: Tensor, noise: Noise
+) -> Generator[Progress[Tensor], None, tuple[Tensor, Tensor, int]]:
+    """From signals x0 to the noise that leads to them, for a sampling at these times.
 
-
-def deterministic(model: Model, settings: SamplingSettings | None = None) -> SamplingSettings:
-    """The settings with a sampler that adds no noise of its own: the recipe's, or DPM-Solver++(2M).
-
-    how: by default the recipe's, with nothing asked.
+    Returns x, the times that are left, and how many steps it took.
     """
-    settings = settings or sampling_settings(model, conditions=())
-    if settings.sampler["name"] == "ancestral":
-        return replace(
-            settings, sampler=SAMPLERS.resolve("dpmpp_2m"), timesteps=TIMESTEPS.resolve("log_snr"), steps=20
-        )
-    return settings
-
-
-def _refuse_noise(settings: SamplingSettings) -> None:
-    if settings.sampler["name"] == "ancestral" or settings.sampler.get("eta"):
-        raise UsageError(
-            f"the sampler {settings.sampler['name']} adds noise of its own: choose dpmpp_2m, for example"
-        )
-
-
-def _device(model: Model) -> torch.device:
-    return next(model.denoiser.parameters()).device
+    denoiser = bound.model.denoiser
+    schedule = denoiser.schedule
+    # Pure noise (alpha = 0) no longer determines the signal; just below it, the flow is still invertible.
+    first = times[0] if schedule(times[0]).alpha > 0 else times[1]
+    grid = TIMESTEPS.build("log_snr")(schedule, INVERSION_STEPS)[:-1]
+    rising = torch.cat([grid[grid < first].flip(0), first[None]])
+    falling = torch.cat([first[None], times[times < first]])
+    total = len(rising) + len(falling) - 2
+    x = broadcast(schedule(rising[0]).alpha, x0) * x0
+    for step in SAMPLERS.build("heun")(denoiser, x, rising, noise, None):
+        yield Progress("sampling", step.i + 1, total, preview=Preview(0, step))
+    return step.x, falling, len(rising) - 1

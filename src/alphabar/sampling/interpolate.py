@@ -1,4 +1,4 @@
-"""TODO-DOC from editing"""
+"""Interpolation between samples: between two initial noises, or between two conditions."""
 
 from collections.abc import Iterator
 
@@ -6,78 +6,67 @@ import torch
 from torch import Tensor
 
 from alphabar.diffusion.denoiser import Condition, Denoiser, FunctionDenoiser
-from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.schedules import broadcast
-from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
-from alphabar.sampling.conditions import condition_rows
-from alphabar.sampling.edit import _device, _refuse_noise, _walk, deterministic
-from alphabar.sampling.guided import guided_denoiser
-from alphabar.sampling.settings import SamplingSettings
+from alphabar.sampling.bound import BoundSettings, bind_settings
+from alphabar.sampling.settings import SamplingSettings, deterministic, require_deterministic
 
 
 def interpolate(
     model: Model, settings: SamplingSettings | None = None, *, rows: int = 4, columns: int = 8
 ) -> Iterator[Progress[Tensor]]:
-    """Rows of pictures that go over into one another.
+    """Rows of samples, each of which goes over from its first sample to its last.
 
-    With two things to ask for in ``how`` a row is one noise, and goes from the first to the second: of each
-    picture D is the mean of both answers, by its place. Otherwise it goes from one start noise to another,
-    along the sphere (`slerp`), which keeps their norm.
+    With two conditions in the settings a row has one initial noise and goes from the first condition to the
+    second: D is the mean of both answers, weighted by the place in the row. Otherwise it goes from one initial
+    noise to another along the sphere (`slerp`), which keeps their norm.
 
-    Yields a record a sampler step, and one more that carries the pictures, (rows·columns, size, size, 3)
-    uint8. Raises UsageError for a sampler that adds noise of its own, for fewer than one row or two columns,
-    and for three things to ask for.
+    Yields a record for each sampler step, and one more that carries the items (rows·columns, *item_shape).
+    Raises UsageError for a sampler that adds noise of its own, for fewer than one row or two columns, and for
+    more than two conditions.
     """
     settings = settings or deterministic(model)
     if rows < 1 or columns < 2:
-        raise UsageError(f"{rows} rows of {columns} pictures: choose at least 1 of 2")
+        raise UsageError("sampling.interpolation_too_small", rows=rows, columns=columns)
     if len(settings.conditions) > 2:
-        raise UsageError(
-            f"an interpolation goes from one thing to another: {len(settings.conditions)} were asked for"
-        )
-    _refuse_noise(settings)
-    asked = condition_rows(model, settings, range(2))
-    return _interpolate(model, settings, rows, columns, guided_denoiser(model, settings), asked)
+        raise UsageError("sampling.interpolation_conditions", n=len(settings.conditions))
+    require_deterministic(settings)
+    bound = bind_settings(model, settings)
+    return _interpolate(bound, rows, columns, bound.condition_rows(range(2)))
 
 
 def _interpolate(
-    model: Model,
-    settings: SamplingSettings,
-    rows: int,
-    columns: int,
-    denoiser: Denoiser,
-    asked: Condition | None,
+    bound: BoundSettings, rows: int, columns: int, conds: Condition | None
 ) -> Iterator[Progress[Tensor]]:
-    schedule, size = model.denoiser.schedule, model.recipe.data.size
-    times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
-    between = len(settings.conditions) == 2
-    ends = INITIAL_NOISES.build(settings.initial_noise, statistics=model.statistics)(
-        schedule(times[0]),
-        Noise(settings.seed, range(rows if between else 2 * rows), "interpolation"),
-        torch.empty(rows if between else 2 * rows, 3, size, size, device=_device(model)),
+    denoiser, times, seed = bound.denoiser, bound.times, bound.settings.seed
+    between = len(bound.settings.conditions) == 2
+    n = rows if between else 2 * rows
+    ends = bound.initial_noise(
+        denoiser.schedule(times[0]),
+        Noise(seed, range(n), "interpolation"),
+        torch.empty(n, *bound.model.shape, device=bound.model.device),
     )
     cond = None
     if between:
-        assert asked is not None
+        assert conds is not None
         x = ends.repeat_interleave(columns, dim=0)
-        along = torch.linspace(0, 1, columns, device=x.device).repeat(rows)
-        denoiser = mixed(denoiser, asked[0], asked[1], along)
+        weights = torch.linspace(0, 1, columns, device=x.device).repeat(rows)
+        denoiser = mixed(denoiser, conds[0], conds[1], weights)
     else:
         x = torch.cat([slerp(a, b, columns) for a, b in ends.split(2)])
-        cond = None if asked is None else asked[:1].expand(len(x), -1)
-    noise = Noise(settings.seed, range(len(x)), "sample")
-    yield from _walk(denoiser, x, times, noise, cond, settings, total=settings.steps)
+        cond = None if conds is None else conds[:1].expand(len(x), -1)
+    noise = Noise(seed, range(len(x)), "sample")
+    yield from bound.run(x, times, noise, cond, denoiser=denoiser)
 
 
-def mixed(denoiser: Denoiser, a: Tensor, b: Tensor, along: Tensor) -> Denoiser:
-    """(1 - w) D(x | a) + w D(x | b) for conditions a, b (columns,) and w (n,), one a picture."""
+def mixed(denoiser: Denoiser, a: Condition, b: Condition, weights: Tensor) -> Denoiser:
+    """(1 - w) D(x | a) + w D(x | b) for two conditions (columns,) and weights w (n,), one for each sample."""
 
     def answer(x: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
-        w = broadcast(along, x)
+        w = broadcast(weights, x)
         return (1 - w) * denoiser(x, t, a.expand(len(x), -1)) + w * denoiser(x, t, b.expand(len(x), -1))
 
     return FunctionDenoiser(denoiser.schedule, answer)

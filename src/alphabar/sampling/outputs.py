@@ -1,4 +1,4 @@
-"""TODO-DOC from sampling"""
+"""What a sampling leaves on the disk: files with their settings inside, and a record of the reverse process."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,49 +9,69 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alphabar.codecs.image import to_pictures
-from alphabar.codecs.png_metadata import png_metadata
-from alphabar.diffusion.schedules import Schedule
+from alphabar.codecs.base import Codec
 from alphabar.errors import AlphabarError
 from alphabar.files import pack_json
 from alphabar.progress import Progress
+from alphabar.runs.model import Model
+from alphabar.sampling.settings import SamplingSettings, uses_training_conditions
+
+TRAINING_CONDITIONS = "as the data"
+"""What stands for the conditions in the description of a sampling with those of training samples."""
 
 
 class ReverseProcessRecorder:
-    """Collects the reverse process of the first pictures: ten moments from noise to the end."""
+    """Collects the reverse process of the first samples: ten moments from noise to the end.
+
+    steps: of the sampler. chosen: the numbers of the steps that are recorded.
+    columns: for each of them the previews of the samples, uint8 (rows, h, w, 3 or 4).
+    """
 
     COLUMNS, ROWS = 10, 8
 
-    def __init__(self, schedule: Schedule, steps: int):
-        self.schedule = schedule
+    def __init__(self, model: Model, steps: int):
+        self.schedule, self.codec = model.denoiser.schedule, model.codec
         self.chosen = {round(i * (steps - 1) / (self.COLUMNS - 1)) for i in range(self.COLUMNS)}
-        self.columns: list[Tensor] = []  # each (rows, size, size, 3) uint8
+        self.columns: list[Tensor] = []
 
-    def watch(self, record: Progress[Tensor]) -> Progress[Tensor]:
-        """Look at a record and hand it on."""
-        if record.preview.first == 0 and record.preview.step.i in self.chosen and record.result is None:
-            # Where the variance explodes x leaves the range of pictures; at variance one it is in sight.
-            norm = torch.hypot(*self.schedule(record.preview.step.t)).item()
-            self.columns.append(to_pictures(record.preview.step.x[: self.ROWS].cpu() / norm))
-        return record
+    def record(self, progress: Progress[Tensor]) -> Progress[Tensor]:
+        """Takes what it needs from a record of a sampling and hands it on."""
+        if progress.result is None and progress.preview.first == 0:
+            step = progress.preview.step
+            if step.i in self.chosen:
+                # Where the variance explodes x leaves the bounds of a signal; scaled to unit variance it does not.
+                norm = torch.hypot(*self.schedule(step.t)).item()
+                items = self.codec.decode(step.x[: self.ROWS].cpu() / norm)
+                self.columns.append(self.codec.preview(items))
+        return progress
+
+
+def sampling_metadata(model: Model, settings: SamplingSettings, name: str, **more: Any) -> dict[str, Any]:
+    """What is written into files and printed about a sampling. name: the model's, as it was given."""
+    about = {"model": name, "images": model.images, **more, **settings.to_dict()}
+    if uses_training_conditions(model, settings):
+        about["conditions"] = TRAINING_CONDITIONS
+    return about
 
 
 def check_free(out: Path) -> None:
     """Raises AlphabarError where a folder for new samples already holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AlphabarError(f"{out} is not empty: give a new --out folder, or remove it first")
+        raise AlphabarError("sampling.folder_not_empty", path=out)
 
 
-def write_pictures(
-    pictures: Tensor,
+def write_samples(
+    items: Tensor,
     out: Path,
-    about: dict[str, Any],
+    codec: Codec,
+    metadata: Mapping[str, Any],
     overview: Mapping[str, Image.Image],
     each: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write pictures as 000000.png …, each with its settings inside; beside them samples.json and overview/.
+    """Writes items (n, *item_shape) as the files 000000.png … of a new folder, with their settings inside.
 
-    each: what sets each picture's settings apart from ``about``; by default its position in the set.
+    Beside them are samples.json with the metadata, and the pictures of the overview in the folder overview/.
+    each: what sets the metadata of each item apart, by default its position.
 
     The folder appears when all of it is written. Raises AlphabarError where it cannot be.
     """
@@ -59,13 +79,13 @@ def write_pictures(
     try:
         shutil.rmtree(beside, ignore_errors=True)
         (beside / "overview").mkdir(parents=True)
-        for i, picture in enumerate(pictures.numpy()):
+        for i, item in enumerate(items):
             own = {"position": i} if each is None else each[i]
-            Image.fromarray(picture).save(beside / f"{i:06d}.png", pnginfo=png_metadata({**about, **own}))
+            codec.write(item, beside / f"{i:06d}{codec.suffix}", {**metadata, **own})
         for name, image in overview.items():
             image.save(beside / "overview" / f"{name}.png")
-        (beside / "samples.json").write_bytes(pack_json({**about, "n": len(pictures)}))
+        (beside / "samples.json").write_bytes(pack_json({**metadata, "n": len(items)}))
         beside.rename(out)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise AlphabarError(f"cannot write {out}: {error.strerror or error}") from None
+        raise AlphabarError("sampling.cannot_write", path=out, problem=error.strerror or error) from None

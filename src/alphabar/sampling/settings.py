@@ -1,4 +1,4 @@
-"""TODO-DOC from sampling"""
+"""The settings of a sampling: everything that, with the model, decides which samples are generated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -7,49 +7,55 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
-from alphabar.diffusion.samplers import SAMPLERS, count_nfe
+from alphabar.diffusion.samplers import SAMPLERS, SamplerTraits, adds_noise, count_nfe, sampler_traits
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
-from alphabar.guidance.guided import EVERYWHERE
-from alphabar.methods.registry import is_diffusion
+from alphabar.guidance import Interval, build_guidances, guidance_class, merge_guidance, resolve_guidance
+from alphabar.guidance.base import check_interval, evaluations_at
+from alphabar.recipes.schema import SamplingDefaults
 from alphabar.registry import Spec
 from alphabar.runs.model import Model
+
+DETERMINISTIC: dict[str, Any] = {"sampler": "dpmpp_2m", "timesteps": "log_snr", "steps": 20}
+"""A sampling that adds no noise of its own, for models whose recipe's sampler does."""
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How pictures are drawn: enough, with the model, to draw them again."""
+    """How samples are generated. With the model it is enough to generate them again.
+
+    sampler, timesteps, initial_noise: resolved specs of their registries. steps: of the sampler.
+    conditions: sample i has entry i modulo their number, a mapping from fields to values; () for none.
+    guidance: resolved specs, each {"name", "scale", "interval", ...}, in the order of their registry.
+    guidance_interval: the noise levels sigma/alpha within which any guidance acts; None: all.
+    """
 
     seed: int
     sampler: dict[str, Any]
     timesteps: dict[str, Any]
     steps: int
     initial_noise: dict[str, Any]
-    conditions: Sequence[
-        Mapping[str, str]
-    ] = ()  # picture i is asked for entry i modulo their number; () for nothing
-    guidance: float = 1.0  # classifier-free, 1 is none
-    guidance_interval: tuple[float, float] | None = None  # sigma/alpha within which guidance acts
-    sag: float = 0.0  # 0 is none
-    pag: float = 0.0  # 0 is none
-    pag_interval: tuple[float, float] | None = None  # sigma/alpha within which it acts, of the model's own
-    autoguidance: float = 1.0  # 1 is none
-    negative: str | None = None  # what guidance leads away from
-    classifier: str | None = None  # the run or model folder of one that guides towards what is asked
-    classifier_scale: float = 1.0  # 0 is none
+    conditions: tuple[Mapping[str, str], ...] = ()
+    guidance: tuple[Mapping[str, Any], ...] = ()
+    guidance_interval: Interval | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields by name, of plain values that JSON can hold."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "SamplingSettings":
         """The inverse of `to_dict`, also after JSON and among other values. Raises UsageError for others."""
+        known = {f.name: values[f.name] for f in fields(SamplingSettings) if f.name in values}
         try:
-            known = {f.name: values[f.name] for f in fields(SamplingSettings) if f.name in values}
             settings = TypeAdapter(SamplingSettings).validate_python(known)
         except ValidationError as error:
-            raise UsageError(f"these are no settings of a sampling: {str(error).splitlines()[0]}") from None
-        return replace(settings, conditions=tuple(dict(asked) for asked in settings.conditions))
+            raise UsageError("sampling.not_settings", problem=str(error).splitlines()[0]) from None
+        return replace(
+            settings,
+            conditions=tuple(dict(condition) for condition in settings.conditions),
+            guidance=tuple(resolve_guidance(settings.guidance)),
+        )
 
 
 def sampling_settings(
@@ -61,118 +67,112 @@ def sampling_settings(
     steps: int | None = None,
     initial_noise: Spec | None = None,
     conditions: Sequence[Mapping[str, str]] | None = None,
-    guidance: float = 1.0,
-    guidance_interval: tuple[float, float] | None = None,
-    sag: float = 0.0,
-    pag: float | None = None,
-    autoguidance: float = 1.0,
-    negative: str | None = None,
-    classifier: str | None = None,
-    classifier_scale: float = 1.0,
+    guidance: Mapping[str, float | Mapping[str, Any]] | None = None,
+    guidance_interval: Interval | None = None,
 ) -> SamplingSettings:
-    """The settings of a sampling: what is asked for, and the recipe's choice for the rest.
+    """The settings of a sampling: what is given, and the recipe's choice for the rest.
 
-    A sampler other than the recipe's own brings the grid it works best on, unless one is given.
-    ask: what picture i is asked for, by field of the model's vocabulary: entry i modulo their number;
-        () for nothing. By default every kind as often as the training pictures have it (`as_data`).
-    negative: what guidance leads away from, a sentence or a class, instead of from nothing in particular.
-    guidance, sag, pag, autoguidance, classifier_scale: scales of the guidances, see `diffusion.guidance`; pag
-        is the recipe's choice too, with its noise levels unless guidance_interval says which, and none where
-        the network has no attention in its middle.
-    classifier: the folder of a model of the recipe classifier, which guides towards what is asked.
-    Raises UsageError for unknown names, steps below one and a model that draws nothing; what the model can
-    do, `sample` checks.
+    sampler: one other than the recipe's brings the timesteps and the number of steps that it works well with,
+        unless they are given.
+    conditions: of sample i entry i modulo their number; () for none. By default those of training samples, so
+        that every class is generated as often as the training data has it.
+    guidance: name -> scale, or a mapping of settings such as {"scale": 2.0, "negative": "a van"}. The recipe's
+        guidances stay unless they are named, and keep the settings that are not given; {} is no guidance at all.
+        Those of the recipe that the model has no means for are left out.
+    guidance_interval: the noise levels sigma/alpha within which guidance acts, in place of the recipe's.
+
+    Raises UsageError for unknown names, steps below one, a model that generates nothing and settings that the
+    model does not leave open. Whether the model can do what is asked of it, `sample` checks.
     """
-    if model.recipe.method["name"] == "classifier":
-        raise UsageError(
-            f"{model.path} is a classifier and draws nothing: guide another model with it, --classifier"
-        )
-    own = model.recipe.sampling
-    chosen = SAMPLERS.resolve(sampler) if sampler else own.sampler
-    other = chosen["name"] != own.sampler["name"]
+    if not model.method.samples:
+        raise UsageError("sampling.cannot_sample", model=model.path, method=model.recipe.method["name"])
     if steps is not None and steps < 1:
-        raise UsageError(f"--steps must be at least 1, not {steps}")
-    default_timesteps: Spec = own.timesteps
-    if other:
-        default_timesteps = "uniform" if chosen["name"] in ("ancestral", "ddim") else "linear_beta"
-    default_steps = own.steps if not other else 250 if chosen["name"] == "ancestral" else 20
-    if pag is None:
-        pag = own.pag if model.attention else 0.0
+        raise UsageError("sampling.too_few_steps", steps=steps)
+    check_interval(guidance_interval)
+    own = model.recipe.sampling
+    chosen = SAMPLERS.resolve(sampler or own.sampler)
+    same = chosen["name"] == own.sampler["name"]
+    defaults: SamplingDefaults | SamplerTraits = own if same else sampler_traits(chosen["name"])
     settings = SamplingSettings(
         seed=seed,
         sampler=chosen,
-        timesteps=TIMESTEPS.resolve(timesteps or default_timesteps),
-        steps=steps or default_steps,
+        timesteps=TIMESTEPS.resolve(timesteps or defaults.timesteps),
+        steps=steps or defaults.steps,
         initial_noise=INITIAL_NOISES.resolve(initial_noise or own.initial_noise),
-        conditions=tuple(
-            dict(asked) for asked in (training_conditions(model) if conditions is None else conditions)
-        ),
-        guidance=guidance,
+        conditions=tuple(dict(c) for c in (training_conditions(model) if conditions is None else conditions)),
+        guidance=_guidance(model, guidance, guidance_interval),
         guidance_interval=guidance_interval,
-        sag=sag,
-        pag=pag,
-        pag_interval=own.pag_interval if pag and guidance_interval is None else None,
-        autoguidance=autoguidance,
-        negative=negative,
-        classifier=classifier,
-        classifier_scale=classifier_scale,
     )
-    if model.recipe.method["name"] == "distillation" and (
-        settings.sampler,
-        settings.timesteps,
-        settings.steps,
-    ) != (
-        own.sampler,
-        own.timesteps,
-        own.steps,
-    ):
+    fixed = ["sampler", "timesteps", "steps"] if model.method.fixed_sampling or model.method.one_step else []
+    fixed += ["initial_noise"] if model.method.one_step else []
+    changed = [name for name in fixed if getattr(settings, name) != getattr(own, name)]
+    if changed:
         raise UsageError(
-            f"{model.path} was shortened and draws in {own.steps} steps of its own:"
-            " leave out sampler, grid and steps"
-        )
-    if not is_diffusion(model.recipe) and (
-        settings.sampler,
-        settings.timesteps,
-        settings.steps,
-        settings.initial_noise,
-    ) != (
-        own.sampler,
-        own.timesteps,
-        own.steps,
-        own.initial_noise,
-    ):
-        raise UsageError(
-            f"{model.path} is a {model.recipe.method['name']} and draws in one evaluation:"
-            " leave out sampler, grid, steps and start"
+            "sampling.fixed",
+            model=model.path,
+            method=model.recipe.method["name"],
+            steps=own.steps,
+            changed=", ".join(changed),
         )
     return settings
 
 
-def training_conditions(model: Model) -> Sequence[Mapping[str, str]]:
-    """What to ask for so that pictures are of every kind as often as the training pictures are.
+def _guidance(
+    model: Model, given: Mapping[str, float | Mapping[str, Any]] | None, interval: Interval | None
+) -> tuple[dict[str, Any], ...]:
+    if given is not None and not given:
+        return ()
+    own = [spec for spec in model.recipe.sampling.guidance if guidance_class(spec["name"]).available(model)]
+    if interval is not None:
+        own = [{**spec, "interval": None} for spec in own]
+    return merge_guidance(own, given or {})
 
-    Nothing for a model without conditions.
+
+def training_conditions(model: Model) -> Sequence[Mapping[str, str]]:
+    """Conditions of training samples, with which every class is generated as often as the data has it.
+
+    None for a model without conditions.
     """
     return model.label_frequencies
 
 
 def uses_training_conditions(model: Model, settings: SamplingSettings) -> bool:
-    """Whether the settings ask for every kind as often as the training pictures have it."""
+    """Whether the settings have the conditions of training samples."""
     return bool(settings.conditions) and settings.conditions == tuple(training_conditions(model))
 
 
-def nfe_per_sample(model: Model, settings: SamplingSettings) -> int:
-    """How often a picture goes through a network until it is drawn, what guidance asks included.
+def deterministic(model: Model, settings: SamplingSettings | None = None) -> SamplingSettings:
+    """The settings with `DETERMINISTIC` sampling in place of a sampler that adds noise of its own.
 
-    Classifier guidance asks another network, which does not count.
+    settings: by default the recipe's, without conditions.
     """
-    lo, hi = settings.guidance_interval or EVERYWHERE
-    low, high = settings.pag_interval or EVERYWHERE
-    guides = (settings.guidance != 1) + (settings.autoguidance != 1) + bool(settings.sag)
+    settings = settings or sampling_settings(model, conditions=())
+    if not adds_noise(settings.sampler):
+        return settings
+    return replace(
+        settings,
+        sampler=SAMPLERS.resolve(DETERMINISTIC["sampler"]),
+        timesteps=TIMESTEPS.resolve(DETERMINISTIC["timesteps"]),
+        steps=DETERMINISTIC["steps"],
+    )
 
-    def asked(ratio: float) -> int:
-        return 1 + (lo < ratio <= hi) * (guides + bool(settings.pag) * (low < ratio <= high))
 
-    schedule = model.denoiser.schedule
+def require_deterministic(settings: SamplingSettings) -> None:
+    """Raises UsageError for a sampler that adds noise of its own."""
+    if adds_noise(settings.sampler):
+        raise UsageError("sampling.adds_noise", sampler=settings.sampler["name"])
+
+
+def nfe_per_sample(model: Model, settings: SamplingSettings) -> int:
+    """The number of network evaluations (NFE) that one sample takes, those of guidance included.
+
+    The network of classifier guidance does not count.
+    """
+    schedule, guidances = model.denoiser.schedule, build_guidances(settings.guidance)
     times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
-    return count_nfe(SAMPLERS.build(settings.sampler), schedule, times, asked)
+    return count_nfe(
+        SAMPLERS.build(settings.sampler),
+        schedule,
+        times,
+        lambda ratio: evaluations_at(ratio, guidances, settings.guidance_interval),
+    )

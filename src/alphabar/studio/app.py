@@ -116,7 +116,7 @@ def serve(
         from PIL import Image
         from starlette.middleware import Middleware
 
-        from alphabar.data.decode import LARGEST
+        from alphabar.codecs.image_files import LARGEST
         from alphabar.studio.theme import theme_css
 
         # What the page opens with is ready, or nearly, when a browser has drawn the page.

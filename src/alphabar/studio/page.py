@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from alphabar.codecs.base import Unreadable
 from alphabar.codecs.png_metadata import png_metadata
-from alphabar.data.items import Unreadable
 from alphabar.errors import AlphabarError
 from alphabar.studio.models import ModelStore
 from alphabar.studio.translations import TEXTS

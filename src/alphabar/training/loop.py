@@ -62,7 +62,7 @@ def begin(path: str | Path, recipe: Recipe, *, start: Model | None = None) -> Ru
     if start:
         network = build_denoiser(recipe).network
         assert isinstance(network, Network)
-        network.adopt(start.denoiser.network.state_dict())
+        network.load_compatible(start.denoiser.network.state_dict())
     if not run.exists:
         run.create(recipe)
     elif changed := differences(run.recipe, recipe):

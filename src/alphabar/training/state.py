@@ -97,7 +97,7 @@ class TrainingState:
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Begin with the weights of a trained model instead of random ones."""
         assert isinstance(self.network, Network)
-        self.network.adopt(weights)
+        self.network.load_compatible(weights)
         averages = [average.network for average in self.averages.values()]
         for network in (*([self.ema.network] if self.ema else []), *averages):
             network.load_state_dict(self.network.state_dict())

@@ -1,4 +1,4 @@
-"""TODO-DOC from data.toycars"""
+"""The pinhole camera that a toy car is seen through."""
 
 import math
 
@@ -6,19 +6,17 @@ import numpy as np
 
 from alphabar.data.toycars.car import Car
 from alphabar.data.toycars.catalog import Array
-from alphabar.data.toycars.mesh import _mesh
+from alphabar.data.toycars.mesh import car_mesh
 
-HORIZON = 0.43
-
-
-DISTANCE = 9.0
+HORIZON = 0.43  # its height in the picture, from above
+DISTANCE = 9.0  # metres from the car's middle
 
 
 class Camera:
     """A pinhole that looks at the car's middle and has the horizon at HORIZON."""
 
     def __init__(self, car: Car) -> None:
-        vertices = _mesh(car.body).vertices
+        vertices = car_mesh(car.body).vertices
         azimuth, middle = math.radians(car.azimuth), 0.63
         self.target = np.array([0.0, 0.0, vertices[:, 2].max() / 2])
         self.center = np.array([0.5, middle])
@@ -37,6 +35,7 @@ class Camera:
         self.center[0] += 0.5 + car.shift - (x.max() + x.min()) / 2
 
     def depth(self, points: Array) -> Array:
+        """How far points (n, 3) are in front of the camera, metres (n,)."""
         return (self.position - points) @ self.back
 
     def project(self, points: Array) -> Array:

@@ -1,4 +1,4 @@
-"""TODO-DOC from data.toycars"""
+"""One toy car: the attributes and numbers that decide its picture."""
 
 from dataclasses import dataclass
 

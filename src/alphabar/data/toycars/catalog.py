@@ -1,4 +1,4 @@
-"""TODO-DOC from data.toycars"""
+"""What toy cars are made of: colours, views, times of day, bodies, materials and backgrounds."""
 
 from typing import NamedTuple
 
@@ -6,19 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-
 Color = tuple[float, float, float]
-
-
 Point2 = tuple[float, float]
-
-
 Point3 = tuple[float, float, float]
 
-
 VERSION = 1  # part of the fingerprint: raise it whenever a picture changes
-
 
 COLORS: dict[str, Color] = {
     "red": (206, 22, 30),
@@ -70,9 +62,7 @@ TIMES: dict[str, Light] = {
                    (0.32, 0.32, 0.34), True),
 }  # fmt: skip
 
-
 Layer = tuple[float, float, float, float]  # height, rear end, front end, half width
-
 
 Span = tuple[float, float]
 
@@ -198,6 +188,8 @@ BODIES: dict[str, Body] = {
 
 
 class Material(NamedTuple):
+    """The colour and gloss of a part."""
+
     color: Color
     gloss: float  # how much of the sky it mirrors
 
@@ -217,9 +209,7 @@ MATERIALS: dict[str, Material] = {
     "taillamp": Material((178, 10, 18), 0.3),
 }
 
-
 MATERIAL_INDEX = {name: i for i, name in enumerate(MATERIALS)}
-
 
 BACKGROUND_PHRASES = {
     "city": "in the city",
@@ -231,7 +221,6 @@ BACKGROUND_PHRASES = {
     "snow": "in the snow",
     "studio": "in a studio",
 }
-
 
 VALUES: dict[str, list[str]] = {
     "body": list(BODIES),

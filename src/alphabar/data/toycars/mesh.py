@@ -1,4 +1,4 @@
-"""TODO-DOC from data.toycars"""
+"""The bodies of the toy cars as polygons in space, from the outlines in the catalogue."""
 
 import math
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from alphabar.data.toycars.catalog import BODIES, MATERIAL_INDEX, Array, Body, L
 
 
 class Mesh(NamedTuple):
+    """A car's surface. A part is a range of faces and its middle: cabin, mirrors and seats stand apart."""
+
     vertices: Array  # (v, 3)
     faces: list[list[int]]
     normals: Array  # (f, 3), outward
@@ -79,20 +81,20 @@ def _add_hull(
     unit += [(corner * a, _superellipse(corner * a, p)) for a in along[::-1]] + [(-corner, corner)]
     unit += [(-u, -v) for u, v in unit[: len(across) + 1]]
     unit += [(corner * a, -_superellipse(corner * a, p)) for a in along] + [(corner, -corner)]
-    kinds = [*ends, *frame, *sides[::-1], *frame, *ends, *frame, *sides, *frame]
+    around = [*ends, *frame, *sides[::-1], *frame, *ends, *frame, *sides, *frame]
     rings = [
         b.add([((front + rear) / 2 + (front - rear) / 2 * u, y + width * v, z) for u, v in unit])
         for z, rear, front, width in layers
     ]
     for k, (low, high) in enumerate(pairwise(rings)):
-        for i, kind in enumerate(kinds):
+        for i, each in enumerate(around):
             j = (i + 1) % len(unit)
-            look = kind if k == 1 else trim if trim and k == 0 else material
-            b.face((low[i], low[j], high[j], high[i]), look)
+            shown = each if k == 1 else trim if trim and k == 0 else material
+            b.face((low[i], low[j], high[j], high[i]), shown)
     if windows is not None:
-        starts = [i for i, kind in enumerate(kinds) if kind == "glass" != kinds[i - 1]]
+        starts = [i for i, each in enumerate(around) if each == "glass" != around[i - 1]]
         for i in starts:
-            j = next(j for j in range(i, len(kinds)) if kinds[j] != "glass")
+            j = next(j for j in range(i, len(around)) if around[j] != "glass")
             pane = np.array([[b.points[rings[k][v]] for v in (i, j)] for k in (1, 2)])
             streak = [
                 pane[t, 0] + s * (pane[t, 1] - pane[t, 0])
@@ -109,7 +111,8 @@ def _rounded(layers: Sequence[Layer]) -> list[Layer]:
     return [(float(z), float(r), float(f), float(w)) for z, r, f, w in [a[0], *cut, a[-1]]]
 
 
-def _circle(x: float, z: float, r: float, n: int) -> list[Point2]:
+def circle(x: float, z: float, r: float, n: int) -> list[Point2]:
+    """n points on the circle of radius r about (x, z), counterclockwise."""
     return [(x + r * math.cos(2 * math.pi * k / n), z + r * math.sin(2 * math.pi * k / n)) for k in range(n)]
 
 
@@ -154,7 +157,7 @@ def _add_surface(b: _Builder, body: Body) -> None:
             if body.round_lamps:
                 middle, radius = (low + high) / 2, (high - low) / 2
                 v = 0.64 * flip
-                on_end(sign, [(v + a / ends(middle)[2], z) for a, z in _circle(0, middle, radius, 14)], lamp)
+                on_end(sign, [(v + a / ends(middle)[2], z) for a, z in circle(0, middle, radius, 14)], lamp)
             else:
                 reach = _superellipse(0.78, p)  # a lamp wraps around the corner, for 0.22 of the half length
                 run = [reach * v for v in (0.58, 0.74, 0.86, 0.94, 1.0)]
@@ -170,7 +173,7 @@ def _add_surface(b: _Builder, body: Body) -> None:
             handle = [(x + 0.08, z), (x + 0.26, z), (x + 0.26, z + 0.035), (x + 0.08, z + 0.035)]
             on_side(sign, handle, "dark")
         for x in body.axles:
-            arch = _circle(x, body.wheel, 1.18 * body.wheel, 24)
+            arch = circle(x, body.wheel, 1.18 * body.wheel, 24)
             on_side(sign, [(a, max(z, floor)) for a, z in arch], "black")
 
 
@@ -182,7 +185,7 @@ def _disc(b: _Builder, outline: Sequence[Point2], y: float, material: str) -> No
 
 def _add_treads(b: _Builder, body: Body, outer: float) -> None:
     for x in body.axles:
-        rim = _circle(x, body.wheel, body.wheel, 20)
+        rim = circle(x, body.wheel, body.wheel, 20)
         for sign in (1, -1):
             near, far = (b.add([(px, sign * y, pz) for px, pz in rim]) for y in (outer, outer - 0.22))
             for k in range(len(rim)):
@@ -196,17 +199,18 @@ def _add_wheels(b: _Builder, body: Body, outer: float) -> None:
     gap = ((0.26, -0.34), (0.58, -0.44), (0.62, 0.0), (0.58, 0.44), (0.26, 0.34))
     for x in body.axles:
         for y in (outer, -outer):
-            _disc(b, _circle(x, r, r, 24), y, "tyre")
-            _disc(b, _circle(x, r, 0.70 * r, 20), y, "rim")
+            _disc(b, circle(x, r, r, 24), y, "tyre")
+            _disc(b, circle(x, r, 0.70 * r, 20), y, "rim")
             for k in range(5):
                 turn = math.pi * (0.3 + 0.4 * k)
                 spoke = [(x + r * q * math.cos(turn + a), r + r * q * math.sin(turn + a)) for q, a in gap]
                 _disc(b, spoke, y, "black")
-            _disc(b, _circle(x, r, 0.10 * r, 8), y, "tyre")
+            _disc(b, circle(x, r, 0.10 * r, 8), y, "tyre")
 
 
 @cache
-def _mesh(name: str) -> Mesh:
+def car_mesh(name: str) -> Mesh:
+    """The mesh of a body, by its name in `catalog.BODIES`."""
     body = BODIES[name]
     outer = body.lower[2][3] - 0.03
     b = _Builder()

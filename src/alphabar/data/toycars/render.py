@@ -1,5 +1,6 @@
-"""TODO-DOC from data.toycars"""
+"""Pictures of toy cars, and what is known about each pixel of them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ from PIL import Image, ImageDraw
 from alphabar.data.toycars.camera import Camera
 from alphabar.data.toycars.car import Car
 from alphabar.data.toycars.catalog import BODIES, COLORS, MATERIAL_INDEX, MATERIALS, TIMES, Array
-from alphabar.data.toycars.mesh import Mesh, _mesh
-from alphabar.data.toycars.scenery import BACKGROUNDS, Scenery, _glow_lamps
+from alphabar.data.toycars.mesh import Mesh, car_mesh
+from alphabar.data.toycars.scenery import BACKGROUNDS, Scenery
 from alphabar.errors import unknown
 
 
@@ -81,13 +82,28 @@ def _paint_ground_light(s: Scenery, car: Car) -> None:
         s.glow(s.camera.on_ground(shadow), (6, 7, 14), alpha)
 
 
+def _glow_lamps(mesh: Mesh, camera: Camera, picture: Image.Image) -> Image.Image:
+    """Halos around the lamps that the camera sees."""
+    pixels = np.asarray(picture).astype(np.float32)
+    place = (np.arange(picture.width, dtype=np.float32) + 0.5) / picture.width
+    for name, color in (("headlamp", (190, 176, 134)), ("taillamp", (190, 30, 22))):
+        for f in np.flatnonzero(mesh.materials == MATERIAL_INDEX[name]):
+            view = camera.position - mesh.centers[f]
+            facing = float(view @ mesh.normals[f] / np.linalg.norm(view))
+            if facing > 0:
+                center = camera.project(mesh.centers[f][None])[0]
+                x, y = np.exp(-(((place - center[:, None]) / 0.055) ** 2))
+                pixels += (math.sqrt(facing) * np.outer(y, x))[..., None] * np.array(color, dtype=np.float32)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
 def _supersampling(size: int) -> int:
     return 4 if size < 96 else 3
 
 
-def draw(car: Car, size: int = 128) -> Image.Image:
+def render(car: Car, size: int = 128) -> Image.Image:
     """The picture of a car, RGB, size x size."""
-    mesh, camera = _mesh(car.body), Camera(car)
+    mesh, camera = car_mesh(car.body), Camera(car)
     fine = _supersampling(size)
     picture = Image.new("RGB", (fine * size, fine * size))
     scenery, background = Scenery(car, camera, picture), BACKGROUNDS[car.background]
@@ -105,7 +121,7 @@ def mask(car: Car, size: int = 128, material: str | None = None) -> Image.Image:
     """How much of each pixel the car covers, or its parts of one material, 0 to 255 (mode L, size x size)."""
     if material is not None and material not in MATERIALS:
         raise unknown("material", material, MATERIALS)
-    mesh, fine = _mesh(car.body), _supersampling(size)
+    mesh, fine = car_mesh(car.body), _supersampling(size)
     picture = Image.new("L", (fine * size, fine * size))
     wanted = [material is None or m == MATERIAL_INDEX[material] for m in mesh.materials.tolist()]
     _paint_faces(picture, mesh, Camera(car), [255 * w for w in wanted])
@@ -117,7 +133,7 @@ def box(car: Car, size: int = 128) -> tuple[int, int, int, int]:
 
     (x0, y0, x1, y1), x1 and y1 exclusive, inside the picture for what ToyCars draws.
     """
-    xy = Camera(car).project(_mesh(car.body).vertices) * size
+    xy = Camera(car).project(car_mesh(car.body).vertices) * size
     (x0, y0), (x1, y1) = np.floor(xy.min(axis=0)), np.ceil(xy.max(axis=0))
     return int(x0), int(y0), int(x1), int(y1)
 

@@ -1,69 +1,20 @@
-"""TODO-DOC from data.toycars"""
+"""The scenery behind a toy car, by the name of its background."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from alphabar.data.toycars.camera import HORIZON, Camera
-from alphabar.data.toycars.car import Car
-from alphabar.data.toycars.catalog import MATERIAL_INDEX, TIMES, Array, Color, Point2
-from alphabar.data.toycars.mesh import Mesh, _circle
+from alphabar.data.toycars.brush import Brush
+from alphabar.data.toycars.camera import HORIZON
+from alphabar.data.toycars.catalog import TIMES, Array, Color
 
 
-class Scenery:
-    """A brush that knows the light, the distance haze and the camera."""
-
-    def __init__(self, car: Car, camera: Camera, picture: Image.Image) -> None:
-        self.light = TIMES[car.time]
-        self.camera = camera
-        self.picture = picture
-        self.size = picture.width
-        self.pen = ImageDraw.Draw(picture, "RGBA")
-        self.rng = np.random.Generator(np.random.Philox(key=car.scenery))
-
-    def tone(self, color: Color, haze: float = 0.0) -> tuple[int, int, int]:
-        """The colour in this light; haze, from 0 to 1, takes it towards the horizon's."""
-        r, g, b = (
-            round(c * s * (1 - haze) + h * haze)
-            for c, s, h in zip(color, self.light.scenery, self.light.horizon)
-        )
-        return r, g, b
-
-    def fill(
-        self, points: Array | Sequence[Point2], color: Color, haze: float = 0.0, alpha: float = 1.0
-    ) -> None:
-        flat = (np.asarray(points) * self.size).ravel().tolist()
-        self.pen.polygon(flat, (*self.tone(color, haze), round(255 * alpha)))
-
-    def block(
-        self, x0: float, y0: float, x1: float, y1: float, color: Color, haze: float = 0.0, alpha: float = 1.0
-    ) -> None:
-        self.fill([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], color, haze, alpha)
-
-    def glow(self, points: Array, color: Color, alpha: float) -> None:
-        """Light: not darkened by the hour."""
-        if len(points) > 2:
-            r, g, b = (round(c) for c in color)
-            self.pen.polygon((points * self.size).ravel().tolist(), (r, g, b, round(255 * alpha)))
-
-    def ellipse(
-        self, x: float, y: float, rx: float, ry: float, color: Color, haze: float = 0.0, alpha: float = 1.0
-    ) -> None:
-        box = [self.size * c for c in (x - rx, y - ry, x + rx, y + ry)]
-        self.pen.ellipse(box, (*self.tone(color, haze), round(255 * alpha)))
-
-    def gradient(self, top: float, bottom: float, colors: Sequence[Color]) -> None:
-        """Evenly spaced colours, from top to bottom."""
-        y0, y1 = round(top * self.size), round(bottom * self.size)
-        t = np.linspace(0, len(colors) - 1, y1 - y0)
-        rows = np.stack([np.interp(t, np.arange(len(colors)), c) for c in zip(*colors)], axis=1)
-        strip = Image.fromarray(rows.round().astype(np.uint8)[:, None])
-        self.picture.paste(strip.resize((self.size, y1 - y0), Image.Resampling.NEAREST), (0, y0))
+class Scenery(Brush):
+    """Paints landscapes: what several backgrounds have in common."""
 
     def sky(self) -> None:
+        """The sky above the horizon, with what the time of day puts there."""
         light, u = self.light, self.rng.random
         (r0, g0, b0), (r1, g1, b1) = light.zenith, light.horizon
         mid = ((r0 + 2 * r1) / 3, (g0 + 2 * g1) / 3, (b0 + 2 * b1) / 3)
@@ -89,10 +40,8 @@ class Scenery:
             self.disc(x, y, 0.085, warm, 1.0)
             self.clouds()
 
-    def disc(self, x: float, y: float, r: float, color: Color, alpha: float) -> None:
-        self.glow(np.array(_circle(x, y, r, 40)), color, alpha)
-
     def clouds(self) -> None:
+        """Two clouds."""
         for _ in range(2):
             x, y = self.rng.random(2) * (1.0, 0.20) + (0, 0.06)
             for dx, dy, r in (
@@ -118,6 +67,7 @@ class Scenery:
         return points
 
     def ground(self, far: Color, near: Color) -> None:
+        """The plain below the horizon, from its far colour to its near one."""
         self.gradient(HORIZON, 1.0, [self.tone(far, 0.25), self.tone(near)])
 
     def road(self, color: Color, line: Color | None) -> None:
@@ -137,6 +87,7 @@ class Scenery:
     def fir(
         self, x: float, base: float, height: float, color: Color, haze: float, snow: bool = False
     ) -> None:
+        """A fir of that height whose foot is at (x, base)."""
         for k in (2, 1, 0):
             top, bottom = base - height * (1 - 0.26 * k), base - height * (0.54 - 0.24 * k)
             half = height * (0.15 + 0.07 * k)
@@ -257,6 +208,8 @@ def _studio(s: Scenery) -> None:
 
 
 class Background(NamedTuple):
+    """How a background is painted, and whether the sky is seen above it."""
+
     paint: Callable[[Scenery], None]
     sky: bool = True
 
@@ -271,18 +224,3 @@ BACKGROUNDS: dict[str, Background] = {
     "snow": Background(_snow),
     "studio": Background(_studio, sky=False),
 }
-
-
-def _glow_lamps(mesh: Mesh, camera: Camera, picture: Image.Image) -> Image.Image:
-    """Halos around the lamps that the camera sees."""
-    pixels = np.asarray(picture).astype(np.float32)
-    place = (np.arange(picture.width, dtype=np.float32) + 0.5) / picture.width
-    for name, color in (("headlamp", (190, 176, 134)), ("taillamp", (190, 30, 22))):
-        for f in np.flatnonzero(mesh.materials == MATERIAL_INDEX[name]):
-            view = camera.position - mesh.centers[f]
-            facing = float(view @ mesh.normals[f] / np.linalg.norm(view))
-            if facing > 0:
-                center = camera.project(mesh.centers[f][None])[0]
-                x, y = np.exp(-(((place - center[:, None]) / 0.055) ** 2))
-                pixels += (math.sqrt(facing) * np.outer(y, x))[..., None] * np.array(color, dtype=np.float32)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

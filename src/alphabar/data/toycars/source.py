@@ -1,8 +1,8 @@
-"""Small drawn cars: a data set that needs no download, has no licence, and whose truth is known.
+"""Small rendered cars: a data set that needs no download, has no licence, and whose truth is known.
 
 A car is a stack of rounded outlines (a hull), lit and seen through a pinhole camera; wheels, lamps and
 lines are laid on its surface; the scenery is painted flat behind it. Picture i depends on (seed, i)
-alone. Its five names (body, color, view, background, time) and its numbers are drawn independently.
+alone. Its five names (body, color, view, background, time) and its numbers are independent random variables.
 
 Lengths are metres: x points to the nose, y to the driver's left, z up. Points of a picture run from 0
 to 1, right and down. Colours are sRGB from 0 to 255.
@@ -21,15 +21,16 @@ from PIL import Image
 from alphabar.data.items import Item, Skipped
 from alphabar.data.toycars.car import Car
 from alphabar.data.toycars.catalog import VALUES, VERSION, Array
-from alphabar.data.toycars.render import box, draw
+from alphabar.data.toycars.render import box, render
 from alphabar.errors import UsageError, unknown
+from alphabar.messages import Message
 
 
 class ToyCars:
-    """A Source of n drawn cars, size x size pixels.
+    """A Source of n rendered cars, size x size pixels.
 
-    weights: for an attribute, how often each of its values is drawn, relative to the others; a value left
-        out is never drawn. An attribute left out is uniform. Whatever the weights, the attributes are
+    weights: for an attribute, how often each of its values occurs, relative to the others; a value left
+        out never occurs. An attribute left out is uniform. Whatever the weights, the attributes are
         independent of each other, azimuth is uniform within 12 degrees of the view's, and scale is
         uniform in [0.86, 1.04].
     Picture i is a function of (seed, i, weights): a larger n only adds pictures, and changing the weights of
@@ -38,7 +39,7 @@ class ToyCars:
 
     name = "toycars"
     skipped: tuple[Skipped, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Message, ...] = ()
 
     def __init__(
         self,
@@ -48,9 +49,9 @@ class ToyCars:
         weights: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         if n < 1:
-            raise UsageError(f"toycars: n = {n}: it must be at least 1")
+            raise UsageError("data.toycars_count", n=n)
         if size < 16:
-            raise UsageError(f"toycars: size = {size}: it must be at least 16 pixels")
+            raise UsageError("data.toycars_size", size=size)
         self.n, self.seed, self.size = n, seed, size
         self._cumulative = _cumulative(weights or {})
         known = [VERSION, n, seed, size, {attribute: list(p) for attribute, p in self._cumulative.items()}]
@@ -72,6 +73,7 @@ class ToyCars:
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
+        """One item for each car, with its attributes, caption and box."""
         return tuple(self._item(i) for i in range(self.n))
 
     def _item(self, i: int) -> Item:
@@ -84,7 +86,8 @@ class ToyCars:
         return Item(f"toycars/{i:06d}.png", car.body, car.caption, attributes, box(car, self.size))
 
     def read(self, item: Item) -> Image.Image:
-        return draw(self.car(int(PurePosixPath(item.key).stem)), self.size)
+        """The picture of an item, rendered now."""
+        return render(self.car(int(PurePosixPath(item.key).stem)), self.size)
 
 
 def _cumulative(weights: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
@@ -96,9 +99,9 @@ def _cumulative(weights: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
             if value not in VALUES[attribute]:
                 raise unknown(attribute, value, VALUES[attribute])
             if not 0 <= weight < math.inf:
-                raise UsageError(f"toycars: the weight of {attribute} {value!r} is {weight}: give 0 or more")
+                raise UsageError("data.toycars_weight", attribute=attribute, value=value, weight=weight)
         if not sum(values.values()) > 0:
-            raise UsageError(f"toycars: the weights of {attribute} are all 0: give one value more than that")
+            raise UsageError("data.toycars_no_weight", attribute=attribute)
     cumulative = {}
     for attribute, known in VALUES.items():
         given = weights.get(attribute, dict.fromkeys(known, 1.0))

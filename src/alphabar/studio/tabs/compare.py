@@ -9,6 +9,7 @@ import gradio as gr
 
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
+from alphabar.guidance import merge_guidance
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
 from alphabar.sampling.sample import sample
@@ -129,7 +130,8 @@ def settings_of_column(model: Model, what: str, value: str, conditions: str, see
         if not equals:
             raise UsageError(f"{part!r} should read field=value, for example class=hatchback")
         asked[key.strip()] = wanted.strip()
-    return replace(usual, conditions=(asked,) if asked else (), guidance=number)
+    guidance = merge_guidance(usual.guidance, {"classifier_free": number})
+    return replace(usual, conditions=(asked,) if asked else (), guidance=guidance)
 
 
 def table(columns: list[str], drawn: list[list[str]], rows: int) -> str:

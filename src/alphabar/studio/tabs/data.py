@@ -9,10 +9,10 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from alphabar.data.dataset import read
-from alphabar.data.decode import decode
+from alphabar.codecs.base import Unreadable
+from alphabar.codecs.image_files import read_image
 from alphabar.data.inspect import Report, inspect
-from alphabar.data.items import Source, Unreadable
+from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.studio.page import LIGHT, Page, cancelling, data_uri, empty
@@ -154,7 +154,7 @@ def twins(page: Page, report: Report, source: Source) -> str:
         images = []
         for key in group.keys[:2]:
             try:
-                pixels = decode(read(source, (items, items)[key]), SIDE, "crop").pixels
+                pixels = read_image(read(source, items[key]), (SIDE, SIDE), "crop").pixels
             except (Unreadable, KeyError):
                 continue
             images.append(

@@ -100,7 +100,9 @@ def tab(page: Page, model: gr.Dropdown, about_model: gr.HTML) -> None:
             gr.update(visible=attends or loaded.early is not None),
             gr.update(value=1, visible=bool(known)),
             gr.update(value=0, visible=attends),
-            gr.update(value=settings.pag, visible=attends),
+            gr.update(
+                value=next((g["scale"] for g in settings.guidance if g["name"] == "pag"), 0), visible=attends
+            ),
             gr.update(value=1, visible=loaded.early is not None),
             gr.update(visible=seen),
             describe(page, loaded),
@@ -176,10 +178,12 @@ def settings_from_controls(page: Page, model: Model, values: Sequence[Any]) -> t
         steps=int(steps),
         initial_noise=initial_noise,
         conditions=[conditions] if conditions else None,
-        guidance=float(guidance),
-        sag=float(sag),
-        pag=float(pag),
-        autoguidance=float(autoguidance),
+        guidance={
+            "classifier_free": float(guidance),
+            "sag": float(sag),
+            "pag": float(pag),
+            "autoguidance": float(autoguidance),
+        },
     )
     return min(int(number), MOST), settings
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from alphabar.codecs.image import to_pictures, to_signal
 from alphabar.data.dataset import prepare
-from alphabar.data.decode import decode
 from alphabar.data.sources import open_source
 from alphabar.diffusion.denoiser import clipped
 from alphabar.diffusion.forward import diffuse
@@ -76,9 +75,7 @@ def tab(page: Page, model: gr.Dropdown) -> None:
         if source == "own":
             if upload is None:
                 raise UsageError(text("no_picture"))
-            pixels = torch.from_numpy(
-                decode(Path(upload).read_bytes(), loaded.codec.spatial, "crop").pixels.copy()
-            )[None]
+            pixels = torch.from_numpy(loaded.codec.read(Path(upload).read_bytes(), "crop").item)[None]
         elif source == "data":
             pixels = yield from _of_the_data(page, loaded, int(which or 0))
         else:
@@ -145,7 +142,7 @@ def look_at(page: Page, model: Model, x0: Tensor, t: float, seed: int) -> tuple[
     device = next(model.denoiser.parameters()).device
     x_t = diffuse(schedule, x0, time, Noise(seed, [0], "process").normal(0, x0)).to(device)
     with torch.no_grad():
-        estimate = x0 if sigma == 0 else clipped(model.denoiser)(x_t, time).cpu()
+        estimate = x0 if sigma == 0 else clipped(model.denoiser, model.codec.bounds)(x_t, time).cpu()
     # A variance-exploding x_t leaves the range of pictures; shown at the variance of a picture it does not.
     shown = (x0, x_t.cpu() / math.hypot(alpha, sigma), estimate)
     figures = "".join(

@@ -1,0 +1,53 @@
+"""The levels of a U-Net: what happens at one resolution on the way down and on the way up."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Down(nn.Module):
+    """One resolution on the way down: comes from the one above, leaves a skip connection after each block.
+
+    shrink: from the resolution above to this one. blocks: functions of features and embedding.
+    normalize: of what shrink makes.
+    """
+
+    def __init__(
+        self,
+        shrink: nn.Module,
+        blocks: Sequence[nn.Module],
+        normalize: Callable[[Tensor], Tensor] | None = None,
+    ):
+        super().__init__()
+        self.shrink = shrink
+        self.blocks = nn.ModuleList(blocks)
+        self.normalize = normalize
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        """Features (n, width, h, w) → those of this resolution; appends one tensor a block to ``skips``."""
+        h = self.shrink(h)
+        if self.normalize is not None:
+            h = self.normalize(h)
+        for block in self.blocks:
+            h = block(h, embedding)
+            skips.append(h)
+        return h
+
+
+class Up(nn.Module):
+    """One resolution on the way up: takes a skip connection before each block, goes to the one above.
+
+    The two are put side by side. grow: from this resolution to the one above.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], grow: nn.Module):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.grow = grow
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        """Features (n, width, h, w) → those of the one above; takes one tensor a block from ``skips``."""
+        for block in self.blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        return self.grow(h)

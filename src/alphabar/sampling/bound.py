@@ -1,0 +1,109 @@
+"""Sampling settings bound to a model: what is loaded, checked and encoded once for all batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from alphabar.conditioning.vocabulary import Vocabulary
+from alphabar.diffusion.denoiser import Condition, Denoiser, without_condition
+from alphabar.diffusion.initial_noise import INITIAL_NOISES, InitialNoise
+from alphabar.diffusion.random import Noise
+from alphabar.diffusion.samplers import SAMPLERS, Preview, Sampler
+from alphabar.diffusion.timesteps import TIMESTEPS
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.guidance import build_guidances, guided
+from alphabar.progress import Progress
+from alphabar.runs.model import Model, load_model
+from alphabar.sampling.settings import SamplingSettings
+
+
+@dataclass(frozen=True)
+class BoundSettings:
+    """Settings and the model that they are for.
+
+    denoiser: the model's, with its guidances. vocabulary: what samples can be conditioned on.
+    """
+
+    model: Model
+    settings: SamplingSettings
+    denoiser: Denoiser
+    vocabulary: Vocabulary | None
+    _rows: dict[int, Tensor] = field(default_factory=dict, repr=False)  # conditions that are encoded already
+
+    @property
+    def times(self) -> Tensor:
+        """The times (steps + 1,) that the sampler visits, falling to 0."""
+        return TIMESTEPS.build(self.settings.timesteps)(self.denoiser.schedule, self.settings.steps)
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler with its settings."""
+        return SAMPLERS.build(self.settings.sampler)
+
+    @property
+    def initial_noise(self) -> InitialNoise:
+        """What the sampler starts from."""
+        return INITIAL_NOISES.build(self.settings.initial_noise, statistics=self.model.statistics)
+
+    def condition_rows(self, positions: range) -> Condition | None:
+        """The conditions (n, columns) of the samples at these positions; None where there are none.
+
+        Raises UsageError for a field or a value that the model does not know.
+        """
+        conditions = self.settings.conditions
+        if not conditions:
+            return None
+        if self.vocabulary is None:
+            raise UsageError("sampling.takes_no_condition", model=self.model.path)
+        places = [position % len(conditions) for position in positions]
+        for place in places:
+            if place not in self._rows:
+                self._rows[place] = self.vocabulary.row(conditions[place])
+        return torch.stack([self._rows[place] for place in places]).to(self.model.device)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Signals (n, *shape) as items. Raises AlphabarError where they are not finite."""
+        if not torch.isfinite(x).all():
+            raise AlphabarError("sampling.not_finite", model=self.model.path)
+        return self.model.codec.decode(x.cpu())
+
+    @torch.no_grad()
+    def run(
+        self,
+        x: Tensor,
+        times: Tensor,
+        noise: Noise,
+        cond: Condition | None,
+        *,
+        denoiser: Denoiser | None = None,
+        before: int = 0,
+    ) -> Iterator[Progress[Tensor]]:
+        """The sampler from x (n, *shape) at times[0] to a sample: a record for each step, the last with items.
+
+        denoiser: another than that of the settings. before: how many steps have been made already.
+        """
+        total = before + len(times) - 1
+        for step in self.sampler(denoiser or self.denoiser, x, times, noise, cond):
+            yield Progress("sampling", before + step.i + 1, total, preview=Preview(0, step))
+        yield Progress("sampling", total, total, self.decode(step.x), Preview(0, step))
+
+
+def bind_settings(model: Model, settings: SamplingSettings) -> BoundSettings:
+    """Binds settings to a model, with the guidances that they name.
+
+    Raises UsageError for a guidance that the model lacks the means for.
+    """
+    conditioned = bool(settings.conditions)
+    guidances = [
+        guidance.bind(model, conditioned=conditioned, load_model=lambda path: load_model(path, model.device))
+        for guidance in build_guidances(settings.guidance)
+    ]
+    denoiser: Denoiser = model.denoiser
+    vocabulary = model.vocabulary
+    if vocabulary is None:  # the conditions are for the guidances alone
+        denoiser = without_condition(denoiser)
+        vocabulary = next((g.vocabulary for g in guidances if g.vocabulary is not None), None)
+    interval = settings.guidance_interval
+    return BoundSettings(model, settings, guided(denoiser, guidances, interval=interval), vocabulary)
