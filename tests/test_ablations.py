@@ -16,8 +16,8 @@ def test_a_rung_is_trained_judged_and_kept(tmp_path, monkeypatch):
     ladder = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "ladder", ladder)
     spec.loader.exec_module(ladder)
-    measures = [SimpleNamespace(key=key, value=0.5, error=0.1) for key in ("frechet", "kid")]
-    judged = SimpleNamespace(result=SimpleNamespace(judgement=SimpleNamespace(measures=measures)))
+    metrics = [SimpleNamespace(key=key, value=0.5, error=0.1) for key in ("frechet", "kid")]
+    judged = SimpleNamespace(result=SimpleNamespace(report=SimpleNamespace(metrics=metrics)))
     monkeypatch.setattr(alphabar, "evaluate", lambda *args, **kwargs: [judged])
     *_, prepared = alphabar.prepare(alphabar.open_source("toycars:100"), ImageCodec(16))
     rung = ladder.rungs(16, 1)[8]

@@ -21,7 +21,7 @@ from alphabar.evaluation import evaluate as room
 from alphabar.evaluation.conditions import _words
 from alphabar.evaluation.evaluate import evaluate
 from alphabar.evaluation.record import Evaluation
-from alphabar.metrics.features.extractors import EXTRACTORS, Features
+from alphabar.metrics.features import EXTRACTORS, Features
 from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe

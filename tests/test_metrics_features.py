@@ -12,8 +12,7 @@ from torch import Tensor
 
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.metrics.distances import kid
-from alphabar.metrics.features import lite0
-from alphabar.metrics.features.extractors import EXTRACTORS, Features, extract
+from alphabar.metrics.features import EXTRACTORS, Features, extract, lite0
 from alphabar.metrics.features.lite0 import EfficientNetLite0, by_openvino, load_lite0
 
 CARS = Path(os.environ.get("ALPHABAR_STANFORD_CARS", "../shared/data/stanford_cars"))
@@ -212,7 +211,7 @@ def test_extract_walks_all_pictures_in_order(kind, tmp_path):
         np.save(tmp_path / "pictures.npy", source.numpy())
         given = np.load(tmp_path / "pictures.npy", mmap_mode="r")
     records = list(extract(Mean(), given, batch=4))
-    assert [(r.done, r.total, r.features is None) for r in records] == [
+    assert [(r.done, r.total, r.result is None) for r in records] == [
         (4, 10, True), (8, 10, True), (10, 10, False)
     ]  # fmt: skip
     assert torch.equal(records[-1].result.features, source.float().mean(dim=(1, 2)))
@@ -286,8 +285,8 @@ def test_a_failed_write_leaves_nothing_and_loses_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"uint8 \(n, h, w, 3\).*\(2, 3, 8, 8\)"),
-        (torch.zeros(2, 8, 8, 3), r"uint8 \(n, h, w, 3\).*float32"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"uint8 of shape \(n, h, w, 3\).*\(2, 3, 8, 8\)"),
+        (torch.zeros(2, 8, 8, 3), r"uint8 of shape \(n, h, w, 3\).*float32"),
         (np.zeros((8, 8, 3), np.uint8), r"\(8, 8, 3\)"),
         (pictures(0), "no pictures"),
     ],

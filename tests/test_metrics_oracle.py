@@ -4,6 +4,7 @@ torch-fidelity imports torchvision for data sets and transforms that nothing her
 is absent, empty modules stand in for the length of the import.
 """
 
+import hashlib
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -22,9 +23,9 @@ from alphabar.metrics.distances import (
     kid_over_subsets,
     precision_recall,
 )
-from alphabar.metrics.features import extractors as features_module
-from alphabar.metrics.features.dinov2 import DINOv2
-from alphabar.metrics.features.extractors import DINOV2, EXTRACTORS, INCEPTION, extract, hashlib
+from alphabar.metrics.features import EXTRACTORS, dinov2, extract, inception
+from alphabar.metrics.features.dinov2 import DINOV2, DINOv2
+from alphabar.metrics.features.inception import INCEPTION
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +166,7 @@ def test_only_the_standard_weights_are_called_inception(random_inception, monkey
     digest = other.name.removeprefix("inception_")
     assert len(digest) == 8 and digest in other.protocol
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(features_module, "INCEPTION", INCEPTION._replace(sha256=sha256))
+    monkeypatch.setattr(inception, "INCEPTION", INCEPTION._replace(sha256=sha256))
     assert EXTRACTORS.build({"name": "inception", "weights": str(file)}).name == "inception"
 
 
@@ -202,7 +203,7 @@ def test_a_damaged_download_is_refused(random_inception, monkeypatch, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     target = tmp_path / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     target.write_bytes(random_inception[1].read_bytes())
-    with pytest.raises(AlphabarError, match=r"6726825d\.pth is damaged: delete it"):
+    with pytest.raises(AlphabarError, match=r"6726825d\.pth is damaged. Delete it"):
         EXTRACTORS.build("inception")
 
 
@@ -312,6 +313,6 @@ def test_dinov2_from_a_file(tmp_path, monkeypatch):
     expected = network((x - mean[:, None, None])[None] / std[:, None, None])
     torch.testing.assert_close(last.result.features[2:], expected, rtol=1e-4, atol=1e-4)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(features_module, "DINOV2", DINOV2._replace(sha256=sha256))
+    monkeypatch.setattr(dinov2, "DINOV2", DINOV2._replace(sha256=sha256))
     monkeypatch.setenv("ALPHABAR_DINOV2_WEIGHTS", str(file))
     assert EXTRACTORS.build("dinov2").name == "dinov2"

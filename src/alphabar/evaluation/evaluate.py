@@ -32,7 +32,7 @@ from alphabar.metrics.attribute_frequencies import (
     condition_agreement,
     distances_by_value,
 )
-from alphabar.metrics.features.extractors import EXTRACTORS, Extractor, Features, extract
+from alphabar.metrics.features import EXTRACTORS, Extractor, Features, extract
 from alphabar.metrics.memorization import FeaturePair, memorization, thresholds
 from alphabar.metrics.suite import metric_report
 from alphabar.progress import Progress

@@ -1,0 +1,1 @@
+"""How good samples are: distances from real data, copies of training data, attributes, colors."""

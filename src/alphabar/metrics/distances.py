@@ -1,4 +1,4 @@
-"""How far one set of pictures is from another, from their features. Everything is computed in float64.
+"""Distances between two sets of pictures, from their features. Everything is computed in float64.
 
 Memory stays bounded: n × n matrices are visited in tiles and never held whole.
 """
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.messages import message
 
-TILE = 2048
+TILE = 2048  # rows of a matrix that are held at once
 
 
 class Estimate(NamedTuple):
@@ -53,31 +54,30 @@ class DensityCoverage(NamedTuple):
 
 
 def check_features(what: str, features: Tensor, at_least: int) -> None:
-    """Raises AlphabarError unless the features are (n, dim), finite, and n ≥ at_least."""
+    """Raises AlphabarError unless the features are (n, dim), finite, and n ≥ at_least.
+
+    what: whose they are: "fakes", "reals", "logits", "first_set" or "second_set".
+    """
+    named = message(f"metrics.{what}")
     if features.ndim != 2:
-        raise AlphabarError(f"{what}: features must have shape (n, dim), these have {tuple(features.shape)}")
+        raise AlphabarError("metrics.features_shape", what=named, shape=tuple(features.shape))
     if len(features) < at_least:
-        raise AlphabarError(f"{what}: {len(features)} pictures are too few, give at least {at_least}")
+        raise AlphabarError("metrics.too_few", what=named, n=len(features), least=at_least)
     if broken := int((~torch.isfinite(features)).any(dim=1).sum()):
-        raise AlphabarError(
-            f"{what}: the features of {broken} of {len(features)} pictures are not finite (nan or inf); "
-            "look at the pictures, or at the weights that made them"
-        )
+        raise AlphabarError("metrics.not_finite", what=named, broken=broken, n=len(features))
 
 
 def _check_pair(a: Tensor, b: Tensor, at_least: int) -> None:
-    check_features("first set", a, at_least)
-    check_features("second set", b, at_least)
+    check_features("first_set", a, at_least)
+    check_features("second_set", b, at_least)
     if a.shape[1] != b.shape[1]:
-        raise AlphabarError(
-            f"features of {a.shape[1]} and {b.shape[1]} dimensions do not compare: use one extractor for both"
-        )
+        raise AlphabarError("metrics.other_dimension", first=a.shape[1], second=b.shape[1])
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """The Fréchet distance between the Gaussians fitted to two sets of features (n, d) and (m, d), n, m ≥ 2.
 
-    ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), with Σ = XᵀX/(n − 1) of the centred features (Dowson
+    ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), with Σ = XᵀX/(n − 1) of the centered features (Dowson
     and Landau 1982; Heusel et al. 2017). It is biased upwards by an amount that falls with n, so it
     compares only at equal n.
     """
@@ -104,7 +104,7 @@ def frechet_infinite(a: Tensor, b: Tensor, seed: int = 0) -> Estimate:
     Σ_b, ∂F/∂Σ_a = I − T (Dowson and Landau 1982), so a picture x of a moves F by (x−μ_a)ᵀ(I − T)(x−μ_a)
     + 2 (μ_a−μ_b)ᵀ(x−μ_a), over n; b likewise. Where the sets are near each other pairs of pictures move F
     too: halving once doubles their variance, and so does estimating T from the same pictures, so that the
-    error stays true (benchmarks/judge.py measures it).
+    error stays true (benchmarks/metric_validation.py measures it).
     Raises AlphabarError for n or m below 2d: the halves would not span the features.
     """
     _check_pair(a, b, at_least=2 * a.shape[1])
@@ -121,9 +121,9 @@ def frechet_infinite(a: Tensor, b: Tensor, seed: int = 0) -> Estimate:
     ):  # fmt: skip
         moved = []
         for rows in x.split(TILE):
-            centred = rows.double() - mean
-            transported = ((centred @ axes / scale) @ turn).square() @ s  # xᵀ T x
-            moved.append(centred.square().sum(dim=1) - transported + 2 * centred @ shift)
+            centered = rows.double() - mean
+            transported = ((centered @ axes / scale) @ turn).square() @ s  # xᵀ T x
+            moved.append(centered.square().sum(dim=1) - transported + 2 * centered @ shift)
         variance += float(torch.cat(moved).var()) / len(x)
     return Estimate(value, math.sqrt(variance))
 
@@ -216,7 +216,7 @@ def kid(a: Tensor, b: Tensor) -> Estimate:
 def _within_residual(k: _KernelSums) -> Tensor:
     """The variance of k(x, x') beyond additive effects of x and x', unbiased.
 
-    The sum of squares of the U-centred matrix (Székely and Rizzo 2014) over its degrees of freedom.
+    The sum of squares of the U-centered matrix (Székely and Rizzo 2014) over its degrees of freedom.
     """
     n = len(k.rows)
     total = k.rows.sum() ** 2 / ((n - 1) * (n - 2))
@@ -242,9 +242,7 @@ def kid_over_subsets(
     """
     _check_pair(a, b, at_least=2)
     if not 2 <= subset_size <= min(len(a), len(b)):
-        raise UsageError(
-            f"kid subset_size = {subset_size}: must be from 2 to the smaller set's {min(len(a), len(b))}"
-        )
+        raise UsageError("metrics.subset_size", size=subset_size, most=min(len(a), len(b)))
     random = np.random.RandomState(seed)  # the stream that defines torch-fidelity's subsets
     values = []
     for _ in range(subsets):
@@ -297,8 +295,8 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     n = m. Both depend on n and m: compare only at equal sizes.
     """
     _check_pair(real, fake, at_least=k + 1)
-    centre = real.mean(dim=0, dtype=torch.float64)
-    real, fake = real - centre, fake - centre
+    center = real.mean(dim=0, dtype=torch.float64)
+    real, fake = real - center, fake - center
     inside = torch.zeros((), dtype=torch.float64, device=real.device)
     covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     radii = _radii(real, k)
@@ -311,9 +309,9 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
 
 def _inside(points: Tensor, members: Tensor, k: int) -> float:
     """The fraction of points that lie in the k-th neighbour's ball of some member."""
-    centre = members.mean(dim=0, dtype=torch.float64)
+    center = members.mean(dim=0, dtype=torch.float64)
     # distances by products lose digits far from the origin
-    points, members = points - centre, members - centre
+    points, members = points - center, members - center
     radii = _radii(members, k)
     inside = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     for at_points, at_members, x, y in _tiles(points, members):
@@ -337,5 +335,5 @@ def _rounding(x: Tensor, y: Tensor) -> Tensor:
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """‖x_i − y_j‖² of rows (n, d) and (m, d), to the rounding of products: centre them first."""
+    """‖x_i − y_j‖² of rows (n, d) and (m, d), to the rounding of products: center them first."""
     return x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T

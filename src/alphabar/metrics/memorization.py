@@ -1,7 +1,8 @@
-"""Is it copying? The training pictures nearest to each sample, and how near is too near.
+"""Does a model copy? The training picture nearest to each sample, and how near is too near.
 
-How near two different pictures come depends on the data, so the threshold comes from them: pictures that the
-model never saw, compared with the training pictures in the same way, say how often chance looks like a copy.
+How near two different pictures come depends on the data, so the threshold comes from the data too: pictures
+that the model never saw, compared with the training pictures in the same way, say how often chance looks
+like a copy.
 """
 
 import math
@@ -13,24 +14,24 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from alphabar.errors import AlphabarError
+from alphabar.formatting import format_number
+from alphabar.messages import Message, message
 from alphabar.metrics.distances import TILE, squared_distances
 from alphabar.metrics.intervals import wilson
+from alphabar.metrics.pictures import channels_first
 
 FALSE_ALARMS = 0.01
 """The share of unseen pictures that may be called copies, over both spaces."""
 
-
-NEIGHBOURS = 8  # training pictures by whose mean distance a distance is measured
-
+NEIGHBORS = 8  # training pictures to whose mean distance a distance is relative
 
 THUMBNAIL, SIDE = 16, 64  # pixels
 
-
-MOST_TOLD = 64
+MAX_PAIRS = 64  # that are kept
 
 
 class FeaturePair(NamedTuple):
-    """Pictures (n, h, w, 3) uint8 and what one extractor sees in them and in their mirror images, (n, d)."""
+    """Pictures (n, h, w, 3) uint8 and the features of them and of their mirror images, (n, d) each."""
 
     pictures: Tensor
     features: Tensor
@@ -50,8 +51,8 @@ class Nearest(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A sample and the training picture nearest to it, by their numbers.
+class CopyPair:
+    """A sample and the training picture nearest to it, by their indices.
 
     space: where they are near, "pixels" or "features". closeness: their distance there over the threshold:
     below 1 is a copy. mirrored: whether the sample is nearest as its mirror image.
@@ -65,7 +66,7 @@ class Pair:
 
 
 class Thresholds(NamedTuple):
-    """Distances below which a picture is called a copy, set by held_out_n pictures that are none.
+    """Distances below which a picture is called a copy, set by held_out_n pictures that are not copies.
 
     false_alarms: the share of unseen pictures that fall below either, at most.
     """
@@ -89,17 +90,14 @@ class Memorization:
     copies: int
     share: tuple[float, float, float]
     thresholds: Thresholds
-    nearest: tuple[Pair, ...]
+    nearest: tuple[CopyPair, ...]
 
     @property
-    def sentence(self) -> str:
+    def sentence(self) -> Message:
         """The finding in words."""
         chance = self.thresholds.false_alarms
-        told = (
-            f"{self.copies} of {self.n} samples are as near to a training picture as a copy;"
-            f" by chance up to {chance * self.n:.3g} would be"
-        )
-        return f"{told}: it copies" if self.share[1] > chance else f"{told}: no sign of copying"
+        finding = "metrics.copies" if self.share[1] > chance else "metrics.no_copies"
+        return message(finding, copies=self.copies, n=self.n, chance=format_number(chance * self.n, 3))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -108,7 +106,7 @@ class Memorization:
 
 
 def thresholds(held_out: FeaturePair, train: Tensor, train_features: Tensor) -> Thresholds:
-    """How near to training pictures (m, h, w, 3), seen by the same extractor (m, d), chance comes.
+    """How near pictures that are not copies come to training pictures (m, h, w, 3) of features (m, d).
 
     Each space gets half of the false alarms: its threshold is the r-th smallest distance of N held-out
     pictures, below which an unseen one falls with probability r/(N + 1), r the largest that keeps this within
@@ -117,7 +115,7 @@ def thresholds(held_out: FeaturePair, train: Tensor, train_features: Tensor) -> 
     """
     n = len(held_out.pictures)
     if n == 0:
-        raise AlphabarError("copies cannot be told from chance: no pictures were held out")
+        raise AlphabarError("metrics.nothing_held_out")
     rank = max(1, math.floor(FALSE_ALARMS / 2 * (n + 1)))
     near = _nearest(held_out, train, train_features)
     pixels, features = (float(near[s].distance.kthvalue(rank).values) for s in ("pixels", "features"))
@@ -127,7 +125,7 @@ def thresholds(held_out: FeaturePair, train: Tensor, train_features: Tensor) -> 
 def memorization(
     samples: FeaturePair, train: Tensor, train_features: Tensor, below: Thresholds
 ) -> Memorization:
-    """Which samples are copies of training pictures (m, h, w, 3), seen by the same extractor (m, d).
+    """Which samples are copies of training pictures (m, h, w, 3) of features (m, d).
 
     A sample is one where it is nearer than the threshold to a training picture in pixels
     (``nearest_pixels``) or in features (``nearest_features``), mirrored or not.
@@ -138,31 +136,31 @@ def memorization(
     closeness = torch.stack([near[space].distance / max(limits[space], 1e-9) for space in limits], dim=1)
     closest = closeness.min(dim=1)
     nearest = []
-    for i in closest.values.argsort()[:MOST_TOLD].tolist():
+    for i in closest.values.argsort()[:MAX_PAIRS].tolist():
         space = list(limits)[int(closest.indices[i])]
         index, mirrored = int(near[space].which[i]), bool(near[space].mirrored[i])
-        nearest.append(Pair(i, index, space, float(closest.values[i]), mirrored))
+        nearest.append(CopyPair(i, index, space, float(closest.values[i]), mirrored))
     copies = int((closest.values < 1).sum())
     return Memorization(n, len(train), copies, (copies / n, *wilson(copies, n)), below, tuple(nearest))
 
 
-def _nearest(seen: FeaturePair, train: Tensor, train_features: Tensor) -> dict[str, Nearest]:
+def _nearest(pair: FeaturePair, train: Tensor, train_features: Tensor) -> dict[str, Nearest]:
     return {
-        "pixels": nearest_pixels(seen.pictures, train),
-        "features": nearest_features(seen.features, seen.mirrored, train_features),
+        "pixels": nearest_pixels(pair.pictures, train),
+        "features": nearest_features(pair.features, pair.mirrored, train_features),
     }
 
 
 def nearest_features(features: Tensor, mirrored: Tensor, train: Tensor) -> Nearest:
     """The nearest of train (m, d) to each picture by its features or those of its mirror image, (n, d)."""
-    centre = train.mean(dim=0, dtype=torch.float64)
-    return _nearer(*(_nearest_rows(x.double() - centre, train, centre) for x in (features, mirrored)))
+    center = train.mean(dim=0, dtype=torch.float64)
+    return _nearer(*(_nearest_rows(x.double() - center, train, center) for x in (features, mirrored)))
 
 
 def nearest_pixels(pictures: Tensor, train: Tensor) -> Nearest:
     """The nearest of train (m, h, w, 3) uint8 to each picture (n, h, w, 3), pixel by pixel.
 
-    Distances are √(1 − correlation) over all pixels and colours, which brightness and contrast do not
+    Distances are √(1 − correlation) over all pixels and channels, which brightness and contrast do not
     change, after means that take the sharpness off (``_soft``), at the best of the nine shifts by at most a
     pixel. Pictures above 64 px are shrunk to 64. They are computed for the eight training pictures whose
     16×16 thumbnails correlate best, of the picture and of its mirror image.
@@ -175,18 +173,18 @@ def nearest_pixels(pictures: Tensor, train: Tensor) -> Nearest:
 def _nearer(plain: tuple[Tensor, Tensor], flipped: tuple[Tensor, Tensor]) -> Nearest:
     """From distances to candidates and their numbers, (n, k) each, of pictures and their mirror images."""
     distances, indices = torch.cat([plain[0], flipped[0]], dim=1), torch.cat([plain[1], flipped[1]], dim=1)
-    near = distances.topk(min(NEIGHBOURS, distances.shape[1]), dim=1, largest=False)
+    near = distances.topk(min(NEIGHBORS, distances.shape[1]), dim=1, largest=False)
     nearest = near.indices[:, :1]
     relative = near.values[:, 0] / near.values.mean(dim=1).clamp(min=1e-12)
     return Nearest(relative, indices.gather(1, nearest)[:, 0], nearest[:, 0] >= plain[0].shape[1])
 
 
-def _nearest_rows(rows: Tensor, train: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-    k = min(NEIGHBOURS, len(train))
+def _nearest_rows(rows: Tensor, train: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    k = min(NEIGHBORS, len(train))
     distances = torch.full((len(rows), k), torch.inf, dtype=torch.float64)
     indices = torch.zeros(len(rows), k, dtype=torch.long)
     for start in range(0, len(train), TILE):
-        others = train[start : start + TILE] - centre
+        others = train[start : start + TILE] - center
         apart = squared_distances(rows, others).clamp(min=0).sqrt()
         numbers = torch.arange(start, start + len(others)).expand(len(rows), -1)
         best = torch.cat([distances, apart], dim=1).topk(k, dim=1, largest=False)
@@ -199,7 +197,7 @@ def _nearest_by_pixels(pictures: Tensor, thumbnails: Tensor, soft: Tensor) -> tu
     distances, indices = [], []
     for part in pictures.split(64):
         alike = _unit(_shrunk(part, THUMBNAIL)) @ thumbnails.T
-        candidates = alike.topk(min(NEIGHBOURS, len(soft)), dim=1).indices
+        candidates = alike.topk(min(NEIGHBORS, len(soft)), dim=1).indices
         middle = _unit(_soft(part)[:, :, 1:-1, 1:-1])
         h, w = soft.shape[-2:]
         best = torch.full(candidates.shape, -1.0)
@@ -216,20 +214,20 @@ def _nearest_by_pixels(pictures: Tensor, thumbnails: Tensor, soft: Tensor) -> tu
 
 def _shrunk(pictures: Tensor, side: int) -> Tensor:
     """(n, 3, side, side) float32 by the mean over areas, or as they are where they are no larger."""
-    x = pictures.permute(0, 3, 1, 2).float()
+    x = channels_first(pictures).float()
     return interpolate(x, size=(side, side), mode="area") if max(x.shape[-2:]) > side else x
 
 
 def _soft(pictures: Tensor) -> Tensor:
-    """(n, 3, h, w): lightness by 3×3 means and colour by 9×9 means, which is all that a JPEG keeps of it."""
+    """(n, 3, h, w): lightness by 3×3 means, and color by 9×9 means, all that a JPEG keeps of it."""
     x = _shrunk(pictures, SIDE)
     light = x.mean(dim=1, keepdim=True)
-    colour = avg_pool2d(x - light, 9, 1, 4, count_include_pad=False)
-    return avg_pool2d(light, 3, 1, 1, count_include_pad=False) + colour
+    color = avg_pool2d(x - light, 9, 1, 4, count_include_pad=False)
+    return avg_pool2d(light, 3, 1, 1, count_include_pad=False) + color
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Flat, of mean 0 and length 1: products are correlations. A picture of one colour becomes 0."""
+    """Flat, of mean 0 and length 1: products are correlations. A picture of one color becomes 0."""
     flat = x.flatten(1)
     flat = flat - flat.mean(dim=1, keepdim=True)
     length = flat.norm(dim=1, keepdim=True)

@@ -1,11 +1,14 @@
-"""All distances between fakes and reals at once, with everything one must know to compare them."""
+"""All distances between samples and real images at once, with what one must know to compare them."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
+from alphabar.formatting import format_number
+from alphabar.messages import Message, message
 from alphabar.metrics.distances import (
     Estimate,
     check_features,
@@ -16,36 +19,40 @@ from alphabar.metrics.distances import (
     kid,
     precision_recall,
 )
-from alphabar.metrics.features.extractors import Features
+from alphabar.metrics.features import Features
 from alphabar.metrics.intervals import Z95
 
-NEIGHBOURS = 3
+NEIGHBORS = 3  # of precision and recall
 
-
-BALL_NEIGHBOURS = 5  # of density and coverage, as Naeem et al. 2020 choose it
-
+BALL_NEIGHBORS = 5  # of density and coverage, as Naeem et al. 2020 choose it
 
 SPLITS = 10
-
 
 COMPARABLE_N = 50_000
 """The number of samples behind an FID in a paper."""
 
-
 KEYS = ("frechet", "frechet_infinite", "kid", "score", "precision", "recall", "density", "coverage")
 
-
 LOWER_IS_BETTER = ("frechet", "frechet_infinite", "kid")
+
+NAMES = {
+    "frechet": "Fréchet distance",
+    "frechet_infinite": "Fréchet distance, n → ∞",
+    "kid": "kernel distance",
+    "score": "classifier score",
+}
+
+INCEPTION_NAMES = {"frechet": "FID", "frechet_infinite": "FID∞", "kid": "KID", "score": "Inception Score"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a judgement.
+    """One number of a report.
 
-    key: one of ``KEYS``; name: what to print, "FID" only where it is.
-    floor: the same number for real pictures in place of the fakes: what a perfect model would get.
-    error: its standard error, where one is known. interval: it holds the truth in 95 of 100 cases; for
-    "frechet_infinite" it is widened by its floor, whose truth is 0.
+    key: one of ``KEYS``; name: what to print, "FID" only where it is one. error: its standard error, where
+    one is known. baseline: the real-vs-real baseline, the score that real images get against other real
+    images. interval: it holds the truth in 95 of 100 cases; that of "frechet_infinite" is widened by its
+    baseline, whose truth is 0.
     """
 
     key: str
@@ -53,16 +60,16 @@ class Metric:
     value: float
     better: Literal["lower", "higher"]
     error: float | None = None
-    floor: float | None = None
+    baseline: float | None = None
     interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class MetricReport:
-    """Numbers and what decides them: two judgements compare only where all but the measures agrees.
+    """Metrics and what decides them: two reports compare only where all but the metrics agrees.
 
-    n, reference_n: how many fakes, how many reals. floor_n, floor_reference_n: how many reals stood in
-    for the fakes, and against how many other reals; 0 where there were too few.
+    n, reference_n: how many samples, how many real images. baseline_n, baseline_reference_n: how many real
+    images stood in for the samples, and against how many other real images; 0 where there were too few.
     """
 
     extractor: str
@@ -70,29 +77,30 @@ class MetricReport:
     reference: str
     n: int
     reference_n: int
-    floor_n: int
-    floor_reference_n: int
-    measures: tuple[Metric, ...]
-    warnings: tuple[str, ...]
+    baseline_n: int
+    baseline_reference_n: int
+    metrics: tuple[Metric, ...]
+    warnings: tuple[Message, ...]
 
     def __getitem__(self, key: str) -> Metric:
-        """The measure with this key."""
-        return next(measure for measure in self.measures if measure.key == key)
+        """The metric with this key."""
+        return next(metric for metric in self.metrics if metric.key == key)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """A table to print: name, value with its interval, the real-against-real floor, which is better."""
+        """A table to print: name, value with its interval, the real-vs-real baseline, which is better."""
         return [
             (
                 m.name,
-                _number(m.value) + (f" [{', '.join(map(_number, m.interval))}]" if m.interval else ""),
-                _number(m.floor) if m.floor is not None else "–",
+                format_number(m.value)
+                + (f" [{', '.join(map(format_number, m.interval))}]" if m.interval else ""),
+                format_number(m.baseline) if m.baseline is not None else "–",
                 m.better,
             )
-            for m in self.measures
+            for m in self.metrics
         ]
 
 
@@ -104,61 +112,57 @@ def metric_report(
     protocol: str,
     reference: str,
     whole: bool = False,
-    stand_in: Features | None = None,
+    others: Features | None = None,
     seed: int = 0,
 ) -> MetricReport:
-    """Compares fakes (n, dim) with reals (m, dim), n, m ≥ 6, seen by the same extractor.
+    """Compares samples (n, dim) with real images (m, dim), n, m ≥ 6, by features of the same extractor.
 
-    extractor, protocol: the extractor's ``name`` and ``protocol``; reference: what the reals are; whole:
-    whether they are a whole training set, as behind the FID of a paper.
-    The floor puts other real pictures in place of the fakes: of ``stand_in`` (k, dim) as many as there are
-    fakes, drawn by ``seed``; without it n of the reals against the other m − n, or half against half where
-    m < 2n. "frechet_infinite" is given where fakes, reals and their floor are at least 2 dim pictures.
-    Raises AlphabarError for features that are too few, not finite, or of different dimensions.
+    extractor, protocol: the extractor's ``name`` and ``protocol``; reference: what the real images are;
+    whole: whether they are a whole training set, as behind the FID of a paper. The baseline puts other real
+    images in place of the samples: of ``others`` (k, dim) as many as there are samples, drawn by ``seed``;
+    without it n of the real images against the other m − n, or half against half where m < 2n.
+    "frechet_infinite" is given where samples, real images and their baseline are at least 2 dim. Raises
+    AlphabarError for features that are too few, not finite, or of different dimensions.
     """
-    at_least = BALL_NEIGHBOURS + 1
+    at_least = BALL_NEIGHBORS + 1
     check_features("fakes", fake.features, at_least)
     check_features("reals", real.features, at_least)
     n, m, dim = len(fake.features), len(real.features), fake.features.shape[1]
-    spare = m if stand_in is None else len(stand_in.features)
-    floor_n = min(n, m // 2 if stand_in is None else spare)
-    floor_m = m - floor_n if stand_in is None else m
-    if floor_n < at_least:
-        floor_n = floor_m = 0
-    extrapolate = min(n, m, floor_n, floor_m) >= 2 * dim
-    floor: dict[str, Estimate | tuple[float, None]] = {}
-    if floor_n:
+    spare = m if others is None else len(others.features)
+    baseline_n = min(n, m // 2 if others is None else spare)
+    baseline_m = m - baseline_n if others is None else m
+    if baseline_n < at_least:
+        baseline_n = baseline_m = 0
+    extrapolate = min(n, m, baseline_n, baseline_m) >= 2 * dim
+    baseline: dict[str, Estimate | tuple[float, None]] = {}
+    if baseline_n:
         order = torch.randperm(spare, generator=torch.Generator().manual_seed(seed))
-        others = real if stand_in else _pick(real, order[floor_n:])
-        floor = _compare(_pick(stand_in or real, order[:floor_n]), others, extrapolate)
-    measures = []
-    for key, (value, error) in _compare(fake, real, extrapolate).items():
-        base = floor[key][0] if key in floor else None
-        half = None if error is None else Z95 * error
-        if half is not None and key == "frechet_infinite":
-            half += abs(base or 0.0)
-        interval = None if half is None else (value - half, value + half)
-        better: Literal["lower", "higher"] = "lower" if key in LOWER_IS_BETTER else "higher"
-        measures.append(Metric(key, _name(key, extractor), value, better, error, base, interval))
+        rest = real if others else real.chosen(order[baseline_n:])
+        baseline = compare_features((others or real).chosen(order[:baseline_n]), rest, extrapolate)
     return MetricReport(
         extractor=extractor,
-        protocol=f"{protocol}; kernel distance over all pairs, {SPLITS} splits, k = {NEIGHBOURS} for "
-        f"precision and recall, k = {BALL_NEIGHBOURS} for density and coverage",
+        protocol=f"{protocol}; kernel distance over all pairs, {SPLITS} splits, k = {NEIGHBORS} for "
+        f"precision and recall, k = {BALL_NEIGHBORS} for density and coverage",
         reference=reference,
         n=n,
         reference_n=m,
-        floor_n=floor_n,
-        floor_reference_n=floor_m,
-        measures=tuple(measures),
+        baseline_n=baseline_n,
+        baseline_reference_n=baseline_m,
+        metrics=tuple(_metrics(compare_features(fake, real, extrapolate), baseline, extractor)),
         warnings=(
             _comparable(extractor, n, whole),
-            *_warnings(n, m, dim, floor_n, extrapolate, within=stand_in is None),
+            *_warnings(n, m, dim, baseline_n, extrapolate, within=others is None),
         ),
     )
 
 
-def _compare(fake: Features, real: Features, extrapolate: bool) -> dict[str, Estimate | tuple[float, None]]:
-    """Every measure by its key, in the order of ``KEYS``: value, standard error or None."""
+def compare_features(
+    fake: Features, real: Features, extrapolate: bool
+) -> dict[str, Estimate | tuple[float, None]]:
+    """Every distance by its key, in the order of ``KEYS``: value, standard error or None.
+
+    extrapolate: whether "frechet_infinite" is among them; "score" is where the features have logits.
+    """
     a, b = fake.features, real.features
     result: dict[str, Estimate | tuple[float, None]] = {"frechet": (frechet_distance(a, b), None)}
     if extrapolate:
@@ -167,63 +171,59 @@ def _compare(fake: Features, real: Features, extrapolate: bool) -> dict[str, Est
     if fake.logits is not None:
         score = classifier_score(fake.logits, splits=min(SPLITS, len(fake.logits)))
         result["score"] = Estimate(score.mean, score.standard_error)
-    inside, dense = precision_recall(b, a, NEIGHBOURS), density_coverage(b, a, BALL_NEIGHBOURS)
+    inside, dense = precision_recall(b, a, NEIGHBORS), density_coverage(b, a, BALL_NEIGHBORS)
     return result | {key: (value, None) for key, value in (inside._asdict() | dense._asdict()).items()}
 
 
-def _pick(features: Features, index: Tensor) -> Features:
-    return Features(features.features[index], None if features.logits is None else features.logits[index])
+def _metrics(
+    values: dict[str, Estimate | tuple[float, None]],
+    baseline: dict[str, Estimate | tuple[float, None]],
+    extractor: str,
+) -> Iterator[Metric]:
+    for key, (value, error) in values.items():
+        base = baseline[key][0] if key in baseline else None
+        half = None if error is None else Z95 * error
+        if half is not None and key == "frechet_infinite":
+            half += abs(base or 0.0)
+        interval = None if half is None else (value - half, value + half)
+        better: Literal["lower", "higher"] = "lower" if key in LOWER_IS_BETTER else "higher"
+        yield Metric(key, _name(key, extractor), value, better, error, base, interval)
 
 
 def _name(key: str, extractor: str) -> str:
     if extractor == "inception":
-        names = {"frechet": "FID", "frechet_infinite": "FID∞", "kid": "KID", "score": "Inception Score"}
-        return names.get(key, f"{key} (inception)")
-    names = {
-        "frechet": "Fréchet distance",
-        "frechet_infinite": "Fréchet distance, n → ∞",
-        "kid": "kernel distance",
-        "score": "classifier score",
-    }
-    return f"{names.get(key, key)} ({extractor})"
+        return INCEPTION_NAMES.get(key, f"{key} (inception)")
+    return f"{NAMES.get(key, key)} ({extractor})"
 
 
-def _comparable(extractor: str, n: int, whole: bool) -> str:
+def _comparable(extractor: str, n: int, whole: bool) -> Message:
     """Whether the numbers may stand beside those of papers, and what is missing."""
     missing = []
     if extractor not in ("inception", "dinov2"):
-        missing.append(
-            f"inception or dinov2 features and their resize: distances of {extractor} features are no FID"
-        )
+        missing.append(message("metrics.papers_features", extractor=extractor))
     if n != COMPARABLE_N:
-        missing.append(f"{COMPARABLE_N} samples: here n = {n}")
+        missing.append(message("metrics.papers_samples", usual=COMPARABLE_N, n=n))
     if not whole:
-        missing.append("a whole training set as the reference")
-    if missing:
-        return f"not comparable with papers, which have {'; '.join(missing)}"
-    return "comparable with papers that judge against these pictures at this size"
+        missing.append(message("metrics.papers_reference"))
+    if not missing:
+        return message("metrics.comparable")
+    joined = reduce(lambda first, rest: message("metrics.joined", first=first, rest=rest), missing)
+    return message("metrics.not_comparable", missing=joined)
 
 
-def _warnings(n: int, m: int, dim: int, floor_n: int, extrapolated: bool, within: bool) -> list[str]:
-    warnings = []
+def _warnings(
+    n: int, m: int, dim: int, baseline_n: int, extrapolated: bool, within: bool
+) -> Iterator[Message]:
     if min(n, m) < dim:
-        warnings.append(
-            f"n = {min(n, m)} is below the features' dimension {dim}: the covariance is singular and the "
-            "Fréchet distance far too large; compare it only at the same n, prefer the kernel distance"
-        )
+        yield message("metrics.singular", n=min(n, m), dim=dim)
     if not extrapolated:
-        reals = f"{4 * dim} real pictures" if within else f"{2 * dim} real pictures on either side"
-        warnings.append(f"no Fréchet distance at infinite n: that takes {2 * dim} samples and {reals}")
-    if n < 1000:
-        warnings.append(f"n = {n} is small: mind the kernel distance's interval before you rank by it")
-    if floor_n == 0:
-        warnings.append(f"no real-against-real floor: {m} reference pictures are too few to split")
-    elif floor_n < n:
-        warnings.append(
-            f"the floor is at n = {floor_n}, not {n}, for want of real pictures: at {n} it is lower"
+        reals = message(
+            "metrics.reals_in_all" if within else "metrics.reals_each", n=(4 if within else 2) * dim
         )
-    return warnings
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+        yield message("metrics.not_extrapolated", n=2 * dim, reals=reals)
+    if n < 1000:
+        yield message("metrics.small_n", n=n)
+    if baseline_n == 0:
+        yield message("metrics.no_baseline", m=m)
+    elif baseline_n < n:
+        yield message("metrics.small_baseline", baseline_n=baseline_n, n=n)

@@ -18,7 +18,7 @@ from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.files import pack_json, write_file
 from alphabar.images import image_grid, image_strip, nearest_panel
 from alphabar.methods.registry import is_diffusion
-from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress
 from alphabar.runs.model import Model, load_model

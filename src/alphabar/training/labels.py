@@ -12,7 +12,7 @@ from alphabar.conditioning.label_frequencies import LabelFrequencies, label_freq
 from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label_columns
 from alphabar.data.dataset import Dataset, cache_root
 from alphabar.errors import UsageError
-from alphabar.metrics.features.extractors import EXTRACTORS, extract
+from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import extractor_device
 

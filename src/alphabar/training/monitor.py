@@ -25,7 +25,7 @@ from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.files import writing
 from alphabar.methods.classifier import accuracy_by_field, log_prob
 from alphabar.metrics.distances import frechet_distance, kid
-from alphabar.metrics.features.extractors import EXTRACTORS, Features, extract
+from alphabar.metrics.features import EXTRACTORS, Features, extract
 from alphabar.recipes.schema import Recipe
 from alphabar.registry import Spec
 from alphabar.runs.run import Run

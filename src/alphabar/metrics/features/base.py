@@ -1,0 +1,125 @@
+"""Features of pictures, as a network computes them, and the logits of its classes.
+
+Distances are comparable only between features of one extractor, whose ``protocol`` says everything that
+decides them: network, weights, resize, normalization.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from alphabar.errors import AlphabarError
+from alphabar.files import write_file, writing
+from alphabar.messages import message
+from alphabar.progress import Progress
+
+
+class Features(NamedTuple):
+    """The output of an extractor, float32 on the CPU."""
+
+    features: Tensor
+    """(n, dim)"""
+    logits: Tensor | None
+    """(n, classes), or None where the network has no classes."""
+
+    def chosen(self, index: Any) -> "Features":
+        """The features of some of the pictures; index: a tensor, array or slice of their numbers."""
+        return Features(self.features[index], None if self.logits is None else self.logits[index])
+
+
+class Extractor(Protocol):
+    """A network that extracts features from pictures.
+
+    name: what reports call it; it carries whatever its user changed. dim: of the features.
+    protocol: everything that decides the features.
+    """
+
+    name: str
+    dim: int
+    protocol: str
+
+    def __call__(self, pictures: Tensor) -> Features:
+        """The features of one batch of uint8 pictures (n, h, w, 3)."""
+        ...
+
+
+def extract(
+    extractor: Extractor, pictures: Any, *, cache: Path | None = None, batch: int = 64
+) -> Iterator[Progress[Features]]:
+    """The features of all pictures, with progress after each batch; the last record holds them.
+
+    pictures: uint8 (n, h, w, 3), a tensor, array or memmap, n ≥ 1.
+    cache: a folder. The features are kept there under a hash of the pictures and the protocol, so that
+        those of the same reference are computed once. A damaged file is replaced.
+    Raises AlphabarError for anything that is not pictures.
+    """
+    shape = tuple(pictures.shape)
+    if len(shape) != 4 or shape[3] != 3 or "uint8" not in str(pictures.dtype):
+        raise AlphabarError("metrics.not_pictures", dtype=pictures.dtype, shape=shape)
+    n = shape[0]
+    if n == 0:
+        raise AlphabarError("metrics.no_pictures")
+    file = cache / f"{extractor.name}-{_fingerprint(extractor, pictures)}.safetensors" if cache else None
+    features = _read(file) if file and file.exists() else None
+    if features is None:
+        parts = []
+        for start in range(0, n, batch):
+            if start:
+                yield Progress(message("metrics.extracting"), start, n)
+            parts.append(extractor(_tensor(pictures[start : start + batch])))
+        logits = [part.logits for part in parts if part.logits is not None]
+        features = Features(
+            torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None
+        )
+        if file:
+            _write(file, features)
+    yield Progress(message("metrics.extracting"), n, n, features)
+
+
+def _tensor(pictures: Any) -> Tensor:
+    return pictures if isinstance(pictures, Tensor) else torch.tensor(np.asarray(pictures))
+
+
+def _fingerprint(extractor: Extractor, pictures: Any) -> str:
+    digest = hashlib.sha256(f"{extractor.protocol}/{tuple(pictures.shape)}".encode())
+    for start in range(0, len(pictures), 1024):
+        digest.update(np.asarray(pictures[start : start + 1024]).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(file: Path) -> Features | None:
+    """The features in a cache file, or None where it is damaged."""
+    try:
+        with safe_open(file, framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            intact = (stored.metadata() or {}).get("sha256") == _checksum(tensors)
+    except (OSError, SafetensorError):
+        return None
+    return Features(tensors["features"], tensors.get("logits")) if intact else None
+
+
+def _write(file: Path, features: Features) -> None:
+    """Writes a cache file, whole or not at all. A cache that cannot be written only costs time: it warns."""
+    tensors = {name: value for name, value in features._asdict().items() if value is not None}
+    try:
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(file, save(tensors, metadata={"sha256": _checksum(tensors)}))
+    except AlphabarError as error:
+        warnings.warn(message("metrics.not_cached", problem=error.message), stacklevel=3)
