@@ -13,6 +13,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -132,8 +133,8 @@ def comparison(a: Tensor, b: Tensor, rounds: int, inception: str | None) -> Iter
         weights = inception or random_inception(Path(root) / "random.pth")
         for network, file in (("lite0", None), ("Inception", weights)):
             extractor = EXTRACTORS.build({"name": "inception", "weights": file} if file else "lite0")
-            found = [timed(lambda e=extractor: distance_by_alphabar(e, a, b)) for _ in range(rounds)]
-            expected = [timed(lambda f=file: distance_by_fidelity(f, *folders)) for _ in range(rounds)]
+            found = [timed(partial(distance_by_alphabar, extractor, a, b)) for _ in range(rounds)]
+            expected = [timed(partial(distance_by_fidelity, file, *folders)) for _ in range(rounds)]
             (seconds, value), (their_seconds, their_value) = min(found), min(expected)
             rates = (f"{(len(a) + len(b)) / each:.1f}" for each in (seconds, their_seconds))
             yield (
@@ -167,7 +168,7 @@ def configurations(pictures: Tensor, rounds: int) -> Iterator[tuple[str, ...]]:
         truth = network(x)[0]
         for name, (forward, given) in ways.items():
             found = forward(given)[0].float()  # also the warm-up
-            best = min(timed(lambda f=forward, g=given: f(g))[0] for _ in range(rounds))
+            best = min(timed(partial(forward, given))[0] for _ in range(rounds))
             error = float((found - truth).norm() / truth.norm())
             yield name, f"{len(given) / best:.1f}", f"{error:.1e}"
 
@@ -189,7 +190,7 @@ def main() -> None:
         + " The Inception weights were random, which changes no rate."
         * (args.weights is None),
     )
-    head = (
+    head: tuple[str, ...] = (
         "network",
         "alphabar, pictures/s",
         "torch-fidelity",

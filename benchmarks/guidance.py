@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from alphabar.metrics.condition_agreement import condition_agreement
-from test_guidance import CLASS_OF, MEANS, STD, WEIGHTS, Classes, bound, classifier_free, log_density, pag
 from torch import Tensor
 
 import alphabar
@@ -24,6 +22,7 @@ from alphabar.diffusion.denoiser import without_condition
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.errors import UsageError
 from alphabar.guidance import Autoguidance, ClassifierGuidance, SelfAttentionGuidance, guidance_class, guided
+from alphabar.metrics.condition_agreement import condition_agreement
 from alphabar.metrics.distances import frechet_distance, kid, precision_recall
 from alphabar.metrics.features import EXTRACTORS
 from alphabar.networks.base import Network
@@ -41,6 +40,7 @@ from common import (
     print_table,
 )
 from exact import MixtureDenoiser
+from test_guidance import CLASS_OF, MEANS, STD, WEIGHTS, Classes, bound, classifier_free, log_density, pag
 
 Scales = Mapping[str, Any]
 """Name of a guidance -> its scale, or its settings."""

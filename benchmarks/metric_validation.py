@@ -140,7 +140,7 @@ def print_intervals(repeats: int, cars: Dataset | None) -> None:
         " interval contains the truth.",
     )
     print("The Fréchet distance extrapolated to infinite n:\n")
-    head = (
+    head: tuple[str, ...] = (
         "sets",
         "d",
         "n, m",

@@ -9,6 +9,7 @@ markers. Takes minutes on one core; deterministic.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,14 +22,14 @@ from gaussian_restoration import SHAPE, exact_denoiser, law, nearness
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "restoration.md"
 BEGIN, END = "<!-- exact data -->", "<!-- end of exact data -->"
 STEPS = (20, 100)
-PROBLEMS = {
+PROBLEMS: dict[str, tuple[dict[str, Any], float]] = {
     "half the pixels missing": ({"name": "random", "share": 0.5}, 0.05),
     "a box missing": ({"name": "box"}, 0.05),
     "Gaussian blur of std 1": ({"name": "blur", "std": 1.0}, 0.05),
     "×2 by averaging": ({"name": "area_downsample", "factor": 2}, 0.05),
     "noise 0.3": ({"name": "denoise"}, 0.3),
 }
-SOLVERS = {
+SOLVERS: dict[str, dict[str, Any]] = {
     "`mmps`, 20 iterations": {"name": "mmps", "iterations": 20},
     "`mmps`, 20 iterations, eta 0": {"name": "mmps", "iterations": 20, "eta": 0.0},
     "`pigdm`": {"name": "pigdm"},

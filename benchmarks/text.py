@@ -34,16 +34,16 @@ class Labels:
     """The labels of the pictures of a data set, and a classifier that predicts them."""
 
     def __init__(self, classifier: Model, dataset: Dataset):
-        if classifier.conditioning is None:
+        if classifier.vocabulary is None:
             raise SystemExit(f"{classifier.path} is no classifier of labels")
-        self.classifier, self.dataset, self.conditioning = classifier, dataset, classifier.conditioning
-        self.names = [field.name for field in self.conditioning.fields if field.kind == "classes"]
+        self.classifier, self.dataset, self.vocabulary = classifier, dataset, classifier.vocabulary
+        self.names = [field.name for field in self.vocabulary.fields if field.kind == "classes"]
 
     def right(self, items: Tensor, index: Sequence[int]) -> Tensor:
         """Whether item i shows what picture index[i] is labelled with, by field: (n, fields)."""
         attributes = [self.dataset.attributes[i] for i in index]
-        conditions = self.conditioning.rows({
-            field.name: [of[field.name] for of in attributes] for field in self.conditioning.fields
+        conditions = self.vocabulary.rows({
+            field.name: [of[field.name] for of in attributes] for field in self.vocabulary.fields
         })  # fmt: skip
         found = []
         for x, t in noisy_inputs(self.classifier.denoiser, items):
