@@ -128,7 +128,7 @@ def test_train_goes_on_from_a_model(call, trained, picture_folder, tmp_path):
     assert code == 0 and "already trained that far" in err
     wider = ["train", picture_folder, "--from", trained, "--run", tmp_path / "wider", "--images", 16]
     code, _, err = call(*wider, "--set", "network.widths=[32,64]")
-    assert code == 2 and "the trained weights do not fit this network" in err
+    assert code == 2 and "trained weights do not fit this network" in err
     code, _, err = call(*wider, "--recipe", "lean")
     assert code == 2 and "give one of --recipe, --from and --shorten" in err
     code, _, err = call(*wider, "--steps", 2)
@@ -258,7 +258,7 @@ NEW = ["train", "{data}", "--run", "{new}"]
 MISTAKES = {
     "no such data": (["inspect", "nowhere"], 2, "no data called 'nowhere'"),
     "no pictures": (["inspect", "{empty}"], 1, "no pictures in"),
-    "built-in misspelt": (["inspect", "toycar"], 2, "did you mean 'toycars'"),
+    "built-in misspelt": (["inspect", "toycar"], 2, "Did you mean 'toycars'"),
     "unknown recipe": ([*NEW, "--recipe", "clasic"], 2, "did you mean 'classic'"),
     "no recipe": (NEW, 2, "say which recipe"),
     "missing recipe file": ([*NEW, "--recipe", "x.toml"], 1, "no recipe at"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.initial_noise import fit_gaussian
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import pack_json
@@ -54,14 +55,14 @@ def make_run(path: Path, *settings: str, images: int = 96, judged: tuple[dict, .
     run = Run(path)
     run.create(recipe)
     network = build_denoiser(recipe).network
-    statistics = fit_gaussian([torch.rand(20, 3, 16, 16)])
+    statistics = fit_gaussian([torch.rand(20, 3, 16, 16)], ImageCodec(16))
     weights = pack_tensors(network.state_dict())
     files = {"model.safetensors": weights, "statistics.safetensors": pack_tensors(statistics._asdict())}
     run.save(images, {**files, "state.json": pack_json({})})
     for i in (1, 2, 3):
-        run.log("train", images * i // 3, seconds=40.0 * i, loss=1.0)
-        run.log("distance", images * i // 3, features="lite0_96", n=8, n_reference=90, kid=1.0 / i)
-    run.log("train", 10 * images, seconds=9999.0, loss=0.1)  # after the checkpoint: not this model's
+        run.log.append("train", images * i // 3, seconds=40.0 * i, loss=1.0)
+        run.log.append("distance", images * i // 3, features="lite0_96", n=8, n_reference=90, kid=1.0 / i)
+    run.log.append("train", 10 * images, seconds=9999.0, loss=0.1)  # after the checkpoint: not this model's
     (path / "environment.json").write_bytes(pack_json({"data": {"fingerprint": "f"}}))
     if judged:
         (path / "evaluation.json").write_bytes(pack_json(list(judged)))

@@ -40,7 +40,6 @@ from alphabar.sampling.settings import (
 from alphabar.training.batches import TrainingBatches
 from alphabar.training.labels import conditions_of, mirror_warning
 from alphabar.training.loop import begin, train
-from alphabar.training.records import Monitored
 from training_child import tiny_recipe
 
 CARS = Categorical("class", ("BMW M3 Coupe 2012", "BMW M5 Sedan 2010", "BMW M5 Sedan 2012", "Audi TT"))
@@ -242,9 +241,9 @@ def model(dataset, recipe, tmp_path_factory):
 
 def test_batches_carry_labels_and_hide_the_recipes_share(dataset, recipe):
     vocabulary, _, cond = conditions_of(dataset, recipe)
-    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe, vocabulary), cond)
+    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe, vocabulary).schedule, cond)
     batch, positions = feed.batch(range(480)), range(480)
-    shown = cond[feed.pictures(positions)]
+    shown = cond[feed.items_at(positions)]
     hidden = batch.cond.isnan() & ~shown.isnan()
     assert 0.15 < hidden.float().mean() < 0.35
     assert torch.equal(batch.cond[~batch.cond.isnan()], shown[~batch.cond.isnan()])
@@ -260,7 +259,7 @@ def test_batches_carry_labels_and_hide_the_recipes_share(dataset, recipe):
 def test_of_several_labels_some_are_shown_alone(dataset, recipe):
     """Or the model could be asked for all of them or none."""
     cond = torch.arange(48.0).reshape(24, 2).repeat_interleave(2, dim=1)[:, :3]  # fields of 1 and 2 columns
-    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe), cond, (1, 2))
+    feed = TrainingBatches(dataset, np.arange(24), recipe, build_denoiser(recipe).schedule, cond, (1, 2))
     hidden = feed.batch(range(2000)).cond.isnan()
     assert torch.equal(hidden[:, 1], hidden[:, 2])
     first, second = hidden[:, 0], hidden[:, 1]
@@ -417,7 +416,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(dataset, recipe, tmp_path):
                 records.close()
                 break
         list(train(dataset, run, runtime=Runtime(), images=96))
-        states.append(run.newest_checkpoint()[0].files)
+        states.append(run.checkpoints.newest()[0].files)
     assert all(states[0][name] == states[1][name] for name in WEIGHTS)
 
 
@@ -449,7 +448,7 @@ def classifier(dataset, tmp_path_factory):
     )
     run = begin(tmp_path_factory.mktemp("runs") / "classifier", recipe)
     records = list(train(dataset, run, runtime=Runtime(), images=1600))
-    return load_model(run.path), [r for r in records if isinstance(r, Monitored)][-1]
+    return load_model(run.path), [r for r in records if r.loss is None and r.message][-1]
 
 
 @pytest.fixture(scope="module")
@@ -488,8 +487,8 @@ class TestClassifier:
         x, c_noise = torch.randn(3, 3, 16, 16), torch.randn(3)
         assert torch.equal(network.output(network.features(x, c_noise)), network(x, c_noise))
         pictures = torch.from_numpy(dataset.items[np.arange(100) % 24])
-        found = classifier_features(classifier[0].denoiser, pictures)
-        assert torch.allclose(classifier_features(classifier[0].denoiser, pictures[:3]), found[:3], atol=1e-5)
+        found = classifier_features(classifier[0].denoiser, classifier[0].codec, pictures)
+        assert torch.allclose(classifier_features(classifier[0].denoiser, classifier[0].codec, pictures[:3]), found[:3], atol=1e-5)
         labels = dataset.labels[np.arange(100) % 24]
         assert (network.output(found).argmax(1).numpy() == labels)[labels >= 0].all()
 

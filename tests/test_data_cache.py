@@ -11,12 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+from alphabar.codecs.base import Codec, Reading, Unreadable
 from alphabar.codecs.image import ImageCodec
 from alphabar.data import dataset as cache
+from alphabar.data.channels import choose_channels
 from alphabar.data.dataset import Dataset, cache_root, prepare
+from alphabar.data.folder import Folder
 from alphabar.data.items import Item
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.progress import last
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +40,7 @@ def folder(tmp_path):
 
 
 def dataset_of(source, size=8, fit="squash") -> Dataset:
-    *_, last = prepare(source, ImageCodec(size), fit)
-    return last.result
+    return last(prepare(source, ImageCodec(size), fit))
 
 
 class Arrays:
@@ -149,6 +152,114 @@ def test_wrong_arguments_are_named(folder):
         next(prepare(source, ImageCodec(8), "box"))
     with pytest.raises(UsageError, match=r"size = 0"):
         next(prepare(source, ImageCodec(0)))
+
+
+# ---------------------------------------------------------------- grey and transparent pictures
+
+
+def grey_picture(i):
+    return np.random.Generator(np.random.PCG64(i)).integers(0, 256, (20, 30, 1), np.uint8).repeat(3, 2)
+
+
+def channels_of(source) -> int:
+    return last(choose_channels(source))
+
+
+class TestChannels:
+    def test_grey_is_found_however_it_is_stored(self, tmp_path):
+        for i, (name, mode) in enumerate(
+            [("a.png", "RGB"), ("b.png", "L"), ("c.jpg", "RGB"), ("d.png", "RGBA")]
+        ):
+            Image.fromarray(grey_picture(i)).convert(mode).save(tmp_path / name)
+        (tmp_path / "broken.png").write_bytes(b"")
+        assert channels_of(open_source(tmp_path)) == 1
+        Image.new("RGB", (9, 9), (200, 100, 0)).save(tmp_path / "e.png")
+        assert channels_of(open_source(tmp_path)) == 3
+
+    def test_the_answer_is_kept(self, folder, monkeypatch):
+        assert channels_of(open_source(folder)) == 3
+        monkeypatch.setattr(Folder, "read", lambda *_: pytest.fail("looked again"))
+        assert channels_of(open_source(folder)) == 3
+
+    def test_the_search_ends_at_the_first_colours(self, monkeypatch):
+        monkeypatch.setattr("alphabar.data.channels.CHUNK", 2)
+        source = Arrays([grey_picture(0), ramps(20, 20), *map(grey_picture, range(6))])
+        assert [(r.done, r.result) for r in choose_channels(source)] == [(0, None), (8, 3)]
+
+    def test_nothing_readable_is_no_reason_for_grey(self, tmp_path):
+        (tmp_path / "a.png").write_bytes(b"")
+        assert channels_of(open_source(tmp_path)) == 3
+
+
+def test_notes_say_what_reading_changed():
+    source = Arrays([ramps(20, 20), grey_picture(0)])
+    dataset = last(prepare(source, ImageCodec(8, 1)))
+    assert dataset.items.shape == (2, 8, 8, 1)
+    (note,) = dataset.notes
+    assert note.startswith("1 of 2 pictures have colours and are converted to grey")
+    assert "data.channels=3" in note.in_language("es") and "grises" not in note
+    (again,) = last(prepare(source, ImageCodec(8, 1))).notes
+    assert again == note and dataset_of(source).notes == []
+
+
+def test_notes_name_the_option_for_transparency(tmp_path):
+    Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
+    (note,) = dataset_of(open_source(tmp_path)).notes
+    assert note.startswith("1 of 2 pictures are transparent") and "--set data.channels=4" in note
+    dataset = last(prepare(open_source(tmp_path), ImageCodec(8, 4)))
+    assert dataset.items.shape == (2, 8, 8, 4) and dataset.notes == []
+    assert dataset.items[..., 3].mean((1, 2)).tolist() == [0, 255]
+
+
+def test_each_shape_has_a_cache_of_its_own_and_its_bits_are_pinned(folder):
+    codecs = [ImageCodec(8), ImageCodec(8, 1), ImageCodec(8, 4), ImageCodec((8, 12)), ImageCodec((12, 8))]
+    datasets = [last(prepare(open_source(folder), codec)) for codec in codecs]
+    assert len(list((cache_root() / "datasets").iterdir())) == len(codecs)
+    for codec, dataset in zip(codecs, datasets, strict=True):
+        assert dataset.items.shape == (9, *codec.item_shape) and dataset.items.dtype == np.uint8
+
+
+def test_a_codec_that_breaks_its_promise_is_refused(folder):
+    class Lossy(ImageCodec):
+        name = "lossy"
+
+        def decode(self, signals):
+            return super().decode(signals) & 0xF0
+
+    with pytest.raises(UsageError, match="'lossy' does not decode what it encodes"):
+        list(prepare(open_source(folder), Lossy(8)))
+
+
+def test_another_kind_of_item_needs_a_codec_alone(tmp_path):
+    """Data knows no pictures: text files as waves of 16-bit numbers."""
+
+    class Waves(Codec):
+        name, shape, item_shape, item_dtype = "waves", (1, 32), (32,), np.dtype("<i2")
+        bounds, fits, suffix, tolerance = None, ("cut",), ".txt", 1.0
+
+        def read(self, data, fit, box=None):
+            if len(data) < 32:
+                raise Unreadable("codecs.empty_file")
+            return Reading(np.frombuffer(data[:32], np.uint8).astype(np.int16))
+
+        def encode(self, items):
+            return items[:, None].float() / 1000
+
+        def decode(self, signals):
+            return (signals[:, 0] * 1000).to(torch.int16)
+
+        def preview(self, items):
+            raise NotImplementedError
+
+        def write(self, item, path, metadata):
+            raise NotImplementedError
+
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(bytes([i]) * (40 if i else 1))
+    dataset = last(prepare(open_source(tmp_path), Waves(), "cut"))
+    assert dataset.items.tolist() == [[1] * 32, [2] * 32] and dataset.items.dtype == np.int16
+    assert [str(skip.reason) for skip in dataset.skipped] == ["empty: 0 bytes"]
 
 
 # ---------------------------------------------------------------- the split

@@ -1,5 +1,6 @@
 """Odd pictures come out right, bad ones are named, nothing crashes, nothing floods the screen."""
 
+import json
 import os
 import warnings
 
@@ -10,6 +11,7 @@ import hostile
 from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import prepare
 from alphabar.data.inspect import inspect
+from alphabar.data.items import Skipped
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError
 
@@ -49,6 +51,7 @@ def test_right_or_skipped_with_its_reason(case, prepared):
         assert key not in dataset.keys
         assert case.reason in reasons[key]
         assert "\n" not in reasons[key]
+        assert reasons[key].in_language("es") != reasons[key]
     else:
         assert key not in reasons, reasons.get(key)
         pixels = dataset.items[dataset.keys.index(key)].astype(float)
@@ -76,6 +79,16 @@ def test_inspect_sees_what_training_would_see(corpus, prepared):
         dataset.skipped, key=lambda skip: skip.key
     )
     assert any("2 files are not pictures" in note for note in last.result.notes)
+
+
+def test_reasons_keep_their_languages_in_the_cache(prepared):
+    dataset, _ = prepared
+    stored = json.loads(json.dumps([skip.to_dict() for skip in dataset.skipped]))
+    again = [Skipped.from_dict(skip) for skip in stored]
+    assert again == list(dataset.skipped)
+    assert [a.reason.in_language("es") for a in again] == [
+        s.reason.in_language("es") for s in dataset.skipped
+    ]
 
 
 def test_a_file_that_vanishes_after_listing_is_skipped(tmp_path, monkeypatch):

@@ -157,6 +157,20 @@ def test_sizes_classes_and_shapes():
     assert report.notes == ("a note",)
 
 
+def test_grey_and_transparent_pictures_are_counted():
+    clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    grey = scene(0).convert("L")
+    files = {"color": encoded(scene(1)), "grey": encoded(grey), "stored as RGB": encoded(grey.convert("RGB"))}
+    report = report_of(Files(files | {"clear": encoded(clear)}))
+    assert (report.grey, report.transparent, report.channels) == (3, 1, 3)  # the clear one is white on white
+    assert any("1 of 4 pictures are transparent" in n and "data.channels=4" in n for n in report.notes)
+    assert {"grey: 3 of 4 pictures", "transparent: 1 of 4 pictures"} <= set(report.lines())
+    del files["color"]
+    report = report_of(Files(files))
+    assert (report.grey, report.transparent, report.channels) == (2, 0, 1)
+    assert any("All pictures are grey" in note for note in report.notes)
+
+
 def test_equal_classes_count_fully():
     items = [Item(str(i), label=f"class {i % 5}") for i in range(10)]
     report = report_of(Files({str(i): encoded(scene(i)) for i in range(10)}, items=items))

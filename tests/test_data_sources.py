@@ -43,7 +43,7 @@ def facts(source):
 
 def test_an_unknown_name_says_the_three_forms():
     with pytest.raises(
-        UsageError, match=r"Did you mean 'toycars'.*folder.*built-in name.*hf://datasets/owner/name"
+        UsageError, match=r"Did you mean 'toycars'.*folder.*name of a source.*toycars.*hf://datasets/owner/name"
     ):
         open_source("toycar")
 
@@ -71,6 +71,34 @@ def test_a_built_in_name_wins_over_a_folder(tmp_path, monkeypatch, name="toycars
     monkeypatch.chdir(tmp_path)
     assert len(open_source(name).items) > 1
     assert len(open_source(f"./{name}").items) == 1
+
+
+def test_a_source_of_ones_own_is_called_by_its_name(tmp_path, monkeypatch):
+    class Numbers:
+        name, skipped, notes, fingerprint = "numbers", (), (), "numbers"
+
+        def __init__(self, n):
+            self.items = [Item(str(i)) for i in range(n)]
+
+        def read(self, item):
+            return Image.new("L", (16, 16), int(item.key))
+
+    monkeypatch.setitem(SOURCES, "numbers", lambda rest: Numbers(int(rest or 3)))
+    assert len(open_source("numbers").items) == 3
+    *_, record = prepare(open_source("numbers:5"), ImageCodec(8, 1))
+    assert record.result.items[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(UsageError, match="Did you mean 'numbers'"):
+        open_source("number")
+
+
+def test_a_layout_of_ones_own_comes_before_the_built_in_ones(tmp_path, monkeypatch):
+    picture(tmp_path / "a.png")
+    assert open_source(tmp_path).name == tmp_path.name
+    own = object()
+    monkeypatch.setitem(LAYOUTS, "own", lambda path, name: own if (path / "own.txt").exists() else None)
+    assert open_source(tmp_path) is not own
+    (tmp_path / "own.txt").write_text("")
+    assert open_source(tmp_path) is own
 
 
 def test_toycars_of_a_number():

@@ -8,19 +8,18 @@ import torch
 from torch import nn
 
 from alphabar.errors import UsageError
-from alphabar.runs.ema import SIGMA_RELS, PowerFunctionEma, exponent, post_hoc_weights
+from alphabar.runs.ema import SIGMA_RELS, PowerFunctionEMA, gamma_of, post_hoc_weights
 from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import unpack_tensors
 from alphabar.training.loop import begin, train
-from alphabar.training.records import Progress
 from training_child import tiny_dataset, tiny_recipe
 
 
 @pytest.mark.parametrize("length", [0.02, 0.05, 0.1, 0.2])
 def test_the_length_is_the_standard_deviation_of_the_profile(length):
     # t^gamma on [0, 1] as a density is Beta(gamma + 1, 1).
-    a = exponent(length) + 1
+    a = gamma_of(length) + 1
     assert np.sqrt(a / ((a + 1) ** 2 * (a + 2))) == pytest.approx(length, rel=1e-6)
 
 
@@ -40,11 +39,11 @@ def walk(steps: int) -> list[nn.Module]:
 def test_an_average_is_that_of_its_profile():
     networks = walk(400)
     network = copy.deepcopy(networks[0])
-    average = PowerFunctionEma(network, 0.1)
+    average = PowerFunctionEMA(network, 0.1)
     for i, now in enumerate(networks):
         network.load_state_dict(now.state_dict())
         average.update(8 * (i + 1), 8)
-    edges = (np.arange(401) / 400) ** (exponent(0.1) + 1)
+    edges = (np.arange(401) / 400) ** (gamma_of(0.1) + 1)
     wanted = sum(w * n.weight for w, n in zip(np.diff(edges), networks, strict=True))
     # A step forgets 1 - 1/t of the past to the power, the integral over the step's share of the profile.
     assert torch.allclose(average.network.weight, wanted, atol=5e-3)
@@ -54,7 +53,7 @@ def test_an_average_is_that_of_its_profile():
 def test_another_length_comes_from_what_was_kept(length):
     networks = walk(800)
     network = copy.deepcopy(networks[0])
-    averages = {each: PowerFunctionEma(network, each) for each in (*SIGMA_RELS, length)}
+    averages = {each: PowerFunctionEMA(network, each) for each in (*SIGMA_RELS, length)}
     kept = []
     for i, now in enumerate(networks):
         network.load_state_dict(now.state_dict())
@@ -87,8 +86,8 @@ def recipe():
 def test_a_run_keeps_what_is_needed(dataset, tmp_path):
     straight = begin(tmp_path / "straight", recipe())
     list(train(dataset, straight, images=96, runtime=Runtime()))
-    assert list(straight.snapshots()) == [24, 48, 72, 96]
-    averages = unpack_tensors(straight.newest_checkpoint()[0].files["averages.safetensors"])
+    assert list(straight.snapshots.files()) == [24, 48, 72, 96]
+    averages = unpack_tensors(straight.checkpoints.newest()[0].files["averages.safetensors"])
     for name, value in load_model(straight.path, "cpu", ema=0.05).denoiser.network.named_parameters():
         assert torch.allclose(value, averages[f"0.05/{name}"], atol=2e-3)
 
@@ -96,15 +95,15 @@ def test_a_run_keeps_what_is_needed(dataset, tmp_path):
     records = train(dataset, stopped, images=96, runtime=Runtime())
     updates = 0
     for record in records:
-        updates += isinstance(record, Progress)
+        updates += record.loss is not None
         if updates == 7:
             break
     records.close()
-    stopped.keep(88, b"of a training that was killed before it saved")
+    stopped.snapshots.save(88, b"of a training that was killed before it saved")
     list(train(dataset, stopped, images=96, runtime=Runtime()))
-    assert list(stopped.snapshots()) == [24, 48, 72, 96]
-    for images, path in straight.snapshots().items():
-        assert path.read_bytes() == stopped.snapshots()[images].read_bytes()
+    assert list(stopped.snapshots.files()) == [24, 48, 72, 96]
+    for images, path in straight.snapshots.files().items():
+        assert path.read_bytes() == stopped.snapshots.files()[images].read_bytes()
 
 
 def test_what_cannot_be_had(dataset, tmp_path):
@@ -116,5 +115,5 @@ def test_what_cannot_be_had(dataset, tmp_path):
     list(train(dataset, run, images=8, runtime=Runtime()))
     with pytest.raises(UsageError, match=r"0\.01 to 0\.25"):
         load_model(run.path, ema=0.5)
-    with pytest.raises(UsageError, match="only a run"):
+    with pytest.raises(UsageError, match="only for a run"):
         load_model(run.path / "model", ema=0.1)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from alphabar.codecs.image import ImageCodec
 from alphabar.conditioning.fields import Categorical
-from alphabar.conditioning.vocabulary import Conditioning
+from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.data.dataset import prepare
 from alphabar.data.toycars.source import ToyCars
-from alphabar.errors import UsageError
-from alphabar.evaluation import evaluate as room
-from alphabar.evaluation.conditions import _words
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.evaluation import attributes, samples
+from alphabar.evaluation.attributes import common_words
 from alphabar.evaluation.evaluate import evaluate
 from alphabar.evaluation.record import Evaluation
 from alphabar.metrics.features import EXTRACTORS, Features
@@ -40,8 +40,8 @@ class Blocks:
         pass
 
     def __call__(self, pictures: Tensor) -> Features:
-        n, size = pictures.shape[:2]
-        means = pictures.float().reshape(n, 4, size // 4, 4, size // 4, 3).mean(dim=(2, 4)).flatten(1)
+        n, h, w, _ = pictures.shape
+        means = pictures.float().reshape(n, 4, h // 4, 4, w // 4, 3).mean(dim=(2, 4)).flatten(1)
         return Features(means, means[:, :10] / 40)
 
 
@@ -75,7 +75,7 @@ def drawing(monkeypatch):
         def sample(model, n, settings):
             yield Progress("sampling", 1, 1, pictures[:n])
 
-        monkeypatch.setattr(room, "sample", sample)
+        monkeypatch.setattr(samples, "sample", sample)
 
     return draws
 
@@ -83,21 +83,21 @@ def drawing(monkeypatch):
 def test_a_model_that_draws_new_toycars_is_clean(run, drawing):
     drawing(toys(80, seed=5))
     result = evaluated(load_model(run), "toycars:200", 80)
-    assert result.held_out is not None and result.memorization is not None and result.twins is not None
-    train, held = result.judgement, result.held_out
+    assert result.held_out is not None and result.memorization is not None and result.nearest is not None
+    train, held = result.report, result.held_out
     assert train.reference_n + held.reference_n == 200 and held.n == train.n == 80
-    assert held.floor_reference_n == held.reference_n and held.floor_n == 80
+    assert held.baseline_reference_n == held.reference_n and held.baseline_n == 80
     assert train.reference.endswith("without the 30% held out") and "held-out pictures of" in held.reference
     assert result.memorization.train_n == train.reference_n
     assert result.memorization.thresholds.held_out_n == held.reference_n
-    assert result.memorization.sentence.endswith("no sign of copying")
-    assert result.twins.samples.shape == result.twins.originals.shape == (8, 16, 16, 3)
+    assert result.memorization.sentence.identifier == "metrics.no_copies"
+    assert result.nearest.samples.shape == result.nearest.originals.shape == (8, 16, 16, 3)
     # "class" is the body, and is not told twice; numbers are no kinds
-    names = {kind.attribute for kind in result.shares}
+    names = {each.attribute for each in result.attribute_frequencies}
     assert names <= {"background", "body", "color", "time", "view"} and "time" in names
-    assert result.drift[0].look == "brightness"
+    assert result.appearance[0].statistic == "brightness"
     assert result.about["seconds_per_sample"] > 0
-    assert all("not comparable with papers" in j.warnings[0] for j in (train, held))
+    assert all("not comparable with papers" in each.warnings[0] for each in (train, held))
     told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert told["held_out"]["n"] == 80 and told["memorization"]["copies"] == result.memorization.copies
 
@@ -109,18 +109,19 @@ def test_a_model_that_copies_is_caught_with_the_originals(run, drawing):
     copied = torch.from_numpy(last.result.items[index[:30]]).flip(2)
     drawing(torch.cat([copied, toys(20, seed=5)]))
     result = evaluated(model, "toycars:200", 50)
-    assert result.memorization.copies >= 30 and result.memorization.sentence.endswith("it copies")
+    assert result.memorization.copies >= 30 and result.memorization.sentence.identifier == "metrics.copies"
     pairs = [p for p in result.memorization.nearest[:20] if p.sample < 30]
     assert len(pairs) >= 19 and all(p.train == p.sample and p.mirrored for p in pairs)
     # shown the way the original lies
-    assert (result.twins.samples.int() - result.twins.originals.int()).abs().double().mean() < 2
+    assert (result.nearest.samples.int() - result.nearest.originals.int()).abs().double().mean() < 2
 
 
-def test_kinds_of_what_no_real_picture_looks_like_are_not_counted(run, drawing):
+def test_attributes_of_what_no_real_picture_looks_like_are_not_counted(run, drawing):
     blocks = torch.randint(0, 2, (60, 4, 4, 3), generator=torch.Generator().manual_seed(0)) * 255
     drawing(blocks.repeat_interleave(4, 1).repeat_interleave(4, 2).to(torch.uint8))
     result = evaluated(load_model(run), "toycars:200", 60)
-    assert result.shares == () and any("kinds are not counted: 0%" in note for note in result.notes)
+    assert result.attribute_frequencies == ()
+    assert any("values are not counted: only 0%" in note for note in result.notes)
 
 
 def test_pictures_of_the_reference_among_samples_are_said(tmp_path):
@@ -131,15 +132,49 @@ def test_pictures_of_the_reference_among_samples_are_said(tmp_path):
     for i, picture in enumerate(toys(12, seed=1).numpy()):
         Image.fromarray(picture).save(other / f"{i:03d}.png")
     result = evaluated(other, str(tmp_path), 30)
-    assert result.judgement.warnings[0].startswith("18 of 30 samples are pictures of the reference")
+    assert result.report.warnings[0].startswith("18 of 30 samples are images of the reference")
     assert result.held_out is None and result.memorization is None
-    assert any("no held-out reference, no search for copies: 0 pictures" in note for note in result.notes)
+    assert any("no search for copies: 0 images" in note for note in result.notes)
+
+
+def test_samples_in_a_folder_may_be_grey_and_not_square(tmp_path):
+    for i, picture in enumerate(toys(20, seed=7).numpy()):
+        Image.fromarray(picture).convert("L").resize((24, 16)).save(tmp_path / f"{i:03d}.png")
+    result = evaluated(tmp_path, "toycars:100", 20)
+    assert result.report.reference.endswith("squash to 24×16 px") and result.report.n == 20
+    chroma = next(each for each in result.appearance if each.statistic == "chroma")
+    assert chroma.samples == 0 < chroma.data
+    Image.new("RGB", (16, 16)).save(tmp_path / "019.png")
+    with pytest.raises(AlphabarError, match=r"019\.png is 16×16 px, unlike the images before it"):
+        evaluated(tmp_path, "toycars:100", 20)
+    with pytest.raises(AlphabarError, match=r"holds 20 images, fewer than the 21"):
+        evaluated(tmp_path, "toycars:100", 21)
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [(1, "; grey pictures as RGB"), (3, ""), (4, "; transparent pictures laid on white")],
+)
+def test_items_of_every_kind_are_compared_as_pictures_and_the_protocol_says_so(run, drawing, channels, said):
+    colors = toys(40, seed=5)
+    opaque = torch.full_like(colors[..., :1], 255)
+    drawing({1: colors[..., :1], 3: colors, 4: torch.cat([colors, opaque], dim=-1)}[channels])
+    plain = load_model(run)
+    model = replace(plain, recipe=with_settings(plain.recipe, [f"data.channels={channels}"]))
+    result = evaluated(model, "toycars:150", 40)
+    protocol = result.report.protocol.split("; kernel distance")[0]
+    assert protocol == Blocks.protocol + (f"; {said}" if channels == 1 else "") or protocol.endswith(
+        str(said)
+    )
+    chroma = next(each for each in result.appearance if each.statistic == "chroma")
+    assert (chroma.data == chroma.samples == 0) == (channels == 1)
+    assert result.nearest.samples.shape == (8, 16, 16, 3)
 
 
 def test_words_of_class_names_are_kinds_where_classes_are_many():
     makes = ["Audi", "BMW", "Fiat", "Ford", "Opel", "Seat", "Saab", "Volvo", "Lada"]
     labels = [f"{make} {i} {kind} 2012" for kind in ("Coupe", "SUV") for i in range(2) for make in makes] * 4
-    found = _words(labels)
+    found = common_words(labels)
     assert {"class named “Coupe”", "class named “SUV”"} <= set(found) and not any("2012" in k for k in found)
     assert found["class named “SUV”"].count("with") == len(labels) // 2
 
@@ -153,7 +188,7 @@ def asked(monkeypatch):
         asked.extend(settings.conditions)
         yield Progress("sampling", 1, 1, toys(n, seed=3))
 
-    monkeypatch.setattr(room, "sample", sample)
+    monkeypatch.setattr(samples, "sample", sample)
     return asked
 
 
@@ -161,29 +196,36 @@ def test_as_data_asks_for_what_the_data_holds(run, asked):
     *_, last = prepare(ToyCars(200), ImageCodec(16))
     plain = load_model(run)
     recipe = with_settings(plain.recipe, ["condition.on=attributes"])
-    conditional = replace(plain, recipe=recipe, conditioning=conditions_of(last.result, recipe)[0])
+    conditional = replace(
+        plain,
+        recipe=recipe,
+        vocabulary=conditions_of(last.result, recipe)[0],
+        label_frequencies=conditions_of(last.result, recipe)[1],
+    )
     result = evaluated(conditional, "toycars:200", 150)
     for i, row in enumerate(asked):
-        assert set(row) == {field.name for field in conditional.conditioning.fields}, i
+        assert set(row) == {field.name for field in conditional.vocabulary.fields}, i
     colours = {a["color"] for a in last.result.attributes}
     assert len(asked) == 150 and len({a["color"] for a in asked}) > len(colours) / 2
-    assert {a.attribute for a in result.agreements} == {"time", "view"}  # of others too few are real
+    assert {a.attribute for a in result.condition_agreement} == {"time", "view"}  # of others too few are real
     told = json.loads(json.dumps(result.to_dict()))
-    assert told["conditions"] == "as the data" and told["agreements"][0]["n"] <= 150
+    assert told["conditions"] == "as the data" and told["condition_agreement"][0]["n"] <= 150
 
 
 def test_data_of_other_labels_is_judged_as_the_training_pictures_were(run, asked):
     plain = load_model(run)
     recipe = with_settings(plain.recipe, ["condition.on=class"])
-    known = Conditioning((Categorical("class", ("cat", "dog")),), seen=({"class": "cat"}, {"class": "dog"}))
-    result = evaluated(replace(plain, recipe=recipe, conditioning=known), "toycars:200", 150)
-    assert asked == list(known.seen) and not result.agreements
-    assert any("these carry other labels" in note for note in result.notes)
+    known = Vocabulary((Categorical("class", ("cat", "dog")),))
+    frequencies = ({"class": "cat"}, {"class": "dog"})
+    model = replace(plain, recipe=recipe, vocabulary=known, label_frequencies=frequencies)
+    result = evaluated(model, "toycars:200", 150)
+    assert asked == list(frequencies) and not result.condition_agreement
+    assert any("carries other labels" in note for note in result.notes)
     unconditional = sampling_settings(plain, conditions=())
     assert evaluated(plain, "toycars:200", 150, settings=unconditional).about["conditions"] == ()
 
 
-def test_a_teller_counts_kinds_by_pictures_that_it_held_out(run, drawing, monkeypatch):
+def test_a_label_classifier_counts_values_by_pictures_that_it_held_out(run, drawing, monkeypatch):
     """Here it knows the time of day from nothing but a number that it is given for each picture."""
     *_, last = prepare(ToyCars(600), ImageCodec(16))
     plain, dataset = load_model(run), last.result
@@ -192,25 +234,31 @@ def test_a_teller_counts_kinds_by_pictures_that_it_held_out(run, drawing, monkey
     }
     asked: list[int] = []
 
-    def features_of(denoiser, pictures):
+    def features_of(denoiser, codec, pictures):
         asked.append(len(pictures))
         return torch.tensor([[float(nights[p.numpy().tobytes()])] for p in pictures]) + 0.1 * torch.randn(
             len(pictures), 1, generator=torch.Generator().manual_seed(len(asked))
         )
 
-    monkeypatch.setattr(room, "classifier_features", features_of)
+    monkeypatch.setattr(attributes, "classifier_features", features_of)
     at_night = np.array([a["time"] == "night" for a in dataset.attributes])
     drawing(torch.from_numpy(dataset.items[np.flatnonzero(at_night)[:140]]))
     recipe = with_settings(named_recipe("classifier"), ["data.size=16", "data.held_out=0.4"])
-    teller = replace(plain, recipe=recipe)
-    found = {kind.attribute: kind for kind in evaluated(plain, "toycars:600", 140, teller=teller).shares}
+    classifier = replace(plain, recipe=recipe)
+    found = {
+        each.attribute: each
+        for each in evaluated(plain, "toycars:600", 140, label_classifier=classifier).attribute_frequencies
+    }
     held = len(dataset.split(0.4)[1])
     assert asked == [held, 140] and found["time"].real_n == held
-    night = next(share for share in found["time"].shares if share.value == "night")
+    night = next(share for share in found["time"].frequencies if share.value == "night")
     assert night.verdict == "over" and night.samples > 0.95
-    with pytest.raises(UsageError, match="tells no kinds"):
-        evaluated(plain, "toycars:600", 140, teller=plain)
-    with pytest.raises(UsageError, match="pictures of 32 px, these have 16"):
+    with pytest.raises(UsageError, match="does not predict labels"):
+        evaluated(plain, "toycars:600", 140, label_classifier=plain)
+    with pytest.raises(UsageError, match=r"shape \(3, 32, 32\).*samples have shape \(3, 16, 16\)"):
         evaluated(
-            plain, "toycars:600", 140, teller=replace(plain, recipe=with_settings(recipe, ["data.size=32"]))
+            plain,
+            "toycars:600",
+            140,
+            label_classifier=replace(plain, recipe=with_settings(recipe, ["data.size=32"])),
         )

@@ -20,7 +20,7 @@ from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import write_file
 from alphabar.methods.gan import augmented, gradient_penalty
-from alphabar.methods.registry import METHODS, training_flops
+from alphabar.methods.registry import METHODS, method_of
 from alphabar.networks import NETWORKS
 from alphabar.networks.autoencoder import Autoencoder, kl_to_standard_normal
 from alphabar.networks.encoder_decoder import latents
@@ -38,7 +38,6 @@ from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import nfe_per_sample, sampling_settings
 from alphabar.tensor_files import unpack_tensors
 from alphabar.training.loop import begin, train
-from alphabar.training.records import Progress
 from training_child import tiny_dataset
 
 OPPONENTS = ("gan", "vae")
@@ -177,9 +176,9 @@ class TestNetworks:
             recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
         with FlopCounterMode(display=False) as counter:
-            method.prepare(x, x, ImageCodec(0), 0.0, 1e-4)
+            method.prepare(x, x, 0, 0.0, 1e-4)
             method.losses(x, torch.ones(8), x, None).mean().backward()
-        assert counter.get_total_flops() / 8 == pytest.approx(training_flops(recipe), rel=0.1)
+        assert counter.get_total_flops() / 8 == pytest.approx(method_of(recipe).training_flops(recipe), rel=0.1)
 
 
 @pytest.mark.parametrize("name", OPPONENTS)
@@ -190,11 +189,11 @@ class TestLife:
         stopped = begin(tmp_path / "stopped", tiny(name))
         records = train(dataset, stopped, images=64, runtime=Runtime())
         for record in records:
-            if isinstance(record, Progress) and record.images == 24:
+            if record.loss is not None and record.images == 24:
                 break
         records.close()
         list(train(dataset, stopped, images=64, runtime=Runtime()))
-        files = [run.newest_checkpoint()[0].files for run in (straight, stopped)]
+        files = [run.checkpoints.newest()[0].files for run in (straight, stopped)]
         for file in files[0]:
             if file.endswith(".safetensors"):
                 assert files[0][file] == files[1][file], file
@@ -206,7 +205,7 @@ class TestLife:
         model = load_model(run.path)
         *_, drawn = sample(model, 3)
         *_, again = sample(model, 5)
-        assert drawn.total == 3 and torch.equal(drawn.pictures, again.pictures[:3])
+        assert torch.equal(drawn.result, again.result[:3])
         for wrong in ({"steps": 5}, {"sampler": "heun"}, {"initial_noise": "gaussian"}):
             with pytest.raises(UsageError, match="one evaluation"):
                 sampling_settings(model, **wrong)
@@ -217,13 +216,13 @@ class TestLife:
         with pytest.raises(UsageError, match="self-attention"):
             sample(model, 1, sampling_settings(model, pag=2.0))
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
-        with pytest.raises(UsageError, match=f"is a {name}: only diffusion models restore"):
+        with pytest.raises(UsageError, match=f"method '{name}': restoring needs a diffusion model"):
             restore(model, torch.zeros(1, *hole.measured), hole)
 
     def test_what_does_not_belong_together_is_refused(self, name):
-        with pytest.raises(UsageError, match=r"choose (generator|autoencoder)"):
+        with pytest.raises(UsageError, match=r"choose one of (generator|autoencoder)"):
             with_settings(named_recipe(name), ["network=unet"])
-        with pytest.raises(UsageError, match="choose tutorial_unet or unet or mp_unet"):
+        with pytest.raises(UsageError, match="choose one of tutorial_unet, unet, mp_unet"):
             with_settings(named_recipe("lean"), [f"network={named_recipe(name).network['name']}"])
         with pytest.raises(UsageError, match="takes no condition"):
             with_settings(named_recipe(name), ["condition.on=class"])
@@ -235,7 +234,7 @@ class TestShortened:
         """Pixels from N(0, c²): the probability flow keeps x in proportion to its standard deviation."""
         c = 0.5
         method = built(
-            with_settings(distilled(tiny("lean"), steps), ["method.small=60", "method.sigma_min=0.002"])
+            with_settings(distilled(tiny("lean"), steps), ["method.teacher_steps=60", "method.sigma_min=0.002"])
         )
         schedule = method.denoiser.schedule
 
@@ -258,7 +257,7 @@ class TestShortened:
 
         method.guided = lambda teacher: FunctionDenoiser(schedule, mean)
         x0, eps = c * torch.randn(8, 3, 16, 16), torch.randn(8, 3, 16, 16)
-        method.prepare(x0, eps, ImageCodec(0), 0.0, 0.0)
+        method.prepare(x0, eps, 0, 0.0, 0.0)
         t = torch.rand(8, dtype=torch.float64)
         losses, coeffs = [], method.denoiser.coeffs
         for answer in (jump, mean, lambda x, t, cond: jump(x, t, cond) + 0.1):
@@ -274,25 +273,25 @@ class TestShortened:
 
     def test_steps_are_even_and_walks_lead_from_one_to_the_next(self):
         method = built(distilled(tiny("lean", "sampling.timesteps.sigma_min=0.02"), 3))
-        sigma = [(-method.denoiser.schedule(walk).log_snr / 2).exp() for walk in method.walks]
-        assert [len(walk) for walk in method.walks] == [5, 5, 5]
+        sigma = [(-method.denoiser.schedule(walk).log_snr / 2).exp() for walk in method.teacher_times]
+        assert [len(walk) for walk in method.teacher_times] == [5, 5, 5]
         assert torch.allclose(sigma[0][0] / sigma[1][0], sigma[1][0] / sigma[2][0])
         assert torch.allclose(sigma[0][-1], sigma[1][0]) and torch.allclose(sigma[1][-1], sigma[2][0])
         assert sigma[2][-2].item() == pytest.approx(0.02) and sigma[2][-1] == 0
         for one in (distilled(tiny("lean"), 1), distilled(named_recipe("classic"), 1)):
-            assert len(built(one).walks) == 1
-        with pytest.raises(UsageError, match="--steps must be at least 1, not 0"):
+            assert len(built(one).teacher_times) == 1
+        with pytest.raises(UsageError, match="at least 1 sampling step"):
             distilled(tiny("lean"), 0)
-        with pytest.raises(UsageError, match="3 pictures at a time cannot be shared by 4 steps"):
+        with pytest.raises(UsageError, match="3 images at a time cannot be shared by 4 sampling steps"):
             built(with_settings(distilled(tiny("lean")), ["batch=3"]))
         blind = built(distilled(tiny("lean", "network.attention=0")))
         assert (
             blind.pag
             and blind.guided(blind.copy())(torch.zeros(1, 3, 16, 16), torch.ones(1)).isfinite().all()
         )
-        with pytest.raises(UsageError, match="small = 0, sigma_min = "):
-            built(with_settings(distilled(tiny("lean")), ["method.small=0"]))
-        with pytest.raises(UsageError, match="choose the grid log_snr"):
+        with pytest.raises(UsageError, match="teacher_steps = 0"):
+            built(with_settings(distilled(tiny("lean")), ["method.teacher_steps=0"]))
+        with pytest.raises(UsageError, match="sampling.timesteps=log_snr"):
             built(
                 with_settings(
                     distilled(tiny("lean")), ["schedule=rectified_flow", "sampling.timesteps=uniform"]
@@ -313,15 +312,15 @@ class TestShortened:
             assert torch.allclose(a, b, atol=1e-6)
         assert all(path.read_bytes() == data for path, data in before.items())
         *_, drawn = sample(again, 2)
-        assert drawn.total == 2 * 2 and drawn.pictures.shape == (2, 16, 16, 3)
+        assert drawn.total == 2 * 2 and drawn.result.shape == (2, 16, 16, 3)
         (watched,) = short.path.glob("samples/*.png")  # as it draws, from its own start
-        assert abs(np.asarray(Image.open(watched), int) - drawn.pictures[0].numpy()).max() <= 1
-        with pytest.raises(UsageError, match="cannot be shortened"):
+        assert abs(np.asarray(Image.open(watched).convert("RGB"), int) - drawn.result[0].numpy()).max() <= 1
+        with pytest.raises(UsageError, match="cannot be distilled"):
             distilled(again.recipe)
         with pytest.raises(UsageError, match="draws in 2 steps of its own"):
             sampling_settings(again, steps=5)
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
-        with pytest.raises(UsageError, match="restore pictures with the model that it was made from"):
+        with pytest.raises(UsageError, match="restoring, give the model that it was distilled from"):
             restore(again, torch.zeros(1, *hole.measured), hole)
 
     def test_guidance_is_learnt_from_the_model_as_it_was(self, dataset, tmp_path):
@@ -334,7 +333,7 @@ class TestShortened:
         short = begin(tmp_path / "short", recipe, start=model)
         list(train(dataset, short, images=1200, runtime=Runtime()))
         assert len(list(train(dataset, short, images=1280, runtime=Runtime()))) > 0  # goes on
-        teacher = unpack_tensors(short.newest_checkpoint()[0].files["teacher.safetensors"])
+        teacher = unpack_tensors(short.checkpoints.newest()[0].files["teacher.safetensors"])
         for name, value in model.denoiser.network.state_dict().items():
             assert torch.equal(teacher[name], value)
 
@@ -347,7 +346,7 @@ class TestShortened:
         for network in (model.denoiser.network, quick.denoiser.network):
             method = built(recipe)
             method.denoiser.network.load_state_dict(model.denoiser.network.state_dict())
-            method.prepare(torch.empty(0), torch.empty(0), ImageCodec(0), 0.0, 0.0)
+            method.prepare(torch.empty(0), torch.empty(0), 0, 0.0, 0.0)
             method.denoiser.network.load_state_dict(network.state_dict())
             x0 = to_signal(torch.from_numpy(dataset.items[:]))
             eps = Noise(1, range(len(x0)), "held-out").normal(0, x0)
@@ -364,7 +363,7 @@ class TestShortened:
 
 def test_a_vae_learns_the_mean_picture_first(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny("vae", "optimizer.learning_rate=5e-3", "optimizer.warm_up=0"))
-    losses = [r.loss for r in train(dataset, run, images=1600, runtime=Runtime()) if isinstance(r, Progress)]
+    losses = [r.loss for r in train(dataset, run, images=1600, runtime=Runtime()) if r.loss is not None]
     assert sum(losses[-20:]) / 20 < sum(losses[:5]) / 5 - 0.3
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from alphabar.tensor_files import pack_optimizer, unpack_optimizer
-from alphabar.training.muon import Muon, Recorded, orthogonal, turns
+from alphabar.training.muon import CudaGraph, Muon, orthogonal, orthogonalized_updates
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (16, 300), (300, 16)])
@@ -88,9 +88,9 @@ def test_recorded_steps_are_those_of_the_processor():
             torch.randn(s, generator=generator) for s in ((64, 32, 3, 3), (48, 200), (48, 200), (200, 48))
         ]
 
-    recorded = Recorded(turns, [m.cuda() for m in matrices(0)])
+    recorded = CudaGraph(orthogonalized_updates, [m.cuda() for m in matrices(0)])
     for seed in (1, 2):
         for ours, theirs in zip(
-            recorded([m.cuda() for m in matrices(seed)]), turns(matrices(seed)), strict=True
+            recorded([m.cuda() for m in matrices(seed)]), orthogonalized_updates(matrices(seed)), strict=True
         ):
             assert (ours.cpu() - theirs).norm() < 0.02 * theirs.norm()

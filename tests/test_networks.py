@@ -449,7 +449,9 @@ class TestMPUNet:
         other.load_compatible(asked.state_dict())
         assert torch.equal(other.embed_cond.embed[0].weight, before)
         assert torch.equal(other.middle.conv1.weight, asked.middle.conv1.weight)
-        MPUNet(channels=3, widths=(8, 16), head_dim=8).load_compatible(asked.state_dict())  # asked nothing any more
+        MPUNet(channels=3, widths=(8, 16), head_dim=8).load_compatible(
+            asked.state_dict()
+        )  # no condition any more
 
     def test_middle_attention_can_be_switched_off(self) -> None:
         network = awake(MPUNet(channels=3, **SMALL)).eval()

@@ -1,4 +1,4 @@
-"""The budget dial, on machines that are made up."""
+"""The budget planner, on machines that are made up."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -12,7 +12,7 @@ from alphabar.networks import NETWORKS
 from alphabar.networks.base import flops
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
-from alphabar.training import budget as room
+from alphabar.training import budget
 from alphabar.training.budget import Machine, measure, plan
 from alphabar.training.model_sizes import activations, sizes
 from training_child import tiny_dataset
@@ -23,18 +23,18 @@ TWO_CORES = Machine("cpu", ((1e9, 30.0),), loading=1e6, memory=8 * 2**30)
 
 
 @pytest.fixture(scope="module")
-def dial():
+def lean_sizes():
     """The sizes for 64 px, counted once."""
     return sizes(LEAN)
 
 
 @pytest.fixture(autouse=True)
-def _counted_once(dial, monkeypatch):
-    monkeypatch.setattr(room, "sizes", lambda recipe: dial if recipe == LEAN else sizes(recipe))
+def _counted_once(lean_sizes, monkeypatch):
+    monkeypatch.setattr(budget, "sizes", lambda recipe: lean_sizes if recipe == LEAN else sizes(recipe))
 
 
-def chosen(machine, budget=7200.0, pictures=8000):
-    return plan(machine, LEAN, pictures, budget).chosen
+def chosen(machine, seconds=7200.0, pictures=8000):
+    return plan(machine, LEAN, pictures, seconds).chosen
 
 
 def faster(factor):
@@ -88,9 +88,9 @@ def test_little_memory_cuts_the_batch_and_then_the_model():
 
 def test_no_faster_than_pictures_are_made_ready():
     p = plan(replace(TWO_CORES, loading=5.0), LEAN, 8000, 7200.0)
-    assert p.chosen.rate == 5.0 and any("ready" in note for note in p.notes)
+    assert p.chosen.rate == 5.0 and any("Preparing" in note for note in p.notes)
     p = plan(replace(TWO_CORES, loading=3.3, start=0.01), LEAN, 8000, 7200.0)
-    assert p.chosen.rate == 3.3 and any("ready" in note for note in p.notes)
+    assert p.chosen.rate == 3.3 and any("Preparing" in note for note in p.notes)
 
 
 def test_more_epochs_than_the_data_can_bear_are_reported():
@@ -103,14 +103,14 @@ def test_more_epochs_than_the_data_can_bear_are_reported():
 
 def test_where_starting_takes_long_batches_are_large():
     gpu = replace(faster(300), start=0.05)
-    option = chosen(gpu, budget=60.0)
+    option = chosen(gpu, seconds=60.0)
     computed = gpu.rate(option.size.flops)
-    assert chosen(faster(300), budget=60.0).batch == 32
+    assert chosen(faster(300), seconds=60.0).batch == 32
     assert 0.05 / 2**0.5 <= option.batch / computed <= 0.05 * 2**0.5
     assert option.rate == pytest.approx(option.batch / (0.05 + option.batch / computed))
 
 
-def test_beyond_the_dial_is_said():
+def test_sizes_beyond_those_offered_are_said():
     assert any("largest" in note for note in plan(faster(1e6), LEAN, 10**9, 7200.0).notes)
 
 
@@ -132,13 +132,13 @@ def test_rates_between_the_networks_that_were_timed():
         (["network=mp_unet"], 128, (8, 16, 32, 64)),
     ],
 )
-def test_the_dial_fits_the_network_and_the_size_of_the_picture(network, picture, widths, monkeypatch):
+def test_sizes_fit_the_network_and_the_size_of_the_picture(network, picture, widths, monkeypatch):
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
     smallest, larger = sizes(with_settings(LEAN, [*network, f"data.size={picture}"]))
     assert smallest.network["widths"] == widths and larger.flops > 2 * smallest.flops
 
 
-def test_what_the_dial_cannot_size_is_named():
+def test_what_cannot_be_sized_is_named():
     mp_unet = with_settings(LEAN, ["network=mp_unet"])
     odd = mp_unet.model_copy(update={"data": mp_unet.data.model_copy(update={"size": 33})})
     with pytest.raises(UsageError, match=r"data\.size = 33"):

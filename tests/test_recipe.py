@@ -69,7 +69,7 @@ def test_mistakes_are_named_with_the_nearest(setting, told):
 def test_unknown_recipe_and_broken_file(tmp_path):
     with pytest.raises(UsageError, match="did you mean 'classic'"):
         named_recipe("clasic")
-    with pytest.raises(AlphabarError, match="there is no recipe"):
+    with pytest.raises(AlphabarError, match="There is no recipe"):
         read_recipe(tmp_path / "recipe.toml")
     (tmp_path / "recipe.toml").write_bytes(b"\xff\x00 = [")
     with pytest.raises(AlphabarError, match="not a readable recipe"):

@@ -29,7 +29,7 @@ from alphabar.restoration.settings import restoration_settings
 from alphabar.restoration.solvers.registry import SOLVERS
 from alphabar.restoration.task import read_task
 from alphabar.restoration.tiling import _corners, spread, windowed
-from alphabar.runs.model import Model, build_denoiser, load_model
+from alphabar.runs.model import Model, build_denoiser, export_model, load_model
 from alphabar.runs.run import Run
 from alphabar.tensor_files import pack_tensors
 
@@ -46,7 +46,8 @@ def model(tmp_path_factory) -> Model:
     statistics = DataStatistics(torch.zeros(3, SIZE, SIZE), torch.eye(192))
     run = Run(tmp_path_factory.mktemp("restoring"))
     weights = pack_tensors(build_denoiser(recipe).network.state_dict())
-    run.export(recipe, weights, pack_tensors(statistics._asdict()), 0, {})
+    files = {"model.safetensors": weights, "statistics.safetensors": pack_tensors(statistics._asdict())}
+    export_model(run.model_folder, recipe, 0, files)
     return load_model(run.path / "model")
 
 

@@ -16,8 +16,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from alphabar.networks.unet import UNet
-from alphabar.runtime import Runtime, accumulating, describe_machine, processes
-from alphabar.training.probe import _Trial, bf16_refused, precisions, probe
+from alphabar.runtime import Runtime, accumulating, broadcast, describe_machine, processes
+from alphabar.training.probe import Trial, bf16_refused, precisions, probe
 
 BF16 = torch.bfloat16
 
@@ -49,14 +49,14 @@ class TestRuntime:
         network, runtime = tiny(), Runtime()
         assert runtime.parallel(network) is network
         assert (runtime.rank, runtime.world_size, runtime.is_main) == (0, 1, True)
-        assert runtime.broadcast("value") == "value"
+        assert broadcast("value") == "value"
         assert runtime.mean(torch.tensor(2.0)) == 2
         with accumulating(network), processes():
             runtime.barrier()
 
-    def test_the_compiled_network_shares_its_parameters(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_thecompiled_network_shares_its_parameters(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
-            "alphabar.training.probe._compiled", lambda network: torch.compile(network, backend="eager")
+            "alphabar.training.probe.compiled", lambda network: torch.compile(network, backend="eager")
         )
         network = tiny()
         names = list(network.state_dict())
@@ -74,11 +74,11 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], None]:
     """Makes the probe believe that a step of one picture takes what a function of the runtime says."""
 
     def install(clock: Clock) -> None:
-        def start(trial: _Trial, runtime: Runtime, n: int) -> Callable[[], float]:
+        def start(trial: Trial, runtime: Runtime, n: int) -> Callable[[], float]:
             return lambda: n * clock(runtime)
 
-        monkeypatch.setattr(_Trial, "start", start)
-        monkeypatch.setattr(_Trial, "gradients", lambda trial: torch.ones(3))
+        monkeypatch.setattr(Trial, "start", start)
+        monkeypatch.setattr(Trial, "gradients", lambda trial: torch.ones(3))
         monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: None)
         monkeypatch.setattr(shutil, "which", lambda name: name)
         monkeypatch.setattr("alphabar.training.probe.default_device", lambda: "cpu")
@@ -108,13 +108,13 @@ class TestProbe:
     def test_a_slow_machine_is_not_made_to_take_whole_batches(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 1.0)
         taken = []
-        start = _Trial.start
+        start = Trial.start
 
-        def recording(trial: _Trial, runtime: Runtime, n: int) -> Callable[[], float]:
+        def recording(trial: Trial, runtime: Runtime, n: int) -> Callable[[], float]:
             taken.append(n)
             return start(trial, runtime, n)
 
-        monkeypatch.setattr(_Trial, "start", recording)
+        monkeypatch.setattr(Trial, "start", recording)
         probe(tiny(), (8, 8), batch=128)
         assert max(taken) == 1
 
@@ -123,12 +123,12 @@ class TestProbe:
         monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: "a convolution crawls")
         runtime = probe(tiny(), (8, 8), batch=4)
         assert runtime.dtype is None
-        assert "bf16: not chosen, a convolution crawls" in runtime.notes
+        assert "bf16: not chosen, a convolution crawls." in runtime.notes
 
     def test_a_gpu_without_bf16_is_tried_in_fp16(self, monkeypatch) -> None:
         monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: "the GPU has none")
         assert precisions("cuda:0", True, notes := []) == [None, torch.float16]
-        assert notes == ["bf16: not chosen, the GPU has none"]
+        assert notes == ["bf16: not chosen, the GPU has none."]
         assert precisions("cuda:0", False, []) == precisions("cpu", True, []) == [None]
         monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: None)
         assert precisions("cuda:0", True, []) == [None, BF16]
@@ -152,7 +152,7 @@ class TestProbe:
     @pytest.mark.parametrize(
         ("factor", "chosen"), [(1.0, True), (1 + 1e-4, True), (1.2, False), (float("nan"), False)]
     )
-    def test_wrong_gradients_are_not_compiled(self, monkeypatch, factor: float, chosen: bool) -> None:
+    def test_wrong_gradients_are_notcompiled(self, monkeypatch, factor: float, chosen: bool) -> None:
         class Scaled(nn.Module):
             def __init__(self, network: nn.Module):
                 super().__init__()
@@ -164,7 +164,7 @@ class TestProbe:
         monkeypatch.setattr("alphabar.training.probe.FASTER", 0.0)  # let nothing but the numbers decide
         monkeypatch.setattr(shutil, "which", lambda name: name)
         monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: "not in this test")
-        monkeypatch.setattr("alphabar.training.probe._compiled", Scaled)
+        monkeypatch.setattr("alphabar.training.probe.compiled", Scaled)
         runtime = probe(tiny(), (8, 8), batch=4)
         assert runtime.compile == chosen
         assert any("gradients are wrong" in note for note in runtime.notes) != chosen
@@ -174,7 +174,7 @@ class TestProbe:
             raise RuntimeError("Python.h not found\nand much more")
 
         monkeypatch.setattr(shutil, "which", lambda name: name)
-        monkeypatch.setattr("alphabar.training.probe._compiled", broken)
+        monkeypatch.setattr("alphabar.training.probe.compiled", broken)
         runtime = probe(tiny(), (8, 8), batch=4)
         assert not runtime.compile
         assert "torch.compile: not chosen, it fails: RuntimeError: Python.h not found" in runtime.notes
@@ -242,7 +242,7 @@ def work(rank: int, folder: Path, x: Tensor, target: Tensor) -> None:
         results = {
             "chosen": json.dumps(chosen.to_dict()),
             "rank": (runtime.rank, runtime.world_size, runtime.is_main),
-            "told": runtime.broadcast({"from": rank}),
+            "told": broadcast({"from": rank}),
             "step": step(runtime, x[mine], target[mine], pieces=2),
         }
         runtime.barrier()

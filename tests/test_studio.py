@@ -26,7 +26,7 @@ from alphabar.runtime import Runtime
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
 from alphabar.studio.jobs import TrainingJob, TrainingJobs
-from alphabar.studio.models import ModelStore, in_training
+from alphabar.studio.models import ModelStore
 from alphabar.studio.security import API, LARGEST_MESSAGE, Refused, RequestGuard, check_job
 from alphabar.studio.tabs.generate import settings_from_controls
 from alphabar.studio.translations import LANGUAGES, TEXTS
@@ -116,10 +116,10 @@ def test_a_link_out_of_the_folder_is_not_followed(runs, tmp_path):
 
 def test_a_held_lock_is_seen_and_left_alone(runs):
     run = Run(runs / "newer")
-    assert not in_training(run)
+    assert not run.is_training()
     with run.lock():
-        assert in_training(run)
-    assert not in_training(run)
+        assert run.is_training()
+    assert not run.is_training()
 
 
 # ---------------------------------------------------------------- settings in pictures

@@ -275,7 +275,7 @@ def test_restore_an_uploaded_picture(page, picture_folder):
 
 
 def test_watch_a_run_pause_and_resume_it(page, folder):
-    seen = Run(folder / "tiny").records()[-1]["images"]
+    seen = Run(folder / "tiny").log.records()[-1]["images"]
     tab(page, "Runs")
     page.wait_for_selector("#runs-curves svg")
     page.wait_for_selector("#film img")
@@ -289,7 +289,7 @@ def test_watch_a_run_pause_and_resume_it(page, folder):
     )
     page.click("#pause")
     page.wait_for_selector("#runs-table .live", state="detached")
-    assert Run(folder / "tiny").newest_checkpoint()[0].images > seen
+    assert Run(folder / "tiny").checkpoints.newest()[0].images > seen
     page.locator("#budget-more input, #budget-more textarea").fill("soon")
     page.click("#resume")
     page.wait_for_selector("text=is no time")
@@ -532,6 +532,6 @@ def test_train_on_an_uploaded_archive(choice, page, folder, picture_folder, tmp_
     page.wait_for_selector("#runs-table .live", timeout=60_000)
     page.wait_for_selector("#runs-table .live", state="detached", timeout=120_000)
     run = Run(folder / name)
-    assert run.newest_checkpoint()[0].images > 0 and run.recipe.data.size == 16
-    assert run.start.exists() == (choice != "classic")
+    assert run.checkpoints.newest()[0].images > 0 and run.recipe.data.size == 16
+    assert run.initial_weights.exists() == (choice != "classic")
     assert len(list((folder / ".pictures" / name / "waves").glob("*.png"))) == 40

@@ -16,14 +16,14 @@ import torch
 from alphabar.diffusion.loss import loss
 from alphabar.diffusion.random import Noise
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.runs.checkpoints import CheckpointFolder
+from alphabar.runs.log import RunLog
 from alphabar.runs.model import build_denoiser, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
-from alphabar.training.batches import TrainingBatches
+from alphabar.training.batches import BatchLoader, TrainingBatches
 from alphabar.training.loop import begin, train
 from alphabar.training.optimizers import learning_rate_at
-from alphabar.training.records import Finished, Monitored, Note, Progress, Saved
-from alphabar.training.state import TrainingState
 from training_child import tiny_dataset, tiny_recipe
 
 CHILD = Path(__file__).with_name("training_child.py")
@@ -34,8 +34,13 @@ def run_all(dataset, run, **options):
     return list(train(dataset, run, runtime=Runtime(), **options))
 
 
+def batches_of(dataset, recipe) -> TrainingBatches:
+    index, _ = dataset.split(recipe.data.held_out)
+    return TrainingBatches(dataset, index, recipe, build_denoiser(recipe).schedule)
+
+
 def final_weights(run: Run, images: int) -> dict[str, bytes]:
-    checkpoint, problems = run.newest_checkpoint()
+    checkpoint, problems = run.checkpoints.newest()
     assert checkpoint is not None and checkpoint.images == images and not problems
     return {name: checkpoint.files[name] for name in WEIGHTS}
 
@@ -55,13 +60,13 @@ def straight(dataset, tmp_path_factory):
 
 def test_the_loss_falls(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe("network.dropout=0", "optimizer.learning_rate=2e-3"))
-    losses = [r.loss for r in run_all(dataset, run, images=1600) if isinstance(r, Progress)]
+    losses = [r.loss for r in run_all(dataset, run, images=1600) if r.loss is not None]
     assert np.mean(losses[-30:]) < 0.5 * np.mean(losses[:5])
 
 
 def test_a_run_folder_is_complete(straight):
     run, records = straight
-    assert isinstance(records[-1], Finished) and records[-1].images == 96
+    assert records[-1].result.images == records[-1].images == 96
     names = {p.name for p in run.path.iterdir()}
     assert {"recipe.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "model"} <= names
     assert (run.path / "samples" / "000000096.png").is_file()
@@ -78,11 +83,11 @@ def test_resume_equals_never_having_stopped(dataset, straight, tmp_path, stop_af
     records = train(dataset, run, images=96, runtime=Runtime())
     updates = 0
     for record in records:
-        updates += isinstance(record, Progress)
+        updates += record.loss is not None
         if updates == stop_after:
             break
     records.close()
-    assert Run(run.path).newest_checkpoint()[0].images == 8 * stop_after
+    assert Run(run.path).checkpoints.newest()[0].images == 8 * stop_after
     run_all(dataset, run, images=96)
     assert final_weights(run, 96) == final_weights(straight[0], 96)
 
@@ -93,7 +98,7 @@ def test_a_longer_training_goes_on(dataset, straight, tmp_path):
     run_all(dataset, run, images=96)
     assert final_weights(run, 96) == final_weights(straight[0], 96)
     again = run_all(dataset, run, images=96)
-    assert "already trained" in again[-1].reason
+    assert again[-1].result.reason.identifier == "training.already_trained"
 
 
 def test_stop_event_saves_and_leaves(dataset, tmp_path):
@@ -101,33 +106,33 @@ def test_stop_event_saves_and_leaves(dataset, tmp_path):
     records = []
     for record in train(dataset, run, images=96, runtime=Runtime(), stop=stop):
         records.append(record)
-        if isinstance(record, Progress):
+        if record.loss is not None:
             stop.set()
-    assert records[-1].reason.startswith("stopped") and records[-1].images == 8
-    assert run.newest_checkpoint()[0].images == 8
+    assert records[-1].result.reason.identifier == "training.stopped" and records[-1].images == 8
+    assert run.checkpoints.newest()[0].images == 8
 
 
 def test_a_flipped_byte_falls_back_and_is_told(dataset, straight, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe())
     run_all(dataset, run, images=40)
     run_all(dataset, run, images=64)
-    newest = run.checkpoints()[-1] / "model.safetensors"
+    newest = run.checkpoints.folders()[-1] / "model.safetensors"
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
     records = run_all(dataset, run, images=96)
-    notes = [r.text for r in records if isinstance(r, Note)]
+    notes = [r.message for r in records if r.message]
     assert any("000000064" in note and "damaged" in note for note in notes)
-    assert any("resuming" in note and " 40 images" in note for note in notes)
+    assert any("continues at 40 images" in note for note in notes)
     assert final_weights(run, 96) == final_weights(straight[0], 96)
 
 
 def test_all_checkpoints_damaged_is_an_error_not_a_new_beginning(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe())
     run_all(dataset, run, images=16)
-    for folder in run.checkpoints():
+    for folder in run.checkpoints.folders():
         (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(AlphabarError, match="every checkpoint"):
+    with pytest.raises(AlphabarError, match="Every checkpoint"):
         run_all(dataset, run, images=32)
     with pytest.raises(AlphabarError, match="nothing to load"):
         load_model(run.path)
@@ -135,12 +140,13 @@ def test_all_checkpoints_damaged_is_an_error_not_a_new_beginning(dataset, tmp_pa
 
 def test_old_checkpoints_go_but_one(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe())
-    saved = [r for r in run_all(dataset, run, images=48, checkpoint_every=0) if isinstance(r, Saved)]
-    assert [r.images for r in saved] == [8, 16, 24, 32, 40, 48]
-    assert [int(p.name) for p in run.checkpoints()] == [40, 48]
+    there = []
+    for _ in train(dataset, run, images=48, runtime=Runtime(), checkpoint_every=0):
+        there.append([int(p.name) for p in run.checkpoints.folders()])
+    assert [8] in there and [8, 16] in there and [16, 24] in there and there[-1] == [40, 48]
 
 
-@pytest.mark.parametrize("write", ["log", "save"])
+@pytest.mark.parametrize("write", [(RunLog, "append"), (CheckpointFolder, "save")])
 def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, monkeypatch, write):
     run = begin(tmp_path / "run", tiny_recipe())
     run_all(dataset, run, images=16)
@@ -149,13 +155,13 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, mo
     def full(*args, **values):
         raise AlphabarError("no space left; what was saved before is intact")
 
-    monkeypatch.setattr(Run, write, full)
+    monkeypatch.setattr(*write, full)
     seen = []
     with pytest.raises(AlphabarError, match="no space left"):
         for record in train(dataset, run, images=32, runtime=Runtime(), checkpoint_every=0):
             seen.append(record)
-    assert sum(isinstance(r, Progress) for r in seen) == 2
-    assert any(isinstance(r, Note) and "goes on" in r.text for r in seen)
+    assert sum(r.loss is not None for r in seen) == 2
+    assert any("training continues" in (r.message or "") for r in seen)
     assert final_weights(run, 16) == before
 
 
@@ -170,8 +176,8 @@ def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypa
 
     monkeypatch.setattr("alphabar.methods.diffusion.loss", sometimes_nan)
     records = train(dataset, run, images=40, runtime=Runtime(), checkpoint_every=0)
-    notes = [r.text for r in records if isinstance(r, Note)]
-    assert any("non-finite" in note for note in notes)
+    notes = [r.message for r in records if r.message]
+    assert any("not finite" in note for note in notes)
     for _name, value in load_model(run.path).denoiser.network.state_dict().items():
         assert torch.isfinite(value).all()
 
@@ -198,7 +204,7 @@ def test_fp16_learns_what_fp32_does(dataset, tmp_path, monkeypatch):
         )
         run = begin(tmp_path / str(dtype), tiny_recipe("network.dropout=0"))
         records = train(dataset, run, images=96, runtime=Runtime(dtype=dtype))
-        losses[dtype] = np.array([r.loss for r in records if isinstance(r, Progress)])
+        losses[dtype] = np.array([r.loss for r in records if r.loss is not None])
     np.testing.assert_allclose(losses[torch.float16], losses[None], rtol=0.02)
     np.testing.assert_allclose(norms[torch.float16], norms[None], rtol=0.1)  # of gradients of the true scale
 
@@ -207,24 +213,24 @@ def test_fp16_scales_the_loss_down_where_gradients_leave_its_range(dataset, tmp_
     monkeypatch.setattr("alphabar.training.state.LOSS_SCALE", 2.0**40)
     run = begin(tmp_path / "run", tiny_recipe("network.dropout=0"))
     half = Runtime(dtype=torch.float16)
-    notes = [r.text for r in train(dataset, run, images=160, runtime=half) if isinstance(r, Note)]
-    assert not any("non-finite" in note for note in notes)
-    state = run.newest_checkpoint()[0].state
+    notes = [r.message for r in train(dataset, run, images=160, runtime=half) if r.message]
+    assert not any("not finite" in note for note in notes)
+    state = run.checkpoints.newest()[0].state
     assert 1 < state["loss_scale"] < 2.0**40 and state["bad_steps"] == 0
     list(train(dataset, run, images=176, runtime=half))
-    assert run.newest_checkpoint()[0].state["loss_scale"] <= state["loss_scale"]  # it goes on from there
+    assert run.checkpoints.newest()[0].state["loss_scale"] <= state["loss_scale"]  # it goes on from there
     assert all(torch.isfinite(v).all() for v in load_model(run.path).denoiser.network.state_dict().values())
 
 
 def test_every_epoch_shows_every_picture_once(dataset):
     recipe = tiny_recipe()
     index, _ = dataset.split(recipe.data.held_out)
-    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
+    feed = batches_of(dataset, recipe)
     m = len(index)
-    orders = [feed.pictures(range(e * m, (e + 1) * m)).tolist() for e in range(3)]
+    orders = [feed.items_at(range(e * m, (e + 1) * m)).tolist() for e in range(3)]
     assert all(sorted(order) == index.tolist() for order in orders)
     assert orders[0] != orders[1] != orders[2]
-    across = feed.pictures(range(m - 3, m + 5)).tolist()
+    across = feed.items_at(range(m - 3, m + 5)).tolist()
     assert across == orders[0][-3:] + orders[1][:5]
 
 
@@ -232,9 +238,10 @@ def test_batches_are_functions_of_the_position(dataset):
     recipe = tiny_recipe()
     index, held_out = dataset.split(recipe.data.held_out)
     assert len(held_out) and not set(index) & set(held_out)
-    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
+    feed = batches_of(dataset, recipe)
     whole, left, right = (feed.batch(r) for r in (range(8, 16), range(8, 11), range(11, 16)))
-    for w, parts in zip(whole, zip(left, right, strict=True), strict=True):
+    assert whole.cond is left.cond is right.cond is None
+    for w, parts in zip(whole[:3], zip(left[:3], right[:3], strict=True), strict=True):
         assert torch.equal(w, torch.cat(parts))
     assert whole.x0.min() >= -1 and whole.x0.max() <= 1
     flipped = Noise(recipe.seed, range(1000), "flip").uniform(0) < 0.5
@@ -243,10 +250,9 @@ def test_batches_are_functions_of_the_position(dataset):
 
 @pytest.mark.parametrize("threads", [3, 8, 20])
 def test_batches_made_ready_in_pieces_are_the_same(dataset, threads):
-    training = TrainingState(dataset, tiny_recipe("stratified=true"), Runtime())
-    whole = training.next_batch()
-    training.loaders, training.pending = threads, None
-    for a, b in zip(whole, training.next_batch(), strict=True):
+    batches = batches_of(dataset, tiny_recipe("stratified=true"))
+    whole, pieces = (BatchLoader(batches, Runtime(), n).batch(0) for n in (1, threads))
+    for a, b in zip(whole[:3], pieces[:3], strict=True):
         assert torch.equal(a, b)
 
 
@@ -261,9 +267,9 @@ def test_learning_rate_by_images():
 
 def test_a_budget_ends_the_training_over_sittings(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe())
-    first = run_all(dataset, run, budget=1.0)[-1]
+    first = run_all(dataset, run, budget=1.0)[-1].result
     assert 1.0 <= first.seconds < 3.0 and first.images > 0
-    again = run_all(dataset, run, budget=1.0)[-1]
+    again = run_all(dataset, run, budget=1.0)[-1].result
     assert again.images == first.images
 
 
@@ -271,7 +277,7 @@ def test_two_trainings_in_one_run_are_refused(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe())
     records = train(dataset, run, images=96, runtime=Runtime())
     next(records)
-    with pytest.raises(AlphabarError, match="another process"):
+    with pytest.raises(AlphabarError, match="Another process"):
         run_all(dataset, Run(run.path), images=96)
     records.close()
 
@@ -282,7 +288,7 @@ def test_another_recipe_or_other_pictures_are_refused(dataset, straight, tmp_pat
         begin(run.path, tiny_recipe("seed=1"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.doc").write_text("precious")
-    with pytest.raises(AlphabarError, match="no run"):
+    with pytest.raises(AlphabarError, match="not a run"):
         begin(tmp_path / "full", tiny_recipe())
     from PIL import Image
 
@@ -303,11 +309,14 @@ def test_nothing_to_do_is_a_mistake(dataset, tmp_path, options):
 def test_the_log_is_rewound_on_resume(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe())
     run_all(dataset, run, images=16)
-    run.log("train", 1000, loss=1.0)
+    before = run.log.records()
+    run.log.append("train", 1000, loss=1.0)
     with open(run.path / "log.jsonl", "a") as file:
         file.write('{"kind": "trai')
     run_all(dataset, run, images=32)
-    assert all(r["images"] <= 32 for r in run.records())
+    after = run.log.records()
+    assert before and after[: len(before)] == before
+    assert {r["images"] for r in after if r["kind"] == "train"} == {16, 32}
     for line in (run.path / "log.jsonl").read_text().splitlines():
         json.loads(line)
 
@@ -353,7 +362,7 @@ def kill_at_random_moments(
 def test_kill_minus_nine(picture_folder, straight, tmp_path):
     run = tmp_path / "run"
     kill_at_random_moments(picture_folder, run, 4000, kills=2, in_save=1, seed=0)
-    reached = Run(run).newest_checkpoint()[0].images
+    reached = Run(run).checkpoints.newest()[0].images
     assert 0 < reached < 4000
     child = start_child(picture_folder, run, reached + 40, 1000)
     _, err = child.communicate(timeout=120)
@@ -374,7 +383,7 @@ def test_kill_minus_nine(picture_folder, straight, tmp_path):
 def test_two_processes_train_as_one(picture_folder, dataset, tmp_path, settings):
     """Same loss curve to 1e-5, for the network with BatchNorm as for the one without."""
     alone = begin(tmp_path / "one", tiny_recipe(*settings))
-    one = [r.loss for r in run_all(dataset, alone, images=80) if isinstance(r, Progress)]
+    one = [r.loss for r in run_all(dataset, alone, images=80) if r.loss is not None]
     together = tmp_path / "two"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
@@ -397,25 +406,23 @@ def test_accumulated_pieces_are_one_batch(dataset, straight, tmp_path):
     for pieces in (1, 2, 4):
         recipe = tiny_recipe("network.dropout=0", f"accumulate={pieces}")
         records = run_all(dataset, begin(tmp_path / str(pieces), recipe), images=64)
-        curves.append([r.loss for r in records if isinstance(r, Progress)])
+        curves.append([r.loss for r in records if r.loss is not None])
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
     np.testing.assert_allclose(curves[2], curves[0], rtol=1e-5)
 
 
 def test_stratified_levels_cover_every_batch(dataset):
     recipe = tiny_recipe("stratified=true", "noise_distribution=uniform", "batch=32")
-    index, _ = dataset.split(recipe.data.held_out)
-    t = TrainingBatches(dataset, index, recipe, build_denoiser(recipe)).batch(range(64, 96)).t
+    t = batches_of(dataset, recipe).batch(range(64, 96)).t
     assert sorted((t * 32).ceil().int().tolist()) == list(range(1, 33))
 
 
 def test_a_batch_is_its_pieces_wherever_it_is_cut(dataset):
     recipe = tiny_recipe("batch=32")
-    index, _ = dataset.split(recipe.data.held_out)
-    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
+    feed = batches_of(dataset, recipe)
     whole = feed.batch(range(5, 37))
     for cut in (6, 8, 19):
-        for one, two, both in zip(feed.batch(range(5, cut)), feed.batch(range(cut, 37)), whole, strict=True):
+        for one, two, both in zip(feed.batch(range(5, cut))[:3], feed.batch(range(cut, 37))[:3], whole[:3], strict=True):
             assert torch.equal(torch.cat([one, two]), both)
     assert abs(whole.eps.mean()) < 0.05 and whole.eps.std() == pytest.approx(1, abs=0.05)
     assert len(whole.eps.flatten(1).unique(dim=0)) == 32
@@ -426,7 +433,7 @@ def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_pat
     run = begin(tmp_path / "run", tiny_recipe(*looks))
     run_all(dataset, run, images=96)
     assert final_weights(run, 96) == final_weights(straight[0], 96)
-    records = run.records()
+    records = run.log.records()
     held_out = [r for r in records if r["kind"] == "held_out"][-1]
     # Levels are log SNR; the cosine schedule reaches all of them.
     assert len(held_out["levels"]) == len(held_out["error"]) == len(held_out["train_error"]) == 9
@@ -441,8 +448,8 @@ def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_pat
 def test_the_end_is_looked_at_once(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe())
     seen = run_all(dataset, run, images=16, checkpoint_every=0)
-    assert [r.images for r in seen if isinstance(r, Monitored)] == [16]
-    assert not any(isinstance(r, Monitored) for r in run_all(dataset, run, images=16))
+    assert [(r.images, r.preview) for r in seen if r.preview] == [(16, run.path / "samples" / "000000016.png")]
+    assert not any(r.preview for r in run_all(dataset, run, images=16))
 
 
 def test_tensorboard_events(straight):
@@ -458,6 +465,6 @@ def test_on_a_gpu_it_learns_and_goes_on(dataset, tmp_path, dtype, compiled):
     run = begin(tmp_path / "run", tiny_recipe("optimizer.name=muon", "optimizer.learning_rate=0.004"))
     records = [*train(dataset, run, images=640, runtime=runtime)]
     records += train(dataset, run, images=1280, runtime=runtime)
-    losses = [r.loss for r in records if isinstance(r, Progress)]
+    losses = [r.loss for r in records if r.loss is not None]
     assert all(map(math.isfinite, losses))
     assert sum(losses[-20:]) < 0.7 * sum(losses[:20])

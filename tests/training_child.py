@@ -15,7 +15,6 @@ from alphabar import Run, begin, named_recipe, open_source, prepare, train, with
 from alphabar.codecs.image import ImageCodec
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import Runtime, processes
-from alphabar.training.records import Progress
 
 
 def tiny_recipe(*settings: str) -> Recipe:
@@ -57,7 +56,7 @@ def main() -> None:
         runtime.barrier()
         dataset = tiny_dataset(folder)
         records = train(dataset, Run(run), images=int(images), runtime=runtime, checkpoint_every=every)
-        losses = [record.loss for record in records if isinstance(record, Progress)]
+        losses = [record.loss for record in records if record.loss is not None]
         if runtime.is_main:
             print(json.dumps(losses))
 

@@ -1,9 +1,10 @@
-"""Files and folders that are either whole or not there: written beside, flushed, checksummed, renamed; and locks.
+"""Files and folders that are either whole or not there: written beside, flushed, checksummed, renamed; and
+locks.
 
-torch.save truncates its target before it writes, and safetensors never flushes to disk; neither notices a flipped
-bit. `write_folder` lists every file of a folder with its SHA-256 in MANIFEST.json, gives the folder its name only
-once all of it is on the disk, and `read_folder` checks every byte. `writing_folder` does the same without checksums
-for folders that are written file by file. Nothing is pickled.
+torch.save truncates its target before it writes, and safetensors never flushes to disk; neither notices a
+flipped bit. `write_folder` lists every file of a folder with its SHA-256 in MANIFEST.json, gives the folder
+its name only once all of it is on the disk, and `read_folder` checks every byte. `writing_folder` does the
+same without checksums for folders that are written file by file. Nothing is pickled.
 """
 
 import hashlib
@@ -61,13 +62,15 @@ def writing_folder(
 ) -> Iterator[Path]:
     """A temporary folder beside ``path`` to write files into; at the end of the block it becomes ``path``.
 
-    existing: what happens where there is already something at ``path`` by then: an error, unless it is an empty
+    existing: what happens where there is already something at ``path`` by then: an error, unless it is an
+    empty
         folder ("refuse"); the new folder takes its place ("replace"); it stays, and the new one is dropped
         ("keep", for caches that two processes may write).
     flush: whether every file must be on the disk before the folder gets its name.
 
-    A kill or a full disk at any moment leaves the old folder or the new one, and at worst a folder ``.writing-…``
-    beside it, which a later write removes after a day. An error inside the block removes the temporary folder.
+    A kill or a full disk at any moment leaves the old folder or the new one, and at worst a folder
+    ``.writing-…`` beside it, which a later write removes after a day. An error inside the block removes the
+    temporary folder.
     Raises AlphabarError naming ``path`` where it cannot be written.
     """
     with writing(path):
@@ -89,9 +92,11 @@ def writing_folder(
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Writes ``files`` (name → bytes) with their checksums as the folder ``path``, replacing one that is there.
+    """Writes ``files`` (name → bytes) with their checksums as the folder ``path``, replacing one that is
+    there.
 
-    The old folder or the new one is there at any moment. Raises AlphabarError where the disk is full or read-only.
+    The old folder or the new one is there at any moment. Raises AlphabarError where the disk is full or
+    read-only.
     """
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     with writing_folder(path, existing="replace", flush=True) as beside:

@@ -1,8 +1,8 @@
-"""On what and how a training computes: device, precision, memory format, compilation, processes.
+"""How a training computes: device, precision, memory format, compilation, processes.
 
-What is fastest is measured, not guessed: bf16 convolutions are eight times as fast as fp32 ones on a CPU
-with AMX and several times slower on one without. The choice can be written down and taken up again, since
-a resumed training is bit-exact only where it computes as it did before.
+What is fastest is measured (`alphabar.training.probe`): bf16 convolutions are eight times as fast as fp32
+ones on a CPU with AMX and several times slower on one without. A run keeps the choice, because a resumed
+training is bit-exact only where it computes as it did before.
 """
 
 import os
@@ -23,15 +23,15 @@ from alphabar.errors import AlphabarError
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a training computes. ``Runtime()`` is the plain way: fp32, contiguous, eager, on the CPU.
+    """How a training computes. ``Runtime()`` is the plain one: fp32, contiguous, eager, on the CPU.
 
     device: where, with its index where there are several: "cpu", "cuda:1", "mps".
     dtype: of autocast; None is fp32 throughout.
-    channels_last: the memory format of network and signals.
+    channels_last: whether network and images have this memory format.
     compile: whether training steps go through torch.compile.
     fused: whether the optimizer is the fused implementation.
-    machine: on which the choice was made (``describe_machine``); empty where nothing was measured.
-    notes: what was chosen, and what was not and why, in plain words.
+    machine: on which the choice was made (`describe_machine`); empty where nothing was measured.
+    notes: sentences that say what was chosen, and what was not and why.
     """
 
     device: str = "cpu"
@@ -44,15 +44,18 @@ class Runtime:
 
     @property
     def memory_format(self) -> torch.memory_format:
+        """Of network and images."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @property
     def rank(self) -> int:
-        return dist.get_rank() if _several() else 0
+        """Which of the processes this is, from 0."""
+        return dist.get_rank() if distributed() else 0
 
     @property
     def world_size(self) -> int:
-        return dist.get_world_size() if _several() else 1
+        """How many processes train together."""
+        return dist.get_world_size() if distributed() else 1
 
     @property
     def is_main(self) -> bool:
@@ -71,15 +74,16 @@ class Runtime:
         network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def put(self, signal: Tensor) -> Tensor:
-        """A signal (n, c, h, w) on the device and in the memory format; what is pinned is not waited for."""
-        return signal.to(self.device, memory_format=self.memory_format, non_blocking="cuda" in self.device)
+        """Signals (n, c, *spatial) on the device and in the memory format; pinned ones are not waited for."""
+        signal = signal.to(self.device, non_blocking="cuda" in self.device)
+        return channels_last(signal) if self.channels_last else signal.contiguous()
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """What training steps call in place of a placed network: compiled, gradients averaged over processes.
 
         It shares its parameters with ``network``, which remains what is evaluated, sampled and saved.
         """
-        step = _compiled(network) if self.compile else network
+        step = compiled(network) if self.compile else network
         if self.world_size == 1:
             return step
         return DistributedDataParallel(step)
@@ -92,17 +96,13 @@ class Runtime:
         dist.all_reduce(total)
         return total / self.world_size
 
-    def broadcast(self, value: Any) -> Any:
-        """The main process's value, in every process."""
-        return _broadcast(value)
-
     def barrier(self) -> None:
-        """Waits until every process has come here."""
+        """Waits until every process has arrived here."""
         if self.world_size > 1:
             dist.barrier()
 
     def to_dict(self) -> dict[str, Any]:
-        """The choice as JSON can hold it; ``from_dict`` reads it."""
+        """The choice as JSON can hold it; `from_dict` reads it."""
         return asdict(self) | {
             "device": torch.device(self.device).type,
             "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
@@ -111,7 +111,7 @@ class Runtime:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Runtime":
-        """The runtime that ``to_dict`` wrote down, on this process's device of that type."""
+        """The runtime that `to_dict` wrote down, on this process's device of that type."""
         return cls(
             **dict(record)
             | {
@@ -122,15 +122,20 @@ class Runtime:
         )
 
 
+def channels_last(signal: Tensor) -> Tensor:
+    """Images (n, c, h, w) with the channels last in memory; signals of other dimensions as they are."""
+    return signal.to(memory_format=torch.channels_last) if signal.ndim == 4 else signal
+
+
 def accumulating(network: nn.Module) -> AbstractContextManager[Any]:
-    """The context of all but the last forward and backward pass of a step: gradients are not averaged yet."""
+    """The context of all but the last forward and backward pass of an update: gradients are not averaged yet."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 @contextmanager
 def processes() -> Iterator[None]:
     """Joins the other processes where torchrun started several (gloo on CPUs, NCCL on GPUs)."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _several():
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed():
         yield
         return
     device = torch.device(default_device())
@@ -173,33 +178,39 @@ def describe_machine(device: str) -> str:
     return f"{device} {processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def _compiled(network: nn.Module) -> nn.Module:
-    # "reduce-overhead" records the kernels for a GPU (CUDA graphs) and is the default elsewhere.
+def compiled(network: nn.Module) -> nn.Module:
+    """The network through torch.compile, sharing its parameters; on a GPU its kernels are recorded (CUDA
+    graphs).
+    """
+    # "reduce-overhead" is the default mode where there is no GPU.
     return torch.compile(network, dynamic=False, mode="reduce-overhead")  # type: ignore[return-value]
 
 
-def _finish(device: str) -> None:
+def synchronize(device: str) -> None:
+    """Waits until a GPU has finished; a CPU always has."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
-def _own(device: str) -> str:
-    """This process's device of a type: GPUs are dealt out by local rank."""
-    if device != "cuda":
-        return device
-    rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if rank >= gpus:
-        raise AlphabarError(f"process {rank} of this host has no GPU of its own: start at most {gpus}")
-    return f"cuda:{rank}"
-
-
-def _several() -> bool:
+def distributed() -> bool:
+    """Whether several processes train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _broadcast(value: Any) -> Any:
-    if not _several():
+def broadcast(value: Any) -> Any:
+    """The main process's value, in every process. It must be possible to pickle it."""
+    if not distributed():
         return value
     holder = [value]
     dist.broadcast_object_list(holder)
     return holder[0]
+
+
+def _own(device: str) -> str:
+    """This process's device of a type: GPUs are assigned by local rank."""
+    if device != "cuda":
+        return device
+    rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if rank >= gpus:
+        raise AlphabarError("training.no_gpu", rank=rank, gpus=gpus)
+    return f"cuda:{rank}"

@@ -1,4 +1,4 @@
-"""TODO-DOC from training.checkpoint"""
+"""Tensors and optimizer states as the bytes of safetensors files: nothing is pickled."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
 
 
 def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
-    """Put back what ``pack_optimizer`` took."""
+    """Puts back what ``pack_optimizer`` took."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in unpack_tensors(data).items():
         index, key = name.split(".", 1)

@@ -91,8 +91,9 @@ class Codec(ABC):
 
     @abstractmethod
     def read(self, data: Raw, fit: str, box: Box | None = None) -> Reading:
-        """The item in a file's bytes. fit: one of `fits`. box: the annotated object, which the fit "box"
-        shows.
+        """The item in a file's bytes.
+
+        fit: one of `fits`. box: the annotated object, which the fit "box" shows.
 
         Raises Unreadable, with the reason, for everything that is not a whole file of this kind. Thread-safe.
         """
@@ -112,6 +113,17 @@ class Codec(ABC):
     @abstractmethod
     def write(self, item: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
         """Write one item (*item_shape) as a file with metadata inside. Raises OSError where it cannot."""
+
+    @abstractmethod
+    def coarsen(self, signals: Tensor) -> Tensor:
+        """Signals (n, *shape) → their coarse content (n, m), a few hundred numbers, by a linear map.
+
+        Initial noise of the kind "gaussian" has coarse content of the mean and covariance of the data's.
+        """
+
+    @abstractmethod
+    def refine(self, coarse: Tensor) -> Tensor:
+        """Coarse content (n, m) → smooth signals (n, *shape), by a linear map."""
 
     def flip(self, items: Tensor, mask: Tensor) -> Tensor:
         """Items (n, *item_shape), mirrored where the mask (n,) says so, if items of this kind can be."""

@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from alphabar.codecs.base import Box, Codec, Raw, Reading
 from alphabar.codecs.image_files import FITS, is_grey, read_image
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.errors import UsageError
+
+THUMBNAIL = 8  # pixels: the side of the thumbnails that are the coarse content of a picture
 
 
 class ImageCodec(Codec):
@@ -20,8 +23,7 @@ class ImageCodec(Codec):
 
     size: the side of a square, or (height, width), in pixels.
     A signal is linear in the levels: 0 → -1, 255 → 1. Colours of transparent pictures are premultiplied by
-    alpha in
-    the signal and straight in the item: under alpha 0 there is no colour, so decode gives black there.
+    alpha in the signal and straight in the item. Under alpha 0 there is no colour: read and decode give black.
     """
 
     name = "image"
@@ -57,6 +59,7 @@ class ImageCodec(Codec):
         return Reading(pixels, remarks)
 
     def encode(self, items: Tensor) -> Tensor:
+        """Pictures (n, h, w, c) uint8 as signals (n, c, h, w) float32, channels last in memory."""
         signals = items.permute(0, 3, 1, 2).to(torch.float32)
         if self.channels == 4:
             color, alpha = signals.split([3, 1], dim=1)
@@ -64,6 +67,7 @@ class ImageCodec(Codec):
         return signals.div_(127.5).sub_(1)
 
     def decode(self, signals: Tensor) -> Tensor:
+        """Signals (n, c, h, w) as the nearest pictures (n, h, w, c) uint8; values outside [-1, 1] are clamped."""
         levels = self.clamp(signals.to(torch.float32)).add(1).mul(127.5)
         if self.channels == 4:
             color, alpha = levels.split([3, 1], dim=1)
@@ -73,14 +77,30 @@ class ImageCodec(Codec):
         return levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     def preview(self, items: Tensor) -> Tensor:
+        """The pictures as they are, grey ones as RGB: (n, h, w, 3 or 4)."""
         return items.expand(*items.shape[:-1], 3) if self.channels == 1 else items
 
     def write(self, item: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Write a picture (h, w, c) as a grey, RGB or RGBA PNG file. Raises OSError where it cannot."""
         levels = item.numpy()
         image = Image.fromarray(levels[..., 0] if self.channels == 1 else levels)
         image.save(path, format="PNG", pnginfo=png_metadata(metadata))
 
+    def coarsen(self, signals: Tensor) -> Tensor:
+        """Thumbnails of at most `THUMBNAIL` pixels a side."""
+        return adaptive_avg_pool2d(signals, self._thumbnail[1:]).flatten(1)
+
+    def refine(self, coarse: Tensor) -> Tensor:
+        """Thumbnails enlarged bicubically."""
+        return interpolate(coarse.unflatten(1, self._thumbnail), size=self.spatial, mode="bicubic")
+
+    @property
+    def _thumbnail(self) -> tuple[int, int, int]:
+        channels, height, width = self.shape
+        return channels, min(height, THUMBNAIL), min(width, THUMBNAIL)
+
     def flip(self, items: Tensor, mask: Tensor) -> Tensor:
+        """Pictures (n, h, w, c) whose left and right are exchanged where the mask (n,) says so."""
         return torch.where(mask[:, None, None, None], items.flip(2), items)
 
 
@@ -95,6 +115,15 @@ def to_pictures(signal: Tensor) -> Tensor:
     return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
+def flip(pictures: Tensor, mask: Tensor) -> Tensor:
+    """Pictures or signals whose left and right are exchanged where the mask, (n,) bool, says so.
+
+    The width is the third of the four dimensions of pictures (uint8), the last of signals.
+    """
+    width = 2 if pictures.dtype is torch.uint8 else 3
+    return torch.where(mask[:, None, None, None], pictures.flip(width), pictures)
+
+
 def levels_to_signal(levels: Tensor, white: int) -> Tensor:
     """One picture (h, w, c) of whole numbers 0..white, however deep, as a float32 signal (1, c, h, w)."""
     return (levels.permute(2, 0, 1)[None].double() * (2 / white) - 1).float()
@@ -103,12 +132,3 @@ def levels_to_signal(levels: Tensor, white: int) -> Tensor:
 def signal_to_levels(signal: Tensor, white: int) -> Tensor:
     """The inverse: (c, h, w) as the nearest whole numbers (h, w, c), int32; values outside are clamped."""
     return ((signal.double().clamp(-1, 1) + 1) * (white / 2)).round().int().permute(1, 2, 0)
-
-
-def flip(pictures: Tensor, mask: Tensor) -> Tensor:
-    """Pictures or signals whose left and right are exchanged where the mask, (n,) bool, says so.
-
-    The width is the third of the four dimensions of pictures (uint8), the last of signals.
-    """
-    width = 2 if pictures.dtype is torch.uint8 else 3
-    return torch.where(mask[:, None, None, None], pictures.flip(width), pictures)

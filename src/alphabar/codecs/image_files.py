@@ -1,7 +1,6 @@
 """From a picture file's bytes to upright pixels of one size, or the reason why not.
 
-The pixels are sRGB. The first frame of an animation counts. Transparency is either kept (RGBA) or laid on
-white.
+The pixels are sRGB. The first frame of an animation counts. Transparency is kept (RGBA) or laid on white.
 """
 
 from collections.abc import Callable

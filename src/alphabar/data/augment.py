@@ -1,5 +1,4 @@
-"""Augmentation of training images: rotated, stretched, enlarged and shifted, without leaking into the
-samples.
+"""Augmentation of training images: rotation, stretch, enlargement and shift that do not leak into samples.
 
 A model that is trained for hundreds of epochs on few images memorizes them; transformed images are new to it.
 The network gets the transformation's parameters as a condition (Karras et al. 2022, F.2). In sampling the

@@ -1,4 +1,4 @@
-"""Any folder of pictures: flat or with a sub-folder for each class, with captions and attributes beside them."""
+"""Any folder of pictures, flat or with a sub-folder for each class; captions and attributes beside them."""
 
 import csv
 import json

@@ -1,10 +1,9 @@
 """The sources there are, and how an argument becomes one.
 
-Two registries take new ones. ``SOURCES`` holds those that an argument calls by name: ``NAME`` or
-``NAME:REST`` calls ``SOURCES[NAME](REST)``, where REST is None without a colon. ``LAYOUTS`` holds those that
-are
-recognized in a folder or file: functions (path, name or None) → source, or None where it is something else.
-The latest that was registered is asked first.
+Two registries take new ones. ``SOURCES`` holds those that an argument calls by name: ``NAME`` or ``NAME:REST``
+calls ``SOURCES[NAME](REST)``, where REST is None without a colon. ``LAYOUTS`` holds those that are recognized in
+a folder or file: functions (path, name or None) → source, or None where the path holds something else. The
+layout that was registered last is tried first.
 """
 
 import re

@@ -1,1 +1,1 @@
-"""The mathematics of diffusion: it knows tensors, and no network, file or data set."""
+"""The mathematics of diffusion, of tensors of any rank. It knows no network, file or data set."""

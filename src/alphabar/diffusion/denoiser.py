@@ -1,4 +1,4 @@
-"""Denoisers: D(x, t) = E[x0 | x_t = x], and the one made of a network."""
+"""Denoisers: D(x, t) = E[x0 | x_t = x], and the one that consists of a network and its preconditioning."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,22 +11,27 @@ from alphabar.diffusion.preconditioning import Parameterization, Preconditioning
 from alphabar.diffusion.schedules import Schedule, broadcast
 
 Condition = Tensor
-"""What is asked for: one entry a picture, such as a class number; (n,) or (n, ...)."""
+"""What samples are conditioned on: a float32 row for each, (n, columns), field after field; NaN is unknown.
+
+The columns are those of a model's vocabulary (`alphabar.conditioning`).
+"""
 
 
 class Denoiser(Protocol):
-    """What samplers walk: the schedule it lives on, and E[x0 | x_t]."""
+    """What a sampler evaluates: E[x0 | x_t], on a schedule of noise levels."""
 
     @property
-    def schedule(self) -> Schedule: ...
+    def schedule(self) -> Schedule:
+        """The path through noise levels that t runs along."""
+        ...
 
     def __call__(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """x (n, ...) at times t (n,) in (0, 1] -> the expected picture (n, ...)."""
+        """x (n, ...) at times t (n,) in (0, 1] -> the expected clean signal (n, ...)."""
         ...
 
 
 class NetworkDenoiser(nn.Module):
-    """A denoiser made of a network: D = c_skip·x + c_out·F, F = network(c_in·x, c_noise, cond).
+    """D = c_skip·x + c_out·F with F = network(c_in·x, c_noise, cond) (Karras et al. 2022, eq. 7).
 
     The network may run in another type under an autocast of the caller; D has the type of x.
     Raises UsageError where the parameterization is undefined at the schedule's end.
@@ -37,7 +42,7 @@ class NetworkDenoiser(nn.Module):
         self.network = network
         self.parameterization = parameterization
         self.schedule = schedule
-        # Fails now rather than at the first sample, which starts at t = 1.
+        # An undefined parameterization fails here rather than at the first sample, which starts at t = 1.
         self.coeffs(torch.ones(1, dtype=torch.float64))
 
     def coeffs(self, t: Tensor) -> Preconditioning:
@@ -53,13 +58,14 @@ class NetworkDenoiser(nn.Module):
         return broadcast(coeffs.c_in, x) * x, coeffs.c_noise.to(x.dtype).to(x.device)
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """D, like x (n, ...), at times t (n,) in (0, 1]."""
         coeffs = self.coeffs(t)
         return broadcast(coeffs.c_skip, x) * x + broadcast(coeffs.c_out, x) * self.predict(x, coeffs, cond)
 
 
 @dataclass(frozen=True)
 class FunctionDenoiser:
-    """A denoiser made of a function (x, t, cond) -> E[x0 | x_t]: closed forms, and denoisers of denoisers."""
+    """A denoiser given by a function (x, t, cond) -> E[x0 | x_t]: a closed form for example."""
 
     schedule: Schedule
     function: Callable[[Tensor, Tensor, Condition | None], Tensor]
@@ -74,7 +80,7 @@ def without_condition(denoiser: Denoiser) -> Denoiser:
 
 
 def clipped(denoiser: Denoiser, bounds: tuple[float, float] | None) -> Denoiser:
-    """The denoiser with its answers clamped to the bounds of the signals; None for signals without bounds."""
+    """The denoiser with its estimates clamped to the signals' bounds; None for signals without."""
     if bounds is None:
         return denoiser
     return FunctionDenoiser(denoiser.schedule, lambda x, t, cond: denoiser(x, t, cond).clamp(*bounds))

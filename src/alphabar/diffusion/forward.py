@@ -18,8 +18,8 @@ def diffuse(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
 def posterior(schedule: Schedule, x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of q(x_s | x_t, x_0) for two times s < t, next to each other or not.
 
-    x_t, x0: (n, ...); t, s: (n,) or (). Returns the mean (n, ...) and the standard deviation,
-    shaped to multiply it. DDPM, eq. 6-7 (its beta-tilde is std²), for any alpha and sigma.
+    x_t, x0: (n, ...); t, s: (n,) or (), s at or below t. Returns the mean (n, ...) and the standard
+    deviation, shaped to multiply it. DDPM, eq. 6-7 (its beta-tilde is std²), for any alpha and sigma.
     """
     level_t, level_s = schedule(t), schedule(s)
     # With x_t = alpha_ts·x_s + noise of variance var_ts, the share of x_t's noise added since s is

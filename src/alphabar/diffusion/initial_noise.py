@@ -1,31 +1,39 @@
-"""Starts: where sampling begins, at the level of the first time of the grid.
+"""Initial noise: what sampling starts from, at the level of the first time that it visits.
 
-A schedule that does not reach noise (`terminal_warning`) leaves the pictures' overall brightness in
-x_T. Starting it from plain noise then fixes that brightness; the Gaussian start draws it from a
-Gaussian fitted to the data.
+A schedule that does not end at pure noise (`terminal_warning`) leaves the coarse content of the data, for
+images the overall brightness, in x_T. Plain noise then fixes that content wrongly; Gaussian initial noise
+takes it from a Gaussian fitted to the training data.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.schedules import Level, broadcast
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.registry import Registry
 
-THUMBNAIL = 8
+
+class CoarseContent(Protocol):
+    """What is coarse in a signal; every codec says it. Both methods are linear."""
+
+    def coarsen(self, signals: Tensor) -> Tensor:
+        """Signals (n, *shape) -> their coarse content (n, m)."""
+        ...
+
+    def refine(self, coarse: Tensor) -> Tensor:
+        """Coarse content (n, m) -> smooth signals (n, *shape)."""
+        ...
 
 
 class DataStatistics(NamedTuple):
-    """A Gaussian over pictures: x_G = mean + smooth(factor @ z), z standard normal.
+    """A Gaussian over signals: x_G = mean + refine(factor @ z), z standard normal.
 
-    mean: the mean picture (c, h, w), a signal. factor: (c·m, c·m), m the number of cells of a
-    thumbnail; smooth enlarges thumbnails bicubically. Both float32. `_asdict()` gives the two
-    tensors to store, `PictureStatistics(**tensors)` takes them back.
+    mean: the mean signal, (*shape). factor: (m, m), for the m numbers of the coarse content. Both float32.
+    `_asdict()` gives the two tensors to store, `DataStatistics(**tensors)` takes them back.
     """
 
     mean: Tensor
@@ -33,75 +41,73 @@ class DataStatistics(NamedTuple):
 
 
 InitialNoise = Callable[[Level, Noise, Tensor], Tensor]
-"""(level, noise, like) -> x at that level, of like's shape (n, c, h, w), type and device."""
+"""(level, noise, like) -> x at that level, of the shape (n, *shape), type and device of like."""
 
 
-def standard_normal(level: Level, noise: Noise, like: Tensor, *, statistics: DataStatistics | None) -> Tensor:
-    """White noise of variance alpha² + sigma²: N(0, I) where that is 1, as good as sigma elsewhere.
+def standard_normal(
+    level: Level,
+    noise: Noise,
+    like: Tensor,
+    *,
+    statistics: DataStatistics | None,
+    codec: CoarseContent | None,
+) -> Tensor:
+    """Normal noise of variance alpha² + sigma²: N(0, I) where that is 1, and about sigma elsewhere.
 
-    statistics: not needed; named so that every start is built alike.
+    statistics, codec: not needed; every initial noise is built with both.
     """
     return broadcast(torch.hypot(*level), like) * noise.normal(0, like)
 
 
-def gaussian(level: Level, noise: Noise, like: Tensor, *, statistics: DataStatistics | None) -> Tensor:
-    """alpha·x_G + sigma·eps with x_G from the Gaussian fitted to the training pictures.
+def gaussian(
+    level: Level,
+    noise: Noise,
+    like: Tensor,
+    *,
+    statistics: DataStatistics | None,
+    codec: CoarseContent | None,
+) -> Tensor:
+    """alpha·x_G + sigma·eps with x_G from the Gaussian fitted to the training data.
 
-    The same eps as `white` has. Raises UsageError where there are no statistics or they are of
-    pictures of another shape.
+    It has the same eps as `standard_normal`. Raises UsageError where there are no statistics or they are of
+    signals of another shape.
     """
-    if statistics is None:
-        raise UsageError(
-            "start 'gaussian' needs the statistics of the training pictures: this model has none, use 'noise'"
-        )
+    if statistics is None or codec is None:
+        raise UsageError("diffusion.no_statistics")
     if statistics.mean.shape != like.shape[1:]:
         raise UsageError(
-            f"start 'gaussian': pictures of shape {tuple(like.shape[1:])} asked for, "
-            f"the statistics are of shape {tuple(statistics.mean.shape)}"
+            "diffusion.other_statistics", wanted=tuple(like.shape[1:]), fitted=tuple(statistics.mean.shape)
         )
     mean, factor = statistics.mean.to(like), statistics.factor.to(like)
     z = noise.normal(1, like.new_empty(len(like), len(factor)))
-    x_G = mean + _smooth((z @ factor.T).unflatten(1, _thumbnail_shape(mean)), mean)
+    x_G = mean + codec.refine(z @ factor.T)
     return broadcast(level.alpha, like) * x_G + broadcast(level.sigma, like) * noise.normal(0, like)
 
 
-def fit_gaussian(batches: Iterable[Tensor]) -> DataStatistics:
-    """The mean picture, and the covariance of thumbnails, of signals that come in batches (n, c, h, w).
+def fit_gaussian(batches: Iterable[Tensor], codec: CoarseContent) -> DataStatistics:
+    """The mean, and the covariance of the coarse content, of signals that come in batches (n, *shape).
 
-    Drawn pictures have thumbnails of exactly this mean and covariance. Raises AlphabarError for fewer
-    than two pictures.
+    Signals x_G have coarse content of exactly this mean and covariance. Raises AlphabarError for fewer than
+    two signals.
     """
     n, total, outer = 0, torch.zeros(()), torch.zeros(())
     for batch in batches:
-        pictures = batch.double()
-        thumbnails = _thumbnails(pictures)
-        n = n + len(pictures)
-        total = total + pictures.sum(0)
-        outer = outer + thumbnails.T @ thumbnails
+        signals = batch.double()
+        coarse = codec.coarsen(signals)
+        n = n + len(signals)
+        total = total + signals.sum(0)
+        outer = outer + coarse.T @ coarse
     if n < 2:
-        raise AlphabarError(f"a Gaussian cannot be fitted to {n} pictures: at least 2 are needed")
+        raise AlphabarError("diffusion.too_few_signals", n=n)
     mean = total / n
-    mean_thumbnail = _thumbnails(mean[None])[0]
-    covariance = (outer - n * mean_thumbnail.outer(mean_thumbnail)) / (n - 1)
+    coarse_mean = codec.coarsen(mean[None])[0]
+    covariance = (outer - n * coarse_mean.outer(coarse_mean)) / (n - 1)
     variances, directions = torch.linalg.eigh(covariance)
     factor = directions * variances.clamp(min=0).sqrt()
-    # Enlarging smooths, so a thumbnail of an enlarged thumbnail is a paler one: undo that beforehand.
-    cells = torch.eye(len(factor), dtype=factor.dtype)
-    response = _thumbnails(_smooth(cells.unflatten(1, _thumbnail_shape(mean)), mean)).T
+    # Refining smooths: the coarse content of a refined signal is weaker than what it was made of.
+    # Dividing the factor by that response makes up for it.
+    response = codec.coarsen(codec.refine(torch.eye(len(factor), dtype=factor.dtype))).T
     return DataStatistics(mean.float(), torch.linalg.solve(response, factor).float())
-
-
-def _thumbnail_shape(mean: Tensor) -> tuple[int, int, int]:
-    c, h, w = mean.shape
-    return c, min(h, THUMBNAIL), min(w, THUMBNAIL)
-
-
-def _thumbnails(pictures: Tensor) -> Tensor:
-    return adaptive_avg_pool2d(pictures, _thumbnail_shape(pictures[0])[1:]).flatten(1)
-
-
-def _smooth(thumbnails: Tensor, mean: Tensor) -> Tensor:
-    return interpolate(thumbnails, size=mean.shape[1:], mode="bicubic")
 
 
 INITIAL_NOISES = Registry("initial noise", {"standard_normal": standard_normal, "gaussian": gaussian})

@@ -1,4 +1,4 @@
-"""The one training loss."""
+"""The denoising loss."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def loss(
     cond: Condition | None = None,
     weight: Weight = unit,
 ) -> Tensor:
-    """The weighted mean squared error of the network's prediction F, one number a picture (n,).
+    """The weighted mean squared error of the network's prediction F, one number for each signal, (n,).
 
     x0: signals (n, ...); t: (n,) in (0, 1]; eps: standard normal, like x0. The target
     (x0 - c_skip·x_t) / c_out serves every parameterization; for eps with weight 1 it is eps, and
@@ -35,9 +35,9 @@ def loss(
 
 
 def drop_labels(cond: Condition, u: Tensor, probability: float) -> Condition:
-    """The conditions (n, columns) with those of some pictures made unknown (NaN): where u (n,) < probability.
+    """The conditions (n, columns), all unknown (NaN) in the rows where u (n,) is below the probability.
 
-    u: uniform in [0, 1). One network so learns the conditional and the unconditional denoiser, as
+    u: uniform in [0, 1). One network learns the conditional and the unconditional denoiser in this way, as
     classifier-free guidance needs (Ho and Salimans 2022, algorithm 1).
     """
     return torch.where((u < probability)[:, None], torch.nan, cond)
@@ -46,6 +46,9 @@ def drop_labels(cond: Condition, u: Tensor, probability: float) -> Condition:
 def denoising_error(
     denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Condition | None = None
 ) -> Tensor:
-    """mean (D(x_t) - x0)² a picture, (n,), in squared signal units: comparable between parameterizations."""
+    """The mean of (D(x_t) - x0)² of each signal, (n,): comparable between parameterizations.
+
+    x0: signals (n, ...); t: (n,) in (0, 1]; eps: standard normal, like x0.
+    """
     x_t = diffuse(denoiser.schedule, x0, t, eps)
     return (denoiser(x_t, t, cond) - x0).square().flatten(1).mean(1)

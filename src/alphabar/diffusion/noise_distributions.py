@@ -1,7 +1,4 @@
-"""Densities: which levels training draws, and how much each counts.
-
-A density maps u, uniform in [0, 1), to a time: density(schedule, u) -> t in (0, 1].
-"""
+"""Noise distributions: at which noise levels training happens, and the weight of each in the loss."""
 
 from collections.abc import Callable
 
@@ -13,17 +10,16 @@ from alphabar.errors import UsageError
 from alphabar.registry import Registry
 
 NoiseDistribution = Callable[[Schedule, Tensor], Tensor]
-
+"""(schedule, u) -> times (n,) in (0, 1], for u (n,) uniform in [0, 1)."""
 
 Weight = Callable[[Level], Tensor]
+"""level -> the weight (n,) of the loss at n noise levels, positive."""
 
 
 def uniform(schedule: Schedule, u: Tensor, *, discrete: int = 0) -> Tensor:
-    """t uniform in (0, 1]; with discrete = T > 0, uniform over 1/T, 2/T, ..., 1 as DDPM has it."""
+    """t uniform in (0, 1]; with discrete = T > 0, uniform over 1/T, 2/T, ..., 1 as in DDPM."""
     if discrete < 0:
-        raise UsageError(
-            f"density uniform: discrete = {discrete} must be a number of steps, or 0: continuous"
-        )
+        raise UsageError("diffusion.discrete", discrete=discrete)
     t = 1 - u
     return (t * discrete).ceil() / discrete if discrete else t
 
@@ -31,14 +27,13 @@ def uniform(schedule: Schedule, u: Tensor, *, discrete: int = 0) -> Tensor:
 def log_normal(
     schedule: Schedule, u: Tensor, *, mean: float = -1.2, std: float = 1.2, uniform_share: float = 0.0
 ) -> Tensor:
-    """ln(sigma / alpha) ~ N(mean, std²), as in Karras et al. 2022, table 1; beyond the end: t = 1.
+    """ln(sigma / alpha) ~ N(mean, std²), as in Karras et al. 2022, table 1; beyond the end t = 1.
 
-    uniform_share: how many levels have t uniform in (0, 1] instead, so that a narrow normal leaves none out.
+    uniform_share: the share of times that are uniform in (0, 1] instead, so that a narrow normal leaves no
+        level out; in [0, 1).
     """
     if not 0 <= uniform_share < 1:
-        raise UsageError(
-            f"density log_normal: uniform_share = {uniform_share} must be at least 0 and below 1"
-        )
+        raise UsageError("diffusion.uniform_share", uniform_share=uniform_share)
     rest = ((u - uniform_share) / (1 - uniform_share)).clamp(min=0)
     t = schedule.time(-2 * (mean + std * _normal_quantile(rest)))
     return torch.where(u < uniform_share, uniform(schedule, u / uniform_share), t) if uniform_share else t
@@ -50,16 +45,16 @@ def logit_normal(schedule: Schedule, u: Tensor, *, mean: float = 0.0, std: float
 
 
 def _normal_quantile(u: Tensor) -> Tensor:
-    # u comes in multiples of 2^-53: half a unit keeps u = 0, and so t = 0, away.
+    # u is a multiple of 2^-53: half a unit keeps u = 0, and with it t = 0, out.
     return torch.special.ndtri(u.clamp(min=2.0**-54))
 
 
 def stratified(u: Tensor, places: Tensor, batch: int) -> Tensor:
     """Independent uniforms made to cover [0, 1) evenly over a global batch: one in each of its strata.
 
-    u: (n,) independent, uniform in [0, 1); places: (n,) whole numbers, where each picture stands in the
-    global batch of ``batch`` pictures. A function of the place alone, so it is the same however the
-    batch is spread over processes and accumulation steps.
+    u: (n,) independent, uniform in [0, 1). places: (n,) whole numbers, the place of each item in the global
+    batch of ``batch`` items. The stratum is a function of the place alone, so it is the same however the
+    batch is divided among processes and accumulation steps.
     """
     # Strata in the order of the golden-ratio sequence, so that any part of the batch is itself spread out.
     golden = torch.arange(batch, dtype=torch.float64) * ((5**0.5 - 1) / 2) % 1
@@ -68,13 +63,12 @@ def stratified(u: Tensor, places: Tensor, batch: int) -> Tensor:
 
 
 def unit(level: Level) -> Tensor:
-    """Every level counts the same for the network's own target F (for 'eps': the simple loss of DDPM)."""
+    """The same weight at every level for the network's own prediction (for eps: the simple loss of DDPM)."""
     return torch.ones_like(level.sigma)
 
 
 NOISE_DISTRIBUTIONS = Registry(
     "noise distribution", {"uniform": uniform, "log_normal": log_normal, "logit_normal": logit_normal}
 )
-
 
 WEIGHTS = Registry("weight", {"unit": unit})

@@ -1,10 +1,10 @@
-"""Parameterizations: what the network predicts, written as four coefficients of the level.
+"""Parameterizations: what the network predicts, written as four coefficients of the noise level.
 
 Every parameterization is D = c_skip·x_t + c_out·F with F = network(c_in·x_t, c_noise), as in
 Karras et al. 2022, eq. 7; the network's target is then F* = (x0 - c_skip·x_t) / c_out.
 
-On a schedule that preserves neither variance nor alpha + sigma = 1, c_in scales x_t back to where
-the parameterization is at home, so that every one of them is sound on every schedule.
+On a schedule that preserves neither the variance nor alpha + sigma = 1, c_in scales x_t to the scale that the
+parameterization was derived for, so that each of them works on every schedule.
 """
 
 from collections.abc import Callable
@@ -28,25 +28,22 @@ class Preconditioning(NamedTuple):
 
 
 Parameterization = Callable[[Level, Tensor], Preconditioning]
-"""(level, t) -> Coeffs; both of n levels."""
+"""(level, t) -> the coefficients; level and t (n,) describe the same n noise levels."""
 
 
 def eps(level: Level, t: Tensor) -> Preconditioning:
     """The network predicts the noise (DDPM): x0 = (x - sigma·F) / alpha.
 
-    Raises UsageError where alpha = 0: pure noise says nothing of x0, and the division fails.
+    Raises UsageError where alpha = 0: pure noise does not determine x0, and the division fails.
     """
     alpha, sigma = level
     if (alpha == 0).any():
-        raise UsageError(
-            "parameterization 'eps' is undefined where alpha = 0, and this schedule ends at pure noise: "
-            "use 'v', 'flow', 'x0' or 'edm'"
-        )
+        raise UsageError("diffusion.eps_at_pure_noise")
     return Preconditioning(1 / torch.hypot(alpha, sigma), 1 / alpha, -sigma / alpha, t)
 
 
 def x0(level: Level, t: Tensor) -> Preconditioning:
-    """The network predicts the picture."""
+    """The network predicts the clean signal."""
     alpha, sigma = level
     return Preconditioning(1 / torch.hypot(alpha, sigma), torch.zeros_like(alpha), torch.ones_like(alpha), t)
 
@@ -68,8 +65,8 @@ def flow(level: Level, t: Tensor) -> Preconditioning:
 def edm(level: Level, t: Tensor, *, sigma_data: float = 0.5) -> Preconditioning:
     """The preconditioning of Karras et al. 2022, table 1, for x / alpha at noise level sigma / alpha.
 
-    sigma_data: standard deviation of the data. c_noise = ln(sigma / alpha) / 4, held within
-    ±2.5 so that it stays finite at the ends of every schedule.
+    sigma_data: standard deviation of the data. c_noise = ln(sigma / alpha) / 4, held within ±2.5
+    so that it stays finite at the ends of every schedule.
     """
     alpha, sigma = level
     norm = torch.hypot(sigma, alpha * sigma_data)

@@ -1,4 +1,4 @@
-"""Samplers: walks of a denoiser down a grid of times, one `Step` at a time."""
+"""Samplers: from noise to a sample with a denoiser, along falling times, one `Step` at a time."""
 
 import math
 from collections import deque
@@ -13,7 +13,7 @@ from torch import Tensor
 from alphabar.diffusion.denoiser import Condition, Denoiser, FunctionDenoiser
 from alphabar.diffusion.forward import posterior
 from alphabar.diffusion.initial_noise import InitialNoise
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import Level, Schedule
 from alphabar.errors import UsageError
 from alphabar.registry import Registry
@@ -22,7 +22,7 @@ from alphabar.registry import Registry
 class Step(NamedTuple):
     """What a sampler yields: step number i (from 0) has led to x at time t.
 
-    t: (); x: (n, ...); x0: (n, ...), the denoised picture that the step went by.
+    t: (); x: (n, ...); x0: (n, ...), the denoised signal that the step was made with.
     """
 
     i: int
@@ -44,11 +44,21 @@ class Preview(NamedTuple):
 Sampler = Callable[[Denoiser, Tensor, Tensor, Noise, Condition | None], Iterator[Step]]
 """(denoiser, x, times, noise, cond) -> steps.
 
-x (n, ...) is at the level of times[0]; times (steps + 1,) fall; noise gives the random numbers of
-step i, and the deterministic samplers take none.
+x (n, ...) is at the level of times[0]; times (steps + 1,) fall; noise gives the random numbers of step i, of
+which the deterministic samplers take none.
 """
 
 SamplerFunction = TypeVar("SamplerFunction", bound=Callable[..., Iterator[Step]])
+
+
+def never(spec: Mapping[str, Any]) -> bool:
+    """False, for any spec."""
+    return False
+
+
+def always(spec: Mapping[str, Any]) -> bool:
+    """True, for any spec."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -56,13 +66,13 @@ class SamplerTraits:
     """What is known about a sampler beside what it does.
 
     timesteps, steps: what it works well with on a model whose recipe was made for another sampler.
-    adds_noise: (its resolved spec) -> whether it adds noise of its own, so that its result is not a function of
-        the initial noise alone.
+    adds_noise: (its resolved spec) -> whether it adds noise of its own, so that its result is not a function
+        of the initial noise alone.
     """
 
     timesteps: str = "linear_beta"
     steps: int = 20
-    adds_noise: Callable[[Mapping[str, Any]], bool] = lambda spec: False
+    adds_noise: Callable[[Mapping[str, Any]], bool] = never
 
 
 def with_traits(traits: SamplerTraits) -> Callable[[SamplerFunction], SamplerFunction]:
@@ -91,7 +101,7 @@ def _intervals(schedule: Schedule, times: Tensor) -> Iterator[tuple[Tensor, Tens
         yield t, s, level_t, level_s
 
 
-@with_traits(SamplerTraits(timesteps="uniform", steps=250, adds_noise=lambda spec: True))
+@with_traits(SamplerTraits(timesteps="uniform", steps=250, adds_noise=always))
 def ancestral(
     denoiser: Denoiser,
     x: Tensor,
@@ -103,8 +113,7 @@ def ancestral(
 ) -> Iterator[Step]:
     """DDPM sampling (Ho et al. 2020, algorithm 2, variance beta-tilde): x_s ~ q(x_s | x_t, x0 = D).
 
-    clamp: hold x, not only x0, within [-1, 1] after every step, as some tutorials do. It biases
-    the result.
+    clamp: hold x, not only x0, within [-1, 1] after every step, as some tutorials do. It biases the result.
     """
     for i, (t, s) in enumerate(pairwise(times)):
         x0 = denoiser(x, t.expand(len(x)), cond)
@@ -125,7 +134,10 @@ def ddim(
     *,
     eta: float = 0.0,
 ) -> Iterator[Step]:
-    """DDIM (Song et al. 2021, eq. 12 and 16): eta = 0 is deterministic, eta = 1 is `ancestral`."""
+    """DDIM (Song et al. 2021, eq. 12 and 16): eta = 0 is deterministic, eta = 1 is `ancestral` sampling.
+
+    The equalities with `euler` (eta = 0) and `ancestral` hold up to rounding, so all three are kept.
+    """
     for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
         x0 = denoiser(x, t.expand(len(x)), cond)
         eps = (x - level_t.alpha * x0) / level_t.sigma
@@ -141,7 +153,7 @@ def euler(
 ) -> Iterator[Step]:
     """Euler's method for the probability flow of Karras et al. 2022: d(x/alpha) / d(sigma/alpha) = eps.
 
-    The same walk as DDIM with eta = 0.
+    Up to rounding it is DDIM with eta = 0.
     """
     for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
         x0 = denoiser(x, t.expand(len(x)), cond)
@@ -155,7 +167,7 @@ def heun(
 ) -> Iterator[Step]:
     """Heun's second-order method for the same flow (Karras et al. 2022, algorithm 1): two evaluations a step.
 
-    A step that ends at a clean picture, or begins at pure noise (alpha = 0), is one of Euler.
+    A step that ends at t = 0, or begins at pure noise (alpha = 0), is one of Euler's method.
     """
     for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
         x0 = denoiser(x, t.expand(len(x)), cond)
@@ -172,7 +184,7 @@ def dpmpp_2m(
 ) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): second order, one evaluation a step.
 
-    The first step, and one that ends at a clean picture, is of first order.
+    The first step, and one that ends at t = 0, is of first order.
     """
     x0_before = h_before = None
     for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
@@ -196,12 +208,12 @@ def unipc(
 ) -> Iterator[Step]:
     """UniPC (Zhao et al. 2023, algorithms 1 and 2 with B(h) = e^h - 1): order + 1, one evaluation a step.
 
-    A prediction of the given order (with 2 that of `dpmpp_2m`) is corrected by one order more as soon as the
-    denoiser has been asked at its end, which the next step does anyway. The last prediction stays as it is.
-    Raises UsageError where ``order`` is below 1.
+    A prediction of the given order (with 2 that of `dpmpp_2m`) is corrected to one order more as soon as the
+    denoiser has been evaluated at its end, which the next step does anyway. The last prediction is not
+    corrected. Raises UsageError where ``order`` is below 1.
     """
     if order < 1:
-        raise UsageError(f"sampler unipc: order = {order} must be at least 1")
+        raise UsageError("diffusion.unipc_order", order=order)
     known: list[tuple[Level, Tensor]] = []  # the last estimates and where they were made, newest last
     x_before = x
     for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):
@@ -221,14 +233,15 @@ def _multistep(
 ) -> Tensor:
     """From x at the level of the newest estimate to level_t: Zhao et al. 2023, eq. 3 (UniC) or 8 (UniP).
 
-    D is taken for a polynomial in half the log-SNR through the estimates, against which e^half-log-SNR is
-    integrated exactly; through two alone the paper, and we, take half the slope instead.
-    known: estimates at levels already visited; ahead: one made at level_t itself.
+    D is approximated by a polynomial in half the log-SNR through the estimates, and its product with
+    e^half-log-SNR is integrated exactly; with two estimates the paper and this code take half the slope
+    instead.
+    known: estimates at levels already visited. ahead: one made at level_t itself.
     """
     level_s, D_s = known[-1]
     h = ((level_t.log_snr - level_s.log_snr) / 2).item()
     x_t = level_t.sigma / level_s.sigma * x + level_t.alpha * -math.expm1(-h) * D_s
-    if math.isinf(h):  # from pure noise, or to the clean picture
+    if math.isinf(h):  # from pure noise, or to t = 0
         return x_t
     others = [*known[:-1], *([ahead] if ahead else [])]
     r = [((level.log_snr - level_s.log_snr) / 2).item() / h for level, _ in others]
@@ -273,27 +286,30 @@ def generate(
     cond: Condition | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Step]:
-    """New signals from noise: the sampler's walk from the start at times[0].
+    """New signals from noise: the sampler's steps from the initial noise at times[0].
 
-    shape: of one signal, (c, h, w); positions: the number of each in the whole set, which with the seed
-    decides its noise, whatever the batch. `last` gives the end of the walk.
+    shape: of one signal, (channels, *spatial). positions: the number of each sample in the whole set, which
+        with the seed decides its noise, whatever the batch. times: (steps + 1,), falling. cond: (n, columns)
+        or None.
+    `last_step` gives the end.
     """
     like = torch.empty(len(positions), *shape, device=device)
-    x = initial_noise(denoiser.schedule(times[0]), Noise(seed, positions, "start"), like)
-    yield from sampler(denoiser, x, times, Noise(seed, positions, "sample"), cond)
+    x = initial_noise(denoiser.schedule(times[0]), Noise(seed, positions, Purpose.INITIAL_NOISE), like)
+    yield from sampler(denoiser, x, times, Noise(seed, positions, Purpose.SAMPLER), cond)
 
 
 def last_step(steps: Iterator[Step]) -> Step:
-    """Walks to the end and returns the last step."""
+    """Makes all steps and returns the last one."""
     return deque(steps, maxlen=1).pop()
 
 
 def count_nfe(
     sampler: Sampler, schedule: Schedule, times: Tensor, each: Callable[[float], int] = lambda ratio: 1
 ) -> int:
-    """How many times the sampler asks the denoiser on this grid: counted on a one-number picture.
+    """The number of network evaluations (NFE) that the sampler makes on these times, for one sample.
 
-    each: for how many a question counts, by its noise level sigma/alpha.
+    It is counted on a signal of one number. each: how many evaluations the denoiser makes at a noise level
+        sigma/alpha, with guidance for example.
     """
     calls = 0
 
@@ -303,7 +319,6 @@ def count_nfe(
         calls += each((level.sigma / level.alpha).item())
         return torch.zeros_like(x)
 
-    last_step(
-        sampler(FunctionDenoiser(schedule, count), torch.zeros(1, 1), times, Noise(0, [0], "count"), None)
-    )
+    noise = Noise(0, [0], Purpose.COUNT)
+    last_step(sampler(FunctionDenoiser(schedule, count), torch.zeros(1, 1), times, noise, None))
     return calls

@@ -1,8 +1,7 @@
-"""Schedules: the path from a picture (t = 0) to noise (t = 1), x_t = alpha·x0 + sigma·eps.
+"""Schedules: the path from a clean signal (t = 0) to noise (t = 1), x_t = alpha·x0 + sigma·eps.
 
-Times are float64 tensors on the CPU: a level is a handful of numbers, float32 is too coarse for
-their differences, and some accelerators have no float64. What multiplies a picture is cast last,
-by `broadcast`.
+Times are float64 tensors on the CPU: a level is a handful of numbers, float32 is too coarse for their
+differences, and some accelerators have no float64. What multiplies a signal is cast last, by `broadcast`.
 """
 
 import math
@@ -15,18 +14,19 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alphabar.errors import UsageError
+from alphabar.messages import Message, message
 from alphabar.registry import Registry
 
 
 class Level(NamedTuple):
-    """How much picture and how much noise: x_t = alpha·x0 + sigma·eps. Both (n,), float64."""
+    """A noise level: x_t = alpha·x0 + sigma·eps. Both (n,), float64."""
 
     alpha: Tensor
     sigma: Tensor
 
     @property
     def log_snr(self) -> Tensor:
-        """ln(alpha² / sigma²): +inf for a clean picture, -inf for pure noise."""
+        """ln(alpha² / sigma²): +inf for a clean signal, -inf for pure noise."""
         return 2 * (self.alpha.log() - self.sigma.log())
 
 
@@ -38,7 +38,7 @@ class Schedule(Protocol):
         ...
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """The inverse: times (n,) in [0, 1]. What lies beyond the end of the path becomes t = 1."""
+        """The inverse: the times (n,) in [0, 1] of log SNRs (n,); t = 1 for those beyond the end."""
         ...
 
 
@@ -56,12 +56,9 @@ class LinearBeta:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise UsageError(f"linear_beta: steps = {self.steps} must be at least 1")
+            raise UsageError("diffusion.linear_beta_steps", steps=self.steps)
         if not 0 < self.beta_min <= self.beta_max < 1:
-            raise UsageError(
-                f"linear_beta: beta_min = {self.beta_min}, beta_max = {self.beta_max} "
-                "must satisfy 0 < beta_min <= beta_max < 1"
-            )
+            raise UsageError("diffusion.linear_beta_range", beta_min=self.beta_min, beta_max=self.beta_max)
 
     @cached_property
     def log_alpha_bar(self) -> Tensor:
@@ -76,6 +73,7 @@ class LinearBeta:
         return _variance_preserving(torch.lerp(table[i], table[i + 1], position - i))
 
     def time(self, log_snr: Tensor) -> Tensor:
+        """The times (n,) of log SNRs (n,)."""
         table = self.log_alpha_bar.to(log_snr.device)
         # alpha_bar = sigmoid(log SNR) wherever variance is preserved.
         log_alpha_bar = logsigmoid(log_snr.double()).clamp(min=table[-1])
@@ -83,7 +81,8 @@ class LinearBeta:
         return (i + (log_alpha_bar - table[i]) / (table[i + 1] - table[i])) / self.steps
 
 
-LOG_CAP = math.log(1 - 0.999)  # the cosine schedule's largest beta is 0.999
+LOG_CAP = math.log(1 - 0.999)
+"""ln(1 - beta) at the cosine schedule's largest beta, 0.999."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +99,7 @@ class Cosine:
 
     def __post_init__(self) -> None:
         if self.offset <= 0 or self.steps < 2:
-            raise UsageError(
-                f"cosine: offset = {self.offset} must be positive and steps = {self.steps} at least 2"
-            )
+            raise UsageError("diffusion.cosine_settings", offset=self.offset, steps=self.steps)
 
     def __call__(self, t: Tensor) -> Level:
         t = t.double()
@@ -117,6 +114,7 @@ class Cosine:
         return torch.log1p(-torch.sin(rise) * torch.sin(rise + 2 * a0) / math.cos(a0) ** 2)
 
     def time(self, log_snr: Tensor) -> Tensor:
+        """The times (n,) of log SNRs (n,)."""
         log_alpha_bar = logsigmoid(log_snr.double())
         knee = log_snr.new_tensor(1 - 1 / self.steps, dtype=torch.float64)
         below_knee = (log_alpha_bar - self._uncapped(knee)).clamp(max=0)
@@ -140,12 +138,13 @@ class RectifiedFlow:
         return Level(1 - t.double(), t.double())
 
     def time(self, log_snr: Tensor) -> Tensor:
+        """The times (n,) of log SNRs (n,)."""
         return torch.sigmoid(-log_snr.double() / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VarianceExploding:
-    """The picture stays as it is and the noise grows (Song et al. 2021; Karras et al. 2022): alpha = 1.
+    """The signal keeps its scale and the noise grows (Song et al. 2021; Karras et al. 2022): alpha = 1.
 
     sigma = sigma_min·((1 + sigma_max / sigma_min)^t - 1): geometric above sigma_min as in Song et al.,
     yet 0 at t = 0. sigma = sigma_max at t = 1.
@@ -157,8 +156,7 @@ class VarianceExploding:
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
             raise UsageError(
-                f"variance_exploding: sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max} "
-                "must satisfy 0 < sigma_min < sigma_max"
+                "diffusion.variance_exploding_range", sigma_min=self.sigma_min, sigma_max=self.sigma_max
             )
 
     @property
@@ -170,6 +168,7 @@ class VarianceExploding:
         return Level(torch.ones_like(sigma), sigma)
 
     def time(self, log_snr: Tensor) -> Tensor:
+        """The times (n,) of log SNRs (n,)."""
         sigma = torch.exp(-log_snr.double() / 2)
         return (torch.log1p(sigma / self.sigma_min) / self._log_growth).clamp(max=1)
 
@@ -179,29 +178,25 @@ def _variance_preserving(log_alpha_bar: Tensor) -> Level:
 
 
 def broadcast(values: Tensor, x: Tensor) -> Tensor:
-    """One number a picture, (n,) or (), shaped to multiply x (n, ...), in x's type and on its device."""
+    """One number for each signal, (n,) or (), shaped to multiply x (n, ...), in its type, on its device."""
     return values.to(x.dtype).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def terminal_snr(schedule: Schedule) -> float:
-    """alpha² / sigma² at t = 1. Sampling starts from noise, so it should be next to nothing."""
+    """alpha² / sigma² at t = 1. Sampling starts from noise, so it should be near zero."""
     alpha, sigma = schedule(torch.ones(1, dtype=torch.float64))
     return (alpha / sigma).square().item()
 
 
-def terminal_warning(schedule: Schedule) -> str | None:
-    """One plain line where a schedule ends with too much picture left (SNR above 0.001), else None.
+def terminal_warning(schedule: Schedule) -> Message | None:
+    """A sentence where a schedule ends with too much signal left (SNR above 0.001), else None.
 
     Lin et al. 2023, "Common diffusion noise schedules and sample steps are flawed".
     """
     snr = terminal_snr(schedule)
     if snr <= 1e-3:
         return None
-    return (
-        f"this schedule ends at alpha_bar = {snr / (1 + snr):.3f} (SNR {snr:.2g}), not at noise: "
-        "samples cannot choose their overall brightness; sample with --start gaussian, or train with more "
-        "steps or another schedule"
-    )
+    return message("diffusion.terminal_snr", alpha_bar=f"{snr / (1 + snr):.3f}", snr=f"{snr:.2g}")
 
 
 SCHEDULES = Registry(

@@ -1,4 +1,4 @@
-"""Grids: which times sampling visits. All end at t = 0, the clean picture."""
+"""Timesteps: the times, and with them the noise levels, that a sampler visits. All end at t = 0."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from alphabar.errors import UsageError
 from alphabar.registry import Registry
 
 Timesteps = Callable[[Schedule, int], Tensor]
-"""(schedule, steps) -> times (steps + 1,), float64, falling strictly from the start to 0."""
+"""(schedule, steps) -> times (steps + 1,), float64, falling strictly from the first to 0."""
 
 
 def uniform(schedule: Schedule, steps: int) -> Tensor:
@@ -40,10 +40,10 @@ def linear_beta(schedule: Schedule, steps: int, *, beta_min: float = 0.1, beta_m
     """The noise levels of DDPM's linear beta at even times u of its own; then 0. Song et al. 2021, eq. 32.
 
     ln alpha_bar = -(beta_min·u + (beta_max - beta_min)·u²/2). From u = 1, or the u of the schedule's end.
-    Few steps are left for what hardly shows, noise below 0.1 and above 5.
+    Few of them lie at noise below 0.1 and above 5, which hardly shows.
     """
     if not 0 < beta_min < beta_max:
-        raise UsageError(f"grid: 0 < beta_min < beta_max, not {beta_min:g} and {beta_max:g}")
+        raise UsageError("diffusion.timesteps_beta", beta_min=beta_min, beta_max=beta_max)
     rise = beta_max - beta_min
     total = -F.logsigmoid(schedule(torch.ones(1, dtype=torch.float64)).log_snr).item()
     last = min(1.0, ((beta_min**2 + 2 * rise * total) ** 0.5 - beta_min) / rise)
@@ -54,7 +54,7 @@ def linear_beta(schedule: Schedule, steps: int, *, beta_min: float = 0.1, beta_m
 
 def _checked(steps: int) -> int:
     if steps < 1:
-        raise UsageError(f"steps = {steps}: sampling takes at least 1 step")
+        raise UsageError("diffusion.too_few_steps", steps=steps)
     return steps
 
 
@@ -63,7 +63,7 @@ def _reached(schedule: Schedule, sigma_min: float, sigma_max: float) -> tuple[fl
     snr = terminal_snr(schedule)
     reached = min(sigma_max, snr**-0.5) if snr > 0 else sigma_max
     if not 0 < sigma_min < reached:
-        raise UsageError(f"grid: sigma_min = {sigma_min} must be above 0 and below {reached:g}, the start")
+        raise UsageError("diffusion.timesteps_sigma", sigma_min=sigma_min, sigma_max=reached)
     return reached, sigma_min
 
 

@@ -1,0 +1,1 @@
+"""Evaluating samples against real data in four stages: samples, distances, copies, attributes."""

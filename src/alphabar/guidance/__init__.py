@@ -74,7 +74,7 @@ def build_guidances(specs: Iterable[Spec]) -> list[Guidance]:
 def merge_guidance(
     specs: Sequence[Mapping[str, Any]], given: Mapping[str, float | Mapping[str, Any]]
 ) -> tuple[dict[str, Any], ...]:
-    """Specs with some of their settings replaced or guidances added, written out; without those that are idle.
+    """Specs with some settings replaced or guidances added, written out; without those that are idle.
 
     given: name -> scale, or a mapping of settings. Settings that it does not name stay as in specs.
     Raises UsageError for unknown names and settings and for values that do not fit.

@@ -12,7 +12,7 @@ from alphabar.guidance.base import Denoised, Guidance, GuidedModel, LoadModel
 
 @dataclass(kw_only=True)
 class Autoguidance(Guidance):
-    """(w - 1)(D - D_bad), so that in all D_bad + w(D - D_bad) (Karras et al. 2024).
+    """(w - 1)(D - D_bad), in all D_bad + w(D - D_bad) (Karras et al. 2024).
 
     D_bad is the model as it was early in its training, which the run has kept. scale: w.
     """

@@ -1,11 +1,12 @@
-"""Guidance: what is added to a denoiser's answer so that samples are better or fit their condition better.
+"""Guidance: what is added to the denoised signal so that samples are better or fit their condition better.
 
-Every guidance adds to the denoised signal D a multiple of what sets D apart from a worse answer; the sum of
-several is one guided denoiser. With w for a scale whose neutral value is 1 and s for one whose neutral value is 0,
+Every guidance adds to the denoised signal D a multiple of what sets D apart from a worse estimate; the sum of
+several is one guided denoiser. With w for a scale whose neutral value is 1 and s for one whose neutral value
+is 0,
 
     D_guided = D + (w - 1)·(D - D_worse)   or   D_guided = D + s·(D - D_worse).
 
-All evaluations of one network that do not wait for another's answer share one batch.
+All evaluations of one network that do not wait for another's result share one batch.
 """
 
 import math
@@ -34,7 +35,10 @@ class GuidedModel(Protocol):
     """What a guidance may use of a model."""
 
     @property
-    def denoiser(self) -> Denoiser: ...
+    def denoiser(self) -> Denoiser:
+        """The model without guidance."""
+        ...
+
     @property
     def attention(self) -> Attention | None:
         """The self-attention in the middle of the network, where there is one."""
@@ -67,8 +71,8 @@ class DenoiserInput(NamedTuple):
 class Denoised(NamedTuple):
     """What is known when a guidance computes its term.
 
-    denoiser: the denoiser without guidance. x, t, cond: its input. D: its answer (n, ...).
-    extra: its answer to the guidance's `extra_input`, (n, ...); None where there was none.
+    denoiser: the denoiser without guidance. x, t, cond: its input. D: its estimate (n, ...).
+    extra: its estimate at the guidance's `extra_input`, (n, ...); None where there was none.
     seen: what the guidance's context `during` the evaluation gave.
     """
 
@@ -83,7 +87,7 @@ class Denoised(NamedTuple):
 
 @dataclass(kw_only=True)
 class Guidance(ABC):
-    """One guidance and its settings. A subclass is a dataclass; each of its fields is a setting with a default.
+    """One guidance and its settings. A subclass is a dataclass; its fields are settings with a default.
 
     scale: how strongly it acts. interval: the noise levels sigma/alpha within which it acts; None: all.
 
@@ -159,7 +163,7 @@ class Guidance(ABC):
 def guided(
     denoiser: Denoiser, guidances: Sequence[Guidance], *, interval: Interval | None = None
 ) -> Denoiser:
-    """The denoiser with the terms of guidances added to its answers, in their order.
+    """The denoiser with the terms of guidances added to what it estimates, in their order.
 
     guidances: already bound to their model (`Guidance.bind`); those of a neutral scale are left out.
     interval: the noise levels within which any guidance acts (Kynkäänniemi et al. 2024), None for all; at
@@ -168,7 +172,7 @@ def guided(
     everywhere = interval or EVERYWHERE
     strong = [g for g in guidances if g.scale != g.neutral]
 
-    def answer(x: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
+    def denoise(x: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         if not strong:
             return denoiser(x, t, cond)
         level = denoiser.schedule(t)
@@ -185,7 +189,7 @@ def guided(
             out[rows] = _guided_batch(denoiser, active, part)
         return out
 
-    return FunctionDenoiser(denoiser.schedule, answer)
+    return FunctionDenoiser(denoiser.schedule, denoise)
 
 
 def _guided_batch(denoiser: Denoiser, guidances: Sequence[Guidance], plain: DenoiserInput) -> Tensor:
@@ -200,16 +204,16 @@ def _guided_batch(denoiser: Denoiser, guidances: Sequence[Guidance], plain: Deno
     input_of_row = torch.arange(len(batch), device=plain.x.device).repeat_interleave(n)
     with ExitStack() as stack:
         seen = [stack.enter_context(g.during(input_of_row == place)) for g, place in zip(guidances, places)]
-        answers = _evaluate_together(denoiser, batch).split(n)
-    D = total = answers[0]
+        estimates = _evaluate_together(denoiser, batch).split(n)
+    D = total = estimates[0]
     for guidance, place, what in zip(guidances, places, seen, strict=True):
-        extra = answers[place] if place else None
+        extra = estimates[place] if place else None
         total = total + guidance.term(Denoised(denoiser, *plain, D, extra, what))
     return total
 
 
 def _evaluate_together(denoiser: Denoiser, batch: Sequence[DenoiserInput]) -> Tensor:
-    """The denoiser's answers to several inputs, one behind the other, from one evaluation."""
+    """The denoiser's estimates at several inputs, one behind the other, from one evaluation."""
     if len(batch) == 1:
         return denoiser(*batch[0])
     conds = [part.cond for part in batch if part.cond is not None]

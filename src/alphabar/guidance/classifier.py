@@ -22,8 +22,9 @@ LogProbability = Callable[[Tensor, Tensor, Condition], Tensor]
 class ClassifierGuidance(Guidance):
     """s·sigma²/alpha·grad log p(c | x_t) (Dhariwal and Nichol 2021, algorithm 2, written for x0).
 
-    With s = 1, D the unconditional mean and the exact p, it is Bayes' rule. Undefined where alpha is 0. It needs
-    a gradient of the classifier and no evaluation of a denoiser, and guides models that take no condition too.
+    With s = 1, D the unconditional mean and the exact p, it is Bayes' rule. Undefined where alpha is 0. It
+    needs a gradient of the classifier and no evaluation of a denoiser, and guides models that take no
+    condition too.
 
     scale: s. model: the run or model folder of a classifier (recipe classifier) of the model's own labels.
     """

@@ -16,7 +16,7 @@ from alphabar.guidance.base import Denoised, DenoiserInput, Guidance, GuidedMode
 
 @dataclass(kw_only=True)
 class ClassifierFree(Guidance):
-    """(w - 1)(D_c - D_u), so that in all D_u + w(D_c - D_u) (Ho and Salimans 2022, eq. 6, with w - 1 for their w).
+    """(w - 1)(D_c - D_u), in all D_u + w(D_c - D_u) (Ho and Salimans 2022, eq. 6, with w - 1 for their w).
 
     D_c has the condition and D_u has none (every field unknown), or has the condition ``negative``. Where no
     condition is given D_c is D_u, and it adds nothing.

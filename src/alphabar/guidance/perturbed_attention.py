@@ -14,7 +14,7 @@ from alphabar.networks.layers import Attention
 
 @dataclass(kw_only=True)
 class PerturbedAttention(Guidance):
-    """s(D - D_id), where the attention matrix in the middle of D_id's network is the identity (Ahn et al. 2024).
+    """s(D - D_id), where the middle attention of D_id's network is the identity matrix (Ahn et al. 2024).
 
     scale: s.
     """

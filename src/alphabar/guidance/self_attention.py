@@ -56,7 +56,7 @@ class SelfAttentionGuidance(Guidance):
 
 
 def attended(received: Tensor, x: Tensor) -> Tensor:
-    """Where positions (n, h, w) receive more than 1 of the attention: bool (n, 1, H, W), as large as x (n, c, H, W)."""
+    """Where positions (n, h, w) receive attention above 1: bool (n, 1, H, W), for x (n, c, H, W)."""
     return F.interpolate(received[:, None].to(x.dtype), size=x.shape[2:], mode="nearest") > 1
 
 

@@ -1,34 +1,35 @@
-"""TODO-DOC from training.methods"""
+"""The classifier of noisy samples: its loss, and what guidance and evaluation ask of it."""
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from alphabar.codecs.image import to_signal
+from alphabar.codecs.base import Codec
 from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.schedules import broadcast
-from alphabar.methods.base import require_single_process
-from alphabar.methods.diffusion import Diffusion
+from alphabar.methods.base import Choices, Method, require_single_process
 from alphabar.networks.classifier import Classifier
 from alphabar.runtime import Runtime
 
+LOW_NOISE = 0.1  # sigma/alpha at which nearly clean samples are classified
+SAMPLES_AT_ONCE = 64
 
-class NoisyClassifier(Diffusion):
-    """-log p(c | x_t), at the noise levels that the density draws (Dhariwal and Nichol 2021, 4)."""
 
-    denoises = False
+class NoisyClassifier(Method):
+    """-log p(c | x_t), at noise levels of the recipe's noise distribution (Dhariwal and Nichol 2021, 4)."""
+
+    name = "classifier"
     samples = False
     classifies = True
     needs_condition = True
     networks = ("classifier",)
 
-    def __init__(self, *, denoiser: NetworkDenoiser, recipe: Any, runtime: Runtime):
-        require_single_process("classifier", runtime)
+    def __init__(self, *, denoiser: NetworkDenoiser, recipe: Choices, runtime: Runtime):
+        require_single_process(NoisyClassifier, runtime)
         self.classifier = denoiser
 
     def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Condition | None) -> Tensor:
@@ -37,42 +38,48 @@ class NoisyClassifier(Diffusion):
 
 
 def log_prob(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
-    """log p(cond | x_t) (n,) of pictures x (n, c, h, w) at times t (n,), of what is known in cond."""
-    return _classifier(classifier).log_prob(*_seen(classifier, x, t), cond)
+    """log p(cond | x_t) (n,) of noisy signals x (n, ...) at times t (n,), of what is known in cond."""
+    return _network(classifier).log_prob(*_inputs(classifier, x, t), cond)
 
 
 def accuracy_by_field(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Condition) -> list[Tensor]:
-    """For each field of classes, of which pictures the likeliest is the one in cond: (n,), NaN if unknown."""
-    return _classifier(classifier).correct(*_seen(classifier, x, t), cond)
+    """For each field of classes whether the likeliest is the one in cond, for every sample: (n,), NaN if
+    unknown.
+    """
+    return _network(classifier).correct(*_inputs(classifier, x, t), cond)
 
 
-def noisy_inputs(classifier: NetworkDenoiser, pictures: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pictures (n, h, w, 3) uint8 as a classifier likes to see them, batch by batch: (x_t, t).
+def noisy_inputs(classifier: NetworkDenoiser, codec: Codec, items: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Items (n, *item_shape) as signals with a little noise, batch by batch: (x_t, t).
 
-    It has seen few without noise: they have a little, sigma/alpha = 0.1, the same whatever the batch.
+    The classifier has seen few samples without any noise. Here sigma/alpha = 0.1, with noise that depends on
+    the position of the item alone.
     """
     device = next(classifier.parameters()).device
-    for at in range(0, len(pictures), 64):
-        x0 = to_signal(pictures[at : at + 64]).to(device)
-        t = classifier.schedule.time(torch.full((len(x0),), -2 * math.log(0.1), dtype=torch.float64))
-        eps = Noise(0, range(at, at + len(x0)), "classifier").normal(0, x0)
+    for first in range(0, len(items), SAMPLES_AT_ONCE):
+        x0 = codec.encode(items[first : first + SAMPLES_AT_ONCE]).to(device)
+        t = classifier.schedule.time(torch.full((len(x0),), -2 * math.log(LOW_NOISE), dtype=torch.float64))
+        eps = Noise(0, range(first, first + len(x0)), "classifier").normal(0, x0)
         yield diffuse(classifier.schedule, x0, t, eps), t
 
 
 @torch.no_grad()
-def classifier_features(classifier: NetworkDenoiser, pictures: Tensor) -> Tensor:
-    """What a classifier decides by for pictures (n, h, w, 3) uint8, (n, d)."""
-    found = []
-    for x, t in noisy_inputs(classifier, pictures):
-        found.append(_classifier(classifier).features(*_seen(classifier, x, t)).cpu())
-    return torch.cat(found)
+def classifier_features(classifier: NetworkDenoiser, codec: Codec, items: Tensor) -> Tensor:
+    """The features (n, d) that a classifier decides by, of items (n, *item_shape) with a little noise."""
+    return torch.cat(
+        [
+            _network(classifier).features(*_inputs(classifier, x, t)).cpu()
+            for x, t in noisy_inputs(classifier, codec, items)
+        ]
+    )
 
 
-def _classifier(classifier: NetworkDenoiser) -> Classifier:
+def _network(classifier: NetworkDenoiser) -> Classifier:
     assert isinstance(classifier.network, Classifier)
     return classifier.network
 
 
-def _seen(classifier: NetworkDenoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def _inputs(classifier: NetworkDenoiser, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network takes for signals x (n, ...) at times t (n,): c_in·x and c_noise."""
     coeffs = classifier.coeffs(t)
     return broadcast(coeffs.c_in, x) * x, coeffs.c_noise.to(x.dtype).to(x.device)

@@ -1,37 +1,38 @@
-"""TODO-DOC from training.methods"""
+"""The generative adversarial network: what its critic and its generator learn."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
 from alphabar.errors import UsageError
-from alphabar.methods.base import network_flops, require_single_process
-from alphabar.methods.diffusion import Diffusion
-from alphabar.networks.encoder_decoder import Encoder
+from alphabar.methods.base import (
+    Choices,
+    Method,
+    build_encoder,
+    encoder_flops,
+    network_flops,
+    require_single_process,
+)
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_optimizer, pack_tensors, unpack_optimizer, unpack_tensors
 
-if TYPE_CHECKING:
-    from alphabar.recipes.schema import Recipe
 
-
-class Gan(Diffusion):
+class Gan(Method):
     """R3GAN (Huang et al. 2024): a relativistic pairing loss with zero-centred gradient penalties.
 
-    The critic C learns to minimise softplus(C(G(z)) - C(x)), the generator softplus(C(x) - C(G(z))), of a
-    drawn and a real picture side by side; C is held flat around both by R1 and R2. Pictures are augmented
-    before C sees them, in ways that gradients pass (Zhao et al. 2020), for small data.
+    The critic C learns to minimise softplus(C(G(z)) - C(x)), the generator softplus(C(x) - C(G(z))), of pairs
+    of a generated and a real sample; the penalties R1 and R2 keep C flat around both. For small data sets C
+    sees augmented samples, in ways that gradients pass (Zhao et al. 2020).
 
-    gamma: of the penalties gamma/2 · E |grad C|². every: updates between two penalties, which then count so
-    many times (lazy regularisation, Karras et al. 2020). augment: whether C sees augmented pictures.
+    gamma: of the penalties gamma/2 · E |grad C|², at least 0. every: updates between two penalties, which
+    then count so many times (lazy regularisation, Karras et al. 2020), at least 1. augment: whether C sees
+    augmented samples.
     """
 
-    denoises = False
+    name = "gan"
     one_step = True
     networks = ("generator",)
 
@@ -39,20 +40,20 @@ class Gan(Diffusion):
         self,
         *,
         denoiser: NetworkDenoiser,
-        recipe: Any,
+        recipe: Choices,
         runtime: Runtime,
         gamma: float = 1.0,
         every: int = 4,
         augment: bool = True,
     ):
-        require_single_process("gan", runtime)
+        require_single_process(Gan, runtime)
         if gamma < 0 or every < 1:
-            raise UsageError(f"gamma = {gamma:g}, every = {every}: choose at least 0 and at least 1")
+            raise UsageError("methods.gan_penalty", gamma=gamma, every=every)
         self.generator, self.gamma, self.every, self.batch = denoiser.network, gamma, every, recipe.batch
-        self.seen = augmented if augment else lambda x: x
+        self.view = augmented if augment else lambda x: x
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.critic = build_critic(recipe)
+            self.critic = build_encoder(recipe)
         runtime.place(self.critic)
         o = recipe.optimizer
         self.optimizer = torch.optim.Adam(
@@ -60,22 +61,22 @@ class Gan(Diffusion):
         )
         self.runtime = runtime
 
-    def judge(self, pictures: Tensor) -> Tensor:
-        """C of pictures as they are seen, (n,)."""
-        return self.critic(pictures)[:, 0]
+    def score(self, signals: Tensor) -> Tensor:
+        """C of signals (n, ...), (n,)."""
+        return self.critic(signals)[:, 0]
 
     def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
-        """An update of the critic; none where its loss is not finite."""
+        """One update of the critic; none where its loss is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         with self.runtime.autocast():
             with torch.no_grad():
-                drawn = self.generator(eps, eps.new_ones(len(eps)))
-            real, fake = self.seen(x0.detach()), self.seen(drawn)
+                generated = self.generator(eps, eps.new_ones(len(eps)))
+            real, fake = self.view(x0.detach()), self.view(generated)
             lazy = images // self.batch % self.every == 0 and self.gamma > 0
             real.requires_grad_(lazy)
             fake.requires_grad_(lazy)
-            c_real, c_fake = self.judge(real), self.judge(fake)
+            c_real, c_fake = self.score(real), self.score(fake)
             value = F.softplus(c_fake - c_real).mean()
             if lazy:
                 penalty = gradient_penalty(c_real, real) + gradient_penalty(c_fake, fake)
@@ -87,46 +88,47 @@ class Gan(Diffusion):
         self.optimizer.zero_grad(set_to_none=True)
 
     def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Condition | None) -> Tensor:
-        drawn = self.generator(eps, eps.new_ones(len(eps)))
+        generated = self.generator(eps, eps.new_ones(len(eps)))
         self.critic.requires_grad_(False)
         try:
             with torch.no_grad():
-                c_real = self.judge(self.seen(x0))
-            return F.softplus(c_real - self.judge(self.seen(drawn)))
+                c_real = self.score(self.view(x0))
+            return F.softplus(c_real - self.score(self.view(generated)))
         finally:
             self.critic.requires_grad_(True)
 
-    def files(self) -> dict[str, bytes]:
+    def state_files(self) -> dict[str, bytes]:
         return {
             "critic.safetensors": pack_tensors(self.critic.state_dict()),
             "critic_optimizer.safetensors": pack_optimizer(self.optimizer),
         }
 
-    def restore(self, files: Mapping[str, bytes]) -> None:
+    def load_state(self, files: Mapping[str, bytes]) -> None:
         self.critic.load_state_dict(unpack_tensors(files["critic.safetensors"]))
         unpack_optimizer(files["critic_optimizer.safetensors"], self.optimizer)
 
-    @staticmethod
-    def cost(recipe: "Recipe") -> float:
-        """FLOPs of training, a picture.
-
-        Generator: a pass for the critic, and forward and backward for itself, 4. Critic: forward and backward
-        on a real and a drawn picture, 6; for the generator forward on both and backward to the pixels of one,
-        3; and for the penalties, on both, backward to the pixels and backward through that, 4 each.
+    @classmethod
+    def training_flops(cls, recipe: Choices) -> float:
+        """Generator: a pass for the critic, and forward and backward for itself, 4. Critic: forward and
+        backward on a real and a generated sample, 6; for the generator forward on both and backward to the
+        values of one, 3; and for the penalties, on both, backward to the values and backward through that, 4
+        each.
         """
         every = recipe.method["every"] if recipe.method["gamma"] else float("inf")
-        return 4 * network_flops(recipe) + (6 + 3 + 8 / every) * critic_flops(recipe)
+        return 4 * network_flops(recipe) + (6 + 3 + 8 / every) * encoder_flops(recipe)
 
 
-def gradient_penalty(c: Tensor, pictures: Tensor) -> Tensor:
-    """|grad C|² at each picture, (n,); R1 at real pictures (Mescheder et al. 2018), R2 at drawn ones."""
-    (gradient,) = torch.autograd.grad(c.sum(), pictures, create_graph=True)
+def gradient_penalty(c: Tensor, signals: Tensor) -> Tensor:
+    """|grad C|² (n,) at signals (n, ...) of scores c (n,); R1 at real ones (Mescheder et al. 2018), R2 at
+    generated.
+    """
+    (gradient,) = torch.autograd.grad(c.sum(), signals, create_graph=True)
     return gradient.square().flatten(1).sum(1)
 
 
 def augmented(x: Tensor) -> Tensor:
-    """Pictures (n, 3, h, w) with other colours, moved by up to an eighth and with a square of half the side
-    cut out: DiffAugment's "color,translation,cutout" (Zhao et al. 2020). Gradients pass."""
+    """Images (n, c, h, w) with other colours, moved by up to an eighth and with a rectangle of half the sides
+    set to zero: DiffAugment's "color,translation,cutout" (Zhao et al. 2020). Gradients pass."""
     n, _, h, w = x.shape
 
     def uniform(low: float, high: float) -> Tensor:
@@ -148,17 +150,3 @@ def augmented(x: Tensor) -> Tensor:
     left = torch.randint(0, w + 1, (n, 1), device=x.device)
     cut = ((rows - top).abs() * 4 < h)[:, None, :, None] & ((columns - left).abs() * 4 < w)[:, None, None, :]
     return x.masked_fill(cut, 0.0)
-
-
-def build_critic(recipe: "Recipe") -> nn.Module:
-    """The generator the other way round, to one number."""
-    return Encoder(3, recipe.network["width"], recipe.network["blocks"], 1)
-
-
-def critic_flops(recipe: "Recipe") -> int:
-    with torch.device("meta"):
-        encoder = build_critic(recipe)
-        pictures = torch.empty(1, 3, recipe.data.size, recipe.data.size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder(pictures)
-    return counter.get_total_flops()

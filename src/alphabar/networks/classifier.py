@@ -87,7 +87,7 @@ class Classifier(Network):
         return total
 
     def correct(self, x: Tensor, c_noise: Tensor, cond: Tensor) -> list[Tensor]:
-        """For each field of classes, whether the predicted one is that in cond, (n,): 1, 0, NaN if unknown."""
+        """For each field of classes, whether the predicted one is in cond, (n,): 1, 0, or NaN if unknown."""
         return [
             torch.where(part[:, 0].isnan(), torch.nan, (output.argmax(1) == part[:, 0]).float())
             for output, part, (kind, _) in self._parts(self(x, c_noise), cond)

@@ -107,7 +107,7 @@ class Attention(nn.Module):
 
     @contextmanager
     def identity_attention(self, rows: Tensor) -> Iterator[None]:
-        """While open, the attention matrix is the identity in the rows of a batch that ``rows`` (n,) bool marks.
+        """While open, the attention matrix is the identity in the rows of a batch that rows (n,) bool marks.
 
         Each position attends to itself alone there (PAG, Ahn et al. 2024).
         """

@@ -1,60 +1,69 @@
-"""TODO-DOC from training.recipes"""
+"""Recipes that start from a trained model: finetuning and distillation."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
+from alphabar.methods.registry import method_of
+from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.schema import Recipe, make_recipe
 
-# Noise levels sigma/alpha between which pictures form, to be shared among few steps: above, a Gaussian with
-# the pictures' mean and covariance is as good as they are; below, only the finest detail is missing.
-FORMLESS, DETAIL = 15.0, 0.1
+# Noise levels sigma/alpha between which few steps are shared. Above the first a Gaussian with the mean and
+# the covariance of the data is as good as the data; below the second only the finest detail is missing.
+SIGMA_FIRST, SIGMA_LAST = 15.0, 0.1
+TEACHER_STEPS = 12  # of the teacher in all, at least
+LARGEST_BATCH = 32
 
 
-def finetuned(recipe: Recipe, model: str) -> Recipe:
-    """The recipe that goes on from a model of another, on other pictures or in a wider network.
+def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recipe:
+    """The recipe that continues a trained model on other data or in a wider network.
 
-    It is the same but for its name, for what is asked of the model, which the new pictures decide, and for
-    large batches (`_in_small_batches`). Raises UsageError for one that is not of diffusion.
+    recipe, model: of the trained model, and its name. settings: changes to the result, as of `with_settings`.
+    It is the same recipe but for its name, for the condition, which the new data decides, and for large
+    batches (`_in_small_batches`). Raises UsageError for a model that is no denoiser, and as `with_settings`
+    does.
     """
-    if recipe.method["name"] != "diffusion":
-        raise UsageError(f"a model of method {recipe.method['name']!r} cannot go on: give one of diffusion")
+    if not method_of(recipe).denoises:
+        raise UsageError("recipes.cannot_finetune", model=model, method=recipe.method["name"])
     values = _in_small_batches(recipe)
-    return make_recipe(
-        values | {"name": f"{recipe.name} from {model}", "condition": values["condition"] | {"on": None}}
-    )
+    values |= {
+        "name": f"{recipe.name}, finetuned from {model}",
+        "condition": values["condition"] | {"on": None},
+    }
+    return with_settings(make_recipe(values), settings)
 
 
-def distilled(recipe: Recipe, steps: int = 4) -> Recipe:
-    """The recipe that tunes a model of another to draw in a few steps of one evaluation each, unguided.
+def distilled(recipe: Recipe, steps: int = 4, settings: Iterable[str] = ()) -> Recipe:
+    """The recipe that distills a trained model to sample in a few steps of one evaluation each, without
+    guidance.
 
-    The steps are even in log SNR and begin in noise with the pictures' mean and covariance; the teacher takes
-    twelve or more in all, with the guidance that it draws with (`methods.Distillation`).
-    Raises UsageError for one that is not of diffusion, and for steps below 1.
+    steps: of the result, at least 1. settings: changes to the result, as of `with_settings`.
+    The steps are even in log SNR and begin in noise with the mean and the covariance of the data; the teacher
+    takes twelve or more in all, with the guidance of its recipe (`Distillation`).
+    Raises UsageError for a model that is no denoiser, for steps below 1, and as `with_settings` does.
     """
-    if recipe.method["name"] != "diffusion":
-        raise UsageError(
-            f"a model of method {recipe.method['name']!r} cannot be shortened: give one of diffusion"
-        )
+    if not method_of(recipe).denoises:
+        raise UsageError("recipes.cannot_distill", method=recipe.method["name"])
     if steps < 1:
-        raise UsageError(f"--steps must be at least 1, not {steps}")
+        raise UsageError("recipes.too_few_steps", steps=steps)
     values, own = _in_small_batches(recipe), recipe.sampling
     schedule = SCHEDULES.build(recipe.schedule)
     sigma = (-schedule(TIMESTEPS.build(own.timesteps)(schedule, own.steps)[:-1]).log_snr / 2).exp()
-    first, final = min(sigma[0].item(), FORMLESS), sigma[-1].item()
-    last = first * (DETAIL / first) ** ((steps - 1) / steps)
+    first, final = min(sigma[0].item(), SIGMA_FIRST), sigma[-1].item()
+    last = first * (SIGMA_LAST / first) ** ((steps - 1) / steps)
     values["optimizer"] |= {
         "learning_rate": values["optimizer"]["learning_rate"] / 2,
         "warm_up": 1_000,
         "decay_from": 0.5,
     }
     values |= {
-        "name": f"{recipe.name}, shortened",
+        "name": f"{recipe.name}, distilled",
         "method": {
             "name": "distillation",
-            "small": math.ceil(12 / steps),
+            "teacher_steps": math.ceil(TEACHER_STEPS / steps),
             "sigma_min": final,
             "guidance": values["sampling"]["guidance"],
         },
@@ -66,16 +75,17 @@ def distilled(recipe: Recipe, steps: int = 4) -> Recipe:
         },
         "images": 20_000,
     }
-    return make_recipe(values)
+    return with_settings(make_recipe(values), settings)
 
 
 def _in_small_batches(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's values, in batches of 32 at most, the rate less by the root (Malladi et al. 2022).
+    """The recipe's values with batches of 32 at most, the learning rate less by the root (Malladi et al.
+    2022).
 
-    A model that was trained on a GPU may go on where an update of its batch would take a minute.
+    A model that was trained on a GPU may be finetuned where an update with its batch would take a minute.
     """
     values = recipe.model_dump(mode="json")
-    batch = min(recipe.batch, 32)
+    batch = min(recipe.batch, LARGEST_BATCH)
     values |= {"batch": batch, "accumulate": 1 if batch < recipe.batch else recipe.accumulate}
     values["optimizer"]["learning_rate"] *= (batch / recipe.batch) ** 0.5
     return values

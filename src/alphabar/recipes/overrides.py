@@ -1,23 +1,25 @@
-"""TODO-DOC from training.recipe"""
+"""Recipes with some settings changed, and what differs between two recipes."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from alphabar.errors import UsageError, unknown
 from alphabar.recipes.schema import Recipe, make_recipe
 
 
-def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """The recipe with ``key=value`` settings applied, keys dotted: ``optimizer.learning_rate=1e-4``.
 
-    Values are read as JSON where they are (numbers, true, lists) and as plain text otherwise. A choice may
-    be renamed by its own key, ``schedule=cosine``, which resets its settings to their defaults.
+    Values are read as JSON where they are JSON (numbers, true, lists), "none" as no value, and anything else
+    as plain text. ``schedule=cosine`` names another choice and resets its settings to their defaults.
+    Raises UsageError for a key that does not exist or a value that does not fit.
     """
     values = recipe.model_dump(mode="json")
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise UsageError(f"--set {setting!r} should read key=value, for example --set batch=64")
+            raise UsageError("recipes.no_setting", setting=setting)
         *parents, last = key.strip().split(".")
         here = values
         for depth, parent in enumerate(parents):
@@ -34,7 +36,7 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
 
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
-    """What differs between two recipes, one ``key: x → y`` an entry, dotted keys."""
+    """What differs between two recipes: an entry ``key: x → y`` for each setting, with dotted keys."""
     flat_a, flat_b = _flatten(a.model_dump(mode="json")), _flatten(b.model_dump(mode="json"))
     return [
         f"{key}: {flat_a.get(key)} → {flat_b.get(key)}"

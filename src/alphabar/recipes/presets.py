@@ -1,4 +1,4 @@
-"""The recipes that come with alphabar, each derived from a method and named after it."""
+"""The recipes that come with alphabar."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,11 @@ from alphabar.recipes.schema import Recipe, make_recipe
 
 
 def classic() -> Recipe:
-    """The DDPM of the student's notebook, faithful in every constant: what alphabar started from.
+    """The DDPM of a student's notebook, with all its constants.
 
     Linear beta from 1e-4 to 0.02 in T = 300 steps, eps-prediction, plain MSE, a U-Net with BatchNorm and no
-    attention, Adam at 1e-3, no EMA, the whole picture squashed to 64×64, x clamped to [-1, 1] after every
-    reverse step. Its alpha_bar_T is 0.048, so it starts sampling from noise it never saw in training.
+    attention, Adam at 1e-3, no EMA, the whole image squashed to 64×64, x clamped to [-1, 1] after every
+    reverse step. Its alpha_bar_T is 0.048, so sampling starts from noise that training never reached.
     """
     steps = 300
     return make_recipe(
@@ -41,11 +41,12 @@ def classic() -> Recipe:
 
 
 def ddpm() -> Recipe:
-    """The paper's choices done properly (Ho et al. 2020; Nichol & Dhariwal 2021).
+    """The papers' choices (Ho et al. 2020; Nichol & Dhariwal 2021).
 
-    A cosine schedule that ends in noise, T = 1000, a U-Net with GroupNorm and attention, warm-up, clipped
-    gradients and an EMA whose length suits short runs. It predicts v: from a predicted eps, x0 would come by
-    a division by alpha, which the cosine takes to next to nothing. Sampled with DPM-Solver++(2M) in 20 steps.
+    A cosine schedule that ends in pure noise, T = 1000, a U-Net with GroupNorm and attention, warm-up,
+    clipped gradients and an EMA whose length suits short runs. The network predicts v: x0 from a predicted
+    eps would need a division by alpha, which the cosine schedule takes close to zero. Sampled with
+    DPM-Solver++(2M) in 20 steps.
     """
     steps = 1000
     return make_recipe(
@@ -69,8 +70,8 @@ def ddpm() -> Recipe:
 def edm() -> Recipe:
     """EDM (Karras et al. 2022) with EDM2's network (Karras et al. 2024), trained by Muon.
 
-    The noise grows to sigma = 80, levels are log-normal, the network is magnitude-preserving. It is the one
-    that can go on inside a wider network (--from).
+    The noise grows to sigma = 80, noise levels are log-normal, the network is magnitude-preserving.
+    Finetuning can continue it in a wider network.
     """
     return make_recipe(
         {
@@ -79,17 +80,19 @@ def edm() -> Recipe:
             "parameterization": {"name": "edm", "sigma_data": 0.5},
             "noise_distribution": {"name": "log_normal", "mean": -0.8, "std": 1.4},
             "network": {"name": "mp_unet", "widths": (64, 128, 256)},
-            **_spare(learning_rate=0.15, timesteps="linear_beta"),
+            **_for_short_runs(learning_rate=0.15, timesteps="linear_beta"),
         }
     )
 
 
 def lean() -> Recipe:
-    """The most for little compute: a small U-Net on blocks of pixels, trained by Muon (Jordan et al. 2024).
+    """The best quality for little compute: a small U-Net on blocks of pixels, trained by Muon (Jordan et al.
+    2024).
 
-    A cosine schedule down to pure noise, of which the network predicts v. Most levels are drawn where
-    pictures form, and there alone samples are guided by perturbed attention (Ahn et al. 2024), in four steps
-    of ten. Each choice was measured against others at equal time: docs/results/ladder.md, race.md.
+    A cosine schedule down to pure noise; the network predicts v. Most noise levels of the training lie where
+    the shapes of an image appear, and only there, in four steps of ten, perturbed-attention guidance (Ahn et
+    al. 2024) acts on samples. Each choice was compared with others at equal time: docs/results/ablations.md
+    and quality_vs_compute.md.
     """
     return make_recipe(
         {
@@ -98,7 +101,7 @@ def lean() -> Recipe:
             "parameterization": "v",
             "noise_distribution": {"name": "log_normal", "mean": -0.4, "std": 0.9, "uniform_share": 0.1},
             "network": {"name": "unet", "widths": (64, 128, 256), "patch": 2, "attention": 1},
-            **_spare(
+            **_for_short_runs(
                 learning_rate=0.004,
                 timesteps={"name": "log_snr", "sigma_min": 0.15},
                 guidance=[{"name": "pag", "scale": 4.0, "interval": (0.2, 2.5)}],
@@ -108,9 +111,10 @@ def lean() -> Recipe:
 
 
 def classifier() -> Recipe:
-    """A classifier of noisy pictures, for classifier guidance (Dhariwal & Nichol 2021).
+    """A classifier of noisy images, for classifier guidance (Dhariwal & Nichol 2021).
 
-    --condition says what it tells. It is trained on the noise of `edm` and guides models of any schedule.
+    It predicts what ``condition.on`` names. It is trained with the noise of `edm` and guides models of any
+    schedule.
     """
     return make_recipe(
         {
@@ -140,11 +144,12 @@ def classifier() -> Recipe:
 
 
 def gan() -> Recipe:
-    """A modern GAN for small data: R3GAN's loss (Huang et al. 2024), pictures augmented for the critic.
+    """A modern GAN for small data sets: R3GAN's loss (Huang et al. 2024), augmented images for the critic.
 
-    Its generator stands where a denoiser does and needs one evaluation, from pure noise. Half of what is
-    computed for a picture goes into the critic, which is as large. It learns by the update, not by the
-    picture, so batches are small: docs/results/comparison.md.
+    Its generator takes the place of the denoiser and makes an image of pure noise in one evaluation. About
+    half of the compute goes into the critic, which is as large. Its quality depends on the number of updates
+    rather than of
+    images, so batches are small: docs/results/comparison.md.
     """
     return make_recipe(
         {
@@ -152,31 +157,31 @@ def gan() -> Recipe:
             "method": "gan",
             "network": {"name": "generator", "width": 16},
             "optimizer": {"name": "adam", "learning_rate": 3.5e-4, "betas": (0.0, 0.99), "decay_from": 0.6},
-            **_AT_ONCE,
+            **_ONE_STEP,
             "batch": 8,
         }
     )
 
 
 def vae() -> Recipe:
-    """A variational autoencoder (Kingma & Welling 2014) that learns how exact its pixels are (sigma-VAE)."""
+    """A variational autoencoder (Kingma & Welling 2014) that learns the variance of its pixels (sigma-VAE)."""
     return make_recipe(
         {
             "name": "vae",
             "method": "vae",
             "network": {"name": "autoencoder", "width": 24},
             "optimizer": {"name": "adam", "learning_rate": 1e-3, "warm_up": 1_000, "decay_from": 0.6},
-            **_AT_ONCE,
+            **_ONE_STEP,
         }
     )
 
 
-def _spare(learning_rate: float, **sampling: Any) -> dict[str, Any]:
-    """What suits short runs. sampling: what is chosen there besides sampler and steps.
+def _for_short_runs(learning_rate: float, **sampling: Any) -> dict[str, Any]:
+    """What recipes for short runs share. sampling: its settings besides sampler and steps.
 
-    Batches are small, for a short run needs updates more than it needs smooth ones; warm-up, the fall of the
-    learning rate and the EMA are counted in images or as shares of the run: those of the papers are longer
-    than a whole run here. Levels are spread evenly over each batch.
+    Batches are small, because a short run needs many updates more than it needs smooth ones. Warm-up, decay
+    of the learning rate and EMA are counted in images or as shares of the run: those of the papers are longer
+    than a whole run here. Noise levels are spread evenly over each batch.
     """
     return {
         "data": {"size": 64, "fit": "squash", "flip": True},
@@ -195,8 +200,8 @@ def _spare(learning_rate: float, **sampling: Any) -> dict[str, Any]:
     }
 
 
-# What recipes share whose network makes a picture of pure noise in one evaluation.
-_AT_ONCE = {
+# What recipes share whose network makes an image of pure noise in one evaluation.
+_ONE_STEP = {
     "data": {"size": 64, "fit": "squash", "flip": True},
     "schedule": "rectified_flow",
     "parameterization": "x0",

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a training but the data. One TOML file, checked and complete."""
+"""A recipe: everything that decides a training except the data. One TOML file, checked and complete."""
 
 import tomllib
 from pathlib import Path
@@ -24,85 +24,67 @@ from alphabar.networks import NETWORKS
 Settings = dict[str, Any]
 Side = Annotated[int, Field(ge=8, le=4096)]
 Codec = Annotated[Settings, BeforeValidator(CODECS.resolve)]
-
-
 Schedule = Annotated[Settings, BeforeValidator(SCHEDULES.resolve)]
-
-
 Parameterization = Annotated[Settings, BeforeValidator(PARAMETERIZATIONS.resolve)]
-
-
 NoiseDistribution = Annotated[Settings, BeforeValidator(NOISE_DISTRIBUTIONS.resolve)]
-
-
 Weight = Annotated[Settings, BeforeValidator(WEIGHTS.resolve)]
-
-
 Network = Annotated[Settings, BeforeValidator(NETWORKS.resolve)]
-
-
 Sampler = Annotated[Settings, BeforeValidator(SAMPLERS.resolve)]
-
-
 Timesteps = Annotated[Settings, BeforeValidator(TIMESTEPS.resolve)]
-
-
 InitialNoise = Annotated[Settings, BeforeValidator(INITIAL_NOISES.resolve)]
-
-
 Guidance = Annotated[list[Settings], BeforeValidator(resolve_guidance)]
-
-
 Method = Annotated[Settings, BeforeValidator(METHODS.resolve)]
 
 
 class Section(BaseModel):
+    """A part of a recipe: it cannot be changed, and keys that do not exist are errors."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class DataSettings(Section):
-    """How pictures become training signals."""
+    """How the data becomes training signals."""
 
     codec: Codec = {"name": "image"}  # what a sample is
     size: Side | tuple[Side, Side] = 64  # the side of a square, or [height, width], in pixels
-    channels: Literal[1, 3, 4] | None = None  # grey, RGB, RGBA; None: as the data has it, without alpha
+    channels: Literal[1, 3, 4] | None = None  # grey, RGB, RGBA; None: grey or RGB as the data is
     fit: Literal["squash", "crop", "box"] = "squash"
-    flip: bool = True  # mirror half of the pictures left to right
-    augment: float = Field(0, ge=0, le=1)  # probability to turn, stretch, enlarge, move each; samples are not
-    held_out: float = Field(0.1, ge=0, lt=1)  # share kept for judging, by a hash of each file
+    flip: bool = True  # mirror half of the images left to right
+    augment: float = Field(0, ge=0, le=1)  # probability of each transformation; samples are not transformed
+    held_out: float = Field(0.1, ge=0, lt=1)  # share kept for evaluation, by a hash of each file
 
 
 class ConditionSettings(Section):
-    """What the model may be asked for, of what the data knows about its pictures."""
+    """What samples are conditioned on, of what the data says about its images."""
 
     on: str | None = None  # class, attributes, text, clusters; None: nothing
-    # Share of the pictures whose labels are hidden in training. Of several labels, half of the other pictures
-    # show some only: each with probability one half. 0 hides none.
+    # Share of the images whose labels are hidden in training. Where an image has several labels, half of the
+    # other images show only some, each label with probability one half. 0 hides none.
     drop: float = Field(0.1, ge=0, le=1)
 
 
 class OptimizerSettings(Section):
-    """Adam, AdamW or Muon; the learning rate warms up linearly, stays, then falls to zero."""
+    """Adam, AdamW or Muon; the learning rate warms up linearly, stays, then decays to zero."""
 
     name: Literal["adam", "adamw", "muon"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     warm_up: int = Field(0, ge=0)  # images
-    decay_from: float = Field(1.0, gt=0, le=1)  # share of the training after which the rate falls; 1 = never
+    decay_from: float = Field(1.0, gt=0, le=1)  # share of the training after which the rate decays; 1 = never
     clip: float | None = Field(None, gt=0)  # largest norm of the gradient
 
 
 class EmaSettings(Section):
-    """The exponential moving average of the weights that sampling uses; half_life 0 means none."""
+    """The exponential moving average (EMA) of the weights that sampling uses; half_life 0 means none."""
 
     half_life: int = Field(0, ge=0)  # images
     ramp: float = Field(0.05, gt=0)  # largest half-life as a share of the images seen
-    snapshots: int = Field(0, ge=0)  # moments that are kept, from which other lengths can be had afterwards
+    snapshots: int = Field(0, ge=0)  # averages kept for post-hoc EMA; 0 keeps none
 
 
 class SamplingDefaults(Section):
-    """How samples are drawn unless asked otherwise."""
+    """How samples are generated unless a person chooses otherwise."""
 
     sampler: Sampler
     timesteps: Timesteps
@@ -112,11 +94,11 @@ class SamplingDefaults(Section):
 
 
 class MonitorSettings(Section):
-    """What is looked at while training. It never changes the weights."""
+    """What is measured during training. It never changes the weights."""
 
-    share: float = Field(0.05, ge=0, lt=1)  # of the time at most
-    samples: int = Field(16, ge=1)  # pictures from fixed noise
-    levels: int = Field(16, ge=0)  # pictures a side (training, held-out) for the error per noise level
+    share: float = Field(0.05, ge=0, lt=1)  # of the training time, at most; 0 = only at the end
+    samples: int = Field(16, ge=1)  # images from fixed noise, shown as a grid
+    levels: int = Field(16, ge=0)  # images of each side (training, held-out) for the error per noise level
     distance: int = Field(128, ge=0)  # samples for the quick distance, 0 = none
     steps: int = Field(10, ge=1)  # of DPM-Solver++(2M), for grid and distance
 
@@ -131,27 +113,28 @@ class Recipe(Section):
     schedule: Schedule
     parameterization: Parameterization
     noise_distribution: NoiseDistribution
-    stratified: bool = False  # levels spread evenly over each batch
+    stratified: bool = False  # noise levels spread evenly over each batch
     weight: Weight = {"name": "unit"}
     network: Network
     optimizer: OptimizerSettings = OptimizerSettings()
     ema: EmaSettings = EmaSettings()
     sampling: SamplingDefaults
     monitor: MonitorSettings = MonitorSettings()
-    batch: int = Field(128, ge=1)  # pictures an update, over all processes
-    accumulate: int = Field(1, ge=1)  # pieces a batch is cut into where memory is short
-    images: int = Field(ge=1)  # length of the training unless a budget is given
+    batch: int = Field(128, ge=1)  # images of one update, over all processes
+    accumulate: int = Field(1, ge=1)  # equal pieces a batch is computed in, to save memory
+    images: int = Field(ge=1)  # seen in the whole training, unless a budget is given
     seed: int = 0
 
     def to_toml(self) -> str:
-        return tomli_w.dumps(_told(self.model_dump(mode="json")))
+        """The recipe as a TOML file, which `read_recipe` reads."""
+        return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
 
 
 def make_recipe(values: dict[str, Any]) -> Recipe:
     """A checked recipe from nested values.
 
-    Raises UsageError naming the first key that is unknown (with the nearest valid one) or whose value
-    does not fit.
+    Raises UsageError naming the first key that is unknown (with the nearest valid one) or missing, or whose
+    value does not fit.
     """
     try:
         recipe = Recipe.model_validate(values)
@@ -167,34 +150,29 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
             codec.spatial
         )
     if recipe.batch % recipe.accumulate:
-        raise UsageError(
-            f"batch = {recipe.batch} cannot be cut into accumulate = {recipe.accumulate} equal pieces"
-        )
+        raise UsageError("recipes.accumulate", batch=recipe.batch, accumulate=recipe.accumulate)
     return recipe
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a TOML file. Raises AlphabarError where the file is missing or no TOML."""
+    """The recipe in a TOML file.
+
+    Raises AlphabarError where the file is missing or not TOML, UsageError as `make_recipe` does.
+    """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise AlphabarError(f"there is no recipe at {path}") from None
+        raise AlphabarError("recipes.missing", path=path) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise AlphabarError(f"{path} is not a readable recipe: {error}") from None
+        raise AlphabarError("recipes.unreadable", path=path, reason=error) from None
     return make_recipe(values)
 
 
-def _told(values: dict[str, Any]) -> dict[str, Any]:
-    """Without what is None, which TOML cannot say and what is left out means."""
-    return {
-        key: _told(value)
-        if isinstance(value, dict)
-        else [_told(v) if isinstance(v, dict) else v for v in value]
-        if isinstance(value, list)
-        else value
-        for key, value in values.items()
-        if value is not None
-    }
+def _without_none(values: Any) -> Any:
+    """The values without those that are None: TOML has no word for it, and a key left out means the same."""
+    if isinstance(values, dict):
+        return {key: _without_none(value) for key, value in values.items() if value is not None}
+    return [_without_none(value) for value in values] if isinstance(values, list) else values
 
 
 def _usage_error(error: ValidationError) -> UsageError:
@@ -208,4 +186,6 @@ def _usage_error(error: ValidationError) -> UsageError:
             "recipe key", ".".join([*parents, last]), [".".join([*parents, f]) for f in model.model_fields]
         )
     where = ".".join([*parents, last])
-    return UsageError(f"recipe: {where} = {first['input']!r}: {first['msg'].lower()}")
+    if first["type"] == "missing":
+        return UsageError("recipes.missing_key", key=where)
+    return UsageError("recipes.bad_value", key=where, value=repr(first["input"]), reason=first["msg"].lower())

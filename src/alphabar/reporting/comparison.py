@@ -19,7 +19,6 @@ from scipy.stats import ttest_ind_from_stats
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import write_file
 from alphabar.images import image_grid
-from alphabar.methods.registry import training_flops
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress
 from alphabar.recipes.schema import MonitorSettings
@@ -178,11 +177,11 @@ def _entry(path: Path, name: str) -> Entry:
     # the cost is that of what was judged, where something was; what was asked for has no say in it
     each = nfe_per_sample(model, SamplingSettings.from_dict(settings.to_dict() | newest | {"conditions": ()}))
     pass_flop = flops(network, model.codec.spatial)
-    records = [r for r in run.records() if r.get("images", 0) <= model.images]
+    records = [r for r in run.log.records() if r.get("images", 0) <= model.images]
     train = [r for r in records if r.get("kind") == "train" and "seconds" in r]
     cost = Cost(
         images=model.images,
-        train_flop=training_flops(model.recipe) * model.images,
+        train_flop=model.method.training_flops(model.recipe) * model.images,
         train_seconds=train[-1]["seconds"] if train else None,
         parameters=sum(p.numel() for p in network.parameters()),
         evaluations=each,

@@ -97,7 +97,7 @@ def png_data_uri(image: Image.Image) -> str:
 
 def _contents(run: Path) -> dict[str, Any]:
     """What the template shows, by the names it uses."""
-    records = [r for r in Run(run).records() if isinstance(r, dict)]
+    records = [r for r in Run(run).log.records() if isinstance(r, dict)]
     train, looks, distances = (_of_kind(records, kind) for kind in ("train", "held_out", "distance"))
     images = max((r["images"] for r in records if _finite(r.get("images"))), default=0)
     problems: list[str] = []

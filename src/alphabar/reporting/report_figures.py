@@ -17,7 +17,6 @@ from alphabar.diffusion.schedules import Schedule, terminal_warning
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.files import pack_json, write_file
 from alphabar.images import image_grid, image_strip, nearest_panel
-from alphabar.methods.registry import is_diffusion
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress
@@ -62,7 +61,7 @@ def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Pr
         yield Progress("drawing samples", record.done, record.total)
     assert record.result is not None
     image_grid(record.result).save(folder / "samples.png")
-    if is_diffusion(model.recipe):
+    if model.method.trains_denoiser:
         image_strip(reverse.columns).save(folder / "reverse.png")
     times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
     about: dict[str, Any] = {
@@ -87,7 +86,7 @@ def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Pr
             yield Progress("reading pictures", prepared.done, prepared.total)
         dataset = prepared.result
         assert dataset is not None
-        if is_diffusion(model.recipe):
+        if model.method.trains_denoiser:
             about["forward"] = {"levels": _forward(model, dataset, folder)}
         about["nearest"] = {"distances": (yield from _nearest(model, dataset, record.result, folder))}
     write_file(folder / "figures.json", pack_json(about))

@@ -13,7 +13,6 @@ from torch import Tensor
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import Preview
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.methods.registry import check_denoises
 from alphabar.progress import Progress
 from alphabar.restoration.operators.base import Linear, Operator, Shape
 from alphabar.restoration.operators.compose import PerSampleOperator
@@ -46,7 +45,7 @@ def restore(
     Raises UsageError for a GAN, a VAE or a shortened model, for shapes that do not fit and for a solver that
     cannot take the operator.
     """
-    check_denoises(model.path, model.recipe, "restore pictures")
+    model.method.require_denoiser(model.path, "restore")
     if n < 1:
         raise UsageError(f"-n must be at least 1, not {n}")
     if isinstance(operator, Operator):

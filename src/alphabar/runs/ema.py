@@ -1,7 +1,11 @@
-"""The exponential moving average of the weights: sharper samples for free."""
+"""The exponential moving average (EMA) of the weights, and post-hoc EMA: its length chosen after the
+training.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,15 +13,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from alphabar.errors import UsageError
+from alphabar.files import write_file
+from alphabar.tensor_files import unpack_tensors
 
-class Ema:
+# Post-hoc EMA (Karras et al. 2024, section 3 and appendix C): averages of two lengths are saved at some
+# moments of the training; afterwards a weighted sum of them is very nearly the average of any other length.
+SIGMA_RELS = (0.05, 0.10)
+SHORTEST, LONGEST = 0.01, 0.25  # lengths that can be made of them
+
+
+class EMA:
     """A copy of a network that follows it with a half-life counted in images.
 
-    A fixed half-life longer than the run would average over the random start, so it is capped at
-    ``ramp`` of the images seen so far (Karras et al. 2022, "EMA warm-up").
+    A fixed half-life longer than the run would average over the random initial weights, so it is at most a
+    share of the images seen so far (Karras et al. 2022, "EMA warm-up").
 
-    half_life: images after which a weight's share has halved.
-    ramp: cap of the half-life as a share of the images seen.
+    half_life: images after which the share of a weight has halved.
+    ramp: the largest half-life as a share of the images seen.
     """
 
     def __init__(self, network: nn.Module, *, half_life: int, ramp: float):
@@ -28,64 +41,113 @@ class Ema:
 
     @torch.no_grad()
     def update(self, images: int, batch: int) -> None:
-        """Move toward the network after a step of ``batch`` images, ``images`` seen in all."""
+        """Moves toward the network after an update with ``batch`` images, ``images`` seen in all."""
         half_life = max(min(self.half_life, self.ramp * images), 1e-9)
         self.follow(0.5 ** (batch / half_life))
 
 
-# Post-hoc EMA (Karras et al. 2024, section 3 and appendix C): averages of two lengths are kept as they were
-# at some moments of the training; after it, their weighted sum is the average of any other length, nearly.
-SIGMA_RELS = (0.05, 0.10)
+class PowerFunctionEMA:
+    """An average of the weights at time t of the training in which those at tau < t have the weight
+    tau^gamma.
 
-
-def exponent(length: float) -> float:
-    """gamma of the profile t^gamma whose relative standard deviation is ``length`` (EDM2 eq. 123)."""
-    roots = np.roots([1, 7, 16 - length**-2, 12 - length**-2])
-    return float(roots.real.max())
-
-
-class PowerFunctionEma:
-    """An average of the weights at time t of the training in which theirs at tau < t counts as tau^gamma.
-
-    length: the profile's standard deviation as a share of the training, sigma_rel of EDM2.
+    sigma_rel: the length of the average, the standard deviation of this profile as a share of the training.
     """
 
-    def __init__(self, network: nn.Module, length: float):
+    def __init__(self, network: nn.Module, sigma_rel: float):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.follow = _follower(self.network, network)
-        self.gamma = exponent(length)
+        self.gamma = gamma_of(sigma_rel)
 
     @torch.no_grad()
     def update(self, images: int, batch: int) -> None:
-        """Move toward the network after a step of ``batch`` images, ``images`` seen in all (EDM2 eq. 127)."""
+        """Moves toward the network after an update with ``batch`` images, ``images`` seen in all (EDM2 eq.
+        127).
+        """
         self.follow((1 - batch / images) ** (self.gamma + 1))
 
 
-def post_hoc_weights(times: Sequence[float], lengths: Sequence[float], time: float, length: float) -> NDArray:
-    """The weights with which kept averages come nearest to one of another length (EDM2 algorithm 3).
+def gamma_of(sigma_rel: float) -> float:
+    """gamma of the profile tau^gamma whose relative standard deviation is sigma_rel (EDM2 eq. 123)."""
+    roots = np.roots([1, 7, 16 - sigma_rel**-2, 12 - sigma_rel**-2])
+    return float(roots.real.max())
 
-    times, lengths: of each average that was kept; time, length: of the one that is wanted.
+
+def post_hoc_weights(
+    times: Sequence[float], sigma_rels: Sequence[float], time: float, sigma_rel: float
+) -> NDArray:
+    """The weights (k,) with which k saved averages come nearest to one of another length (EDM2 algorithm 3).
+
+    times, sigma_rels: of each average that was saved; time, sigma_rel: of the one that is wanted.
     """
-    t, g = np.asarray(times, float), np.array([exponent(each) for each in lengths])
+    t, g = np.asarray(times, float), np.array([gamma_of(each) for each in sigma_rels])
     overlaps = _overlap(t[:, None], g[:, None], t[None], g[None])
-    return np.linalg.solve(overlaps, _overlap(t, g, float(time), exponent(length)))
+    return np.linalg.solve(overlaps, _overlap(t, g, float(time), gamma_of(sigma_rel)))
+
+
+class EmaSnapshots:
+    """The folder in which a run saves averages for post-hoc EMA: a file for each moment, named by the images
+    seen.
+
+    A file holds tensors named "SIGMA_REL/PARAMETER".
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def files(self) -> dict[int, Path]:
+        """The files by the images seen until then, ascending."""
+        return {int(path.stem): path for path in sorted(self.path.glob("*.safetensors"))}
+
+    def save(self, images: int, averages: bytes) -> None:
+        """Saves the averages as they are now."""
+        self.path.mkdir(exist_ok=True)
+        write_file(self.path / f"{images:09d}.safetensors", averages)
+
+    def rewind(self, images: int) -> None:
+        """Removes the files saved after so many images."""
+        for at, path in self.files().items():
+            if at > images:
+                path.unlink()
+
+    def average(self, sigma_rel: float) -> dict[str, Tensor]:
+        """The parameters averaged with another length, at the last moment that was saved: name → tensor.
+
+        sigma_rel: the length as a share of the training, from 0.01 to 0.25.
+        Raises UsageError where nothing was saved and for a length out of this range.
+        """
+        saved = self.files()
+        if not saved:
+            raise UsageError("runs.no_snapshots", path=self.path.parent)
+        if not SHORTEST <= sigma_rel <= LONGEST:
+            raise UsageError("runs.ema_length", length=sigma_rel, shortest=SHORTEST, longest=LONGEST)
+        times, sigma_rels = zip(*product(saved, SIGMA_RELS), strict=True)
+        weights = post_hoc_weights(times, sigma_rels, max(saved), sigma_rel)
+        weight_of = dict(zip(zip(times, sigma_rels, strict=True), weights, strict=True))
+        total: dict[str, Tensor] = {}
+        for images, path in saved.items():
+            for name, value in unpack_tensors(path.read_bytes()).items():
+                length, _, key = name.partition("/")
+                total[key] = total.get(key, 0) + weight_of[images, float(length)] * value.double()
+        return {key: value.float() for key, value in total.items()}
 
 
 def _overlap(t1: Any, g1: Any, t2: Any, g2: Any) -> Any:
-    """The inner product of two profiles, one of them up to time t1, the other to t2."""
+    """The inner product of two profiles, one of them up to time t1, the other up to t2."""
     ratio = (t1 / t2) ** np.where(t1 < t2, g2, -np.asarray(g1))
     return (g1 + 1) * (g2 + 1) * ratio / ((g1 + g2 + 1) * np.maximum(t1, t2))
 
 
 def _follower(mean: nn.Module, network: nn.Module) -> Callable[[float], None]:
-    """What moves the parameters of ``mean`` toward those of ``network``, and takes over the buffers."""
-    # Looked up once: at every step that would take as long as moving them.
-    kept: list[Tensor] = list(mean.parameters())
+    """A function that moves the parameters of ``mean`` toward those of ``network`` and copies the buffers."""
+    # Looked up once: at every update that would take as long as moving them.
+    averages: list[Tensor] = list(mean.parameters())
     values = list(network.parameters())
     own, buffers = list(mean.buffers()), list(network.buffers())
 
     def follow(beta: float) -> None:
-        torch._foreach_lerp_(kept, [v.to(k.dtype) for k, v in zip(kept, values, strict=True)], 1 - beta)
+        torch._foreach_lerp_(
+            averages, [v.to(a.dtype) for a, v in zip(averages, values, strict=True)], 1 - beta
+        )
         for mine, buffer in zip(own, buffers, strict=True):
             mine.copy_(buffer)
 

@@ -1,4 +1,4 @@
-"""TODO-DOC from training.run"""
+"""A trained model: loaded from a run, from a model folder or by the name of a shipped one."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from alphabar.diffusion.initial_noise import DataStatistics
 from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import read_folder
+from alphabar.files import pack_json, read_folder, write_folder
 from alphabar.methods.base import Method
 from alphabar.methods.registry import method_of
 from alphabar.networks import NETWORKS
@@ -30,35 +30,23 @@ from alphabar.runtime import default_device
 from alphabar.tensor_files import unpack_tensors
 
 
-def build_denoiser(recipe: Recipe, vocabulary: Vocabulary | None = None) -> NetworkDenoiser:
-    """The denoiser that a recipe describes, its weights drawn from the recipe's seed."""
-    conditions = vocabulary.conditions if vocabulary else ()
-    if recipe.data.augment:
-        conditions = (*conditions, ("transformation", COLUMNS))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        network = NETWORKS.build(
-            recipe.network, channels=build_codec(recipe.data).channels, conditions=conditions
-        )
-    return NetworkDenoiser(
-        network,
-        PARAMETERIZATIONS.build(recipe.parameterization),
-        SCHEDULES.build(recipe.schedule),
-    )
-
-
 @dataclass(frozen=True)
 class Model:
-    """A trained denoiser and what is needed to draw from it."""
+    """A trained denoiser and what is needed to sample from it.
+
+    statistics: of the training data, for the initial noise "gaussian". images: seen in training.
+    conditioning: what samples can be conditioned on, or None. early: the denoiser as it was early in the
+    training, which autoguidance leads away from, or None.
+    """
 
     denoiser: NetworkDenoiser
     recipe: Recipe
-    statistics: DataStatistics  # of the training pictures, for the start "gaussian"
-    images: int  # seen in training
+    statistics: DataStatistics
+    images: int
     path: Path
-    vocabulary: Vocabulary | None = None  # the fields of its condition
-    label_frequencies: LabelFrequencies = ()  # the labels of some training items, drawn at random
-    early: NetworkDenoiser | None = None  # as it was early in the training: what autoguidance leads away from
+    vocabulary: Vocabulary | None = None
+    label_frequencies: LabelFrequencies = ()
+    early: NetworkDenoiser | None = None
 
     @property
     def codec(self) -> Codec:
@@ -82,25 +70,42 @@ class Model:
 
     @property
     def attention(self) -> Attention | None:
-        """The attention that SAG and PAG look at, where the network has one."""
+        """The attention that self-attention and perturbed-attention guidance use, where the network has one."""
         network = self.denoiser.network
         return network.middle_attention() if isinstance(network, Network) else None
 
 
+def build_denoiser(recipe: Recipe, vocabulary: Vocabulary | None = None) -> NetworkDenoiser:
+    """The denoiser that a recipe describes, with random weights from the recipe's seed."""
+    conditions = vocabulary.conditions if vocabulary else ()
+    if recipe.data.augment:
+        conditions = (*conditions, ("transformation", COLUMNS))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = NETWORKS.build(
+            recipe.network, channels=build_codec(recipe.data).channels, conditions=conditions
+        )
+    return NetworkDenoiser(
+        network,
+        PARAMETERIZATIONS.build(recipe.parameterization),
+        SCHEDULES.build(recipe.schedule),
+    )
+
+
 def shipped() -> list[Path]:
-    """The folders of the models that come with alphabar; their names are the models'."""
+    """The folders of the models that come with alphabar; a folder's name is the model's name."""
     folder = Path(__file__).parent.parent / "models"
     return sorted(path.parent for path in folder.glob("*/recipe.json"))
 
 
 def locate(path: str | Path) -> Path:
-    """The folder of a model: the path, or where nothing lies there the shipped model of that name."""
+    """The folder of a model: the path itself, or where nothing lies there the shipped model of that name."""
     path = Path(path)
     return path if path.exists() else next((s for s in shipped() if s.name == str(path)), path)
 
 
 def holds_model(path: Path) -> bool:
-    """Whether a path or a name is that of a run or a model, rather than of pictures."""
+    """Whether a path or a name is that of a run or of a model, rather than of data."""
     return Run(path).exists or (locate(path) / "recipe.json").is_file()
 
 
@@ -109,61 +114,73 @@ def load_model(
 ) -> Model:
     """The model in a run folder (its newest whole checkpoint), in a model folder or of a shipped name.
 
-    device: where it is to run; by default the GPU, where there is one.
-    ema: the length of the average of the weights, as a share of the training, instead of the recipe's.
-    Raises AlphabarError where there is none or its bytes are damaged, UsageError for an average that the
+    device: where it computes; by default on the GPU, where there is one.
+    ema: the length of the average of the weights as a share of the training (post-hoc EMA), for a run.
+    Raises AlphabarError where there is no model or its bytes are damaged, UsageError for an average that the
     run cannot give.
     """
     path = locate(path)
     run = Run(path)
-    if run.exists:
-        checkpoint, problems = run.newest_checkpoint()
-        if checkpoint is None:
-            why = problems[0].split(";")[0] if problems else "it has no checkpoint yet"
-            raise AlphabarError(f"nothing to load in the run {path}: {why}")
-        files, recipe, images = checkpoint.files, run.recipe, checkpoint.images
-    elif holds_model(path):
-        files = read_folder(path)
-        about = json.loads(files["recipe.json"])
-        recipe, images = make_recipe(about["recipe"]), about["images"]
-    elif path.exists():
-        raise AlphabarError(f"{path} is neither a run folder (recipe.toml) nor a model folder (recipe.json)")
-    else:
-        names = ", ".join(model.name for model in shipped())
-        raise AlphabarError(
-            f"there is no model at {path}" + (f", nor a shipped one: {names}" if names else "")
-        )
+    files, recipe, images = _read_run(run) if run.exists else _read_model_folder(path)
     if ema is not None and not run.exists:
-        raise UsageError(f"{path} is a model folder: only a run can change the length of its average")
+        raise UsageError("runs.ema_of_a_model", path=path)
     vocabulary, frequencies = None, ()
     if "vocabulary.json" in files:
         vocabulary = Vocabulary.from_dict(json.loads(files["vocabulary.json"]))
         frequencies = tuple(json.loads(files["label_frequencies.json"]))
 
-    def ready(weights: bytes, other: Mapping[str, Tensor] | None = None) -> NetworkDenoiser:
-        denoiser = build_denoiser(recipe, vocabulary)
-        load_weights(denoiser.network, {**unpack_tensors(weights), **(other or {})}, path)
-        return denoiser.eval().requires_grad_(False).to(device or default_device())
+    def denoiser(weights: bytes, replaced: Mapping[str, Tensor]) -> NetworkDenoiser:
+        built = build_denoiser(recipe, vocabulary)
+        load_weights(built.network, {**unpack_tensors(weights), **replaced}, path)
+        return built.eval().requires_grad_(False).to(device or default_device())
 
+    weights = files.get("ema.safetensors", files["model.safetensors"])
     return Model(
-        denoiser=ready(
-            files.get("ema.safetensors", files["model.safetensors"]),
-            None if ema is None else run.average(ema),
-        ),
+        denoiser=denoiser(weights, {} if ema is None else run.snapshots.average(ema)),
         recipe=recipe,
         statistics=DataStatistics(**unpack_tensors(files["statistics.safetensors"])),
         images=images,
         path=path,
         vocabulary=vocabulary,
         label_frequencies=frequencies,
-        early=ready(files["early.safetensors"]) if "early.safetensors" in files else None,
+        early=denoiser(files["early.safetensors"], {}) if "early.safetensors" in files else None,
     )
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Fill a network. Raises AlphabarError where the weights are those of another network."""
+    """Fills a network with weights. Raises AlphabarError naming ``path`` where they are those of another
+    network.
+    """
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
-        raise AlphabarError(f"the weights in {path} do not fit the recipe's network: {first}") from None
+        raise AlphabarError("runs.other_weights", path=path, reason=first) from None
+
+
+def export_model(folder: Path, recipe: Recipe, images: int, files: Mapping[str, bytes]) -> None:
+    """Writes a model folder, which others load.
+
+    images: seen in training. files: model.safetensors, statistics.safetensors and what only some models have.
+    """
+    about = {"images": images, "recipe": recipe.model_dump(mode="json")}
+    write_folder(folder, {"recipe.json": pack_json(about), **files})
+
+
+def _read_run(run: Run) -> tuple[Mapping[str, bytes], Recipe, int]:
+    checkpoint, problems = run.checkpoints.newest()
+    if checkpoint is None:
+        if problems:
+            raise AlphabarError("runs.all_damaged", path=run.path, problem=problems[0].values["problem"])
+        raise AlphabarError("runs.no_checkpoint", path=run.path)
+    return checkpoint.files, run.recipe, checkpoint.images
+
+
+def _read_model_folder(path: Path) -> tuple[Mapping[str, bytes], Recipe, int]:
+    if not holds_model(path):
+        if path.exists():
+            raise AlphabarError("runs.neither", path=path)
+        raise AlphabarError("runs.no_model", path=path, shipped=", ".join(s.name for s in shipped()) or "–")
+    files = read_folder(path)
+    about = json.loads(files["recipe.json"])
+    return files, make_recipe(about["recipe"]), about["images"]

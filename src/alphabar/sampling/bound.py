@@ -45,7 +45,10 @@ class BoundSettings:
     @property
     def initial_noise(self) -> InitialNoise:
         """What the sampler starts from."""
-        return INITIAL_NOISES.build(self.settings.initial_noise, statistics=self.model.statistics)
+        model = self.model
+        return INITIAL_NOISES.build(
+            self.settings.initial_noise, statistics=model.statistics, codec=model.codec
+        )
 
     def condition_rows(self, positions: range) -> Condition | None:
         """The conditions (n, columns) of the samples at these positions; None where there are none.
@@ -80,7 +83,7 @@ class BoundSettings:
         denoiser: Denoiser | None = None,
         before: int = 0,
     ) -> Iterator[Progress[Tensor]]:
-        """The sampler from x (n, *shape) at times[0] to a sample: a record for each step, the last with items.
+        """The sampler's steps from x (n, *shape) at times[0]: a record for each, and one with the items.
 
         denoiser: another than that of the settings. before: how many steps have been made already.
         """

@@ -18,8 +18,8 @@ def comparison_settings(
 ) -> list[SamplingSettings]:
     """The settings with one of them at each of several values.
 
-    key: the option of a guidance, such as "pag", whose scale is set, or a field of the model's condition, which
-        is set in every condition.
+    key: the option of a guidance, such as "pag", whose scale is set, or a field of the model's condition,
+        which is set in every condition.
     Raises UsageError for a key that is neither, and for a scale that is no number.
     """
     fields = [field.name for field in model.vocabulary.fields] if model.vocabulary else []

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 import torch
 from torch import Tensor
 
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import SAMPLERS, Preview
 from alphabar.diffusion.schedules import broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
@@ -37,15 +37,16 @@ def edit(
     """Other samples from a given one: its coarse structure stays, the rest is generated again.
 
     signal: (channels, *spatial), in the bounds of the model's codec.
-    strength: in (0, 1], the share of the sampler's steps that are made, from noise added to the signal (SDEdit,
-        Meng et al. 2022); with 1 nothing of it stays.
+    strength: in (0, 1], the share of the sampler's steps that are made, from noise added to the signal
+        (SDEdit, Meng et al. 2022); with 1 nothing of it stays.
     invert: instead of adding new noise, find by the deterministic flow, without condition and guidance, the
-        noise that leads to this signal (DDIM inversion, Song et al. 2021), and sample from it with the settings.
+        noise that leads to this signal (DDIM inversion, Song et al. 2021), and sample from it with the
+        settings.
     n: how many samples; inversion gives one.
 
-    Yields a record for each step, and one more that carries the items (n, *item_shape). Raises UsageError for a
-    model that does not denoise at every noise level, a signal of another shape, a strength outside (0, 1], and
-    for inversion with a sampler that adds noise of its own or with n above 1.
+    Yields a record for each step, and one more that carries the items (n, *item_shape). Raises UsageError for
+    a model that does not denoise at every noise level, a signal of another shape, a strength outside (0, 1],
+    and for inversion with a sampler that adds noise of its own or with n above 1.
     """
     settings = settings or deterministic(
         model, sampling_settings(model, conditions=(), guidance={} if invert else None)
@@ -71,7 +72,7 @@ def _edit(
     steps = bound.settings.steps
     times = bound.times[steps - math.ceil(strength * steps) :]
     x0 = signal.to(bound.model.device).expand(n, *signal.shape)
-    noise = Noise(bound.settings.seed, range(n), "edit")
+    noise = Noise(bound.settings.seed, range(n), Purpose.EDIT)
     before = 0
     if invert:
         x, times, before = yield from _invert(bound, x0, times, noise)
@@ -94,8 +95,8 @@ def _invert(
     schedule = denoiser.schedule
     # Pure noise (alpha = 0) no longer determines the signal; just below it, the flow is still invertible.
     first = times[0] if schedule(times[0]).alpha > 0 else times[1]
-    grid = TIMESTEPS.build("log_snr")(schedule, INVERSION_STEPS)[:-1]
-    rising = torch.cat([grid[grid < first].flip(0), first[None]])
+    levels = TIMESTEPS.build("log_snr")(schedule, INVERSION_STEPS)[:-1]
+    rising = torch.cat([levels[levels < first].flip(0), first[None]])
     falling = torch.cat([first[None], times[times < first]])
     total = len(rising) + len(falling) - 2
     x = broadcast(schedule(rising[0]).alpha, x0) * x0

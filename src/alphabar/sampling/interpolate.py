@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from alphabar.diffusion.denoiser import Condition, Denoiser, FunctionDenoiser
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import UsageError
 from alphabar.progress import Progress
@@ -21,8 +21,8 @@ def interpolate(
     """Rows of samples, each of which goes over from its first sample to its last.
 
     With two conditions in the settings a row has one initial noise and goes from the first condition to the
-    second: D is the mean of both answers, weighted by the place in the row. Otherwise it goes from one initial
-    noise to another along the sphere (`slerp`), which keeps their norm.
+    second: D is the mean of both estimates, weighted by the place in the row. Otherwise it goes from one
+    initial noise to another along the sphere (`slerp`), which keeps their norm.
 
     Yields a record for each sampler step, and one more that carries the items (rows·columns, *item_shape).
     Raises UsageError for a sampler that adds noise of its own, for fewer than one row or two columns, and for
@@ -46,7 +46,7 @@ def _interpolate(
     n = rows if between else 2 * rows
     ends = bound.initial_noise(
         denoiser.schedule(times[0]),
-        Noise(seed, range(n), "interpolation"),
+        Noise(seed, range(n), Purpose.INTERPOLATION),
         torch.empty(n, *bound.model.shape, device=bound.model.device),
     )
     cond = None
@@ -58,18 +58,18 @@ def _interpolate(
     else:
         x = torch.cat([slerp(a, b, columns) for a, b in ends.split(2)])
         cond = None if conds is None else conds[:1].expand(len(x), -1)
-    noise = Noise(seed, range(len(x)), "sample")
+    noise = Noise(seed, range(len(x)), Purpose.SAMPLER)
     yield from bound.run(x, times, noise, cond, denoiser=denoiser)
 
 
 def mixed(denoiser: Denoiser, a: Condition, b: Condition, weights: Tensor) -> Denoiser:
     """(1 - w) D(x | a) + w D(x | b) for two conditions (columns,) and weights w (n,), one for each sample."""
 
-    def answer(x: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
+    def denoise(x: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         w = broadcast(weights, x)
         return (1 - w) * denoiser(x, t, a.expand(len(x), -1)) + w * denoiser(x, t, b.expand(len(x), -1))
 
-    return FunctionDenoiser(denoiser.schedule, answer)
+    return FunctionDenoiser(denoiser.schedule, denoise)
 
 
 def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:

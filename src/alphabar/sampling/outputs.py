@@ -1,6 +1,5 @@
-"""What a sampling leaves on the disk: files with their settings inside, and a record of the reverse process."""
+"""The files of a sampling, with their settings inside, and the pictures of the reverse process."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from alphabar.codecs.base import Codec
 from alphabar.errors import AlphabarError
-from alphabar.files import pack_json
+from alphabar.files import pack_json, writing_folder
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.settings import SamplingSettings, uses_training_conditions
@@ -39,7 +38,7 @@ class ReverseProcessRecorder:
         if progress.result is None and progress.preview.first == 0:
             step = progress.preview.step
             if step.i in self.chosen:
-                # Where the variance explodes x leaves the bounds of a signal; scaled to unit variance it does not.
+                # Where the variance explodes, x leaves the bounds; scaled to unit variance it does not.
                 norm = torch.hypot(*self.schedule(step.t)).item()
                 items = self.codec.decode(step.x[: self.ROWS].cpu() / norm)
                 self.columns.append(self.codec.preview(items))
@@ -75,17 +74,11 @@ def write_samples(
 
     The folder appears when all of it is written. Raises AlphabarError where it cannot be.
     """
-    beside = out.with_name(f".writing-{out.name}")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        (beside / "overview").mkdir(parents=True)
+    with writing_folder(out) as folder:
+        (folder / "overview").mkdir()
         for i, item in enumerate(items):
             own = {"position": i} if each is None else each[i]
-            codec.write(item, beside / f"{i:06d}{codec.suffix}", {**metadata, **own})
+            codec.write(item, folder / f"{i:06d}{codec.suffix}", {**metadata, **own})
         for name, image in overview.items():
-            image.save(beside / "overview" / f"{name}.png")
-        (beside / "samples.json").write_bytes(pack_json({**metadata, "n": len(items)}))
-        beside.rename(out)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise AlphabarError("sampling.cannot_write", path=out, problem=error.strerror or error) from None
+            image.save(folder / "overview" / f"{name}.png")
+        (folder / "samples.json").write_bytes(pack_json({**metadata, "n": len(items)}))

@@ -22,8 +22,8 @@ def sample(
 
     Yields a record for each sampler step, and one more that carries the items (n, *item_shape), for images
     uint8 (n, h, w, channels). done and total count steps times samples.
-    Raises UsageError for n below one and, before anything is generated, for a condition that the model does not
-    know and a guidance that it lacks the means for; AlphabarError where the samples are not finite.
+    Raises UsageError for n below one and, before anything is generated, for a condition that the model does
+    not know and a guidance that it lacks the means for; AlphabarError where the samples are not finite.
     """
     if n < 1:
         raise UsageError("sampling.too_few_samples", n=n)

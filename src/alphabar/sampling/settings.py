@@ -76,13 +76,13 @@ def sampling_settings(
         unless they are given.
     conditions: of sample i entry i modulo their number; () for none. By default those of training samples, so
         that every class is generated as often as the training data has it.
-    guidance: name -> scale, or a mapping of settings such as {"scale": 2.0, "negative": "a van"}. The recipe's
-        guidances stay unless they are named, and keep the settings that are not given; {} is no guidance at all.
-        Those of the recipe that the model has no means for are left out.
+    guidance: name -> scale, or a mapping of settings such as {"scale": 2.0, "negative": "a van"}. The
+        recipe's guidances stay unless they are named, and keep the settings that are not given; {} is no
+        guidance at all. Those of the recipe that the model has no means for are left out.
     guidance_interval: the noise levels sigma/alpha within which guidance acts, in place of the recipe's.
 
     Raises UsageError for unknown names, steps below one, a model that generates nothing and settings that the
-    model does not leave open. Whether the model can do what is asked of it, `sample` checks.
+    model does not leave open. Whether the model can do what the settings need, `sample` checks.
     """
     if not model.method.samples:
         raise UsageError("sampling.cannot_sample", model=model.path, method=model.recipe.method["name"])

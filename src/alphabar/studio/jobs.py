@@ -12,7 +12,7 @@ from typing import IO
 
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.runs.run import Run
-from alphabar.studio.models import ModelStore, in_training
+from alphabar.studio.models import ModelStore
 
 NAME = re.compile(r"[\w][\w.-]{0,60}")
 
@@ -66,7 +66,7 @@ class TrainingJobs:
     def start(self, path: Path, data: str, budget: str, *options: str) -> None:
         """Run ``alphabar train``. Raises AlphabarError while another training of this page runs."""
         for name, training in self.started.items():
-            if training.running and not in_training(Run(self.shelf.path / name)):
+            if training.running and not Run(self.shelf.path / name).is_training():
                 with suppress(subprocess.TimeoutExpired):
                     training.process.wait(LEAVING)
         if sum(training.running for training in self.started.values()) >= AT_ONCE:

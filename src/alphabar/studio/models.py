@@ -1,12 +1,11 @@
 """The models and runs of the folder that was opened; one model at a time is in memory."""
 
-import fcntl
-import os
 import threading
 import tomllib
 from pathlib import Path
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.methods.registry import METHODS
 from alphabar.runs.model import Model, holds_model, load_model, locate, shipped
 from alphabar.runs.run import Run
 
@@ -39,7 +38,7 @@ class ModelStore:
 
     def models(self) -> list[str]:
         """The names of what can be loaded and draws, the latest first."""
-        there = (p for p in self._folders() if not Run(p).exists or Run(p).checkpoints())
+        there = (p for p in self._folders() if not Run(p).exists or Run(p).checkpoints.folders())
         return [p.name for p in there if not _classifies(p)]
 
     def run(self, name: str | None) -> Run:
@@ -75,7 +74,7 @@ class ModelStore:
 
 def _changed(folder: Path) -> float:
     """When a run was last saved, or a model written."""
-    saved = Run(folder).checkpoints() or [folder]
+    saved = Run(folder).checkpoints.folders() or [folder]
     try:
         return max(path.stat().st_mtime for path in (saved[-1], folder))
     except OSError:  # it was moved away a moment ago
@@ -88,28 +87,5 @@ def _classifies(folder: Path) -> bool:
         recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(recipe.get("method", {}).get("name") == "classifier")
-
-
-def in_training(run: Run) -> bool:
-    """Whether a process trains in a run: whether its lock is held. Asking for the lock could take it away."""
-    try:
-        inode = (run.path / ".lock").stat().st_ino
-        held = Path("/proc/locks").read_text()
-    except OSError:
-        return _locked(run)
-    return any(line.split()[5].endswith(f":{inode}") for line in held.splitlines() if "FLOCK" in line)
-
-
-def _locked(run: Run) -> bool:
-    try:
-        file = os.open(run.path / ".lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(file)
+    method = METHODS.get(recipe.get("method", {}).get("name"))
+    return method is not None and not method.samples  # type: ignore[attr-defined]

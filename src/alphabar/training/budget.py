@@ -1,10 +1,10 @@
-"""The budget dial: from a machine, a data set and a time to a model, a batch and a number of images.
+"""The budget planner: from a machine, a data set and a time to a network, a batch and a number of images.
 
-The rule. A training of C FLOPs is best spent on a network of ``OPTIMAL_FORWARD * sqrt(C / OPTIMAL_COMPUTE)``
-FLOPs a picture: model and data grow alike, which is what Hoffmann et al. 2022 found for language (exponents
-0.5 and 0.5) and Liang et al. 2024 nearly so for diffusion transformers (0.57 and 0.43). Where the line
-passes was measured at one point: of 5e13 FLOPs on Stanford Cars at 64x64 networks of 0.13 and of 0.49 GFLOP
-made the same (docs/results/race.md), so a quarter of a GFLOP is taken for them.
+The rule: a training of C FLOPs is best spent on a network of ``OPTIMAL_FORWARD * sqrt(C / OPTIMAL_COMPUTE)``
+FLOPs a sample, so model and data grow alike. Hoffmann et al. 2022 found this for language (exponents 0.5 and
+0.5), and Liang et al. 2024 nearly so for diffusion transformers (0.57 and 0.43). The constant was measured at
+one point: with 5e13 FLOPs on Stanford Cars at 64×64 networks of 0.13 and of 0.49 GFLOP gave the same quality
+(docs/results/quality_vs_compute.md), so a quarter of a GFLOP is the optimum there.
 """
 
 import json
@@ -22,6 +22,8 @@ import torch
 from alphabar.codecs import build_codec
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.formatting import format_count
+from alphabar.messages import Message, message
 from alphabar.networks import NETWORKS
 from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
@@ -29,50 +31,43 @@ from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.runtime import Runtime, default_device
 from alphabar.training.batches import TrainingBatches, loading_threads
-from alphabar.training.model_sizes import BYTES_A_PARAMETER, Size, _nearest, sizes
+from alphabar.training.model_sizes import BYTES_PER_PARAMETER, Size, nearest, sizes
 from alphabar.training.probe import probe, training_rate
 
 OPTIMAL_FORWARD, OPTIMAL_COMPUTE = 0.25e9, 5e13
-
-
-# A network's backward pass takes two forward passes.
-PASSES = 3
-
-
-# Long enough for a learning rate to fall, with batches small enough to learn from (powers of two).
-UPDATES, BATCHES = 30_000, (32, 2048)
-
-
-# Of the free memory; the rest is for what convolutions work in.
-MEMORY_SHARE = 0.5
-
-
-# A rule of thumb of ours: from here on the held-out error should be watched, and dropout comes in. With it a
-# network of 8 M parameters was still getting better after 294 epochs of 6,409 pictures (race.md).
+PASSES = 3  # of a training step, in forward passes: the backward pass takes two
+UPDATES = 30_000  # long enough for the learning rate to decay
+BATCHES = (32, 2048)  # least and most, powers of two
+MEMORY_SHARE = 0.5  # of the free memory; the rest is working space of the convolutions
+# A rule of thumb of ours: from so many epochs on the held-out error should be watched, and dropout is used.
+# With it a network of 8 M parameters still improved after 294 epochs of 6,409 images
+# (docs/results/quality_vs_compute.md).
 MANY_EPOCHS, DROPOUT = 200, 0.1
-
-
-MEASURED = (0.2e9, 1.5e9, 6e9)  # forward FLOPs of the networks that are timed
-
-
-LOADED = 128  # pictures made ready, for the time it takes
+TIMED_FLOPS = (0.2e9, 1.5e9, 6e9)  # of a forward pass of the networks that are timed
+LOADED = 128  # items prepared to time that
+CANDIDATES_SHOWN = 2  # on either side of the chosen one
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured."""
+    """What was measured on a machine.
+
+    speeds: (FLOPs of a network's forward pass, samples trained a second) for a few networks. loading: samples
+    that are prepared a second. memory: free bytes. start: seconds that an update takes whatever the batch,
+    because kernels are started one by one on a GPU.
+    """
 
     device: str
-    speeds: tuple[tuple[float, float], ...]  # (forward FLOPs of a network, its training pictures a second)
-    loading: float  # pictures a second that are made ready
-    memory: int  # free bytes
-    start: float = 0.0  # seconds an update takes whatever the batch: a GPU's kernels are started one by one
+    speeds: tuple[tuple[float, float], ...]
+    loading: float
+    memory: int
+    start: float = 0.0
 
     def rate(self, forward: float) -> float:
-        """Pictures a second that are computed of a network of that many FLOPs, once an update has started.
+        """Samples a second that a network of so many FLOPs trains on, once an update has started.
 
-        The FLOP/s are interpolated between the networks that were timed, and those of the nearest beyond
-        them.
+        FLOP/s are interpolated between the networks that were timed; beyond them those of the nearest are
+        used.
         """
         known = sorted((math.log(f), math.log(f * rate)) for f, rate in self.speeds)
         at = min(max(math.log(forward), known[0][0]), known[-1][0])
@@ -86,93 +81,94 @@ class Machine:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A size of the network and what it would come to in the budget."""
+    """A network of one size and what training it in the budget comes to.
+
+    rate: samples a second. memory: bytes. off: by what factor the network is larger than the rule says.
+    """
 
     size: Size
-    rate: float  # pictures a second
+    rate: float
     images: int
     epochs: float
     batch: int
     accumulate: int
-    memory: int  # bytes
-    off: float  # by what factor the network is larger than the rule has it
+    memory: int
+    off: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train in a budget: the recipe, and the options it was chosen from."""
+    """What to train in a budget of seconds: the recipe, and the candidates it was chosen from.
+
+    pictures: items to train on. notes: sentences for the person.
+    """
 
     recipe: Recipe
-    budget: float  # seconds
+    budget: float
+    pictures: int
     machine: Machine
     chosen: Candidate
-    options: tuple[Candidate, ...]
-    notes: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    notes: tuple[Message, ...]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table to print: a head and the options around the chosen one, which has an arrow."""
-        at = self.options.index(self.chosen)
+        """A table to print: a head and the candidates around the chosen one, which has an arrow."""
+        at = self.candidates.index(self.chosen)
         head = ("", "widths", "parameters", "GFLOP", "images/s", "images", "epochs", "batch", "memory")
-        options: list[tuple[str, ...]] = [
+        body: list[tuple[str, ...]] = [
             (
-                "→" if option is self.chosen else "",
-                option.size.shape,
-                f"{option.size.parameters / 1e6:.1f} M",
-                f"{option.size.flops / 1e9:.2f}",
-                f"{option.rate:.1f}",
-                f"{option.images:,}",
-                f"{option.epochs:.1f}",
-                f"{option.batch}" + (f" in {option.accumulate}" if option.accumulate > 1 else ""),
-                f"{option.memory / 2**30:.1f} GiB",
+                "→" if candidate is self.chosen else "",
+                candidate.size.shape,
+                f"{candidate.size.parameters / 1e6:.1f} M",
+                f"{candidate.size.flops / 1e9:.2f}",
+                f"{candidate.rate:.1f}",
+                format_count(candidate.images),
+                f"{candidate.epochs:.1f}",
+                f"{candidate.batch}" + (f" / {candidate.accumulate}" if candidate.accumulate > 1 else ""),
+                f"{candidate.memory / 2**30:.1f} GiB",
             )
-            for option in self.options[max(0, at - 2) : at + 3]
+            for candidate in self.candidates[max(0, at - CANDIDATES_SHOWN) : at + CANDIDATES_SHOWN + 1]
         ]
-        return [head, *options]
+        return [head, *body]
 
     def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON can hold it."""
         values = asdict(replace(self, recipe=None))  # type: ignore[arg-type]
         finish = datetime.now() + timedelta(seconds=self.budget)
         return values | {
             "recipe": self.recipe.model_dump(mode="json"),
             "finish": finish.isoformat(timespec="minutes"),
+            "notes": [str(note) for note in self.notes],
         }
 
 
 def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Progress[Machine]]:
-    """Time this machine, in about a minute: the rate for three sizes of network, data, free memory.
+    """Times this machine for about a minute: training three sizes of the network, loading data, free memory.
 
-    Under several processes all must call it, for it times them at work together.
-
-    Yields records; the last carries the ``Machine``. Steps are timed without torch.compile, which a longer
-    training tries and which can only add to the rate.
+    Of several processes all must call it, because it times them at work together. Yields records; the last
+    has the result. Steps are timed without torch.compile, which a longer training tries and which can only
+    add to the rate.
+    Raises AlphabarError where no item is left for training.
     """
     codec = build_codec(recipe.data)
     choices = sizes(recipe)
-    chosen = [
-        choices[i]
-        for i in sorted({_nearest([size.flops for size in choices], wanted) for wanted in MEASURED})
-    ]
-    total = len(chosen) + 2
-    yield Progress("measuring this machine", 0, total)
-    train_index, _ = dataset.split(recipe.data.held_out)
-    if len(train_index) == 0:
-        raise AlphabarError(f"no picture is left for training: {len(dataset.items)} in all")
-    feed = TrainingBatches(dataset, train_index, recipe, build_denoiser(recipe))
-    feed.batch(range(8))
-    began = time.perf_counter()
-    feed.batch(range(LOADED))
-    loading = loading_threads(str(default_device())) * LOADED / (time.perf_counter() - began)
-    yield Progress("measuring this machine", 1, total)
+    flops = [size.flops for size in choices]
+    timed = [choices[i] for i in sorted({nearest(flops, wanted) for wanted in TIMED_FLOPS})]
+    total = len(timed) + 2
+    stage = message("training.stage_measuring")
+    yield Progress(stage, 0, total)
+    loading = _loading_rate(dataset, recipe)
+    yield Progress(stage, 1, total)
     runtime: Runtime | None = None
     speeds, starts = [], [0.0]
-    for done, size in enumerate(chosen):
+    for done, size in enumerate(timed):
         with torch.random.fork_rng(devices=[]):
             network = NETWORKS.build(size.network, channels=codec.channels)
         runtime = runtime or probe(network, codec.spatial, batch=recipe.batch, try_compile=False)
-        timed = training_rate(network, codec.spatial, runtime, most=recipe.batch)
-        speeds.append((float(size.flops), timed.rate))
-        starts.append(timed.start)
-        yield Progress("measuring this machine", done + 2, total)
+        timing = training_rate(network, codec.spatial, runtime, most=recipe.batch)
+        speeds.append((float(size.flops), timing.rate))
+        starts.append(timing.start)
+        yield Progress(stage, done + 2, total)
     assert runtime is not None
     processes = runtime.world_size if runtime.device.startswith("cuda") else 1
     machine = Machine(
@@ -182,26 +178,36 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Progress[Machine]]:
         free_memory(runtime.device),
         max(starts),
     )
-    yield Progress("measuring this machine", total, total, machine)
+    yield Progress(stage, total, total, machine)
+
+
+def _loading_rate(dataset: Dataset, recipe: Recipe) -> float:
+    """Samples a second that this machine prepares for training."""
+    train_index, _ = dataset.split(recipe.data.held_out)
+    if len(train_index) == 0:
+        raise AlphabarError("training.no_items", n=len(dataset.items), held_out=recipe.data.held_out)
+    batches = TrainingBatches(dataset, train_index, recipe, build_denoiser(recipe).schedule)
+    batches.batch(range(8))
+    began = time.perf_counter()
+    batches.batch(range(LOADED))
+    return loading_threads(str(default_device())) * LOADED / (time.perf_counter() - began)
 
 
 def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan:
-    """Choose by the rule at the top of this file. A pure function of what was measured.
+    """Chooses by the rule at the top of this file. A pure function of what was measured.
 
-    recipe: for everything that is not chosen here; pictures: how many there are to train on; budget: seconds.
-
-    Raises UsageError where not even the smallest network fits the memory, and as `sizes` does.
+    recipe: for everything that is not chosen here; pictures: how many items to train on; budget: seconds.
+    Raises UsageError where not even the smallest network fits into the memory, and as `sizes` does.
     """
     seconds = budget * (1 - recipe.monitor.share)
-    options = [
-        option for size in sizes(recipe) if (option := _option(size, machine, pictures, seconds)) is not None
+    candidates = [
+        candidate
+        for size in sizes(recipe)
+        if (candidate := _candidate(size, machine, pictures, seconds)) is not None
     ]
-    if not options:
-        raise UsageError(
-            f"{machine.memory / 2**30:.1f} GiB of free memory are too little for pictures of"
-            f" {recipe.data.size} px: choose a smaller data.size"
-        )
-    chosen = options[_nearest([option.off for option in options], 1.0)]
+    if not candidates:
+        raise UsageError("training.no_memory", gib=machine.memory / 2**30, size=recipe.data.size)
+    chosen = candidates[nearest([candidate.off for candidate in candidates], 1.0)]
     scale = math.sqrt(chosen.batch / recipe.batch)
     network = dict(chosen.size.network)
     if chosen.epochs > MANY_EPOCHS:
@@ -212,24 +218,26 @@ def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan
             f"network={json.dumps(network)}",
             f"batch={chosen.batch}",
             f"accumulate={chosen.accumulate}",
-            # Steps grow with the square root of the batch (Malladi et al. 2022).
+            # The learning rate grows with the square root of the batch (Malladi et al. 2022).
             f"optimizer.learning_rate={recipe.optimizer.learning_rate * scale:.3g}",
             f"optimizer.warm_up={min(recipe.optimizer.warm_up, chosen.images // 20)}",
             f"images={max(chosen.images, chosen.batch)}",
         ],
     )
-    return Plan(planned, budget, machine, chosen, tuple(options), _notes(chosen, machine, options))
+    notes = _notes(chosen, machine, candidates)
+    return Plan(planned, budget, pictures, machine, chosen, tuple(candidates), notes)
 
 
-def _option(size: Size, machine: Machine, pictures: int, seconds: float) -> Candidate | None:
+def _candidate(size: Size, machine: Machine, pictures: int, seconds: float) -> Candidate | None:
+    """What a size comes to in so many seconds; None where it does not fit into the memory."""
     computed = machine.rate(size.flops)
     least, most = BATCHES
-    # About as many at least as take as long to compute as to start.
+    # At least as many as take as long to compute as an update takes to start.
     wanted = max(min(computed, machine.loading) * seconds / UPDATES, machine.start * computed, 1)
     batch = min(max(2 ** round(math.log2(wanted)), least), most)
     rate = min(batch / (machine.start + batch / computed), machine.loading)
     images = int(rate * seconds)
-    fixed = BYTES_A_PARAMETER * size.parameters
+    fixed = BYTES_PER_PARAMETER * size.parameters
     room = MEMORY_SHARE * machine.memory - fixed
     accumulate = 1
     while accumulate < batch and size.activations * batch / accumulate > room:
@@ -237,31 +245,25 @@ def _option(size: Size, machine: Machine, pictures: int, seconds: float) -> Cand
     memory = fixed + size.activations * batch // accumulate
     if memory > MEMORY_SHARE * machine.memory:
         return None
-    right = OPTIMAL_FORWARD * math.sqrt(PASSES * size.flops * rate * seconds / OPTIMAL_COMPUTE)
-    off = size.flops / right
+    optimum = OPTIMAL_FORWARD * math.sqrt(PASSES * size.flops * rate * seconds / OPTIMAL_COMPUTE)
+    off = size.flops / optimum
     return Candidate(size, rate, images, images / pictures, batch, accumulate, memory, off)
 
 
-def _notes(chosen: Candidate, machine: Machine, options: list[Candidate]) -> tuple[str, ...]:
+def _notes(chosen: Candidate, machine: Machine, candidates: list[Candidate]) -> tuple[Message, ...]:
     notes = []
     if chosen.epochs > MANY_EPOCHS:
-        notes.append(
-            f"every picture is seen {chosen.epochs:.0f} times, with a dropout of {DROPOUT}: watch the"
-            " held-out error in log.jsonl, and stop where it rises; more pictures would serve better than"
-            " more time"
-        )
+        notes.append(message("training.many_epochs", epochs=chosen.epochs, dropout=DROPOUT))
     if chosen.rate == machine.loading:
-        notes.append(f"making pictures ready is the limit, at {machine.loading:.0f} a second")
+        notes.append(message("training.loading_limits", rate=machine.loading))
     if not 0.5 <= chosen.off <= 2:
-        end = "largest" if chosen is options[-1] else "smallest"
-        notes.append(
-            f"the rule asks for a network {1 / chosen.off:.2g} times as costly; this is the {end} here"
-        )
+        end = "largest" if chosen is candidates[-1] else "smallest"
+        notes.append(message(f"training.rule_beyond_{end}", factor=1 / chosen.off))
     return tuple(notes)
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on the device."""
+    """Bytes that are free on the device; where the system does not say, half of its memory, or 4 GiB."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -269,4 +271,8 @@ def free_memory(device: str) -> int:
             free = next(line for line in lines if line.startswith("MemAvailable"))
         return int(free.split()[1]) * 1024
     except (OSError, StopIteration):
+        pass
+    try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 4 * 2**30

@@ -1,8 +1,8 @@
-"""TODO-DOC from training.trainer"""
+"""What the data says about its items, as condition rows for a training."""
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,55 +12,65 @@ from alphabar.conditioning.label_frequencies import LabelFrequencies, label_freq
 from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label_columns
 from alphabar.data.dataset import Dataset, cache_root
 from alphabar.errors import UsageError
+from alphabar.messages import Message, message
+from alphabar.methods.registry import method_of
 from alphabar.metrics.features import EXTRACTORS, extract
+from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import extractor_device
 
 
-def conditions_of(dataset: Dataset, recipe: Recipe) -> tuple[Vocabulary, LabelFrequencies, Tensor] | None:
-    """The vocabulary of the recipe's model, its label frequencies, and the condition rows (n, columns).
+class Conditions(NamedTuple):
+    """What a model is conditioned on.
 
-    None for an unconditional recipe. Raises as `known_columns` does, and UsageError for a classifier of
-    nothing.
+    vocabulary: the fields of its condition. label_frequencies: the labels of some training items. rows: the
+    condition rows (n, columns) of all items, NaN where unknown.
     """
-    kind = recipe.condition.on
-    if kind is None:
-        if recipe.method["name"] == "classifier":
-            raise UsageError("a classifier needs something to tell: give --condition class or attributes")
+
+    vocabulary: Vocabulary
+    label_frequencies: LabelFrequencies
+    rows: Tensor
+
+
+def conditions_of(dataset: Dataset, recipe: Recipe) -> Conditions | None:
+    """The conditions of a training, or None for an unconditional recipe.
+
+    Raises as `known_columns` does, and UsageError for a method that needs a condition and has none.
+    """
+    on = recipe.condition.on
+    if on is None:
+        if method_of(recipe).needs_condition:
+            raise UsageError("training.needs_condition", method=recipe.method["name"])
         return None
-    known = known_columns(dataset, kind)
-    vocabulary = build_vocabulary(kind, known)
+    known = known_columns(dataset, on)
+    vocabulary = build_vocabulary(on, known)
     train, _ = dataset.split(recipe.data.held_out)
     frequencies = label_frequencies(vocabulary, known, train, recipe.seed)
-    return vocabulary, frequencies, vocabulary.rows(known, cache_root() / "text")
+    return Conditions(vocabulary, frequencies, vocabulary.rows(known, cache_root() / "text"))
 
 
 def known_columns(dataset: Dataset, kind: str) -> Mapping[str, Sequence[Any]]:
-    """What is known about the pictures, by field name.
+    """What is known about the items, by field name.
 
-    Raises AlphabarError or UsageError where the data knows nothing of the kind.
+    kind: "class", "attributes", "text", or "clusters", which are found here.
+    Raises AlphabarError or UsageError where the data says nothing of the kind.
     """
     if kind == "clusters":
         extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
-        pictures = torch.from_numpy(dataset.items[:])
-        *_, done = extract(extractor, pictures, cache=cache_root() / "features")
-        assert done.result is not None
-        found = clusters(done.result.features, number_of_clusters(len(pictures)))
+        items = torch.from_numpy(dataset.items[:])
+        features = last(extract(extractor, items, cache=cache_root() / "features")).features
+        found = clusters(features, number_of_clusters(len(items)))
         return {"cluster": [f"cluster {i}" for i in found.tolist()]}
     return label_columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
 
 
-def mirror_warning(dataset: Dataset, recipe: Recipe) -> str | None:
-    """A sentence where pictures are mirrored at random and what is learnt of them says left or right."""
+def mirror_warning(dataset: Dataset, recipe: Recipe) -> Message | None:
+    """A sentence where images are mirrored at random while their labels say left or right."""
     on = recipe.condition.on
     if not recipe.data.flip or on not in ("class", "attributes", "text"):
         return None
-    known = label_columns(on, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
-    for name, values in known.items():
+    for name, values in known_columns(dataset, on).items():
         for value in values:
             if isinstance(value, str) and {"left", "right"} & set(re.findall(r"[a-z]+", value.lower())):
-                return (
-                    f"half of the pictures are mirrored, and {name} says left or right ({value!r}):"
-                    " --set data.flip=false keeps it true"
-                )
+                return message("training.mirrored_labels", field=name, value=value)
     return None

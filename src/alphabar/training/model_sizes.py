@@ -1,4 +1,4 @@
-"""TODO-DOC from training.plan"""
+"""The sizes in which the budget planner offers a network, and what each costs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,52 +13,50 @@ from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network, flops
 from alphabar.recipes.schema import Recipe
 
-# Weights, gradients, Adam's two moments and the average, in float32.
-BYTES_A_PARAMETER = 20
-
-
-WORTH_BLOCKS = 64  # px; of smaller pictures blocks of pixels lose too much (docs/results/ladder.md)
-
-
+BYTES_PER_PARAMETER = 20  # weight, gradient, Adam's two moments and the EMA, in float32
+MIN_SIZE_FOR_PATCHES = (
+    64  # px; on smaller images blocks of pixels cost too much quality (docs/results/ablations.md)
+)
 MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # of 64 channels at the lowest resolution
 
 
 @dataclass(frozen=True)
 class Size:
-    """One setting of the dial: a network for pictures of some size, and what it costs."""
+    """A network of one size, and what it costs.
 
-    network: Mapping[str, Any]  # resolved settings, of widths and blocks among others
+    network: resolved settings, widths and blocks among them. flops: floating-point operations of one forward
+    pass for one sample. activations: bytes kept for the backward pass of one sample, in float32.
+    """
+
+    network: Mapping[str, Any]
     parameters: int
-    flops: int  # one forward pass for one picture
-    activations: int  # bytes kept for the backward pass of one picture, in float32
+    flops: int
+    activations: int
 
     @property
     def shape(self) -> str:
-        """Widths and blocks, as one writes them."""
+        """Widths and blocks, for example "64-128-256 ×2"."""
         blocks = self.network["blocks"]
         return "-".join(map(str, self.network["widths"])) + (f" ×{blocks}" if blocks > 1 else "")
 
 
 def sizes(recipe: Recipe) -> list[Size]:
-    """The recipe's network in all sizes, smallest first: multiples of 64 channels at about 8x8.
+    """The recipe's network in all sizes, smallest first: multiples of 64 channels at about 8×8.
 
-    Each resolution above has half the width, and so costs the same. Small pictures are not cut into blocks of
-    pixels. Raises UsageError for a network that has no widths and blocks to choose, and for pictures that its
-    blocks of pixels do not fit.
+    Each resolution above has half the width, and so costs the same. Small images are not divided into blocks
+    of pixels. Raises UsageError for a network without widths and blocks to choose, and for a size of the
+    samples that is no multiple of the blocks of pixels.
     """
     codec, network = build_codec(recipe.data), recipe.network
     side = min(codec.spatial)
     if not {"widths", "blocks"} <= set(network):
-        raise UsageError(
-            f"network = {network['name']!r} has no widths and blocks that a budget could choose:"
-            " give its recipe, and --images"
-        )
-    if "patch" in network and side < WORTH_BLOCKS:
+        raise UsageError("training.no_sizes", network=network["name"])
+    if "patch" in network and side < MIN_SIZE_FOR_PATCHES:
         network = {**network, "patch": 1}
     with torch.device("meta"):
         patch = NETWORKS.build(network, channels=codec.channels).reduction >> (len(network["widths"]) - 1)
     if any(size % patch for size in codec.spatial):
-        raise UsageError(f"data.size = {recipe.data.size}: choose a multiple of {patch}")
+        raise UsageError("training.size_of_blocks", size=recipe.data.size, multiple=patch)
     levels = max(1, round(math.log2(side / patch / 8)) + 1)
     while any(size % (patch * 2 ** (levels - 1)) for size in codec.spatial):
         levels -= 1
@@ -76,13 +74,13 @@ def sizes(recipe: Recipe) -> list[Size]:
     return found
 
 
-def _nearest(values: Sequence[float], wanted: float) -> int:
-    """The place of the value that is nearest by ratio."""
+def nearest(values: Sequence[float], wanted: float) -> int:
+    """The index of the value that is nearest by ratio."""
     return min(range(len(values)), key=lambda i: abs(math.log(values[i] / wanted)))
 
 
 def activations(network: Network, spatial: Sequence[int]) -> int:
-    """Bytes kept for the backward pass of one picture, by a network of meta tensors: nothing is computed."""
+    """Bytes that a network of meta tensors keeps for the backward pass of one sample; nothing is computed."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -97,5 +95,5 @@ def activations(network: Network, spatial: Sequence[int]) -> int:
             network(x, torch.empty(n, device="meta"))
         return sum(storage.nbytes() for storage in kept.values())
 
-    # Weights, as they are and normalised, are kept once whatever the batch.
+    # Weights, raw and normalised, are kept once whatever the batch.
     return total(2) - total(1)

@@ -1,11 +1,15 @@
-"""What is looked at while training: samples from fixed noise, the error per noise level, a quick distance.
+"""The training monitor: samples from fixed noise, the error per noise level and a quick distance, during
+training.
 
-Looking draws its own random numbers and never changes the weights, so how often it happens (as often as
-a share of the time allows) has no say in the result.
+It uses random numbers of its own and never changes the weights, so how often it measures (as often as a share
+of the time allows) has no influence on the trained model.
 """
 
 import math
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alphabar.codecs.image import to_pictures, to_signal
+from alphabar.codecs import build_codec
 from alphabar.data.dataset import Dataset
 from alphabar.diffusion.denoiser import Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
@@ -22,28 +26,45 @@ from alphabar.diffusion.loss import denoising_error
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import SAMPLERS, generate, last_step
 from alphabar.diffusion.timesteps import TIMESTEPS
-from alphabar.files import writing
+from alphabar.files import write_file, writing
+from alphabar.images import image_grid, on_white
+from alphabar.messages import Message, message
 from alphabar.methods.classifier import accuracy_by_field, log_prob
+from alphabar.methods.registry import method_of
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, Features, extract
+from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.registry import Spec
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime, extractor_device
 
-# Noise levels at which the denoising error is measured, as sigma / alpha: the same for every schedule, so
-# that recipes compare.
+# Noise levels sigma/alpha at which the denoising error is measured: the same for every schedule, so that
+# recipes can be compared.
 SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
+SAMPLES_AT_ONCE = 64
+REFERENCE = 2000  # training items that the quick distance compares with, at most
 
 
-PICTURES_AT_ONCE = 64
+@dataclass(frozen=True)
+class Measurement:
+    """What the monitor measured once.
 
+    message: a sentence for the person who trains. grid: the picture of the samples, None for a classifier.
+    values: of the record "distance" in the log, or of "accuracy" for a classifier; None where nothing was
+    measured.
+    """
 
-REFERENCE = 2000  # training pictures that the quick distance compares with, at most
+    message: Message
+    grid: Path | None = None
+    values: dict[str, Any] | None = None
 
 
 class TrainingMonitor:
-    """Looks at a denoiser in training and writes what it sees into the run."""
+    """Measures a model during its training and writes the results into the run.
+
+    statistics: of the training data. cond: condition rows (n, columns) of the whole data set, or None.
+    """
 
     def __init__(
         self,
@@ -54,97 +75,116 @@ class TrainingMonitor:
         statistics: DataStatistics,
         cond: Tensor | None = None,
     ):
-        """cond: (n, columns), what is known about each picture of the data set, for a conditional model."""
-        self.statistics = statistics
         self.dataset, self.recipe, self.run, self.runtime = dataset, recipe, run, runtime
+        self.statistics, self.codec, self.method = statistics, build_codec(recipe.data), method_of(recipe)
         self.cond = None if cond is None else cond.to(runtime.device)
         self.train_index, self.held_out_index = dataset.split(recipe.data.held_out)
-        self.next_look: float | None = None
-        self.reference: Features | None = None
+        self._next: float | None = None  # seconds of training after which to measure again
+        self._reference: Features | None = None
 
-    def due(self, seconds: float, rate: float) -> bool:
-        """Whether a look now keeps looking within its share of the time.
+    def is_due(self, seconds: float, rate: float) -> bool:
+        """Whether measuring now keeps the monitor within its share of the time.
 
-        Before the first look its cost is estimated from ``rate``, the images trained a second: a forward
-        pass is about a third of an update.
+        seconds: of training so far. rate: images trained a second, from which the first measurement's cost is
+        estimated: a forward pass takes about a third of an update.
         """
         monitor = self.recipe.monitor
         if monitor.share == 0:
             return False
-        if self.next_look is None:
+        if self._next is None:
             passes = max(monitor.samples, monitor.distance) * monitor.steps + 2 * monitor.levels * len(SIGMAS)
             return seconds >= passes / (3 * rate) / monitor.share
-        return seconds >= self.next_look
+        return seconds >= self._next
 
-    def look(self, denoiser: Denoiser, images: int, clock: Any) -> tuple[Path, dict[str, Any] | None]:
-        """Measure and write. Returns the grid's path and the quick distance, if one is wanted.
+    def measure(self, denoiser: NetworkDenoiser, images: int, seconds: float) -> Measurement:
+        """Measures the model, after so many images and seconds of training, and writes the results.
 
         Raises AlphabarError where the run folder cannot be written.
         """
-        begun = time.monotonic()
+        began = time.monotonic()
+        measured = (
+            self._measure_classifier(denoiser, images)
+            if self.method.classifies
+            else self._measure_samples(denoiser, images)
+        )
+        share = self.recipe.monitor.share
+        self._next = seconds + (time.monotonic() - began) * (1 / share - 1) if share else None
+        return measured
+
+    def _measure_samples(self, denoiser: Denoiser, images: int) -> Measurement:
         monitor = self.recipe.monitor
-        denoises = self.recipe.method["name"] == "diffusion"  # at every noise level
-        error = self.error_by_level(denoiser) if monitor.levels and denoises else None
+        error = self.error_by_level(denoiser) if monitor.levels and self.method.denoises else None
         n = max(monitor.samples, monitor.distance)
-        pictures = torch.cat(
+        items = torch.cat(
             [
-                self.samples(denoiser, range(first, min(first + PICTURES_AT_ONCE, n)))
-                for first in range(0, n, PICTURES_AT_ONCE)
+                self.samples(denoiser, range(first, min(first + SAMPLES_AT_ONCE, n)))
+                for first in range(0, n, SAMPLES_AT_ONCE)
             ]
         )
-        distance = self.distance(pictures[: monitor.distance]) if monitor.distance else None
-        cost = time.monotonic() - begun
-        self.next_look = clock() + cost * (1 / monitor.share - 1) if monitor.share else None
-        grid = self.run.path / "samples" / f"{images:09d}.png"
-        save_grid(pictures[: monitor.samples], grid)
+        distance = self.distance(items[: monitor.distance]) if monitor.distance else None
+        grid = self._write_grid(items[: monitor.samples], images)
         if error:
-            self.run.log("held_out", images, **error)
-        if distance:
-            self.run.log("distance", images, **distance)
-        return grid, distance
+            self.run.log.append("held_out", images, **error)
+        if distance is None:
+            return Measurement(message("training.samples", images=images, path=grid), grid)
+        self.run.log.append("distance", images, **distance)
+        text = message(
+            "training.samples_and_distance",
+            images=images,
+            path=grid,
+            features=distance["features"],
+            kid=distance["kid"],
+        )
+        return Measurement(text, grid, distance)
+
+    def _measure_classifier(self, classifier: NetworkDenoiser, images: int) -> Measurement:
+        values = self.accuracy(classifier)
+        self.run.log.append("accuracy", images, **values)
+        at = zip(values["sigma"], values["accuracy"], strict=False)
+        shares = [f"{share:.0%} (sigma {sigma:g})" for sigma, share in at if share is not None]
+        if not shares:
+            return Measurement(message("training.no_held_out_labels", images=images), values=values)
+        return Measurement(
+            message("training.accuracy", images=images, shares=", ".join(shares)), values=values
+        )
 
     def samples(self, denoiser: Denoiser, positions: range) -> Tensor:
-        """Pictures from fixed noise, the same noise at every look.
+        """Items (n, *item_shape) sampled from fixed noise, the same noise every time.
 
-        A conditional model is asked for what is known about training pictures drawn at random.
+        A conditional model is given the conditions of training items chosen at random.
         """
-        recipe = self.recipe
-        of = Noise(recipe.seed, positions, "asked").uniform(0) * len(self.train_index)
-        chosen = self.train_index[of.long().numpy()]
-        size = recipe.data.size
+        recipe, monitor = self.recipe, self.recipe.monitor
+        chosen = Noise(recipe.seed, positions, "asked").uniform(0) * len(self.train_index)
+        rows = self.train_index[chosen.long().numpy()]
         sampler: Spec = "dpmpp_2m"
         timesteps: Spec = "linear_beta"
         initial_noise: Spec = "standard_normal"
-        steps = recipe.monitor.steps
-        if recipe.method["name"] == "distillation":  # which draws in no other way
+        steps = monitor.steps
+        if self.method.fixed_sampling:
             own = recipe.sampling
-            sampler, timesteps, initial_noise, steps = (
-                own.sampler,
-                own.timesteps,
-                own.initial_noise,
-                own.steps,
-            )
+            sampler, timesteps = own.sampler, own.timesteps
+            initial_noise, steps = own.initial_noise, own.steps
         end = generate(
             denoiser,
-            shape=(3, size, size),
+            shape=self.codec.shape,
             positions=positions,
             seed=recipe.seed,
             sampler=SAMPLERS.build(sampler),
             times=TIMESTEPS.build(timesteps)(denoiser.schedule, steps),
-            initial_noise=INITIAL_NOISES.build(initial_noise, statistics=self.statistics),
-            cond=None if self.cond is None else self.cond[chosen],
+            initial_noise=INITIAL_NOISES.build(initial_noise, statistics=self.statistics, codec=self.codec),
+            cond=None if self.cond is None else self.cond[rows],
             device=self.runtime.device,
         )
-        return to_pictures(last_step(end).x.cpu())
+        return self.codec.decode(last_step(end).x.cpu())
 
     @torch.no_grad()
     def error_by_level(self, denoiser: Denoiser) -> dict[str, Any]:
-        """Mean squared error of D against x0, for training and held-out pictures at fixed noise.
+        """The mean squared error of D against x0 at each noise level, for training and held-out items.
 
-        Levels that the schedule does not reach are left out.
+        "levels" are log SNR; those that the schedule does not reach are left out. The noise is always the
+        same.
         """
-        sigma = torch.tensor(SIGMAS, dtype=torch.float64)
-        log_snr = -2 * sigma.log()
+        log_snr = -2 * torch.tensor(SIGMAS, dtype=torch.float64).log()
         lowest = denoiser.schedule(torch.ones(1, dtype=torch.float64)).log_snr
         levels = log_snr[log_snr > lowest]
         times = denoiser.schedule.time(levels)
@@ -154,7 +194,7 @@ class TrainingMonitor:
             if len(chosen) == 0:
                 error[name] = None
                 continue
-            x0 = self.runtime.put(to_signal(torch.from_numpy(self.dataset.items[chosen])))
+            x0 = self._signals(chosen)
             eps = Noise(self.recipe.seed, range(len(chosen)), "held-out").normal(0, x0)
             cond = None if self.cond is None else self.cond[chosen]
             error[name] = [
@@ -163,68 +203,71 @@ class TrainingMonitor:
         return error
 
     @torch.no_grad()
-    def accuracy(self, classifier: NetworkDenoiser, images: int, clock: Any) -> dict[str, Any]:
-        """How well held-out pictures are told apart at each noise level; into the run's log.
+    def accuracy(self, classifier: NetworkDenoiser) -> dict[str, Any]:
+        """How well a classifier predicts the labels of held-out items at each noise level.
 
-        accuracy: the share of labels, over all fields of classes, that were thought the likeliest; None
-        where no label is known. log_prob: the mean log p(c | x_t) of a picture.
+        "accuracy": the share of labels, over all fields of classes, to which it gives the highest
+        probability; None where no label is known. "log_prob": the mean log p(c | x_t) of an item.
         """
-        begun = time.monotonic()
-        monitor, schedule = self.recipe.monitor, classifier.schedule
-        chosen = self.held_out_index[: monitor.levels]
-        told: dict[str, Any] = {"sigma": list(SIGMAS), "n": len(chosen), "accuracy": [], "log_prob": []}
+        chosen = self.held_out_index[: self.recipe.monitor.levels]
+        values: dict[str, Any] = {"sigma": list(SIGMAS), "n": len(chosen), "accuracy": [], "log_prob": []}
         for sigma in SIGMAS if len(chosen) else ():
             right: list[Tensor] = []
-            likely: list[Tensor] = []
-            for at in range(0, len(chosen), PICTURES_AT_ONCE):
-                rows = chosen[at : at + PICTURES_AT_ONCE]
-                x0 = self.runtime.put(to_signal(torch.from_numpy(self.dataset.items[rows])))
-                eps = Noise(self.recipe.seed, range(at, at + len(rows)), "held-out").normal(0, x0)
-                t = schedule.time(torch.full((len(rows),), -2 * math.log(sigma), dtype=torch.float64))
-                x, cond = diffuse(schedule, x0, t, eps), self.cond[rows]  # type: ignore[index]
+            logs: list[Tensor] = []
+            for x, t, cond in self._noisy(classifier, chosen, sigma):
                 right += accuracy_by_field(classifier, x, t, cond)
-                likely.append(log_prob(classifier, x, t, cond))
+                logs.append(log_prob(classifier, x, t, cond))
             share = torch.cat(right).nanmean().item() if right else math.nan
-            told["accuracy"].append(None if math.isnan(share) else share)
-            told["log_prob"].append(torch.cat(likely).mean().item())
-        cost = time.monotonic() - begun
-        self.next_look = clock() + cost * (1 / monitor.share - 1) if monitor.share else None
-        self.run.log("accuracy", images, **told)
-        return told
+            values["accuracy"].append(None if math.isnan(share) else share)
+            values["log_prob"].append(torch.cat(logs).mean().item())
+        return values
 
-    def distance(self, pictures: Tensor) -> dict[str, Any]:
-        """The quick distance of samples from training pictures. Its network is small: no one's FID."""
+    def _noisy(
+        self, classifier: NetworkDenoiser, chosen: np.ndarray, sigma: float
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The chosen items as x_t at one noise level, with times and condition rows, batch by batch."""
+        assert self.cond is not None
+        for at in range(0, len(chosen), SAMPLES_AT_ONCE):
+            rows = chosen[at : at + SAMPLES_AT_ONCE]
+            x0 = self._signals(rows)
+            eps = Noise(self.recipe.seed, range(at, at + len(rows)), "held-out").normal(0, x0)
+            t = classifier.schedule.time(torch.full((len(rows),), -2 * math.log(sigma), dtype=torch.float64))
+            yield diffuse(classifier.schedule, x0, t, eps), t, self.cond[rows]
+
+    def distance(self, items: Tensor) -> dict[str, Any]:
+        """The quick distance of samples, (n, *item_shape), from training items. Its feature network is small."""
         extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
-        if self.reference is None:
-            index = self.train_index[:REFERENCE]
-            *_, done = extract(extractor, torch.from_numpy(self.dataset.items[np.sort(index)]))
-            self.reference = done.result
-        *_, done = extract(extractor, pictures)
-        assert done.result is not None and self.reference is not None
-        value = kid(done.result.features, self.reference.features)
+        if self._reference is None:
+            index = np.sort(self.train_index[:REFERENCE])
+            self._reference = last(
+                extract(extractor, self._pictures(torch.from_numpy(self.dataset.items[index])))
+            )
+        features = last(extract(extractor, self._pictures(items))).features
+        reference = self._reference.features
+        value = kid(features, reference)
         return {
             "features": extractor.name,
-            "n": len(pictures),
-            "n_reference": len(self.reference.features),
-            "frechet": frechet_distance(done.result.features, self.reference.features),
+            "n": len(items),
+            "n_reference": len(reference),
+            "frechet": frechet_distance(features, reference),
             "kid": value.value,
             "kid_error": value.standard_error,
         }
 
+    def _write_grid(self, items: Tensor, images: int) -> Path:
+        """Writes items as one picture into the run. Returns its path."""
+        path = self.run.path / "samples" / f"{images:09d}.png"
+        png = BytesIO()
+        image_grid(self.codec.preview(items)).save(png, format="PNG")
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+        write_file(path, png.getvalue())
+        return path
 
-def save_grid(pictures: Tensor, path: Path) -> None:
-    """Write pictures (n, h, w, 3) as one PNG, as square a grid as n allows."""
-    from PIL import Image
+    def _signals(self, rows: np.ndarray) -> Tensor:
+        """The signals of these items, on the device."""
+        return self.runtime.put(self.codec.encode(torch.from_numpy(self.dataset.items[rows])))
 
-    n, h, w, _ = pictures.shape
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    sheet = np.full((rows * (h + 2) - 2, columns * (w + 2) - 2, 3), 255, np.uint8)
-    for i, picture in enumerate(pictures.numpy()):
-        y, x = divmod(i, columns)
-        sheet[y * (h + 2) : y * (h + 2) + h, x * (w + 2) : x * (w + 2) + w] = picture
-    beside = path.with_suffix(".writing")
-    with writing(path):
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(sheet).save(beside, format="PNG")
-        beside.replace(path)
+    def _pictures(self, items: Tensor) -> Tensor:
+        """Items as pictures (n, h, w, 3), for feature networks."""
+        return on_white(self.codec.preview(items))

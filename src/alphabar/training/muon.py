@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): momentum whose matrix is made orthogonal before it is a step."""
+"""Muon (Jordan et al. 2024): the momentum of a matrix is made orthogonal before it becomes an update."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -8,8 +8,6 @@ from torch import Tensor, nn
 # Newton and Schulz's iteration with the coefficients of Jordan et al., fast rather than exact: five rounds
 # bring singular values from 0.01 .. 1 to about 0.7 .. 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315
-
-
 ROUNDS = 5
 
 
@@ -24,7 +22,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def turns(matrices: Sequence[Tensor]) -> list[Tensor]:
+def orthogonalized_updates(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Each matrix (m, ...) made orthogonal and as large as Adam's steps: sqrt(max(m, n)) U Vᵀ."""
     found: list[Tensor] = list(matrices)
     alike: dict[tuple[int, ...], list[int]] = {}
@@ -32,8 +30,8 @@ def turns(matrices: Sequence[Tensor]) -> list[Tensor]:
         alike.setdefault(matrix.flatten(1).shape, []).append(i)
     for shape, places in alike.items():  # one product for all of a shape
         o = max(shape) ** 0.5 * orthogonal(torch.stack([matrices[i].flatten(1) for i in places]))
-        for i, turned in zip(places, o, strict=True):
-            found[i] = turned.view_as(matrices[i])
+        for i, updated in zip(places, o, strict=True):
+            found[i] = updated.view_as(matrices[i])
     return found
 
 
@@ -56,10 +54,11 @@ class Muon(torch.optim.Optimizer):
         super().__init__(
             params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "momentum": momentum}
         )
-        self.recorded: dict[tuple[int, ...], Recorded] = {}
+        self._graphs: dict[tuple[int, ...], CudaGraph] = {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             matrices = [p for p in params if p.ndim >= 2]
@@ -67,11 +66,11 @@ class Muon(torch.optim.Optimizer):
             if params and group["weight_decay"]:
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             if matrices:
-                self._turn(matrices, group["lr"], group["momentum"])
+                self._step_matrices(matrices, group["lr"], group["momentum"])
             if vectors:
-                self._adam(vectors, group["lr"], *group["betas"])
+                self._step_vectors(vectors, group["lr"], *group["betas"])
 
-    def _turn(self, params: list[Tensor], lr: float, momentum: float) -> None:
+    def _step_matrices(self, params: list[Tensor], lr: float, momentum: float) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
@@ -81,14 +80,14 @@ class Muon(torch.optim.Optimizer):
         ahead = torch._foreach_lerp(g, m, momentum)
         if params[0].is_cuda:
             which = tuple(map(id, params))
-            if which not in self.recorded:
-                self.recorded[which] = Recorded(turns, ahead)
-            steps = self.recorded[which](ahead)
+            if which not in self._graphs:
+                self._graphs[which] = CudaGraph(orthogonalized_updates, ahead)
+            steps = self._graphs[which](ahead)
         else:
-            steps = turns(ahead)
+            steps = orthogonalized_updates(ahead)
         torch._foreach_sub_(params, steps, alpha=0.2 * lr)
 
-    def _adam(self, params: list[Tensor], lr: float, beta1: float, beta2: float) -> None:
+    def _step_vectors(self, params: list[Tensor], lr: float, beta1: float, beta2: float) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p].update(
@@ -105,10 +104,10 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_addcdiv_(params, means, roots, [-lr / (1 - beta1**k) for k in times])
 
 
-class Recorded:
+class CudaGraph:
     """A function of tensors on a GPU whose kernels are recorded once and started together ever after.
 
-    A GPU is done with hundreds of small products sooner than a processor has started them one by one.
+    A GPU has finished hundreds of small products before a processor has started them one by one.
     """
 
     def __init__(self, function: Callable[[Sequence[Tensor]], list[Tensor]], inputs: Sequence[Tensor]):

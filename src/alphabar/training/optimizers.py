@@ -1,4 +1,4 @@
-"""TODO-DOC from training.trainer"""
+"""The optimizer and the learning rate that a recipe describes."""
 
 import torch
 
@@ -10,6 +10,7 @@ from alphabar.training.muon import Muon
 def make_optimizer(
     recipe: Recipe, parameters: list[torch.nn.Parameter], runtime: Runtime
 ) -> torch.optim.Optimizer:
+    """The recipe's optimizer of these parameters. runtime: says whether a fused implementation works."""
     o = recipe.optimizer
     if o.name == "muon":
         return Muon(parameters, o.learning_rate, o.betas, o.weight_decay)
@@ -23,9 +24,9 @@ def make_optimizer(
     )
 
 
-def learning_rate_at(recipe: Recipe, images: int, spent: float) -> float:
-    """The learning rate after ``images`` images and a share ``spent`` of the training."""
+def learning_rate_at(recipe: Recipe, images: int, share: float) -> float:
+    """The learning rate after ``images`` images and a share of the training, in [0, 1]."""
     o = recipe.optimizer
     warm = min(1.0, (images + recipe.batch) / o.warm_up) if o.warm_up else 1.0
-    fall = 1.0 if spent <= o.decay_from else max(0.0, (1 - spent) / (1 - o.decay_from))
+    fall = 1.0 if share <= o.decay_from else max(0.0, (1 - share) / (1 - o.decay_from))
     return o.learning_rate * warm * fall

@@ -1,4 +1,4 @@
-"""TODO-DOC from training.runtime"""
+"""What is fastest on this machine: precision, memory format and compilation, timed on the network itself."""
 
 import os
 import shutil
@@ -13,22 +13,20 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alphabar.messages import Message, message
 from alphabar.networks.base import Network
 from alphabar.runtime import (
     Runtime,
-    _broadcast,
-    _compiled,
-    _finish,
-    _several,
+    broadcast,
+    compiled,
     default_device,
     describe_machine,
+    distributed,
+    synchronize,
 )
 
-LARGEST_TRIAL = 2048  # pictures at once
-
-
-FASTER = 1.05
-"""By how much anything must be faster than what is simpler, to be chosen over it."""
+LARGEST_TRIAL = 2048  # samples at once
+FASTER = 1.05  # by how much something must be faster than what is simpler, to be chosen over it
 
 
 def probe(
@@ -43,37 +41,38 @@ def probe(
     """Chooses how to train this network on this machine by timing forward and backward passes of a copy.
 
     spatial: the sizes of a signal's spatial dimensions.
-    batch: pictures that one process puts through the network at once.
-    try_compile: whether torch.compile is worth trying; it takes a minute or so.
-    fp16: whether a GPU without bf16 may compute in fp16, whose range asks for a loss that is scaled.
-    recorded: what ``Runtime.to_dict`` gave when this training began. It is taken over where it was made on
-        this machine; elsewhere the choice is made anew and its notes say so.
+    batch: samples that one process puts through the network at once.
+    try_compile: whether torch.compile is worth trying; it takes about a minute.
+    fp16: whether a GPU without bf16 may compute in fp16, which needs a scaled loss.
+    recorded: what `Runtime.to_dict` gave when this training began. It is used again on the same machine; on
+    another
+        one the choice is made anew and its notes say so.
 
-    Takes some ten seconds on two CPU cores, compilation aside, and leaves torch's random state as it was.
+    Takes some ten seconds on two CPU cores without compilation, and leaves torch's random state as it was.
     Of several processes the main one measures for all.
     """
     choice = None
-    if not _several() or dist.get_rank() == 0:
+    if not distributed() or dist.get_rank() == 0:
         choice = _choose(network, spatial, batch, try_compile, fp16, recorded).to_dict()
-    return Runtime.from_dict(_broadcast(choice))
+    return Runtime.from_dict(broadcast(choice))
 
 
 class Timing(NamedTuple):
-    """What a forward and backward pass takes: ``start`` seconds and n / ``rate`` for n pictures."""
+    """What a forward and backward pass takes: ``start`` seconds and n / ``rate`` for n samples."""
 
     rate: float
     start: float
 
 
 def training_rate(network: Network, spatial: Sequence[int], runtime: Runtime, *, most: int) -> Timing:
-    """Pictures a second of forward and backward passes, timed for a second or so.
+    """Samples a second of forward and backward passes, timed for about a second.
 
-    most: pictures at once; fewer where so many take longer than half a second. On a GPU one picture takes
-    nearly as long as many, for its kernels are started one by one: there this is timed apart.
+    most: samples at once; fewer where so many take longer than half a second. On a GPU one sample takes
+    nearly as long as many, because kernels are started one by one: there ``start`` is timed as well.
     """
     gpu = runtime.device.startswith("cuda")
     with torch.random.fork_rng(devices=[runtime.device] if gpu else []):
-        trial = _Trial(network, spatial)
+        trial = Trial(network, spatial)
 
         def seconds(n: int) -> float:
             step = trial.start(runtime, n)
@@ -102,32 +101,32 @@ def _choose(
 ) -> Runtime:
     device = default_device()
     machine = describe_machine(device)
-    notes = [machine]
+    notes: list[str] = [machine]
     if recorded is not None:
         if recorded["machine"] in (machine, ""):
             return Runtime.from_dict(recorded)
-        notes.append(f"began on {recorded['machine']}: from here on not bit for bit what it would be there")
+        notes.append(message("training.other_machine", machine=recorded["machine"]))
     runtime = Runtime(device, machine=machine)
     if device == "mps":
-        notes.append("fp32, contiguous, eager: the other ways are not dependable on this device")
+        notes.append(message("training.mps"))
     else:
         with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-            trial = _Trial(network, spatial)
+            trial = Trial(network, spatial)
             runtime, speed = _fastest_eager(runtime, trial, batch, precisions(device, fp16, notes), notes)
             if not try_compile:
-                notes.append("torch.compile: not tried, it pays in long trainings of diffusion only")
+                notes.append(message("training.compile_short"))
             elif device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-                notes.append("torch.compile: not tried, there is no C++ compiler (install g++ or clang)")
+                notes.append(message("training.compile_no_compiler"))
             else:
                 # Code is compiled for a batch size: for the true one, unless its steps take too long to time.
                 n = batch if batch < 8 * speed else max(1, round(speed))
                 runtime = _compiled_if_faster(runtime, trial, n, notes)
     runtime = replace(runtime, fused=_fused_works(device))
-    notes.append("optimizer: " + ("fused" if runtime.fused else "plain, the fused one fails on this device"))
+    notes.append(message("training.optimizer_fused" if runtime.fused else "training.optimizer_plain"))
     return replace(runtime, notes=tuple(notes))
 
 
-class _Trial:
+class Trial:
     """Training steps of a copy of the network on noise, to be timed and compared."""
 
     def __init__(self, network: Network, spatial: Sequence[int]):
@@ -143,22 +142,22 @@ class _Trial:
                 module.p = 0.0  # eager and compiled steps must be comparable
 
     def start(self, runtime: Runtime, n: int) -> Callable[[], float]:
-        """A training step on n pictures, to be called for the seconds that it takes."""
+        """A training step on n samples, to be called for the seconds that it takes."""
         runtime.place(self.network)
-        step = _compiled(self.network) if runtime.compile else self.network
+        step = compiled(self.network) if runtime.compile else self.network
         generator = torch.Generator().manual_seed(0)
         x = runtime.put(torch.randn(n, self.network.channels, *self.spatial, generator=generator))
         c_noise = torch.rand(n, generator=generator).to(runtime.device)
 
         def seconds() -> float:
             self.network.zero_grad()
-            _finish(runtime.device)
+            synchronize(runtime.device)
             began = time.perf_counter()
             with runtime.autocast():
                 out = step(x, c_noise)
             # Times a thousand, or gradients in fp16 would vanish.
             (1e3 * out.float().square().mean()).backward()
-            _finish(runtime.device)
+            synchronize(runtime.device)
             return time.perf_counter() - began
 
         return seconds
@@ -170,17 +169,19 @@ class _Trial:
 
 
 def precisions(device: str, fp16: bool, notes: list[str]) -> list[torch.dtype | None]:
-    """What is worth timing: fp32, and bf16, or fp16 on a GPU without it (a T4). notes: takes why not bf16."""
+    """What is worth timing: fp32, and bf16, or fp16 on a GPU without bf16 (a T4). notes: receives why not
+    bf16.
+    """
     if why := bf16_refused(device):
-        notes.append(f"bf16: not chosen, {why}")
+        notes.append(message("training.no_bf16", reason=why))
         return [None, torch.float16] if fp16 and device.startswith("cuda") else [None]
     return [None, torch.bfloat16]
 
 
 def _fastest_eager(
-    plain: Runtime, trial: _Trial, batch: int, dtypes: Sequence[torch.dtype | None], notes: list[str]
+    plain: Runtime, trial: Trial, batch: int, dtypes: Sequence[torch.dtype | None], notes: list[str]
 ) -> tuple[Runtime, float]:
-    """The fastest of precisions and memory formats, with its pictures a second."""
+    """The fastest of precisions and memory formats, with its samples a second."""
     step = trial.start(plain, 1)
     step()
     n = max(1, min(batch, round(0.4 / step())))
@@ -192,43 +193,45 @@ def _fastest_eager(
     best = max(speeds, key=lambda runtime: speeds[runtime])
     if speeds[best] < FASTER * speeds[plain]:
         best = plain
-    told = ", ".join(f"{_name(runtime)} {speed:.1f}" for runtime, speed in speeds.items())
-    notes.append(f"{_name(best)}: chosen, from pictures/s of {told}")
+    measured = ", ".join(f"{_name(runtime)} {speed:.1f}" for runtime, speed in speeds.items())
+    notes.append(message("training.precision", chosen=_name(best), measured=measured))
     return best, speeds[best]
 
 
-def _compiled_if_faster(eager: Runtime, trial: _Trial, n: int, notes: list[str]) -> Runtime:
-    compiled = replace(eager, compile=True)
+def _compiled_if_faster(eager: Runtime, trial: Trial, n: int, notes: list[str]) -> Runtime:
+    candidate = replace(eager, compile=True)
     try:
         eager_step = trial.start(eager, n)
         eager_seconds = min(eager_step(), eager_step())
         expected = trial.gradients()
-        compiled_step = trial.start(compiled, n)
+        compiled_step = trial.start(candidate, n)
         compilation = compiled_step()
         compiled_seconds = min(compiled_step() for _ in range(3))  # a GPU's kernels are recorded in the first
         error = ((trial.gradients() - expected).norm() / expected.norm()).item()
     except Exception as failure:  # a compiler has many ways to fail, and training works without one
         reason = str(failure).strip().partition("\n")[0]
-        notes.append(f"torch.compile: not chosen, it fails: {type(failure).__name__}: {reason}")
+        notes.append(message("training.compile_fails", error=type(failure).__name__, reason=reason))
         return eager
     ratio = eager_seconds / compiled_seconds
     # Rounding alone turns ReLUs on and off; what is wrongly compiled is off by about 1, or not a number.
     tolerance = 0.05 if eager.dtype is None else 0.5
-    told = f"{ratio:.2f} times as fast a step, compiled in {compilation:.0f} s"
     if not error < tolerance:
-        notes.append(f"torch.compile: not chosen, its gradients are wrong by {error:.1e} ({told})")
+        notes.append(message("training.compile_wrong", error=error, ratio=ratio))
         return eager
     if ratio < FASTER:
-        notes.append(f"torch.compile: not chosen, {told}")
+        notes.append(message("training.compile_slow", ratio=ratio, seconds=compilation))
         return eager
-    notes.append(f"torch.compile: chosen, {told}")
-    return compiled
+    notes.append(message("training.compile_chosen", ratio=ratio, seconds=compilation))
+    return candidate
 
 
-def bf16_refused(device: str) -> str | None:
-    """Why bf16 is out of the question, found by one convolution: emulated, it would make for a long probe."""
+def bf16_refused(device: str) -> Message | None:
+    """Why bf16 is not worth timing, found with one convolution, since emulated bf16 would make the probe
+    slow.
+    """
     if device.startswith("cuda"):
-        return None if torch.cuda.is_bf16_supported(including_emulation=False) else "the GPU has none"
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        return None if supported else message("training.bf16_missing")
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.randn(4, 128, 32, 32, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
@@ -240,7 +243,7 @@ def bf16_refused(device: str) -> str | None:
             times.append(time.perf_counter() - began)
         seconds[dtype] = min(times)
     ratio = seconds[torch.float32] / seconds[torch.bfloat16]
-    return None if ratio >= 1 else f"a convolution runs at {ratio:.2f} times the speed of fp32"
+    return None if ratio >= 1 else message("training.bf16_slow", ratio=ratio)
 
 
 def _fused_works(device: str) -> bool:

@@ -1,56 +1,73 @@
-"""TODO-DOC from training.trainer"""
+"""When a training ends, and what it reports: a record after each update, sentences in between, and the
+result.
+"""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Note:
-    """A sentence for the person who trains."""
-
-    text: str
+from alphabar.messages import Message
+from alphabar.progress import Progress
 
 
 @dataclass(frozen=True)
-class Progress:
-    """One update of the weights."""
+class Limits:
+    """When a training ends: after so many images, after a budget in seconds, or whichever comes first."""
 
-    images: int  # seen since the beginning of the run
-    total: int | None  # images the training will see; None where the budget is in seconds
-    seconds: float  # of training since the beginning of the run
-    eta: float  # seconds left
-    loss: float  # mean over the batch
-    rate: float  # images a second, over the last updates
-    wait: float  # share of the time spent waiting for data, over the last updates
-    share: float  # of the training that is done
+    images: int | None
+    budget: float | None
 
+    def share(self, images: int, seconds: float) -> float:
+        """How much of the training is done, in [0, 1]."""
+        by_images = images / self.images if self.images else 0.0
+        return min(1.0, max(by_images, seconds / self.budget if self.budget else 0.0))
 
-@dataclass(frozen=True)
-class Monitored:
-    """A look at the model: a grid of samples and measurements, also in log.jsonl."""
+    def reached(self, images: int, seconds: float) -> bool:
+        """Whether the training ends here."""
+        out_of_time = self.budget is not None and seconds >= self.budget
+        return out_of_time or (self.images is not None and images >= self.images)
 
-    images: int
-    grid: Path | None  # None of a classifier
-    distance: dict[str, Any] | None
-    accuracy: dict[str, Any] | None = None  # of a classifier
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint is on the disk and reads back right."""
-
-    images: int
-    path: Path
+    def seconds_left(self, images: int, seconds: float, rate: float) -> float:
+        """Until the end, at a rate in images a second."""
+        left = [(self.images - images) / rate] if self.images else []
+        left += [self.budget - seconds] if self.budget else []
+        return max(min(left), 0.0)
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The training has ended."""
+class TrainingResult:
+    """What a sitting of a training ended with.
 
+    run: its folder. images, seconds: seen and spent in training since the beginning of the run. reason: why
+    it ended.
+    """
+
+    run: Path
     images: int
     seconds: float
-    reason: str
+    reason: Message
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON can hold it."""
+        return asdict(self) | {"run": str(self.run), "reason": str(self.reason)}
 
 
-Record = Note | Progress | Monitored | Saved | Finished
+@dataclass(frozen=True)
+class TrainingProgress(Progress[TrainingResult]):
+    """How far a training is: done is the share of it, total is 1. There are three kinds of records.
+
+    After each update there is one with a loss. One with a message is a sentence for the person who trains;
+    after the model was measured, preview is the path of the grid of samples. The last has the result.
+
+    images, seconds: seen and spent in training since the beginning of the run.
+    loss: of the update, mean over the batch. learning_rate: of the update. rate: images a second, over the
+    last updates. wait: share of the time spent waiting for data, over the last updates. eta: seconds left.
+    """
+
+    images: int = 0
+    seconds: float = 0.0
+    loss: float | None = None
+    learning_rate: float = 0.0
+    rate: float = 0.0
+    wait: float = 0.0
+    eta: float = 0.0

@@ -17,7 +17,6 @@ from alphabar.diffusion.denoiser import clipped
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.random import Noise
 from alphabar.errors import UsageError
-from alphabar.methods.registry import is_diffusion
 from alphabar.reporting.plots import FIRST, INK, SECOND, THIRD, Curve, plot
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
@@ -134,7 +133,7 @@ def _drawn(page: Page, model: Model, which: int) -> Generator[tuple[Any, str], N
 
 def look_at(page: Page, model: Model, x0: Tensor, t: float, seed: int) -> tuple[str, str, str]:
     """A signal (1, 3, size, size) at time t: three pictures, what they teach, and the schedule's curves."""
-    if not is_diffusion(model.recipe):
+    if not model.method.trains_denoiser:
         raise UsageError(page.text("no_diffusion"))
     schedule = model.denoiser.schedule
     time = torch.tensor([t], dtype=torch.float64)

@@ -16,7 +16,6 @@ from alphabar.recipes.presets import RECIPES
 from alphabar.reporting.plots import FIRST, INK, SECOND, THIRD, Curve, plot, short_count, smooth
 from alphabar.runs.run import Run
 from alphabar.studio.jobs import TrainingJobs
-from alphabar.studio.models import in_training
 from alphabar.studio.page import LIGHT, Page
 from alphabar.studio.upload import unpack
 
@@ -232,9 +231,9 @@ def table_of(page: Page, trainings: TrainingJobs, names: Sequence[str]) -> str:
     rows = []
     for name in names:
         run = page.shelf.run(name)
-        train = [r for r in run.records() if r.get("kind") == "train"]
-        distances = [r for r in run.records() if r.get("kind") == "distance"]
-        live = in_training(run)
+        train = [r for r in run.log.records() if r.get("kind") == "train"]
+        distances = [r for r in run.log.records() if r.get("kind") == "distance"]
+        live = run.is_training()
         last = train[-1] if train else {}
         state = f'<span class="live"></span>{page.text("live")}' if live else page.text("resting")
         distance = f"KID {distances[-1]['kid']:.3f}" if distances else "—"
@@ -267,7 +266,7 @@ def curves_of(page: Page, runs: Sequence[Run]) -> str:
     """Loss, error by noise level, distance and speed of the runs, in one plot each."""
     loss, levels, distance, rate = [], [], [], []
     for run, colour in zip(runs, COLOURS):
-        records, name = run.records(), run.path.name
+        records, name = run.log.records(), run.path.name
         train = [r for r in records if r.get("kind") == "train" and math.isfinite(r.get("loss") or math.nan)]
         if train:
             images = [r["images"] for r in train]

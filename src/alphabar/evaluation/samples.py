@@ -1,0 +1,134 @@
+"""The first stage of an evaluation: the samples and the real data that they are compared with."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alphabar.codecs.base import Codec
+from alphabar.codecs.image import ImageCodec
+from alphabar.codecs.image_files import full_pixels
+from alphabar.conditioning.label_frequencies import LabelFrequencies
+from alphabar.conditioning.vocabulary import build_vocabulary
+from alphabar.data.dataset import Dataset, prepare
+from alphabar.data.items import Source, read
+from alphabar.data.sources import open_source
+from alphabar.diffusion.random import Noise
+from alphabar.errors import AlphabarError
+from alphabar.messages import Message, message
+from alphabar.progress import Progress, staged
+from alphabar.runs.model import Model
+from alphabar.sampling.outputs import sampling_metadata
+from alphabar.sampling.sample import sample
+from alphabar.sampling.settings import SamplingSettings, sampling_settings, uses_training_conditions
+from alphabar.training.labels import known_columns
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real data of an evaluation: indices of the items that count as training data, and of those held
+    out.
+
+    name: what to call the items in a report. held_out: the share of the data that is held out.
+    """
+
+    dataset: Dataset
+    codec: Codec
+    name: str
+    held_out: float
+    train: NDArray[np.int64]
+    held: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of an evaluation.
+
+    items: (n, *codec.item_shape). about: where they come from, as JSON holds it. notes: for the person who
+        reads.
+    conditioned_on: the items (n,) of the reference whose labels the samples were conditioned on, if they
+        were.
+    """
+
+    items: Tensor
+    codec: Codec
+    about: dict[str, Any]
+    notes: tuple[Message, ...] = ()
+    conditioned_on: NDArray[np.int64] | None = None
+
+
+def read_reference(
+    source: Source, codec: Codec, fit: str = "squash", held_out: float = 0.0
+) -> Generator[Progress[Any], None, Reference]:
+    """Decode the real data as a codec stores it, and split off the share that is held out."""
+    dataset = yield from staged(prepare(source, codec, fit), message("evaluation.reading_reference"))
+    train, held = dataset.split(held_out)
+    size = codec.spatial[0] if len(set(codec.spatial)) == 1 else "×".join(map(str, reversed(codec.spatial)))
+    name = f"{dataset.name} ({dataset.fingerprint[:8]}), {fit} to {size} px"
+    return Reference(dataset, codec, name, held_out, train, held)
+
+
+def generate_samples(
+    model: Model, n: int, settings: SamplingSettings | None, reference: Reference
+) -> Generator[Progress[Any], None, Samples]:
+    """Generate n samples of a model.
+
+    A conditional model whose settings leave the conditions open takes the labels of items of the reference,
+    drawn at random, so that each sample can be compared with what it was conditioned on.
+    """
+    settings = settings or sampling_settings(model)
+    about = sampling_metadata(model, settings, str(model.path), recipe=model.recipe.name)
+    notes: tuple[Message, ...] = ()
+    conditioned_on = None
+    if uses_training_conditions(model, settings):
+        at = Noise(settings.seed, range(n), "as data").uniform(0) * len(reference.train)
+        chosen = reference.train[at.long().numpy()]
+        if conditions := known_conditions(model, reference.dataset, chosen):
+            conditioned_on, settings = chosen, replace(settings, conditions=conditions)
+        else:
+            notes = (message("evaluation.other_labels"),)
+    before = perf_counter()
+    items = yield from staged(sample(model, n, settings), message("evaluation.generating"))
+    about["seconds_per_sample"] = (perf_counter() - before) / n
+    return Samples(items, model.codec, about, notes, conditioned_on)
+
+
+def read_samples(folder: Path, n: int) -> Generator[Progress[Any], None, Samples]:
+    """Read the first n images that lie in a folder itself; those in sub-folders do not count.
+
+    Raises AlphabarError where there are fewer, or where they differ in size.
+    """
+    source = open_source(folder)
+    items = [item for item in source.items if "/" not in item.key]
+    if len(items) < n:
+        raise AlphabarError("evaluation.too_few_files", folder=folder, n=n, found=len(items))
+    pictures: list[np.ndarray] = []
+    for item in items[:n]:
+        picture = full_pixels(read(source, item))
+        if pictures and picture.shape != pictures[0].shape:
+            height, width, _ = picture.shape
+            raise AlphabarError("evaluation.other_size", file=folder / item.key, width=width, height=height)
+        pictures.append(picture)
+        yield Progress(message("evaluation.reading_samples"), len(pictures), n)
+    height, width, _ = pictures[0].shape
+    about = {"folder": str(folder)}
+    return Samples(torch.from_numpy(np.stack(pictures)), ImageCodec((height, width)), about)
+
+
+def known_conditions(model: Model, dataset: Dataset, index: NDArray[np.int64]) -> LabelFrequencies:
+    """The labels of items as conditions of a model; () where the data carries other labels than the model."""
+    on = model.recipe.condition.on
+    if on is None or model.vocabulary is None:
+        return ()
+    try:
+        columns = known_columns(dataset, on)
+        same = build_vocabulary(on, columns) == model.vocabulary
+    except AlphabarError:  # the data has no such labels
+        return ()
+    return tuple(model.vocabulary.labels(columns, index.tolist())) if same else ()

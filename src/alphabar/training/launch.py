@@ -1,0 +1,225 @@
+"""Starting or continuing a training from a few choices: what the commands train, finetune, distill and plan
+do.
+"""
+
+import re
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from alphabar.codecs import build_codec
+from alphabar.data.dataset import Dataset, prepare
+from alphabar.data.items import Source
+from alphabar.data.sources import open_source
+from alphabar.errors import UsageError
+from alphabar.formatting import format_duration
+from alphabar.messages import Message, message
+from alphabar.progress import Progress, staged
+from alphabar.recipes.derive import distilled, finetuned
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.recipes.schema import Recipe, read_recipe
+from alphabar.runs.model import Model, load_model
+from alphabar.runs.run import Run
+from alphabar.runtime import Runtime, processes
+from alphabar.training.budget import Plan, measure, plan
+from alphabar.training.labels import Conditions, conditions_of
+from alphabar.training.loop import begin, train
+from alphabar.training.records import TrainingResult
+
+PLANNED = "lean"  # the recipe that the budget planner sizes
+DISTILLED_STEPS = 4
+
+
+def launch(
+    data: str,
+    *,
+    run: str | Path | None = None,
+    recipe: str | Recipe | None = None,
+    finetune: str | Path | None = None,
+    distill: str | Path | None = None,
+    steps: int | None = None,
+    settings: Iterable[str] = (),
+    condition: str | None = None,
+    budget: float | None = None,
+    images: int | None = None,
+    checkpoint_every: float = 300.0,
+    stop: threading.Event | None = None,
+    runtime: Runtime | None = None,
+) -> Iterator[Progress[TrainingResult]]:
+    """Trains on a data set: begins a run, or continues the one that is there.
+
+    data: a folder of images, "toycars" or hf://datasets/owner/name.
+    run: the run folder; by default runs/NAME of the data, with "-finetuned" or "-distilled" behind it.
+    recipe: a name, the path of a recipe.toml, or a recipe; by default that of the run, or for a new run what
+    the
+        budget planner makes of ``lean``.
+    finetune: a trained model to continue on this data; distill: one to distill to ``steps`` network
+    evaluations
+        (default 4), on the data that it was trained on. Either takes the place of a recipe.
+    settings: changes of the recipe, "key=value", as of `with_settings`. condition: what samples are
+    conditioned on:
+        class, attributes, text or clusters.
+    budget: seconds to train in all; images: how many to see in all; by default the recipe's number.
+    checkpoint_every: seconds between checkpoints. stop: set it to save and end. runtime: how to compute.
+
+    Yields records of all stages; those of the training are `TrainingProgress`, and the last has the result. A
+    record with a message is a sentence for the person; the budget planner's has the `Plan` as preview.
+    Raises UsageError for choices that do not fit one another, before anything is written, and as `train`
+    does.
+    """
+    settings = [*settings, *([f"condition.on={condition}"] if condition else [])]
+    chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget)
+    source = open_source(data)
+    with processes():
+        final = yield from _with_channels(source, chosen)
+        if Run(chosen.run).exists:
+            begin(chosen.run, final)
+        dataset = yield from _prepared(source, final)
+        conditions = conditions_of(dataset, final)
+        _check_labels(chosen, conditions, data)
+        if chosen.planned:
+            planned = yield from _planned(dataset, final, budget or 0.0)
+            final = with_settings(planned.recipe, settings)
+        main = Runtime().is_main
+        opened = begin(chosen.run, final, start=chosen.model) if main else Run(chosen.run)
+        if main:
+            opened.remember_data(data)
+        Runtime().barrier()
+        yield from train(
+            dataset,
+            opened,
+            images=images,
+            budget=budget,
+            runtime=runtime,
+            conditions=conditions,
+            checkpoint_every=checkpoint_every,
+            stop=stop,
+        )
+
+
+def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
+    """Measures this machine for about a minute and chooses what to train on it in a budget of seconds.
+
+    settings: changes of the recipe ``lean``, "key=value". Yields records; the last has the plan, which
+    `launch` carries out when it is given only a budget. Raises as `measure` and `plan` do.
+    """
+    source = open_source(data)
+    chosen = _Chosen(Path(), with_settings(named_recipe(PLANNED), settings), None, True)
+    recipe = yield from _with_channels(source, chosen)
+    dataset = yield from _prepared(source, recipe)
+    planned = yield from _planned(dataset, recipe, budget)
+    yield Progress(message("training.stage_planning"), 1, 1, planned)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What is to be trained: the run folder, the recipe, and the model that the training begins with.
+
+    planned: whether the budget planner still sizes the recipe.
+    """
+
+    run: Path
+    recipe: Recipe
+    model: Model | None
+    planned: bool
+
+
+def _choose(
+    data: str,
+    run: str | Path | None,
+    recipe: str | Recipe | None,
+    finetune: str | Path | None,
+    distill: str | Path | None,
+    steps: int | None,
+    settings: Iterable[str],
+    budget: float | None,
+) -> _Chosen:
+    if sum(choice is not None for choice in (recipe, finetune, distill)) > 1:
+        raise UsageError("training.one_origin")
+    if steps is not None and distill is None:
+        raise UsageError("training.steps_without_distill")
+    path = Path(run) if run is not None else default_run(data, finetune is not None, distill is not None)
+    if distill is not None:
+        model = load_model(distill)
+        made = distilled(model.recipe, DISTILLED_STEPS if steps is None else steps, settings)
+        return _Chosen(path, made, model, False)
+    if finetune is not None:
+        model = load_model(finetune)
+        return _Chosen(path, finetuned(model.recipe, model.path.name, settings), model, False)
+    if recipe is not None:
+        return _Chosen(path, with_settings(_named(recipe), settings), None, False)
+    if Run(path).exists:
+        return _Chosen(path, with_settings(Run(path).recipe, settings), None, False)
+    if budget is None:
+        raise UsageError("training.no_recipe", path=path)
+    return _Chosen(path, with_settings(named_recipe(PLANNED), settings), None, True)
+
+
+def _named(recipe: str | Recipe) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    return read_recipe(Path(recipe)) if recipe.endswith(".toml") else named_recipe(recipe)
+
+
+def default_run(data: str, finetune: bool = False, distill: bool = False) -> Path:
+    """The run folder of a data set, where a person names none."""
+    name = re.sub(r"[^\w.-]+", "-", Path(data).resolve().name)
+    return Path("runs") / (name + "-finetuned" * finetune + "-distilled" * distill)
+
+
+def _with_channels(source: Source, chosen: _Chosen) -> Generator[Progress[TrainingResult], None, Recipe]:
+    """The recipe with its number of channels: what it says, those of its model, or what the data needs."""
+    recipe = chosen.recipe
+    if recipe.data.channels is not None:
+        return recipe
+    channels = chosen.model.codec.channels if chosen.model else 3
+    return with_settings(recipe, [f"data.channels={channels}"])
+
+
+def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[TrainingResult], None, Dataset]:
+    """The data set of a source, with a sentence where files are left out."""
+    dataset = yield from staged(prepare(source, build_codec(recipe.data), recipe.data.fit))
+    if dataset.skipped:
+        first, n = dataset.skipped[0], len(dataset.skipped)
+        yield _note(message("training.skipped", n=n, key=first.key, reason=first.reason))
+    return dataset
+
+
+def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> None:
+    """Raises UsageError where a model is to be distilled on other labels than it was trained on."""
+    model, vocabulary = chosen.model, conditions.vocabulary if conditions else None
+    if (
+        model
+        and chosen.recipe.condition.on == model.recipe.condition.on
+        and vocabulary != model.vocabulary
+    ):
+        raise UsageError("training.distill_other_labels", model=model.path, data=data)
+
+
+def _planned(
+    dataset: Dataset, recipe: Recipe, budget: float
+) -> Generator[Progress[TrainingResult], None, Plan]:
+    """The plan for a budget, after measuring this machine, with sentences about it."""
+    machine = yield from staged(measure(dataset, recipe))
+    train_index, _ = dataset.split(recipe.data.held_out)
+    planned = plan(machine, recipe, len(train_index), budget)
+    finish = datetime.now() + timedelta(seconds=budget)
+    summary = message(
+        "training.planned",
+        widths=planned.chosen.size.shape,
+        images=planned.chosen.images,
+        pictures=planned.pictures,
+        duration=format_duration(budget),
+        finish=f"{finish:%Y-%m-%d %H:%M}",
+    )
+    yield _note(summary, planned)
+    for note in planned.notes:
+        yield _note(note)
+    return planned
+
+
+def _note(text: Message, preview: Plan | None = None) -> Progress[TrainingResult]:
+    return Progress(message("training.stage_planning"), 1, 1, None, preview, text)

@@ -1,0 +1,139 @@
+"""Opening a training: from its newest whole checkpoint, from another model's weights, or from random ones."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alphabar.codecs import build_codec
+from alphabar.data.dataset import Dataset
+from alphabar.diffusion.initial_noise import DataStatistics, fit_gaussian
+from alphabar.diffusion.schedules import terminal_warning
+from alphabar.errors import AlphabarError
+from alphabar.messages import message
+from alphabar.methods.registry import method_of
+from alphabar.networks import NETWORKS
+from alphabar.recipes.schema import Recipe
+from alphabar.runs.checkpoints import Checkpoint
+from alphabar.runs.run import Run
+from alphabar.runtime import Runtime
+from alphabar.tensor_files import pack_tensors, unpack_tensors
+from alphabar.training.labels import Conditions, mirror_warning
+from alphabar.training.monitor import TrainingMonitor
+from alphabar.training.probe import probe
+from alphabar.training.records import Limits
+from alphabar.training.state import TrainingState
+from alphabar.training.writer import RunWriter, write_environment
+
+# Trainings shorter than this are not worth a minute of compiling.
+MIN_SECONDS_TO_COMPILE, MIN_UPDATES_TO_COMPILE = 600.0, 500
+ITEMS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class OpenedTraining:
+    """A training that is ready for its next update.
+
+    writer: what writes into the run; None on all processes but the main one. notes: sentences for the person.
+    """
+
+    training: TrainingState
+    writer: RunWriter | None
+    notes: list[str]
+
+
+def open_training(
+    dataset: Dataset,
+    run: Run,
+    conditions: Conditions | None,
+    runtime: Runtime | None,
+    limits: Limits,
+    checkpoint_every: float,
+) -> OpenedTraining:
+    """The training of a run, where it stopped or at its beginning.
+
+    The other arguments are those of `train`. Raises AlphabarError where every checkpoint is damaged, where
+    data or labels changed since the run began, and where initial weights are missing.
+    """
+    checkpoint, problems = run.checkpoints.newest()
+    if checkpoint is None and problems:
+        raise AlphabarError("training.all_damaged", path=run.path)
+    recipe, state = run.recipe, checkpoint.state if checkpoint else None
+    runtime = runtime or probe_for(recipe, limits, state)
+    if "cuda" in runtime.device:
+        torch.set_float32_matmul_precision("high")  # as convolutions compute anyway
+    training = TrainingState(dataset, recipe, runtime, conditions)
+    if state and state["data"] != training.fingerprint:
+        identifier = "training.other_labels" if conditions else "training.other_data"
+        raise AlphabarError(identifier, path=run.path)
+    warnings = terminal_warning(training.denoiser.schedule), mirror_warning(dataset, recipe)
+    notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
+    if checkpoint:
+        statistics = checkpoint.files["statistics.safetensors"]
+        notes += _load(training, checkpoint, run)
+    else:
+        _start(training, run)
+        statistics = pack_tensors(fit_gaussian(_signals(dataset, training), build_codec(recipe.data))._asdict())
+    if not runtime.is_main:
+        return OpenedTraining(training, None, notes)
+    run.rewind(training.images)
+    write_environment(run, dataset, runtime)
+    rows = conditions.rows if conditions else None
+    known = DataStatistics(**unpack_tensors(statistics))
+    monitor = TrainingMonitor(dataset, recipe, run, runtime, known, rows)
+    writer = RunWriter(
+        run,
+        training,
+        monitor,
+        statistics,
+        checkpoint_every=checkpoint_every,
+        resumed=checkpoint is not None,
+        share=limits.share(training.images, training.seconds),
+    )
+    return OpenedTraining(training, writer, notes)
+
+
+def probe_for(recipe: Recipe, limits: Limits, state: dict[str, Any] | None) -> Runtime:
+    """The runtime that suits a recipe and the length of its training, or that a checkpoint's state records."""
+    codec, method = build_codec(recipe.data), method_of(recipe)
+    with torch.random.fork_rng(devices=[]):
+        network = NETWORKS.build(recipe.network, channels=codec.channels)
+    return probe(
+        network,
+        codec.spatial,
+        batch=recipe.batch // (Runtime().world_size * recipe.accumulate),
+        try_compile=method.trains_denoiser
+        and (limits.budget or math.inf) >= MIN_SECONDS_TO_COMPILE
+        and (limits.images or math.inf) >= MIN_UPDATES_TO_COMPILE * recipe.batch,
+        fp16=method.trains_denoiser,
+        recorded=state["runtime"] if state else None,
+    )
+
+
+def _load(training: TrainingState, checkpoint: Checkpoint, run: Run) -> Iterator[str]:
+    """Puts back the state in a checkpoint. Yields sentences about it."""
+    state = checkpoint.state
+    training.load(checkpoint.files, state, run.path)
+    if state["processes"] != training.runtime.world_size:
+        yield message("training.other_processes", before=state["processes"], now=training.runtime.world_size)
+    yield message("training.resuming", path=run.path, images=training.images)
+
+
+def _start(training: TrainingState, run: Run) -> None:
+    """Takes over the weights that the run begins with, where there are any."""
+    if run.initial_weights.exists():
+        training.start_from(unpack_tensors(run.initial_weights.read_bytes()))
+    elif training.method.needs_trained_weights:
+        raise AlphabarError("training.no_initial_weights", path=run.path)
+
+
+def _signals(dataset: Dataset, training: TrainingState) -> Iterator[Tensor]:
+    """The signals of all training items, batch by batch."""
+    codec, index = build_codec(training.recipe.data), training.train_index
+    for first in range(0, len(index), ITEMS_AT_ONCE):
+        rows = np.sort(index[first : first + ITEMS_AT_ONCE])
+        yield codec.encode(torch.from_numpy(dataset.items[rows]))

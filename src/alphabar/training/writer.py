@@ -1,0 +1,216 @@
+"""What the main process of a training writes into its run: losses, averages, checkpoints, measurements."""
+
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alphabar.data.dataset import Dataset
+from alphabar.errors import AlphabarError
+from alphabar.files import pack_json, write_file
+from alphabar.messages import Message, message
+from alphabar.runs.model import export_model
+from alphabar.runs.run import Run
+from alphabar.runtime import Runtime
+from alphabar.tensor_files import pack_tensors
+from alphabar.training.monitor import TrainingMonitor
+from alphabar.training.records import TrainingProgress
+from alphabar.training.state import TrainingState
+
+LOG_EVERY = 2.0  # seconds
+RETRY_AFTER = 60.0  # seconds, after the disk refused a record
+
+
+class RunWriter:
+    """Writes into a run what is due after each update, and everything at the end.
+
+    statistics: of the training data, as checkpoints hold them. checkpoint_every: seconds between checkpoints.
+    resumed: whether the state of the training is that of the newest checkpoint. share: of the training that
+    is done.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        training: TrainingState,
+        monitor: TrainingMonitor,
+        statistics: bytes,
+        *,
+        checkpoint_every: float,
+        resumed: bool,
+        share: float,
+    ):
+        self.run, self.training, self.monitor, self.statistics = run, training, monitor, statistics
+        self.checkpoint_every = checkpoint_every
+        self._events = TensorBoardEvents(run.path, training.images)
+        self._losses: list[float] = []
+        self._last: TrainingProgress | None = None
+        self._saved_at = training.images if resumed else None
+        self._measured_at: int | None = None
+        self._snapshots = int(share * training.recipe.ema.snapshots)  # that were due so far
+        self._next_log = time.monotonic() + LOG_EVERY
+        self._next_save = time.monotonic() + checkpoint_every
+
+    def after_update(self, record: TrainingProgress) -> Iterator[TrainingProgress]:
+        """Writes what is due. record: of the update. Where the disk refuses, a message says so."""
+        if record.loss is not None and math.isfinite(record.loss) and not self.training.bad_steps:
+            self._losses.append(record.loss)
+        self._last = record
+        try:
+            self._save_averages_if_due(record.done)
+            if time.monotonic() >= self._next_log:
+                self._next_log = time.monotonic() + LOG_EVERY
+                self.log_losses()
+            if self.monitor.is_due(record.seconds, record.rate):
+                yield self.measure()
+            if time.monotonic() >= self._next_save:
+                self._next_save = time.monotonic() + self.checkpoint_every
+                self.save()
+        except AlphabarError as error:
+            self._next_log = time.monotonic() + RETRY_AFTER
+            yield self.note(message("training.write_failed", problem=error.message))
+
+    def finish(self, stopped: bool) -> Iterator[TrainingProgress]:
+        """What is due at the end. stopped: whether a person stopped the training before its end."""
+        if self._last is None:  # nothing was trained
+            return
+        if not stopped:
+            if self.training.averages:
+                self.save_averages()
+            if self._measured_at != self.training.images:
+                yield self.measure()
+
+    def log_losses(self) -> None:
+        """Logs the mean loss since the last time."""
+        if not self._losses or self._last is None:
+            return
+        values = {
+            "seconds": round(self.training.seconds, 2),
+            "loss": sum(self._losses) / len(self._losses),
+            "rate": self._last.rate,
+            "lr": self._last.learning_rate,
+            "wait": self._last.wait,
+        }
+        self.run.log.append("train", self.training.images, **values)
+        self._events.add(self.training.images, values)
+        self._losses.clear()
+
+    def save(self) -> None:
+        """Writes a checkpoint and the model folder. The log then reaches as far as the checkpoint does."""
+        self.log_losses()
+        training = self.training
+        files = training.files(self.statistics)
+        self.run.checkpoints.save(training.images, files)
+        model = {
+            "model.safetensors": files.get("ema.safetensors", files["model.safetensors"]),
+            "statistics.safetensors": self.statistics,
+            **training.shared_files(),
+        }
+        export_model(self.run.model_folder, training.recipe, training.images, model)
+        self._saved_at = training.images
+
+    def save_if_new(self) -> None:
+        """Writes a checkpoint unless there is one of this moment."""
+        if self._saved_at != self.training.images:
+            self.save()
+
+    def save_averages(self) -> None:
+        """Saves the averages for post-hoc EMA as they are now, in half precision."""
+        averages = {name: value.half() for name, value in self.training.averaged().items()}
+        self.run.snapshots.save(self.training.images, pack_tensors(averages))
+
+    def measure(self) -> TrainingProgress:
+        """Lets the monitor measure the model. Returns a record with its message and, as preview, the grid."""
+        training = self.training
+        self._measured_at = training.images
+        with training.runtime.autocast():
+            measured = self.monitor.measure(training.evaluated(), training.images, training.seconds)
+        if measured.grid:  # of a classifier the values are lists
+            self._events.add(training.images, measured.values or {})
+        return self.note(measured.message, measured.grid)
+
+    def note(self, text: Message, preview: Path | None = None) -> TrainingProgress:
+        """A record with a sentence for the person who trains."""
+        done = self._last.done if self._last else 0.0
+        return TrainingProgress(
+            "training",
+            done,
+            1.0,
+            None,
+            preview,
+            text,
+            images=self.training.images,
+            seconds=self.training.seconds,
+        )
+
+    def close(self) -> None:
+        """Closes the TensorBoard file."""
+        self._events.close()
+
+    def _save_averages_if_due(self, share: float) -> None:
+        reached = int(share * self.training.recipe.ema.snapshots)
+        if reached > self._snapshots:
+            self._snapshots = reached
+            self.save_averages()
+
+
+class TensorBoardEvents:
+    """TensorBoard events beside the log, where the extra is installed; else nothing."""
+
+    def __init__(self, path: Path, images: int):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._writer = None
+        else:
+            self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=images or None)
+
+    def add(self, images: int, values: dict[str, Any]) -> None:
+        """Adds the numbers among the values, after so many images."""
+        if self._writer:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self._writer.add_scalar(name, value, images)
+
+    def close(self) -> None:
+        """Writes what is left and closes the file."""
+        if self._writer:
+            self._writer.close()
+
+
+def write_environment(run: Run, dataset: Dataset, runtime: Runtime) -> None:
+    """Writes environment.json: versions, machine, runtime and data of a training."""
+    here = Path(__file__).parent
+    git = (
+        subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+        if (here.parents[2] / ".git").exists()
+        else None
+    )
+    environment = {
+        "alphabar": version("alphabar"),
+        "commit": git.stdout.strip() if git and git.returncode == 0 else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "runtime": runtime.to_dict(),
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            "pictures": len(dataset.items),
+            "skipped": len(dataset.skipped),
+        },
+    }
+    write_file(run.path / "environment.json", pack_json(environment))
