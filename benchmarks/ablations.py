@@ -32,7 +32,6 @@ from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.probe import probe
-from alphabar.training.records import Progress
 from common import argument_parser, load_dataset, note, print_command, print_section, print_table
 
 # What each step changes, compared with the step before. The settings are those of pictures of 32 px.
@@ -140,7 +139,7 @@ def measure_rates(
             *_, rate = (
                 record.rate
                 for record in alphabar.train(dataset, run, budget=seconds, runtime=runtime)
-                if isinstance(record, Progress)
+                if record.loss is not None
             )
             measured[step.number].append(rate)
             shutil.rmtree(folder)
@@ -154,7 +153,7 @@ def train_step(dataset: Dataset, run: Run, runtime: Runtime, images: int) -> Mod
     """The model after that many images."""
     began = time.monotonic()
     for record in alphabar.train(dataset, run, images=images, runtime=runtime):
-        if isinstance(record, Progress) and time.monotonic() - began > 60:
+        if record.loss is not None and time.monotonic() - began > 60:
             began = time.monotonic()
             note(f"  {record.images:,} images, {record.eta / 60:.0f} minutes left")
     return alphabar.load_model(run.path)

@@ -71,7 +71,7 @@ def kill_once(data: str, run: Path, while_saving: bool, delay: float) -> bool:
 
 def hashes(run: Path, images: int) -> dict[str, str]:
     """SHA-256 of the files of the newest checkpoint, which must hold that many images."""
-    checkpoint, problems = Run(run).newest_checkpoint()
+    checkpoint, problems = Run(run).checkpoints.newest()
     if checkpoint is None or problems or checkpoint.images != images:
         raise SystemExit(f"{run} did not end at {images} images: {problems}")
     return {name: hashlib.sha256(checkpoint.files[name]).hexdigest() for name in FILES}
@@ -91,7 +91,7 @@ def main() -> None:
         for kill in range(options.kills):
             while_saving = kill >= options.kills - options.while_saving
             left_half += kill_once(options.data, killed, while_saving, rng.uniform(0, 1))
-            newest, _ = Run(killed).newest_checkpoint()
+            newest, _ = Run(killed).checkpoints.newest()
             reached.append(newest.images if newest else 0)
         images = reached[-1] + 80
         finish(options.data, killed, images)

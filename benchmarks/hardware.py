@@ -18,7 +18,7 @@ from alphabar.codecs import build_codec
 from alphabar.networks import NETWORKS
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
-from alphabar.training.batches import LOADERS, TrainingBatches
+from alphabar.training.batches import MAX_THREADS, TrainingBatches
 from alphabar.training.budget import BATCHES, MANY_EPOCHS, PASSES, Machine, Plan, plan
 from alphabar.training.model_sizes import sizes
 from common import argument_parser, load_dataset, print_command, print_section, print_table
@@ -78,7 +78,7 @@ def measure_loading(pictures: int) -> float:
     recipe = alphabar.with_settings(alphabar.named_recipe("lean"), ["data.size=64"])
     dataset = load_dataset("toycars", build_codec(recipe.data))
     index, _ = dataset.split(recipe.data.held_out)
-    batches = TrainingBatches(dataset, index, recipe, build_denoiser(recipe))
+    batches = TrainingBatches(dataset, index, recipe, build_denoiser(recipe).schedule)
     batches.batch(range(8))
     began = time.perf_counter()
     batches.batch(range(pictures))
@@ -123,13 +123,13 @@ def main() -> None:
         " activations through the memory. Between hosts, float32 gradients travel at"
         f" {NETWORK_BANDWIDTH / 1e9:.0f} GB/s per card. How many pictures of 64 px a thread prepares per"
         " second is measured on the machine that wrote this page; larger ones are scaled by their pixels,"
-        f' and every card has a process with {LOADERS} threads. "To the rule" is the chosen size divided by'
+        f' and every card has a process with {MAX_THREADS} threads. "To the rule" is the chosen size divided by'
         " the size that the planner's rule recommends. The last column is the time after which every picture"
         f" has been seen {MANY_EPOCHS} times; from there on more time or a larger machine needs more"
         " pictures.",
     )
     head = ["card", "size", "widths", "parameters", "GFLOP", "pictures/s", "pictures seen", "epochs", "batch"]
-    loading = LOADERS * measure_loading(args.measured)
+    loading = MAX_THREADS * measure_loading(args.measured)
 
     def planned(card: Card, size: int) -> Plan:
         sized = alphabar.with_settings(recipe, [f"data.size={size}"])

@@ -310,7 +310,7 @@ def print_bias(toycars: int, repeats: int, label_classifier: str | None) -> None
             f"The same with a label classifier trained on {model.images:,} pictures\n"
             f"(`evaluate --label-classifier`) and the {len(index):,} pictures that it held out:\n"
         )
-        to_features = partial(classifier_features, model.denoiser)
+        to_features = partial(classifier_features, model.denoiser, model.codec)
         print_table(head, planted_bias(to_features, real, index, pool, repeats, n=400))
 
 

@@ -75,7 +75,7 @@ def notebook(steps: int) -> Peer:
             seed=0,
             sampler=SAMPLERS.build("ddim"),
             times=TIMESTEPS.build("uniform")(schedule, steps),
-            initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None),
+            initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None, codec=CODEC),
         )
         return last_step(steps_of_sampler).x
 

@@ -34,7 +34,6 @@ from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.sampling.settings import nfe_per_sample
 from alphabar.training.probe import bf16_refused, probe
-from alphabar.training.records import Progress
 from common import (
     argument_parser,
     compute_features,
@@ -184,7 +183,7 @@ class Benchmark:
         reported = time.monotonic()
         run = alphabar.begin(folder, recipe)
         for record in alphabar.train(self.dataset, run, budget=60 * minutes, runtime=runtime):
-            if isinstance(record, Progress) and time.monotonic() - reported > 60:
+            if record.loss is not None and time.monotonic() - reported > 60:
                 reported = time.monotonic()
                 left = record.eta / 60
                 note(f"  {record.images:,} pictures, loss {record.loss:.4f}, {left:.0f} minutes left")

@@ -46,7 +46,7 @@ class Labels:
             field.name: [of[field.name] for of in attributes] for field in self.vocabulary.fields
         })  # fmt: skip
         found = []
-        for x, t in noisy_inputs(self.classifier.denoiser, items):
+        for x, t in noisy_inputs(self.classifier.denoiser, self.classifier.codec, items):
             rows, conditions = conditions[: len(x)], conditions[len(x) :]
             found.append(torch.stack(accuracy_by_field(self.classifier.denoiser, x, t, rows), dim=1))
         return torch.cat(found)

@@ -37,7 +37,6 @@ from alphabar.networks.base import Network, flops
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import Runtime
 from alphabar.training.probe import bf16_refused, probe
-from alphabar.training.records import Progress
 from common import argument_parser, load_dataset, note, print_command, print_section, print_table
 
 Updates = Generator[float, None, None]
@@ -85,7 +84,7 @@ def trainer(dataset: Dataset, recipe: Recipe, runtime: Runtime, folder: Path) ->
     for record in alphabar.train(
         dataset, run, images=sys.maxsize, runtime=runtime, checkpoint_every=math.inf
     ):
-        if isinstance(record, Progress):
+        if record.loss is not None:
             yield record.wait
 
 

@@ -69,4 +69,4 @@ def test_the_table_compares_each_step_with_the_one_that_it_changes(ablations):
     assert rows[0][5:7] == [f"{math.sqrt(2):.5f}", ""]
     assert [row[6] for row in rows[1 : last_step + 1]] == ["× 0.500"] * last_step
     # alternatives are compared with the last step, not with each other
-    assert [row[6] for row in rows[last_step + 1 :]] == ["× 0.500", "× 0.250", "× 0.125", "× 0.062"]
+    assert [row[6] for row in rows[last_step + 1 :]] == ["× 0.500", "× 0.250", "× 0.125", "× 0.063"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "survival.py"
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "crash_safety.py"
 
 
 @pytest.mark.slow
