@@ -27,7 +27,7 @@ SMALL = {
     "ddpm": ["network.widths=[32,32]", "network.head_dim=32"],
     "edm": ["network.widths=[32,64]"],
     "lean": ["network.widths=[32,64]", "network.head_dim=32"],
-    "classifier": ["network.width=16"],
+    "classifier": ["network.widths=[32,64]", "network.head_dim=32"],
     "gan": ["network.width=8"],
     "vae": ["network.width=8"],
 }
@@ -46,9 +46,8 @@ class Before:
     def sampling(self, model: Any, kind: str, seed: int) -> Any:
         from alphabar.sampling import settings
 
-        more: dict[str, Any] = {"own": {}, "none": {"pag": 0.0}}.get(
-            kind, {"guidance": 2.0, "ask": [{"body": "SUV"}]}
-        )
+        kinds: dict[str, dict[str, Any]] = {"own": {}, "none": {"pag": 0.0}, "bare": {"pag": 0.0, "ask": ()}}
+        more = kinds.get(kind, {"guidance": 2.0, "ask": [{"body": "SUV"}]})
         return settings(model, seed=seed, **more)
 
     def sample(self, model: Any, n: int, settings: Any) -> Any:
@@ -111,13 +110,13 @@ class Before:
     def interpolate(self, model: Any) -> Any:
         from alphabar.editing import deterministic, interpolate
 
-        how = deterministic(model, self.sampling(model, "none", 0))
+        how = deterministic(model, self.sampling(model, "bare", 0))
         return list(interpolate(model, how, rows=2, columns=4))[-1].pictures
 
     def edit(self, model: Any, x: Any, invert: bool) -> Any:
         from alphabar.editing import deterministic, edit
 
-        how = deterministic(model, self.sampling(model, "none", 0))
+        how = deterministic(model, self.sampling(model, "bare", 0))
         return list(edit(model, x, how, strength=0.6, invert=invert))[-1].pictures
 
 
@@ -134,9 +133,12 @@ class After(Before):
     def sampling(self, model: Any, kind: str, seed: int) -> Any:
         from alphabar import sampling_settings
 
-        more: dict[str, Any] = {"own": {}, "none": {"guidance": {}}}.get(
-            kind, {"guidance": {"classifier_free": 2.0}, "conditions": [{"body": "SUV"}]}
-        )
+        kinds: dict[str, dict[str, Any]] = {
+            "own": {},
+            "none": {"guidance": {}},
+            "bare": {"guidance": {}, "conditions": ()},
+        }
+        more = kinds.get(kind, {"guidance": {"classifier_free": 2.0}, "conditions": [{"body": "SUV"}]})
         return sampling_settings(model, seed=seed, **more)
 
     def sample(self, model: Any, n: int, settings: Any) -> Any:
@@ -194,14 +196,14 @@ class After(Before):
         from alphabar import interpolate, last
         from alphabar.sampling.edit import deterministic
 
-        settings = deterministic(model, self.sampling(model, "none", 0))
+        settings = deterministic(model, self.sampling(model, "bare", 0))
         return last(interpolate(model, settings, rows=2, columns=4))
 
     def edit(self, model: Any, x: Any, invert: bool) -> Any:
         from alphabar import edit, last
         from alphabar.sampling.edit import deterministic
 
-        settings = deterministic(model, self.sampling(model, "none", 0))
+        settings = deterministic(model, self.sampling(model, "bare", 0))
         return last(edit(model, x, settings, strength=0.6, invert=invert))
 
 

@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,25 @@ ROOT = Path(__file__).parents[1]
 def _own_cache(tmp_path_factory):
     """Tests neither use nor fill the person's cache."""
     os.environ["ALPHABAR_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+    from alphabar.cli.__main__ import main
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, args)])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

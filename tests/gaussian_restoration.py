@@ -1,4 +1,4 @@
-"""The law of a posterior solver on Gaussian data in closed form, beside the exact posterior."""
+"""The law of a solver on Gaussian data in closed form, beside the exact posterior."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -38,7 +38,7 @@ class Affine:
 
 
 class Impulses:
-    """Random numbers of which row k has a one at number k of all that are drawn, and the other rows none."""
+    """Random numbers of which row k has a one at number k of all that are taken, and the other rows none."""
 
     def __init__(self, draws: int, before: int, after: int):
         self.draws, self.before, self.after = draws, before, after
@@ -68,7 +68,7 @@ def law(spec, denoiser: Denoiser, mean: Tensor, cov: Tensor, times: Tensor, oper
     """
     name = spec if isinstance(spec, str) else spec["name"]
     pieces = [times] if name in WHOLE or "repeats" in spec else [*pairwise(times)]
-    m = int(torch.tensor(operator.measured).prod())
+    m = int(torch.tensor(operator.measurement_shape).prod())
     found = Affine(torch.zeros(D, m, dtype=torch.float64), mean, cov)
     for piece in pieces:
         A, B, G, b = _basis(spec, denoiser, torch.as_tensor(piece), operator, sigma_y)
@@ -77,16 +77,16 @@ def law(spec, denoiser: Denoiser, mean: Tensor, cov: Tensor, times: Tensor, oper
 
 
 def _basis(spec, denoiser: Denoiser, times: Tensor, operator: Linear, sigma_y: float):
-    m = int(torch.tensor(operator.measured).prod())
+    m = int(torch.tensor(operator.measurement_shape).prod())
     draws = (3 if "perturb" in str(spec) else 1) * (len(times) - 1) * (8 if "repeats" in spec else 1)
     n = 1 + D + draws * D + m
     x = torch.zeros(n, D, dtype=torch.float64)
     x[1 : 1 + D] = torch.eye(D)
     y = torch.zeros(n, m, dtype=torch.float64)
     y[n - m :] = torch.eye(m)
-    observation = Observation(operator, y.reshape(n, *operator.measured), sigma_y)
+    observation = Observation(operator, y.reshape(n, *operator.measurement_shape), sigma_y)
     solver, noise = SOLVERS.build(spec), Impulses(draws, 1 + D, m)
-    rows = last_step(solver(denoiser, x.reshape(n, *SHAPE), times, noise, observation, None)).x.flatten(1)
+    rows = last_step(solver.solve(denoiser, x.reshape(n, *SHAPE), times, noise, observation)).x.flatten(1)
     b = rows[0]
     return (rows[1 : 1 + D] - b).T, (rows[1 + D : n - m] - b).T, (rows[n - m :] - b).T, b
 

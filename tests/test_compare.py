@@ -14,7 +14,8 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import pack_json
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
-from alphabar.reporting.comparison import PROTOCOL, Comparison, Cost, Entry, _tables, compare, write_page
+from alphabar.reporting.comparison import PROTOCOL, Comparison, Cost, Entry, compare, comparison_tables
+from alphabar.reporting.comparison_page import write_comparison
 from alphabar.runs.model import build_denoiser, load_model
 from alphabar.runs.run import Run
 from alphabar.tensor_files import pack_tensors
@@ -37,20 +38,20 @@ def evaluation(frechet: float, **protocol: object) -> dict:
         "reference": "1000 pictures of toycars (12345678)",
         "n": 500,
         "reference_n": 1000,
-        "measures": [
+        "metrics": [
             {"key": "frechet", "name": "Fréchet distance (lite0)", "value": frechet, "better": "lower",
-             "error": None, "floor": 8.0, "interval": None},
+             "error": None, "baseline": 8.0, "interval": None},
             {"key": "kid", "name": "kernel distance (lite0)", "value": frechet / 500, "better": "lower",
-             "error": 0.01, "floor": 0.0, "interval": [frechet / 500 - 0.02, frechet / 500 + 0.02]},
+             "error": 0.01, "baseline": 0.0, "interval": [frechet / 500 - 0.02, frechet / 500 + 0.02]},
             {"key": "recall", "name": "recall (lite0)", "value": 0.4, "better": "higher", "error": None,
-             "floor": 0.8, "interval": None},
+             "baseline": 0.8, "interval": None},
         ],
         "warnings": [],
-        "memorization": {"sentence": "3 of 500 samples are as near as a copy; by chance 5 would be"},
+        "memorization": {"copies": 3, "n": 500, "sentence": "3 of 500 samples are as near as a copy."},
     } | protocol  # fmt: skip
 
 
-def make_run(path: Path, *settings: str, images: int = 96, judged: tuple[dict, ...] = ()) -> Path:
+def make_run(path: Path, *settings: str, images: int = 96, evaluated: tuple[dict, ...] = ()) -> Path:
     recipe = with_settings(named_recipe("ddpm"), [*TINY, *settings])
     run = Run(path)
     run.create(recipe)
@@ -64,8 +65,8 @@ def make_run(path: Path, *settings: str, images: int = 96, judged: tuple[dict, .
         run.log.append("distance", images * i // 3, features="lite0_96", n=8, n_reference=90, kid=1.0 / i)
     run.log.append("train", 10 * images, seconds=9999.0, loss=0.1)  # after the checkpoint: not this model's
     (path / "environment.json").write_bytes(pack_json({"data": {"fingerprint": "f"}}))
-    if judged:
-        (path / "evaluation.json").write_bytes(pack_json(list(judged)))
+    if evaluated:
+        (path / "evaluation.json").write_bytes(pack_json(list(evaluated)))
     return path
 
 
@@ -81,8 +82,8 @@ def two(tmp_path_factory) -> tuple[Path, Path]:
     older = evaluation(999.0)
     other = evaluation(5.0, n=400)
     return (
-        make_run(root / "plain", judged=(older, evaluation(200.0), other)),
-        make_run(root / "wide", "network.widths=[32,64]", judged=(evaluation(150.0),)),
+        make_run(root / "plain", evaluated=(older, evaluation(200.0), other)),
+        make_run(root / "wide", "network.widths=[32,64]", evaluated=(evaluation(150.0),)),
     )
 
 
@@ -96,23 +97,24 @@ def test_costs_are_those_of_the_model(comparison, two):
     plain, wide = (e.cost for e in comparison.entries)
     assert plain.parameters == sum(p.numel() for p in model.denoiser.parameters()) < wide.parameters
     assert (plain.images, plain.train_seconds, plain.sample_seconds) == (96, 120.0, 0.25)
-    assert plain.evaluations == 7  # of DDIM in 7 steps, as it was judged
+    assert plain.evaluations == 7  # of DDIM in 7 steps, as it was evaluated
     assert plain.train_flop / plain.sample_flop == pytest.approx(3 * 96 / 7)
 
 
-def test_what_guidance_asked_counts_and_what_was_asked_for_does_not_matter(tmp_path):
-    asked = evaluation(90.0, conditions="as the data", guidance=2.0, guidance_interval=None, pag=0.0)
-    runs = [make_run(tmp_path / name, judged=(asked,)) for name in ("a", "b")]
+def test_the_evaluations_of_guidance_count_and_conditions_do_not_matter(tmp_path):
+    guidance = [{"name": "classifier_free", "scale": 2.0}]
+    guided = evaluation(90.0, conditions="as the data", guidance=guidance, guidance_interval=None)
+    runs = [make_run(tmp_path / name, evaluated=(guided,)) for name in ("a", "b")]
     assert [entry.cost.evaluations for entry in compared(*runs).entries] == [14, 14]
 
 
 def test_each_protocol_has_a_table_of_its_own(comparison):
     first, second = comparison.tables
     assert [t.protocol["n"] for t in (first, second)] == [500, 400]
-    name, row = first.measures["frechet"]
+    name, row = first.metrics["frechet"]
     assert name == "Fréchet distance (lite0)" and [m["value"] for m in row] == [200.0, 150.0]
-    assert [m and m["value"] for m in second.measures["frechet"][1]] == [5.0, None]
-    assert any("judged by 2 protocols" in note for note in comparison.notes)
+    assert [m and m["value"] for m in second.metrics["frechet"][1]] == [5.0, None]
+    assert any("evaluated by 2 protocols" in note for note in comparison.notes)
 
 
 @pytest.mark.parametrize(
@@ -127,16 +129,16 @@ def test_each_protocol_has_a_table_of_its_own(comparison):
 )
 def test_whatever_differs_in_the_protocol_keeps_numbers_apart(key, value):
     entries = [entry("a", evaluation(1.0)), entry("b", evaluation(2.0, **{key: value}))]
-    assert [sum(m is not None for m in t.measures["frechet"][1]) for t in _tables(entries)] == [1, 1]
+    assert [sum(m is not None for m in t.metrics["frechet"][1]) for t in comparison_tables(entries)] == [1, 1]
 
 
-def entry(name: str, judged: dict, settings: str = "s", images: int = 100) -> Entry:
+def entry(name: str, evaluated: dict, settings: str = "s", images: int = 100) -> Entry:
     from PIL import Image
 
     cost = Cost(images, 1.0, None, 10, 5, 1.0, None)
     picture = Image.new("RGBA", (8, 8))
-    key = tuple(judged[k] for k in PROTOCOL)
-    return Entry(name, Path(name), settings, settings, cost, {key: judged}, {}, picture, picture)
+    key = tuple(evaluated[k] for k in PROTOCOL)
+    return Entry(name, Path(name), settings, settings, cost, {key: evaluated}, {}, picture, picture)
 
 
 def ranking(*values: tuple[str, float], images: tuple[int, ...] = ()) -> str:
@@ -144,13 +146,13 @@ def ranking(*values: tuple[str, float], images: tuple[int, ...] = ()) -> str:
         entry(f"{i}", evaluation(value), settings, images[i] if images else 100)
         for i, (settings, value) in enumerate(values)
     ]
-    (table,) = _tables(entries)
+    (table,) = comparison_tables(entries)
     return table.ranking[0]
 
 
 def test_one_run_of_each_is_never_ranked():
     told = ranking(("a", 1.0), ("b", 100.0))
-    assert "not distinguishable: it takes 3 seeds of each recipe, a has 1, b has 1" in told
+    assert "it takes 3 seeds of each recipe, and these have fewer: a (1), b (1)" in told
 
 
 def test_three_seeds_of_each_are_ranked_where_they_differ():
@@ -159,7 +161,7 @@ def test_three_seeds_of_each_are_ranked_where_they_differ():
     close = [("b", v) for v in (9.0, 12.0, 14.0)]
     assert ranking(*a, *close).endswith("a and b are not distinguishable")
     assert "not distinguishable: it takes 3 seeds" in ranking(*a, *b[:2])
-    assert ranking(*a).endswith("all judged are repeats of one recipe")
+    assert ranking(*a).endswith("all evaluated runs are repeats of one recipe")
 
 
 def test_seeds_that_do_not_differ_tell_no_spread():
@@ -176,10 +178,12 @@ def test_runs_at_other_moments_are_no_repeats():
     assert "3 is better than 0" in told  # named by the first of each, since both have one recipe
 
 
-def test_how_a_run_was_watched_makes_no_other_recipe(tmp_path):
-    a = make_run(tmp_path / "a", judged=(evaluation(1.0),))
-    b = make_run(tmp_path / "b", "seed=1", "monitor.share=0", "monitor.levels=0", judged=(evaluation(2.0),))
-    assert "all judged are repeats of one recipe" in compared(a, b).tables[0].ranking[0]
+def test_the_training_monitor_makes_no_other_recipe(tmp_path):
+    a = make_run(tmp_path / "a", evaluated=(evaluation(1.0),))
+    b = make_run(
+        tmp_path / "b", "seed=1", "monitor.share=0", "monitor.levels=0", evaluated=(evaluation(2.0),)
+    )
+    assert "all evaluated runs are repeats of one recipe" in compared(a, b).tables[0].ranking[0]
 
 
 def test_more_pairs_make_a_ranking_harder():
@@ -192,19 +196,26 @@ def test_more_pairs_make_a_ranking_harder():
 def test_the_page_is_whole_and_shows_every_run(comparison, tmp_path):
     from test_reporting import Page
 
-    html = write_page(comparison, tmp_path / "c.html").read_text(encoding="utf-8")
+    html = write_comparison(comparison, tmp_path / "c.html").read_text(encoding="utf-8")
     page = Page(html)
     assert html.count("data:image/png;base64,") == 4 and sum(tag == "svg" for tag, _ in page.tags) == 1
     assert "plain and wide" in page.text and "not distinguishable" in page.text
     assert "200 (real 8)" in page.text and "0.4 [0.38, 0.42]" in page.text
-    assert "8 samples against 90 training pictures, lite0_96 features" in page.text
+    assert "8 samples against 90 training images, lite0_96 features" in page.text
     assert "{{" not in html and "//" not in html.replace("data:image", "").split("base64,")[0]
+
+
+def test_the_printed_tables_have_a_column_for_each_run(comparison):
+    (title, (head, *costs)), (_, (_, *metrics)), _ = comparison_rows(comparison)
+    assert title == "cost" and head == ("", "plain", "wide") and all(len(row) == 3 for row in costs + metrics)
+    assert ("recall (lite0), higher is better", "0.4 (real 0.8)", "0.4 (real 0.8)") in metrics
+    assert ("copies", "3 of 500", "3 of 500") in metrics
 
 
 def test_json_holds_everything_but_pictures(comparison):
     told = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert [run["name"] for run in told["runs"]] == ["plain", "wide"]
-    assert told["tables"][0]["measures"]["recall"][0]["value"] == 0.4
+    assert told["tables"][0]["metrics"]["recall"][0]["value"] == 0.4
     assert np.isfinite(told["runs"][0]["train_flop"])
 
 
@@ -218,17 +229,17 @@ def test_mistakes_are_told(two, tmp_path):
         compare([two[0]])
     with pytest.raises(UsageError, match="two or more different runs"):
         compare([two[0], two[0] / "."])
-    with pytest.raises(AlphabarError, match="is no run folder"):
+    with pytest.raises(AlphabarError, match="is not a run folder"):
         compare([two[0], tmp_path])
 
 
-def test_an_unjudged_run_says_what_to_run_and_names_stay_apart(two, tmp_path):
+def test_a_run_that_is_not_evaluated_says_what_to_run_and_names_stay_apart(two, tmp_path):
     other = make_run(tmp_path / "plain")
     result = compared(two[0], other)
     assert any(f"alphabar evaluate {other} --against DATA" in note for note in result.notes)
     names = [e.name for e in result.entries]
     assert len(set(names)) == 2 and all(name.endswith("/plain") for name in names)
-    assert result.tables[0].measures["frechet"][1][1] is None
+    assert result.tables[0].metrics["frechet"][1][1] is None
     (other / "evaluation.json").write_text("[{")
     with pytest.raises(AlphabarError, match=r"evaluation\.json cannot be read"):
         compared(two[0], other)

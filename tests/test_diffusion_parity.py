@@ -1,4 +1,4 @@
-"""The samplers against diffusers' schedulers, on whole walks with an exact denoiser."""
+"""The samplers against diffusers' schedulers, from noise to sample with an exact denoiser."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from exact import MixtureDenoiser
 
-diffusers = pytest.importorskip("diffusers", reason="diffusers is the oracle here")
+diffusers = pytest.importorskip("diffusers", reason="diffusers is the reference here")
 
 BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 SETTINGS = {
@@ -45,8 +45,8 @@ def mixture(schedule):
     return MixtureDenoiser(schedule, torch.tensor([0.3, 0.7], dtype=torch.float64), means, 0.4)
 
 
-def oracle_walk(sampler, steps, denoiser, x):
-    """diffusers' walk with the eps that the denoiser implies; its step i - 1 is our time i / T."""
+def reference_run(sampler, steps, denoiser, x):
+    """What diffusers' scheduler makes of x with the denoiser's eps; its step i - 1 is our time i / T."""
     T = denoiser.schedule.steps
     name, settings = SETTINGS[sampler]
     scheduler = getattr(diffusers, name)(
@@ -68,13 +68,13 @@ def oracle_walk(sampler, steps, denoiser, x):
 @pytest.mark.parametrize(("T", "steps"), [(1000, 10), (1000, 50), (300, 300)])
 @pytest.mark.parametrize("sampler", SETTINGS)
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
-def test_walks_agree_with_diffusers(sampler, T, steps):
+def test_samplers_agree_with_diffusers(sampler, T, steps):
     denoiser = mixture(SCHEDULES.build({"name": "linear_beta", "steps": T}))
     x = torch.randn(16, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     tolerance = 1e-5 if sampler in ("dpmpp_2m", "unipc") else 1e-9  # their sigmas stay float32
     times = TIMESTEPS.build("uniform")(denoiser.schedule, steps)
     ours = last_step(SAMPLERS.build(sampler)(denoiser, x, times, Replayed(), None)).x
-    torch.testing.assert_close(ours, oracle_walk(sampler, steps, denoiser, x), rtol=0, atol=tolerance)
+    torch.testing.assert_close(ours, reference_run(sampler, steps, denoiser, x), rtol=0, atol=tolerance)
 
 
 def test_alpha_bar_agrees_with_diffusers():

@@ -1,4 +1,4 @@
-"""Samplers and starts, against closed forms."""
+"""Samplers and initial noise, against closed forms."""
 
 from itertools import pairwise
 
@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.denoiser import FunctionDenoiser, clipped
 from alphabar.diffusion.initial_noise import INITIAL_NOISES, DataStatistics, fit_gaussian
 from alphabar.diffusion.random import Noise
-from alphabar.diffusion.samplers import SAMPLERS, count_nfe, generate, last_step
+from alphabar.diffusion.samplers import SAMPLERS, adds_noise, count_nfe, generate, last_step, sampler_traits
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
@@ -25,7 +26,7 @@ every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 
 
-def walk(sampler, denoiser, x, times, noise=NOISE):
+def run(sampler, denoiser, x, times, noise=NOISE):
     return list(SAMPLERS.build(sampler)(denoiser, x, times, noise, None))
 
 
@@ -60,11 +61,11 @@ def test_every_deterministic_sampler_has_its_order_stated():
 
 
 def measured_order(sampler, denoiser, x, truth):
-    """log2 of the ratio of the errors with 256 and 512 steps, Karras's grid without its last step to 0."""
+    """log2 of the ratio of the errors with 256 and 512 steps, on Karras's timesteps without the last to 0."""
     errors = []
     for steps in (256, 512):
         times = TIMESTEPS.build("karras")(denoiser.schedule, steps)[:-1]
-        errors.append((walk(sampler, denoiser, x, times)[-1].x - truth(times[0], times[-1])).abs().max())
+        errors.append((run(sampler, denoiser, x, times)[-1].x - truth(times[0], times[-1])).abs().max())
     return (errors[0] / errors[1]).log2().item()
 
 
@@ -107,12 +108,12 @@ def test_deterministic_samplers_have_their_order_on_a_mixture(sampler, mixture):
 
 @every_schedule
 @pytest.mark.parametrize("spec", [*ORDERS, *STOCHASTIC], ids=str)
-@pytest.mark.parametrize("grid", TIMESTEPS)
-def test_with_one_picture_in_the_data_every_sampler_is_exact(spec, schedule, grid):
-    """x_t = alpha·x0 + sigma·eps at every time of the coarsest grid, in mean and covariance."""
+@pytest.mark.parametrize("timesteps", TIMESTEPS)
+def test_every_sampler_is_exact_for_data_of_one_item(spec, schedule, timesteps):
+    """x_t = alpha·x0 + sigma·eps at each of a few times, in mean and covariance."""
     schedule = SCHEDULES.build(schedule)
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: MEAN.expand_as(x))
-    times = TIMESTEPS.build(grid)(schedule, 6)
+    times = TIMESTEPS.build(timesteps)(schedule, 6)
     alpha, sigma = schedule(times[0])
     eye = torch.eye(2, dtype=torch.float64)
     for t, mean, cov in law(spec, denoiser, alpha * MEAN, sigma**2 * eye, times):
@@ -141,8 +142,8 @@ def test_ddim_with_eta_one_is_ancestral_sampling():
     denoiser = GaussianDenoiser(SCHEDULES.build("linear_beta"), MEAN, COV)
     times = TIMESTEPS.build("uniform")(denoiser.schedule, 20)
     x = torch.randn(4, 2, dtype=torch.float64)
-    ddim = walk({"name": "ddim", "eta": 1.0}, denoiser, x, times)
-    for a, b in zip(walk("ancestral", denoiser, x, times), ddim, strict=True):
+    ddim = run({"name": "ddim", "eta": 1.0}, denoiser, x, times)
+    for a, b in zip(run("ancestral", denoiser, x, times), ddim, strict=True):
         torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-12)
 
 
@@ -154,25 +155,25 @@ def test_deterministic_samplers_do_not_depend_on_the_schedule(sampler):
         denoiser = GaussianDenoiser(schedule, MEAN, COV)
         times = TIMESTEPS.build("karras")(schedule, 12)
         x = schedule(times[0]).alpha * torch.tensor([[60.0, -35.0]], dtype=torch.float64)
-        ends.append(walk(sampler, denoiser, x, times)[-1].x)
+        ends.append(run(sampler, denoiser, x, times)[-1].x)
     for end in ends[1:]:
         torch.testing.assert_close(end, ends[0], rtol=1e-9, atol=1e-10)
 
 
 @every_schedule
 @every_sampler
-@pytest.mark.parametrize("grid", TIMESTEPS)
-def test_a_sampler_yields_its_walk(sampler, schedule, grid):
+@pytest.mark.parametrize("timesteps", TIMESTEPS)
+def test_a_sampler_yields_every_step(sampler, schedule, timesteps):
     schedule = SCHEDULES.build(schedule)
-    times = TIMESTEPS.build(grid)(schedule, 7)
+    times = TIMESTEPS.build(timesteps)(schedule, 7)
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: (0.5 * x).tanh())
-    steps = walk(sampler, denoiser, torch.randn(4, 1, 3, 3), times)
+    steps = run(sampler, denoiser, torch.randn(4, 1, 3, 3), times)
     assert [step.i for step in steps] == list(range(7))
     assert [step.t for step in steps] == times[1:].tolist()
     for step in steps:
         assert step.x.shape == step.x0.shape == (4, 1, 3, 3)
         assert step.x.dtype == torch.float32 and step.x.isfinite().all()
-    torch.testing.assert_close(steps[-1].x, steps[-1].x0)  # at t = 0 the picture is all there is
+    torch.testing.assert_close(steps[-1].x, steps[-1].x0)  # at t = 0 there is no noise
 
 
 @every_sampler
@@ -184,49 +185,68 @@ def test_a_sampler_passes_the_condition_on(sampler):
     last_step(
         SAMPLERS.build(sampler)(denoiser, torch.randn(4, 2), torch.tensor([1.0, 0.5, 0.0]), NOISE, labels)
     )
-    assert all(shape == (4,) and cond is labels for shape, cond in seen)
+    assert seen and all(shape == (4,) and cond is labels for shape, cond in seen)
 
 
 @every_sampler
-def test_evaluations_are_counted(sampler):
+def test_network_evaluations_are_counted(sampler):
     schedule = SCHEDULES.build("variance_exploding")
     times = TIMESTEPS.build("karras")(schedule, 18)
     assert count_nfe(SAMPLERS.build(sampler), schedule, times) == (35 if sampler == "heun" else 18)
 
 
 @pytest.mark.parametrize("order", [1, 3])
-def test_unipc_is_of_one_order_more_than_its_predictor(order, mixture):
+def test_unipc_has_one_order_more_than_its_predictor(order, mixture):
     denoiser, x, truth = mixture
     got = measured_order({"name": "unipc", "order": order}, denoiser, x, lambda t, s: truth)
     assert got == pytest.approx(order + 1, abs=0.15)
 
 
-def test_unipc_of_order_zero_is_a_mistake():
+def test_unipc_refuses_order_zero():
     with pytest.raises(UsageError, match="order = 0"):
-        walk({"name": "unipc", "order": 0}, None, torch.zeros(4, 2), torch.tensor([1.0, 0.0]))
+        run({"name": "unipc", "order": 0}, None, torch.zeros(4, 2), torch.tensor([1.0, 0.0]))
 
 
-def test_ancestral_clamps_what_it_is_told_to():
+def test_ancestral_sampling_clamps_x_when_set_to():
     denoiser = FunctionDenoiser(SCHEDULES.build("linear_beta"), lambda x, t, cond: 3 * x)
     times = TIMESTEPS.build("uniform")(denoiser.schedule, 10)
     x = torch.randn(4, 8)
-    assert all(s.x.abs().max() <= 1 for s in walk({"name": "ancestral", "clamp": True}, denoiser, x, times))
-    assert any(s.x.abs().max() > 1 for s in walk("ancestral", denoiser, x, times))
+    assert all(s.x.abs().max() <= 1 for s in run({"name": "ancestral", "clamp": True}, denoiser, x, times))
+    assert any(s.x.abs().max() > 1 for s in run("ancestral", denoiser, x, times))
 
 
-def test_a_clipped_denoiser_answers_within_the_range_of_pictures():
+def test_a_clipped_denoiser_stays_within_the_bounds():
     denoiser = FunctionDenoiser(SCHEDULES.build("cosine"), lambda x, t, cond: 2 * x)
     x = torch.linspace(-2, 2, 9)[:, None]
-    assert torch.equal(clipped(denoiser)(x, torch.ones(9)), (2 * x).clamp(-1, 1))
-    assert clipped(denoiser).schedule is denoiser.schedule
+    assert torch.equal(clipped(denoiser, (-1, 1.5))(x, torch.ones(9)), (2 * x).clamp(-1, 1.5))
+    assert clipped(denoiser, (-1, 1)).schedule is denoiser.schedule
+    assert torch.equal(clipped(denoiser, None)(x, torch.ones(9)), 2 * x)
 
 
-# --- starts ---
+@pytest.mark.parametrize("spec", [*ORDERS, *STOCHASTIC], ids=str)
+def test_a_sampler_says_whether_it_adds_noise(spec):
+    """Two runs from the same x with different noise end apart if and only if noise is added."""
+    denoiser = GaussianDenoiser(SCHEDULES.build("cosine"), MEAN, COV)
+    times = TIMESTEPS.build("uniform")(denoiser.schedule, 5)
+    x = torch.ones(4, 2, dtype=torch.float64)
+    a, b = (run(spec, denoiser, x, times, Noise(seed, range(4), ""))[-1].x for seed in (0, 1))
+    assert adds_noise(SAMPLERS.resolve(spec)) == (not torch.equal(a, b))
+
+
+@every_sampler
+def test_a_samplers_own_timesteps_exist(sampler):
+    traits = sampler_traits(sampler)
+    assert traits.timesteps in TIMESTEPS and traits.steps >= 1
+
+
+# --- initial noise ---
+
+RGB, GREY = ImageCodec(8), ImageCodec(12, channels=1)
 
 
 @pytest.fixture(scope="module")
 def statistics():
-    return fit_gaussian([torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))])
+    return fit_gaussian([torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))], RGB)
 
 
 def brightness_data(n=500):
@@ -236,7 +256,7 @@ def brightness_data(n=500):
 
 
 class OneHot:
-    """Noise with a given share for each purpose of a start: eps (step 0) and z (step 1)."""
+    """Noise of given numbers for each part of an initial noise: eps (step 0) and z (step 1)."""
 
     def __init__(self, eps, z):
         self.numbers = eps, z
@@ -246,32 +266,31 @@ class OneHot:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (20, 12), (4, 4), (64, 64)])
-def test_drawn_thumbnails_have_the_mean_and_covariance_of_the_data(size):
+def test_thumbnails_of_gaussian_initial_noise_have_the_mean_and_covariance_of_the_data(size):
     generator = torch.Generator().manual_seed(0)
     h, w = size
     detail = torch.rand(300, 3, h, w, generator=generator)
     pictures = torch.rand(300, 3, 1, 1, generator=generator) + 0.2 * detail
-    statistics = fit_gaussian(pictures.split(77))
+    codec = ImageCodec(size)
+    statistics = fit_gaussian(pictures.split(77), codec)
     torch.testing.assert_close(statistics.mean, pictures.mean(0))
-    start, level = (
-        INITIAL_NOISES.build("gaussian", statistics=statistics),
-        SCHEDULES.build("cosine")(torch.zeros(())),
-    )
+    initial_noise = INITIAL_NOISES.build("gaussian", statistics=statistics, codec=codec)
+    level = SCHEDULES.build("cosine")(torch.zeros(()))
     k = len(statistics.factor)
-    drawn = start(level, OneHot(torch.zeros(()), torch.eye(k)), torch.empty(k, 3, h, w))
+    sampled = initial_noise(level, OneHot(torch.zeros(()), torch.eye(k)), torch.empty(k, 3, h, w))
 
     def thumbnails(x):
         return torch.nn.functional.adaptive_avg_pool2d(x, (min(h, 8), min(w, 8))).flatten(1)
 
-    B = thumbnails(drawn - statistics.mean).T
+    B = thumbnails(sampled - statistics.mean).T
     torch.testing.assert_close(B @ B.T, thumbnails(pictures).T.cov(), rtol=1e-3, atol=1e-5)
 
 
-def test_the_gaussian_start_mends_a_schedule_that_does_not_reach_noise():
-    """On exact data: samples get the data's brightness from the Gaussian start, a wrong one from noise."""
+def test_gaussian_initial_noise_corrects_a_schedule_that_does_not_end_at_noise():
+    """On exact data: with it samples have the data's brightness, from standard normal noise a wrong one."""
     brightness, pictures = brightness_data()
     schedule = SCHEDULES.build({"name": "linear_beta", "steps": 300})
-    statistics = fit_gaussian(pictures.split(100))
+    statistics = fit_gaussian(pictures.split(100), GREY)
     d = 12 * 12
     ones = torch.ones(d, dtype=torch.float64)
     cov = brightness.double().var() * ones.outer(ones)
@@ -279,13 +298,13 @@ def test_the_gaussian_start_mends_a_schedule_that_does_not_reach_noise():
     times = TIMESTEPS.build("uniform")(schedule, 20)
     means, spreads = {}, {}
     for name in INITIAL_NOISES:
-        initial_noise = INITIAL_NOISES.build(name, statistics=statistics)
+        initial_noise = INITIAL_NOISES.build(name, statistics=statistics, codec=GREY)
         steps = generate(
             denoiser, shape=(1, 12, 12), positions=range(400), seed=0,
             sampler=SAMPLERS.build("dpmpp_2m"), times=times, initial_noise=initial_noise,
         )  # fmt: skip
-        drawn = last_step(steps).x.mean((1, 2, 3))
-        means[name], spreads[name] = drawn.mean().item(), drawn.std().item()
+        sampled = last_step(steps).x.mean((1, 2, 3))
+        means[name], spreads[name] = sampled.mean().item(), sampled.std().item()
     assert means["gaussian"] == pytest.approx(brightness.mean().item(), abs=0.04)
     assert spreads["gaussian"] == pytest.approx(brightness.std().item(), rel=0.12)
     # From noise of mean 0, the flow carries the mean of x_T to a wrong brightness; known in closed form.
@@ -295,79 +314,81 @@ def test_the_gaussian_start_mends_a_schedule_that_does_not_reach_noise():
     assert spreads["standard_normal"] < 0.8 * brightness.std().item()
 
 
-def test_the_gaussian_start_is_at_its_level():
+def test_gaussian_initial_noise_is_at_its_level():
     """Coefficient by coefficient: alpha·mean, sigma·eps, alpha·factor."""
-    statistics = fit_gaussian([brightness_data()[1]])
-    start = INITIAL_NOISES.build("gaussian", statistics=statistics)
+    statistics = fit_gaussian([brightness_data()[1]], GREY)
+    initial_noise = INITIAL_NOISES.build("gaussian", statistics=statistics, codec=GREY)
     level = SCHEDULES.build("cosine")(torch.tensor(0.7))
     like, zero, one = torch.empty(2, 1, 12, 12), torch.zeros(()), torch.ones(())
-    mean = start(level, OneHot(zero, zero), like)
+    mean = initial_noise(level, OneHot(zero, zero), like)
     torch.testing.assert_close(mean, (level.alpha * statistics.mean).float().expand_as(like))
-    eps = start(level, OneHot(one, zero), like) - mean
+    eps = initial_noise(level, OneHot(one, zero), like) - mean
     torch.testing.assert_close(eps, level.sigma.float().expand_as(like))
-    z = start(level, OneHot(zero, torch.eye(64)[:2]), like) - mean
-    full = start(SCHEDULES.build("cosine")(torch.tensor(0.0)), OneHot(zero, torch.eye(64)[:2]), like)
+    z = initial_noise(level, OneHot(zero, torch.eye(64)[:2]), like) - mean
+    full = initial_noise(SCHEDULES.build("cosine")(torch.tensor(0.0)), OneHot(zero, torch.eye(64)[:2]), like)
     torch.testing.assert_close(z, level.alpha.float() * (full - statistics.mean))
 
 
 @every_schedule
 @pytest.mark.parametrize("t", [1.0, 0.8])
-def test_the_white_start_has_the_scale_of_its_level(schedule, t):
+def test_standard_normal_initial_noise_has_the_scale_of_its_level(schedule, t):
     level = SCHEDULES.build(schedule)(torch.tensor(t))
-    x = INITIAL_NOISES.build("standard_normal", statistics=None)(
+    x = INITIAL_NOISES.build("standard_normal", statistics=None, codec=None)(
         level, OneHot(torch.ones(()), None), torch.empty(1, 3, 4, 4)
     )
     assert x.mean().item() == pytest.approx((level.alpha**2 + level.sigma**2).sqrt().item())
-    if t == 1:  # what everyone starts from
+    if t == 1:  # the usual initial noise
         assert x.mean().item() == pytest.approx(80 if schedule == "variance_exploding" else 1, rel=1e-4)
 
 
-def test_statistics_travel_as_two_tensors(statistics):
+def test_statistics_are_stored_as_two_tensors(statistics):
     again = DataStatistics(**statistics._asdict())
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(again, statistics))
 
 
 @pytest.mark.parametrize("batches", [[], [torch.rand(1, 3, 8, 8)]])
-def test_a_gaussian_of_too_few_pictures_is_refused(batches):
-    with pytest.raises(AlphabarError, match=f"{len(batches)} pictures"):
-        fit_gaussian(batches)
+def test_a_gaussian_of_too_few_signals_is_refused(batches):
+    with pytest.raises(AlphabarError, match=f"to {len(batches)} items"):
+        fit_gaussian(batches, RGB)
 
 
-def test_the_gaussian_start_says_what_it_lacks(statistics):
+def test_gaussian_initial_noise_says_what_it_lacks(statistics):
     level, like = SCHEDULES.build("cosine")(torch.tensor(1.0)), torch.empty(1, 3, 16, 16)
     with pytest.raises(UsageError, match="statistics"):
-        INITIAL_NOISES.build("gaussian", statistics=None)(level, NOISE, like)
+        INITIAL_NOISES.build("gaussian", statistics=None, codec=RGB)(level, NOISE, like)
     with pytest.raises(UsageError, match=r"\(3, 16, 16\).*\(3, 8, 8\)"):
-        INITIAL_NOISES.build("gaussian", statistics=statistics)(level, NOISE, like)
+        INITIAL_NOISES.build("gaussian", statistics=statistics, codec=RGB)(level, NOISE, like)
 
 
 @every_sampler
 @pytest.mark.parametrize("initial_noise", INITIAL_NOISES)
-def test_a_drawn_picture_is_the_same_in_any_batch(sampler, initial_noise, statistics):
+def test_a_sample_is_the_same_in_any_batch(sampler, initial_noise, statistics):
     schedule = SCHEDULES.build("linear_beta")
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: (0.5 * x).tanh())
-    initial_noise = INITIAL_NOISES.build(initial_noise, statistics=statistics)
+    initial_noise = INITIAL_NOISES.build(initial_noise, statistics=statistics, codec=RGB)
 
-    def drawn(positions, seed=3):
+    def samples(positions, seed=3):
         steps = generate(
             denoiser, shape=(3, 8, 8), positions=positions, seed=seed,
-            sampler=SAMPLERS.build(sampler), times=TIMESTEPS.build("uniform")(schedule, 5), initial_noise=initial_noise,
+            sampler=SAMPLERS.build(sampler), times=TIMESTEPS.build("uniform")(schedule, 5),
+            initial_noise=initial_noise,
         )  # fmt: skip
         return last_step(steps).x
 
-    everything = drawn(range(16))
-    torch.testing.assert_close(drawn([5, 11]), everything[[5, 11]], rtol=0, atol=1e-6)
+    everything = samples(range(16))
+    torch.testing.assert_close(samples([5, 11]), everything[[5, 11]], rtol=0, atol=1e-6)
     assert not any(torch.allclose(a, b) for a, b in pairwise(everything))
-    assert not torch.allclose(drawn(range(16), seed=4), everything)
+    assert not torch.allclose(samples(range(16), seed=4), everything)
 
 
-def test_drawing_keeps_no_graph():
+def test_sampling_keeps_no_graph():
     schedule = SCHEDULES.build("cosine")
     scale = torch.ones((), requires_grad=True)
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: scale * x)
     steps = generate(
         denoiser, shape=(3, 8, 8), positions=[0], seed=0, sampler=SAMPLERS.build("ddim"),
-        times=torch.tensor([1.0, 0.0]), initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None),
+        times=torch.tensor([1.0, 0.0]),
+        initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None, codec=None),
     )  # fmt: skip
     assert not last_step(steps).x.requires_grad
     assert torch.is_grad_enabled()
@@ -376,7 +397,7 @@ def test_drawing_keeps_no_graph():
 def test_the_seed_decides_the_noise_of_every_step():
     schedule = SCHEDULES.build("cosine")
 
-    def drawn(seed):
+    def samples(seed):
         steps = generate(
             FunctionDenoiser(schedule, lambda x, t, cond: 0.5 * x), shape=(1, 4, 4), positions=[0], seed=seed,
             sampler=SAMPLERS.build("ancestral"), times=TIMESTEPS.build("uniform")(schedule, 3),
@@ -384,5 +405,5 @@ def test_the_seed_decides_the_noise_of_every_step():
         )  # fmt: skip
         return last_step(steps).x
 
-    assert torch.equal(drawn(1), drawn(1))
-    assert not torch.allclose(drawn(1), drawn(2))
+    assert torch.equal(samples(1), samples(1))
+    assert not torch.allclose(samples(1), samples(2))

@@ -1,4 +1,4 @@
-"""Schedules, the forward process and grids."""
+"""Schedules, the forward process and timesteps."""
 
 import math
 
@@ -55,7 +55,7 @@ def test_linear_beta_is_the_product_of_its_steps():
         alpha, sigma = schedule(torch.tensor([i / 300], dtype=torch.float64))
         assert alpha.item() ** 2 == pytest.approx(alpha_bar, rel=1e-12)
         assert sigma.item() ** 2 == pytest.approx(1 - alpha_bar, rel=1e-11)
-    assert alpha_bar == pytest.approx(0.0481, abs=5e-5)  # the figure of the mission's notebook
+    assert alpha_bar == pytest.approx(0.0481, abs=5e-5)  # as in the notebook that the recipe classic follows
 
 
 def test_linear_beta_keeps_beta_constant_between_its_steps():
@@ -92,14 +92,14 @@ def test_variance_exploding_ends_at_sigma_max_and_is_geometric_above_sigma_min()
         ({"name": "variance_exploding"}, 80**-2),
     ],
 )
-def test_terminal_snr(spec, snr):
+def test_the_terminal_snr_is_that_of_the_end(spec, snr):
     assert terminal_snr(SCHEDULES.build(spec)) == pytest.approx(snr, rel=2e-3)
 
 
-def test_the_missions_schedule_is_warned_of():
+def test_a_schedule_that_does_not_end_at_noise_is_warned_of():
     warning = terminal_warning(SCHEDULES.build({"name": "linear_beta", "steps": 300}))
-    assert "alpha_bar = 0.048" in warning and "SNR 0.05" in warning and "--start gaussian" in warning
-    assert "\n" not in warning
+    assert "alpha_bar = 0.048" in warning and "SNR 0.05" in warning and "--initial-noise gaussian" in warning
+    assert "\n" not in warning and "ruido" in warning.in_language("es")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_impossible_settings_are_refused(spec):
 
 
 @every_schedule
-def test_diffuse_mixes_each_picture_at_its_own_level(name):
+def test_diffuse_mixes_each_signal_at_its_own_level(name):
     schedule = SCHEDULES.build(name)
     x0, eps = torch.rand(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
     t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
@@ -132,7 +132,7 @@ def test_diffuse_mixes_each_picture_at_its_own_level(name):
         torch.testing.assert_close(x_t[k], (alpha * x0[k] + sigma * eps[k]).float())
 
 
-def test_posterior_against_matrix_bayes():
+def test_the_posterior_is_that_of_matrix_bayes():
     """Condition the joint Gaussian of the whole chain x_1..x_T, built from the betas alone."""
     T = 40
     beta = torch.linspace(0.01, 0.3, T, dtype=torch.float64)
@@ -163,7 +163,7 @@ def test_posterior_against_matrix_bayes():
 @every_schedule
 @given(s=st.floats(0.01, 0.98), gap=st.floats(0.01, 1))
 @settings(deadline=None, max_examples=50)
-def test_posterior_gives_back_the_marginal(name, s, gap):
+def test_the_posterior_gives_back_the_marginal(name, s, gap):
     """x_s from q(x_s | x_t, x0), x_t from q(x_t | x0), has the law q(x_s | x0)."""
     schedule = SCHEDULES.build(name)
     s, t = (torch.tensor([u], dtype=torch.float64) for u in (s, min(1.0, s + gap)))
@@ -176,7 +176,7 @@ def test_posterior_gives_back_the_marginal(name, s, gap):
 
 
 @every_schedule
-def test_posterior_at_the_clean_end_is_the_picture(name):
+def test_the_posterior_at_time_zero_is_the_clean_signal(name):
     x_t, x0 = torch.randn(2, 3), torch.randn(2, 3)
     mean, std = posterior(SCHEDULES.build(name), x_t, x0, torch.ones(2), torch.zeros(2))
     torch.testing.assert_close(mean, x0)
@@ -184,28 +184,28 @@ def test_posterior_at_the_clean_end_is_the_picture(name):
 
 
 @every_schedule
-@pytest.mark.parametrize("grid", TIMESTEPS)
+@pytest.mark.parametrize("timesteps", TIMESTEPS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
-def test_a_grid_falls_to_the_clean_picture(name, grid, steps):
-    t = TIMESTEPS.build(grid)(SCHEDULES.build(name), steps)
+def test_timesteps_fall_to_zero(name, timesteps, steps):
+    t = TIMESTEPS.build(timesteps)(SCHEDULES.build(name), steps)
     assert t.shape == (steps + 1,) and t.dtype == torch.float64
     assert t[-1] == 0 and t[0] <= 1 and (t.diff() < 0).all()
 
 
-@pytest.mark.parametrize("grid", TIMESTEPS)
-def test_a_grid_of_no_steps_is_refused(grid):
-    with pytest.raises(UsageError, match="steps = 0"):
-        TIMESTEPS.build(grid)(SCHEDULES.build("cosine"), 0)
+@pytest.mark.parametrize("timesteps", TIMESTEPS)
+def test_timesteps_without_steps_are_refused(timesteps):
+    with pytest.raises(UsageError, match="at least 1 step, not 0"):
+        TIMESTEPS.build(timesteps)(SCHEDULES.build("cosine"), 0)
 
 
-def test_the_uniform_grid_visits_the_trained_steps_exactly():
+def test_uniform_timesteps_are_the_trained_steps_exactly():
     schedule = SCHEDULES.build({"name": "linear_beta", "steps": 300})
-    grid = TIMESTEPS.build("uniform")
-    assert grid(schedule, 300).tolist() == [i / 300 for i in range(300, -1, -1)]
-    assert [round(300 * t, 9) for t in grid(schedule, 50).tolist()] == list(range(300, -1, -6))
+    uniform = TIMESTEPS.build("uniform")
+    assert uniform(schedule, 300).tolist() == [i / 300 for i in range(300, -1, -1)]
+    assert [round(300 * t, 9) for t in uniform(schedule, 50).tolist()] == list(range(300, -1, -6))
 
 
-def test_the_karras_grid_is_equation_5():
+def test_karras_timesteps_are_equation_5():
     schedule = SCHEDULES.build("variance_exploding")
     N, rho = 18, 7
     sigma = schedule(TIMESTEPS.build("karras")(schedule, N)).sigma
@@ -214,22 +214,22 @@ def test_the_karras_grid_is_equation_5():
         assert sigma[i].item() == pytest.approx(want, rel=1e-9)
 
 
-def test_the_log_snr_grid_has_equal_steps():
+def test_log_snr_timesteps_have_equal_steps():
     schedule = SCHEDULES.build("rectified_flow")
     log_snr = schedule(TIMESTEPS.build("log_snr")(schedule, 12)).log_snr[:-1]
     assert log_snr[0].item() == pytest.approx(-2 * math.log(80))
     torch.testing.assert_close(log_snr.diff(), log_snr.diff()[:1].expand(11))
 
 
-@pytest.mark.parametrize("grid", ["karras", "log_snr"])
-def test_a_grid_starts_no_higher_than_its_schedule_reaches(grid):
+@pytest.mark.parametrize("timesteps", ["karras", "log_snr"])
+def test_timesteps_begin_no_higher_than_the_schedule_reaches(timesteps):
     schedule = SCHEDULES.build({"name": "linear_beta", "steps": 300})
-    assert TIMESTEPS.build(grid)(schedule, 10)[0].item() == pytest.approx(1, abs=1e-12)
-    with pytest.raises(UsageError, match="sigma_min = 5"):
-        TIMESTEPS.build({"name": grid, "sigma_min": 5.0})(schedule, 10)
+    assert TIMESTEPS.build(timesteps)(schedule, 10)[0].item() == pytest.approx(1, abs=1e-12)
+    with pytest.raises(UsageError, match=r"below .*, not 5"):
+        TIMESTEPS.build({"name": timesteps, "sigma_min": 5.0})(schedule, 10)
 
 
-def test_the_linear_beta_grid_has_the_levels_of_the_schedule_of_that_name():
+def test_linear_beta_timesteps_have_the_levels_of_the_schedule_of_that_name():
     schedule = SCHEDULES.build({"name": "linear_beta", "steps": 1000})
     t = TIMESTEPS.build("linear_beta")(schedule, 10)
     assert torch.allclose(t, torch.linspace(1, 0, 11, dtype=torch.float64), atol=4e-3)

@@ -1,4 +1,4 @@
-"""What training needs: noise, densities, parameterizations, the loss."""
+"""What training needs: random numbers, noise distributions, parameterizations, the loss."""
 
 import math
 
@@ -14,7 +14,7 @@ from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.loss import denoising_error, loss
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS, stratified
 from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
-from alphabar.diffusion.random import Noise, stream_seed
+from alphabar.diffusion.random import Noise, Purpose, stream_seed
 from alphabar.diffusion.schedules import SCHEDULES, Level
 from alphabar.errors import UsageError
 from exact import GaussianDenoiser
@@ -25,14 +25,14 @@ every_pair = pytest.mark.parametrize(("parameterization", "schedule"), PAIRS)
 
 
 class Answer(nn.Module):
-    """A network that answers what it was given, and remembers what it was asked."""
+    """A network with one given prediction, which remembers its inputs."""
 
     def __init__(self, answer):
         super().__init__()
         self.answer = answer
 
     def forward(self, x, c_noise, cond=None):
-        self.asked = x, c_noise, cond
+        self.inputs = x, c_noise, cond
         return self.answer
 
 
@@ -45,7 +45,7 @@ def pictures(n=6, dtype=torch.float64):
 
 
 def wanted(parameterization, level, x0, eps):
-    """What each network predicts, in the words of its own paper; level coefficients (n, 1, 1, 1)."""
+    """What each network predicts, as its own paper writes it; level coefficients (n, 1, 1, 1)."""
     alpha, sigma = level
     norm = (alpha**2 + sigma**2).sqrt()
     if parameterization == "edm":  # Karras et al. 2022, table 1, on x / alpha
@@ -88,7 +88,7 @@ def test_the_eps_loss_is_plain_mean_squared_error_of_the_noise():
     torch.testing.assert_close(got, ((answer - eps) ** 2).mean((1, 2, 3)), rtol=1e-6, atol=0)
 
 
-def test_the_loss_weighs_levels():
+def test_the_loss_has_the_weight_of_its_level():
     x0, t, eps = pictures()
     network, schedule = Answer(torch.zeros_like(x0)), SCHEDULES.build("cosine")
     denoiser = NetworkDenoiser(network, PARAMETERIZATIONS.build("x0"), schedule)
@@ -124,7 +124,7 @@ def test_edm_noise_conditioning_is_a_quarter_of_log_sigma():
 
 
 @every_pair
-def test_the_network_sees_pictures_of_bounded_scale(parameterization, schedule):
+def test_the_input_of_the_network_has_a_bounded_scale(parameterization, schedule):
     schedule = SCHEDULES.build(schedule)
     t = torch.linspace(0.01, 1, 50, dtype=torch.float64)
     alpha, sigma = schedule(t)
@@ -138,20 +138,20 @@ def test_eps_prediction_is_refused_before_training_where_it_cannot_sample():
         NetworkDenoiser(Answer(None), PARAMETERIZATIONS.build("eps"), SCHEDULES.build("rectified_flow"))
 
 
-def test_the_network_denoiser_hands_over_and_casts_back():
+def test_the_network_denoiser_passes_the_condition_and_casts_back():
     x0, t, eps = pictures(dtype=torch.float32)
     network = Answer(torch.zeros_like(x0, dtype=torch.bfloat16))
     denoiser = NetworkDenoiser(network, PARAMETERIZATIONS.build("flow"), SCHEDULES.build("rectified_flow"))
     labels = torch.arange(6)
     assert denoiser(eps, t, labels).dtype == torch.float32
-    x, c_noise, cond = network.asked
+    x, c_noise, cond = network.inputs
     assert x.dtype == c_noise.dtype == torch.float32 and cond is labels
     torch.testing.assert_close(c_noise, t.float())
     torch.testing.assert_close(x, eps)  # on its own path, flow leaves x as it is
     assert [name for name, _ in denoiser.named_children()] == ["network"]
 
 
-def test_the_network_denoiser_scales_what_the_network_sees():
+def test_the_network_denoiser_scales_the_input_of_the_network():
     x0, t, eps = pictures(dtype=torch.float32)
     network, schedule = (
         Answer(torch.zeros_like(x0, dtype=torch.float64)),
@@ -160,11 +160,11 @@ def test_the_network_denoiser_scales_what_the_network_sees():
     denoiser = NetworkDenoiser(network, PARAMETERIZATIONS.build("edm"), schedule)
     assert denoiser.predict(eps, denoiser.coeffs(t)).dtype == torch.float32
     sigma = schedule(t).sigma[:, None, None, None]
-    torch.testing.assert_close(network.asked[0], (eps / (sigma**2 + 0.25).sqrt()).float())
+    torch.testing.assert_close(network.inputs[0], (eps / (sigma**2 + 0.25).sqrt()).float())
 
 
-def test_the_exact_denoiser_makes_no_systematic_error():
-    """Guards the oracle of the other tests: E[(D - x0) · x_t] = 0, the property that defines E[x0 | x_t]."""
+def test_the_exact_denoiser_has_no_systematic_error():
+    """Guards the reference of the other tests: E[(D - x0) · x_t] = 0, which defines E[x0 | x_t]."""
     schedule = SCHEDULES.build("cosine")
     mean, cov = torch.tensor([0.3, -0.2]).double(), torch.tensor([[0.3, 0.1], [0.1, 0.2]]).double()
     denoiser = GaussianDenoiser(schedule, mean, cov)
@@ -176,13 +176,13 @@ def test_the_exact_denoiser_makes_no_systematic_error():
     torch.testing.assert_close(A @ (alpha**2 * cov + sigma**2 * torch.eye(2)), alpha * cov)
 
 
-@pytest.mark.parametrize("density", NOISE_DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", NOISE_DISTRIBUTIONS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_density_draws_levels_one_can_train_at(density, schedule):
+def test_a_noise_distribution_gives_times_within_range(distribution, schedule):
     schedule = SCHEDULES.build(schedule)
     extremes = torch.tensor([0.0, 2.0**-53, 1 - 2.0**-53], dtype=torch.float64)
     u = torch.cat([extremes, torch.linspace(0, 0.999, 999)])
-    t = NOISE_DISTRIBUTIONS.build(density)(schedule, u)
+    t = NOISE_DISTRIBUTIONS.build(distribution)(schedule, u)
     assert t.shape == u.shape and t.dtype == torch.float64
     assert (t > 0).all() and (t <= 1).all()
     assert (schedule(t).sigma > 0).all()
@@ -191,17 +191,17 @@ def test_a_density_draws_levels_one_can_train_at(density, schedule):
 def test_a_share_of_log_normal_levels_is_uniform():
     schedule = SCHEDULES.build("cosine")
     u = torch.arange(100_000, dtype=torch.float64) / 100_000
-    density = NOISE_DISTRIBUTIONS.build(
+    distribution = NOISE_DISTRIBUTIONS.build(
         {"name": "log_normal", "mean": -8.0, "std": 0.1, "uniform_share": 0.25}
     )
-    t = density(schedule, u)
+    t = distribution(schedule, u)
     assert (t > 0.5).double().mean() == pytest.approx(0.125, abs=1e-4)
     assert (t <= 1).all() and (t > 0).all()
     with pytest.raises(UsageError, match="uniform_share"):
         NOISE_DISTRIBUTIONS.build({"name": "log_normal", "uniform_share": 1.0})(schedule, u)
 
 
-def test_the_discrete_density_draws_each_step_alike():
+def test_the_discrete_uniform_distribution_gives_each_step_equally_often():
     u = (torch.arange(3000, dtype=torch.float64) + 0.5) / 3000
     t = NOISE_DISTRIBUTIONS.build({"name": "uniform", "discrete": 300})(SCHEDULES.build("linear_beta"), u)
     steps, counts = t.unique(return_counts=True)
@@ -225,7 +225,7 @@ def test_logit_normal_is_normal_in_the_logit_of_time():
 
 @given(batch=st.integers(1, 200), offset=st.integers(0, 10**6), seed=st.integers(0, 9))
 @settings(deadline=None, max_examples=50)
-def test_stratified_puts_one_picture_in_every_stratum(batch, offset, seed):
+def test_stratified_numbers_are_one_in_every_stratum(batch, offset, seed):
     u = torch.rand(batch, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     places = torch.arange(offset * batch, (offset + 1) * batch)
     together = stratified(u, places, batch)
@@ -244,7 +244,7 @@ def test_a_part_of_a_stratified_batch_is_spread_over_all_levels(batch):
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 4, 4)])
-def test_a_picture_has_the_same_noise_in_any_batch(shape):
+def test_an_item_has_the_same_noise_in_any_batch(shape):
     small, large = Noise(7, range(8), "train"), Noise(7, range(64), "train")
     eps = small.normal(3, torch.empty(8, *shape))
     assert torch.equal(eps, large.normal(3, torch.empty(64, *shape))[:8])
@@ -253,7 +253,7 @@ def test_a_picture_has_the_same_noise_in_any_batch(shape):
     assert torch.equal(single.normal(3, torch.empty(1, *shape))[0], eps[5])
 
 
-def test_streams_of_noise_are_apart():
+def test_streams_of_noise_differ():
     like = torch.empty(2, 8)
     noises = [
         Noise(0, [0, 1], "train").normal(0, like),
@@ -281,3 +281,8 @@ def test_noise_is_the_same_for_every_type_and_memory_format():
     assert torch.equal(last, eps) and last.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(noise.normal(0, like.double()).float(), eps)
     assert torch.equal(noise.normal(0, like.bfloat16()), eps.bfloat16())
+
+
+def test_every_purpose_has_a_stream_of_its_own():
+    purposes = [value for name, value in vars(Purpose).items() if name.isupper()]
+    assert len(purposes) > 20 and len(set(purposes)) == len(purposes)

@@ -1,4 +1,4 @@
-"""Walks between pictures, and other pictures from a given one."""
+"""Interpolation between samples, and other samples from a given one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +15,19 @@ from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.errors import UsageError
 from alphabar.networks.base import Network
+from alphabar.progress import last
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import Model
-from alphabar.sampling.edit import deterministic, edit
+from alphabar.sampling.edit import edit
 from alphabar.sampling.interpolate import interpolate, slerp
-from alphabar.sampling.settings import sampling_settings
+from alphabar.sampling.settings import deterministic, sampling_settings
 
 SIZE = 16
 
 
 class Gaussian(Network):
-    """EDM's F for pictures of independent pixels N(m, 0.5²): zero where m is, so that D is exact.
-
-    With a class 1 the answer is that of class 0 and a little more.
-    """
+    """EDM's F for independent pixels N(0, 0.5²): zero, so that D is exact; for class 1 a little more."""
 
     channels, reduction = 3, 1
 
@@ -56,84 +54,98 @@ def model():
 def test_slerp_keeps_the_norm_and_the_ends():
     a, b = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     b = b / b.norm() * a.norm()
-    walk = slerp(a, b, 8)
-    torch.testing.assert_close(walk[0], a)
-    torch.testing.assert_close(walk[-1], b)
-    assert walk.flatten(1).norm(dim=1).tolist() == pytest.approx([float(a.norm())] * 8, rel=1e-5)
-    steps = (walk[1:] - walk[:-1]).flatten(1).norm(dim=1)
+    path = slerp(a, b, 8)
+    torch.testing.assert_close(path[0], a)
+    torch.testing.assert_close(path[-1], b)
+    assert path.flatten(1).norm(dim=1).tolist() == pytest.approx([float(a.norm())] * 8, rel=1e-5)
+    steps = (path[1:] - path[:-1]).flatten(1).norm(dim=1)
     assert steps.tolist() == pytest.approx([float(steps[0])] * 7, rel=1e-4)
     torch.testing.assert_close(slerp(a, a, 3), a.expand(3, -1, -1, -1))
 
 
-def test_each_step_is_shorter_than_the_way(model):
-    *_, drawn = interpolate(model, rows=2, columns=6)
-    assert drawn.result.shape == (12, SIZE, SIZE, 3) and drawn.done == drawn.total == 30
-    rows = drawn.result.reshape(2, 6, -1).double()
+def test_neighbours_in_an_interpolation_are_closer_than_its_ends(model):
+    *_, end = interpolate(model, rows=2, columns=6)
+    assert end.result.shape == (12, SIZE, SIZE, 3) and end.done == end.total == 30
+    rows = end.result.reshape(2, 6, -1).double()
     apart = (rows[:, 1:] - rows[:, :-1]).abs().mean(dim=2)
     assert (apart < (rows[:, 0] - rows[:, -1]).abs().mean(dim=1)[:, None]).all()
 
 
-def test_between_two_classes_the_noise_stays(model):
+def test_between_two_conditions_the_initial_noise_stays(model):
     settings = sampling_settings(model, conditions=[{"class": "plain"}, {"class": "more"}])
-    *_, drawn = interpolate(model, settings, rows=2, columns=5)
-    rows = drawn.result.reshape(2, 5, -1).double().mean(2)
-    assert (rows.diff(dim=1) > 1).all()  # brighter and brighter
+    items = last(interpolate(model, settings, rows=2, columns=5)).reshape(2, 5, -1)
+    assert (items.double().mean(2).diff(dim=1) > 1).all()  # brighter and brighter
     for place, name in ((0, "plain"), (4, "more")):
-        *_, alone = interpolate(
-            model, sampling_settings(model, conditions=[{"class": name}] * 2), rows=2, columns=2
-        )
-        assert torch.equal(alone.result.reshape(2, 2, -1)[:, 0], drawn.result.reshape(2, 5, -1)[:, place])
+        settings = sampling_settings(model, conditions=[{"class": name}] * 2)
+        alone = last(interpolate(model, settings, rows=2, columns=2)).reshape(2, 2, -1)
+        assert torch.equal(alone[:, 0], items[:, place])
 
 
-def test_inverted_and_regenerated_it_is_itself(model):
+def test_sampling_from_the_inverted_noise_gives_the_signal_back(model):
     torch.manual_seed(1)
-    picture = (0.5 * torch.randn(3, SIZE, SIZE)).clamp(-1, 1)
-    *_, back = edit(
-        model, picture, sampling_settings(model, sampler="heun", steps=60), strength=1.0, invert=True
-    )
-    given = ((picture + 1) * 127.5).permute(1, 2, 0)
-    assert (back.result[0].float() - given).abs().mean() < 1.5
+    signal = (0.5 * torch.randn(3, SIZE, SIZE)).clamp(-1, 1)
+    settings = sampling_settings(model, sampler="heun", steps=60)
+    *records, end = edit(model, signal, settings, strength=1.0, invert=True)
+    given = ((signal + 1) * 127.5).permute(1, 2, 0)
+    assert (end.result[0].float() - given).abs().mean() < 1.5
+    assert [r.done for r in records] == sorted({r.done for r in records})
+    assert end.done == end.total == len(records) > 60
     settings = sampling_settings(model, sampler="heun", steps=60, conditions=[{"class": "more"}])
-    *_, other = edit(model, picture, settings, strength=1.0, invert=True)
-    assert other.result.float().mean() > given.mean() + 10
+    other = last(edit(model, signal, settings, strength=1.0, invert=True))
+    assert other.float().mean() > given.mean() + 10
 
 
-def test_strength_is_what_is_drawn_anew(model):
+def test_less_of_a_signal_is_kept_with_more_strength(model):
     torch.manual_seed(2)
-    pictures = 0.5 * torch.randn(2, 3, SIZE, SIZE)
+    signals = 0.5 * torch.randn(2, 3, SIZE, SIZE)
 
     def kept(strength):
-        drawn = [list(edit(model, p, strength=strength, n=2))[-1].result.float() for p in pictures]
-        assert not torch.equal(drawn[0][0], drawn[0][1])  # other noise, another picture
-        return (drawn[0] - drawn[1]).abs().mean() / (127.5 * (pictures[0] - pictures[1]).abs().mean())
+        a, b = (last(edit(model, signal, strength=strength, n=2)).float() for signal in signals)
+        assert not torch.equal(a[0], a[1])  # other noise, another sample
+        return (a - b).abs().mean() / (127.5 * (signals[0] - signals[1]).abs().mean())
 
     assert kept(0.1) > 0.7 and kept(1.0) < 0.05 and kept(0.1) > kept(0.5) > kept(1.0)
 
 
-def test_what_cannot_be(model):
-    picture = torch.zeros(3, SIZE, SIZE)
-    for options, told in (
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"strength": 0.0}, "above 0"),
-        ({"strength": 1.5}, "up to 1"),
+        ({"strength": 1.5}, "at most 1"),
         ({"n": 0}, "at least 1"),
-        ({"n": 2, "invert": True}, "one picture"),
-        ({"settings": sampling_settings(model, sampler="ancestral"), "invert": True}, "noise of its own"),
-        ({"settings": sampling_settings(model, conditions=[{"color": "red"}])}, "unknown condition"),
-    ):
-        with pytest.raises(UsageError, match=told):
-            edit(model, picture, **options)
-    with pytest.raises(UsageError, match="shape"):
-        edit(model, torch.zeros(3, 8, 8))
-    with pytest.raises(UsageError, match="at least 1 of 2"):
-        interpolate(model, columns=1)
-    with pytest.raises(UsageError, match="3 were asked for"):
-        interpolate(model, sampling_settings(model, conditions=[{"class": "plain"}] * 3))
-    gan = replace(model, recipe=with_settings(named_recipe("gan"), [f"data.size={SIZE}"]))
-    with pytest.raises(UsageError, match="is a gan"):
-        edit(gan, picture)
+        ({"n": 2, "invert": True}, "leads to one sample"),
+    ],
+)
+def test_impossible_edits_are_refused(model, options, message):
+    with pytest.raises(UsageError, match=message):
+        edit(model, torch.zeros(model.shape), **options)
 
 
-def test_a_noisy_sampler_is_replaced(model):
+def test_an_edit_is_refused_that_the_model_cannot_do(model):
+    signal = torch.zeros(model.shape)
     noisy = sampling_settings(model, sampler="ancestral")
-    assert deterministic(model, noisy).sampler["name"] == "dpmpp_2m"
+    with pytest.raises(UsageError, match="noise of its own"):
+        edit(model, signal, noisy, invert=True)
+    with pytest.raises(UsageError, match="'color'"):
+        edit(model, signal, sampling_settings(model, conditions=[{"color": "red"}]))
+    with pytest.raises(UsageError, match=r"\(3, 8, 8\).*\(3, 16, 16\)"):
+        edit(model, torch.zeros(3, 8, 8))
+    gan = replace(model, recipe=with_settings(named_recipe("gan"), [f"data.size={SIZE}"]))
+    with pytest.raises(UsageError, match="method 'gan'"):
+        edit(gan, signal)
+
+
+def test_impossible_interpolations_are_refused(model):
+    with pytest.raises(UsageError, match="at least 1 row of 2"):
+        interpolate(model, columns=1)
+    with pytest.raises(UsageError, match="3 are given"):
+        interpolate(model, sampling_settings(model, conditions=[{"class": "plain"}] * 3))
+    with pytest.raises(UsageError, match="noise of its own"):
+        interpolate(model, sampling_settings(model, sampler={"name": "ddim", "eta": 0.5}))
+
+
+def test_a_sampler_that_adds_noise_is_replaced(model):
+    for sampler in ("ancestral", {"name": "ddim", "eta": 0.5}):
+        noisy = sampling_settings(model, sampler=sampler)
+        assert deterministic(model, noisy).sampler["name"] == "dpmpp_2m"
     assert deterministic(model).sampler == sampling_settings(model).sampler

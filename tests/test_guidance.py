@@ -1,4 +1,4 @@
-"""Guidance: against closed forms, mixtures of Gaussians and one attention layer, and what every guidance keeps."""
+"""Guidance against closed forms (mixtures, one attention layer), and what every guidance keeps."""
 
 import json
 import math

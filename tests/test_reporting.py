@@ -18,9 +18,10 @@ from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.images import evenly, image_grid, image_strip, nearest_panel, on_white
-from alphabar.recipes.presets import classic
-from alphabar.reporting.plots import Curve, plot, short_count, smooth
-from alphabar.reporting.report import png_data_uri, write_report
+from alphabar.recipes.presets import classic, named_recipe
+from alphabar.reporting.pages import png_data_uri
+from alphabar.reporting.plots import Curve, plot, smooth
+from alphabar.reporting.report import write_report
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -146,14 +147,14 @@ def test_plot_draws_the_curve_it_was_given() -> None:
     assert dy[0] / dy[1] == pytest.approx(3, rel=1e-4) and dy[0] > 0
 
 
-def test_logarithmic_plot_and_its_floor() -> None:
-    svg = plot("p", [Curve("a", [0, 1, 2], [100.0, 10.0, 1.0])], log_y=True, floor=1.0, **LABELS)
+def test_logarithmic_plot_and_its_baseline() -> None:
+    svg = plot("p", [Curve("a", [0, 1, 2], [100.0, 10.0, 1.0])], log_y=True, baseline=1.0, **LABELS)
     points = np.array(curve_points(svg, "first"))
     dy = np.diff(points[:, 1])
     assert dy[0] == pytest.approx(dy[1], rel=1e-4)
-    floor = np.array(curve_points(svg, "ink-soft"))
-    assert floor[:, 1] == pytest.approx(points[-1, 1], abs=1e-3)
-    assert "real pictures (floor)" in svg
+    baseline = np.array(curve_points(svg, "ink-soft"))
+    assert baseline[:, 1] == pytest.approx(points[-1, 1], abs=1e-3)
+    assert "real images (baseline)" in svg
 
 
 @pytest.mark.parametrize("y", [[0.031, 0.033], [0.5037, 0.50371], [1e-5, 1e4], [0.5, 0.5], [3.0]])
@@ -186,16 +187,6 @@ def test_smooth_takes_means_of_groups_and_leaves_short_curves() -> None:
     assert smooth([1, 2, 3], [4.0, 5.0, 9.0]) == ([1, 2, 3], [4, 5, 9])
     assert smooth([0, 1, 2, 3], [1.0, 3.0, 5.0, 9.0], most=2) == ([0.5, 2.5], [2, 7])
     assert smooth([], []) == ([], [])
-
-
-def test_short_counts() -> None:
-    assert [short_count(n) for n in (0, 12, 1500, 240_000, 3_200_000)] == [
-        "0",
-        "12",
-        "1.5k",
-        "240k",
-        "3.2M",
-    ]
 
 
 # The report
@@ -243,7 +234,7 @@ def page_of(run: Path) -> Page:
 
 
 def log_records() -> list[dict]:
-    records: list[dict] = [{"kind": "note", "images": 0, "text": "chose bf16"}, {"kind": "unheard of"}]
+    records: list[dict] = [{"kind": "unheard of", "images": 0}, {"kind": "unheard of"}]
     for i in range(1, 6):
         records += [
             {
@@ -270,7 +261,6 @@ def log_records() -> list[dict]:
                 "frechet": 300 - i,
                 "kid": 0.5,
                 "kid_error": 0.01,
-                "floor": 12.5,
             },
         ]
     return records
@@ -286,14 +276,14 @@ def evaluation(images: int, frechet: float) -> dict:
         "reference": "7326 pictures of cars",
         "n": 1000,
         "reference_n": 7326,
-        "measures": [
+        "metrics": [
             {
                 "key": "frechet",
                 "name": "Fréchet distance (lite0)",
                 "value": frechet,
                 "better": "lower",
                 "error": None,
-                "floor": 8.25,
+                "baseline": 8.25,
             },
             {
                 "key": "kid",
@@ -301,31 +291,31 @@ def evaluation(images: int, frechet: float) -> dict:
                 "value": 0.491,
                 "better": "lower",
                 "error": 0.0123,
-                "floor": 0.0004,
+                "baseline": 0.0004,
             },
         ],
         "warnings": ["n is below the dimension"],
         "held_out": {
             "reference": "810 held-out pictures of cars",
-            "measures": [{"key": "kid", "name": "kernel distance (lite0)", "value": 0.52, "better": "lower",
-                          "error": 0.02, "floor": 0.001, "interval": [0.48, 0.56]}],
+            "metrics": [{"key": "kid", "name": "kernel distance (lite0)", "value": 0.52, "better": "lower",
+                          "error": 0.02, "baseline": 0.001, "interval": [0.48, 0.56]}],
         },
         "memorization": {"sentence": "31 of 1000 samples are as near as a copy; by chance 10: it copies"},
-        "shares": [
-            {"attribute": "body", "accuracy": 0.9, "imbalance": 2.5, "shares": [
+        "attribute_frequencies": [
+            {"attribute": "body", "accuracy": 0.9, "imbalance": 2.5, "frequencies": [
                 {"value": "bus", "data": 0.2, "samples": 0.21, "low": 0.18, "high": 0.24, "verdict": ""},
                 {"value": "van", "data": 0.4, "samples": 0.1, "low": 0.07, "high": 0.13, "verdict": "under"},
             ]},
         ],
-        "agreements": [
+        "condition_agreement": [
             {"attribute": "colour", "n": 900, "agreed": 0.61, "low": 0.57, "high": 0.64, "accuracy": 0.83,
              "distances": [
                 {"value": "red", "n": 300, "reference_n": 700, "kid": 0.111, "low": 0.1, "high": 0.12},
                 {"value": "mauve", "n": 30, "reference_n": 70, "kid": 0.222, "low": 0.1, "high": 0.34},
             ]},
         ],
-        "drift": [
-            {"look": "redness", "data": 5.5, "samples": 9.5, "difference": 4.0, "low": 3.1, "high": 4.9},
+        "appearance": [
+            {"statistic": "redness", "data": 5.5, "samples": 9.5, "difference": 4.0, "low": 3.1, "high": 4.9},
         ],
         "notes": ["colour: fewer than two values"],
     }  # fmt: skip
@@ -399,7 +389,7 @@ def test_report_has_no_outside_links_and_no_clashing_ids(run: Path) -> None:
 
 def test_report_tells_the_numbers_with_their_protocol(run: Path) -> None:
     text = page_of(run).text
-    assert "Fréchet distance (lite0) 278 real pictures: 8.25" in text
+    assert "Fréchet distance (lite0) 278 real images: 8.25" in text
     assert text.index("At 640 images") < text.index("Earlier evaluations (1)") < text.index("At 128 images")
     for said in (
         "0.491 ± 0.0123 0.0004 lower",
@@ -407,29 +397,50 @@ def test_report_tells_the_numbers_with_their_protocol(run: Path) -> None:
         "reference 7326 pictures of cars",
         "sampler ancestral (clamp = true)",
         "the schedule ends at SNR 0.05",
-        "15.5M 8.6 GFLOP a picture",
-        "trained for 5 min 33 images/s",
+        "15.5M 8.6 GFLOP per evaluation",
+        "trained for 5m00s 33 images/s",
         "steps 300, seed 7, n 4",
         "linear_beta (steps = 300, beta_min = 0.0001, beta_max = 0.02)",
         "tutorial_unet (widths = [64, 128, 256, 512]",
         "runtime · device cpu",
-        "chose bf16",
-        "2.0 % of its time waiting",
+        "2.0 % of its time waiting for data",
         "256 samples and lite0_96 features",
         "SNR 0.05",
         "3.25 5.5",
         "Against 810 held-out pictures of cars",
         "0.52 0.48 to 0.56 0.001 lower",
         "31 of 1000 samples are as near as a copy",
-        "body: 1 of 2 drawn too seldom or too often (told apart with accuracy 90.0 %",
-        "van 10.0 % 7.0 % to 13.0 % 40.0 % too seldom bus 21.0 %",
-        "colour: 61.0 % of 900 samples as asked (57.0 % to 64.0 %)",
-        "of real pictures the classifier knows 83.0 %",
+        "body: 1 of 2 values too rare or too frequent (the classifier is right for 90.0 % of real images",
+        "van 10.0 % 7.0 % to 13.0 % 40.0 % too rare bus 21.0 %",
+        "colour: 61.0 % of 900 samples agree (57.0 % to 64.0 %)",
+        "the classifier is right for 83.0 % of real images",
         "mauve 0.222 0.1 to 0.34 30 70 red 0.111 0.1 to 0.12 300 700",
         "redness +4.0 of 255 from +3.1 to +4.9 5.5",
         "colour: fewer than two values",
     ):
         assert said in text, said
+
+
+def test_the_report_of_a_classifier_shows_its_accuracy_and_asks_for_no_samples(run: Path) -> None:
+    (run / "recipe.toml").write_text(named_recipe("classifier").to_toml())
+    records = [r for r in log_records() if r["kind"] == "train"]
+    for i in (1, 2):
+        records.append(
+            {"kind": "accuracy", "images": i * 300, "sigma": [0.1, 1.0], "accuracy": [0.3 * i, None]}
+        )
+    (run / "log.jsonl").write_text("\n".join(map(json.dumps, records)))
+    page = page_of(run)
+    assert "Classifier of noisy images, trained with the recipe classifier" in page.text
+    assert "How often the classifier predicts the label" in page.text
+    assert sum(tag == "svg" for tag, _ in page.tags) == 3  # accuracy, loss, rate
+    for absent in (
+        "iffusion model",
+        "alphabar sample",
+        "alphabar evaluate",
+        "Copies",
+        "samples still improve",
+    ):
+        assert absent not in page.text, absent
 
 
 def test_report_is_deterministic_and_leaves_nothing_beside(run: Path) -> None:
@@ -450,33 +461,32 @@ def test_hostile_strings_are_shown_as_they_are(run: Path) -> None:
         "when": HOSTILE,
         "images": HOSTILE,
     }
-    judged["measures"] = [
-        {"key": HOSTILE, "name": HOSTILE, "value": HOSTILE, "floor": HOSTILE, "error": HOSTILE}
+    judged["metrics"] = [
+        {"key": HOSTILE, "name": HOSTILE, "value": HOSTILE, "baseline": HOSTILE, "error": HOSTILE}
     ]
     (hostile / "evaluation.json").write_text(json.dumps([judged, judged]))
     about = {**FIGURES, "terminal_warning": HOSTILE, "samples": {HOSTILE: HOSTILE}}
     (hostile / "report" / "figures.json").write_text(json.dumps(about))
     records = [
-        {"kind": "note", "images": 1, "text": HOSTILE},
         {"kind": "distance", "images": 1, "frechet": 1.0, "features": HOSTILE, "n": HOSTILE},
     ]
     (hostile / "log.jsonl").write_text("\n".join(map(json.dumps, records)))
     html = write_report(hostile).read_text(encoding="utf-8")
     assert "<script" not in html
     page = Page(html)
-    assert page.text.count(HOSTILE) >= 12
+    assert page.text.count(HOSTILE) >= 11
     assert "alphabar report '" in page.text
 
 
 MISSING = {
-    "report/forward.png": ("The forward process is not drawn yet", "alphabar report"),
-    "report/reverse.png": ("The reverse process is not drawn yet", "alphabar report"),
-    "report/samples.png": ("Samples are not drawn yet", "alphabar report"),
-    "report/nearest.png": ("The nearest training pictures are not drawn yet", "alphabar report"),
+    "report/forward.png": ("The figure of the forward process is not made yet", "alphabar report"),
+    "report/reverse.png": ("The figure of the reverse process is not made yet", "alphabar report"),
+    "report/samples.png": ("The grid of samples is not made yet", "alphabar report"),
+    "report/nearest.png": ("The figure of the nearest training images is not made yet", "alphabar report"),
     "report/figures.json": (None, None),
     "samples": ("There are no samples from the training yet", "alphabar train DATA --run"),
-    "evaluation.json": ("The model has not been judged yet", "alphabar evaluate"),
-    "environment.json": ("is not recorded", None),
+    "evaluation.json": ("The model has not been evaluated yet", "alphabar evaluate"),
+    "environment.json": ("are not recorded", None),
 }
 
 
@@ -498,10 +508,10 @@ def test_a_run_that_has_only_just_begun(run: Path) -> None:
     text = page_of(run).text
     assert all(sentence in text for sentence, _ in MISSING.values() if sentence)
     assert (
-        f"Nothing has been logged yet. The curves come with the training: alphabar train DATA --run {run}"
-        in text
+        "Nothing has been logged yet. The training writes the curves. Start or continue it with:"
+        f" alphabar train DATA --run {run}" in text
     )
-    assert f"To judge the model as it is now: alphabar evaluate {run}" in text
+    assert f"To evaluate the model as it is now: alphabar evaluate {run}" in text
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"\xff\xfe\x00", b"[1, 2", b"null", b'{"a": '])
@@ -514,7 +524,7 @@ def test_broken_files_are_named_and_never_crash(run_without_curves: Path, rubbis
     (run / "samples" / "000000128.png").write_bytes(rubbish)
     text = page_of(run).text
     for name in ("recipe.toml", "figures.json", "evaluation.json", "environment.json"):
-        assert f"{name} cannot be read" in text or f"{name} holds something else" in text
+        assert f"{name} cannot be read" in text or f"{name} holds something other" in text
 
 
 def test_numbers_that_are_none_are_left_out(run: Path) -> None:
@@ -536,7 +546,7 @@ def test_numbers_that_are_none_are_left_out(run: Path) -> None:
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(AlphabarError, match=r"no run folder.*alphabar train"):
+        with pytest.raises(AlphabarError, match=r"not a run folder.*alphabar train"):
             write_report(path)
     assert list(tmp_path.iterdir()) == []
 
@@ -560,20 +570,20 @@ def of(*keys: str) -> st.SearchStrategy[dict]:
         of(
             "images",
             "when",
-            "measures",
+            "metrics",
             "warnings",
             "n",
             "held_out",
             "memorization",
-            "shares",
-            "agreements",
-            "drift",
+            "attribute_frequencies",
+            "condition_agreement",
+            "appearance",
             "notes",
         )
         | JSON,
         max_size=2,
     ),
-    measure=of("key", "name", "value", "error", "floor", "better", "interval"),
+    measure=of("key", "name", "value", "error", "baseline", "better", "interval"),
     level=of("t", "snr"),
     environment=JSON,
 )
@@ -584,6 +594,6 @@ def test_no_json_crashes_the_report(
     (tmp_path / "recipe.toml").touch()
     about |= {"samples": samples, "forward": {"levels": [level]}}
     (tmp_path / "report" / "figures.json").write_text(json.dumps(about))
-    (tmp_path / "evaluation.json").write_text(json.dumps([*judged, {"measures": [measure]}]))
+    (tmp_path / "evaluation.json").write_text(json.dumps([*judged, {"metrics": [measure]}]))
     (tmp_path / "environment.json").write_text(json.dumps(environment))
     page_of(tmp_path)

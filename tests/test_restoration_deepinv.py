@@ -42,7 +42,7 @@ def test_its_physics_is_an_operator(name):
     x = torch.randn(2, *SHAPE)
     y = A.A(x)
     v = torch.randn_like(y)
-    assert tuple(y.shape[1:]) == A.measured
+    assert tuple(y.shape[1:]) == A.measurement_shape
     assert (y * v).sum().item() == pytest.approx((x * A.adjoint(v)).sum().item(), rel=1e-4)
     torch.testing.assert_close(A.A(A.pinv(y)), y, atol=2e-3, rtol=2e-3)
     u = A.prox(x, y + 0.1, 0.3)
@@ -74,7 +74,7 @@ def test_a_mask_of_its_answers_as_ours():
     for A in (ours, adapted):
         start = 80 * torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         observed = Observation(A, A.A(x0), 0.05)
-        walk = SOLVERS.build("diffpir")(Shaped(), start, times, Noise(0, range(2), "test"), observed, None)
+        walk = SOLVERS.build("diffpir").solve(Shaped(), start, times, Noise(0, range(2), "test"), observed)
         answers.append(last_step(walk).x)
     torch.testing.assert_close(answers[0], answers[1], atol=1e-6, rtol=1e-6)
 
@@ -125,5 +125,5 @@ def test_its_algorithms_run_with_our_denoiser():
 
 
 def test_what_is_not_linear_is_refused():
-    with pytest.raises(UsageError, match="no linear physics"):
+    with pytest.raises(UsageError, match="not a linear physics"):
         Physics(object(), SHAPE)

@@ -12,10 +12,10 @@ from alphabar.errors import UsageError
 from alphabar.restoration.operators.base import Linear, Spectral
 from alphabar.restoration.operators.compose import PerSampleOperator, compose
 from alphabar.restoration.operators.convolution import Convolution
-from alphabar.restoration.operators.jpeg_codec import CHROMINANCE, LUMINANCE, steps
-from alphabar.restoration.operators.mask import Mask, crop
-from alphabar.restoration.operators.registry import OPERATORS
-from alphabar.restoration.operators.separable import Separable
+from alphabar.restoration.operators.jpeg_codec import CHROMINANCE, LUMINANCE, quantization_steps
+from alphabar.restoration.operators.mask import Mask
+from alphabar.restoration.operators.registry import OPERATORS, build_operator
+from alphabar.restoration.operators.separable import Separable, crop
 
 SHAPE = (3, 16, 24)
 KERNEL = torch.rand(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -27,7 +27,7 @@ def signals(n=2, shape=SHAPE, seed=0):
 
 
 def build(spec, shape=SHAPE):
-    return OPERATORS.build(spec, shape=shape)()
+    return build_operator(spec, shape)
 
 
 def linear_operators():
@@ -37,13 +37,13 @@ def linear_operators():
     several = {
         "kernel": Convolution(KERNEL, SHAPE),
         "a mask a picture": Mask(known, SHAPE),
-        "blur, then down": compose(
-            build({"name": "blur", "std": 0.7}), build({"name": "average", "factor": 2})
+        "blur, then downsample": compose(
+            build({"name": "blur", "std": 0.7}), build({"name": "area_downsample", "factor": 2})
         ),
         "blur, then box": compose(build({"name": "blur", "std": 0.5}), build("box")),
-        "crop, then kernel": compose(crop(SHAPE, 12, 20), Convolution(MILD, (3, 12, 20))),
-        "crop, then box": compose(crop(SHAPE, 12, 20), build("box", (3, 12, 20))),
-        "each": PerSampleOperator([build({"name": "blur", "std": 0.5}), build("down")]),
+        "crop, then kernel": compose(crop(SHAPE, (12, 20)), Convolution(MILD, (3, 12, 20))),
+        "crop, then box": compose(crop(SHAPE, (12, 20)), build("box", (3, 12, 20))),
+        "each": PerSampleOperator([build({"name": "blur", "std": 0.5}), build("downsample")]),
     }
     return {
         name: operator for name, operator in (registered | several).items() if isinstance(operator, Linear)
@@ -58,7 +58,7 @@ every_spectral = pytest.mark.parametrize(
 
 
 def measurements(operator, n=2, seed=5):
-    return signals(n, operator.measured, seed)
+    return signals(n, operator.measurement_shape, seed)
 
 
 def close(a, b, atol=1e-10):
@@ -142,14 +142,14 @@ def test_a_batch_of_two_is_two_singles(operator):
 
 
 def test_each_picture_has_its_own_operator():
-    operators = [build("blur"), build("down")]
+    operators = [build("blur"), build("downsample")]
     each, x = PerSampleOperator(operators), signals()
     y = each.pack([o.A(x[i : i + 1]) for i, o in enumerate(operators)])
     close(each.A(x), y)
     for i, (operator, part) in enumerate(zip(operators, each.unpack(y), strict=True)):
         close(part, operator.A(x[i : i + 1]))
         close(each.prox(x, y, 0.1)[i : i + 1], operator.prox(x[i : i + 1], part, 0.1))
-    with pytest.raises(UsageError, match="one size"):
+    with refused("one_size"):
         PerSampleOperator([build("blur"), build("blur", (3, 8, 8))])
 
 
@@ -201,19 +201,19 @@ def test_bicubic_is_that_of_pillow():
         image = Image.fromarray(plane.astype(np.float32))
         return np.asarray(image.resize((6, 4), Image.Resampling.BICUBIC), np.float64)
 
-    close(build("down").A(x), each_plane(theirs, x), 1e-5)
+    close(build("downsample").A(x), each_plane(theirs, x), 1e-5)
 
 
-def test_average_is_the_mean_of_squares():
+def test_area_downsampling_is_the_mean_of_squares():
     x = signals()
-    close(build({"name": "average", "factor": 8}).A(x), torch.nn.functional.avg_pool2d(x, 8))
+    close(build({"name": "area_downsample", "factor": 8}).A(x), torch.nn.functional.avg_pool2d(x, 8))
 
 
-def test_grey_is_that_of_pillow():
+def test_grayscale_is_that_of_pillow():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     theirs = np.asarray(Image.fromarray(pixels).convert("L"), np.float64)
     x = torch.tensor(pixels).permute(2, 0, 1)[None].double() / 127.5 - 1
-    assert ((build("grey").A(x)[0, 0] + 1) * 127.5 - torch.tensor(theirs)).abs().max() <= 1
+    assert ((build("grayscale").A(x)[0, 0] + 1) * 127.5 - torch.tensor(theirs)).abs().max() <= 1
 
 
 @pytest.mark.parametrize("quality", [1, 10, 50, 75])
@@ -226,7 +226,7 @@ def test_jpeg_is_that_of_pillow(quality, size):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     image = Image.open(file)
-    assert [steps(t, quality).flatten().tolist() for t in (LUMINANCE, CHROMINANCE)] == [
+    assert [quantization_steps(t, quality).flatten().tolist() for t in (LUMINANCE, CHROMINANCE)] == [
         *image.quantization.values()
     ]
     theirs = np.asarray(image, np.float64)
@@ -255,38 +255,130 @@ def test_masks_miss_what_they_should():
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("spec", "identifier", "values"),
     [
-        ({"name": "down", "factor": 5}, "does not divide a picture of 24×16"),
-        ({"name": "average", "factor": 0}, "factor of 0"),
-        ({"name": "box", "x0": 3, "x1": 30}, "not a box inside a picture of 24×16"),
-        ({"name": "random", "share": 1.0}, "between 0 and 1"),
-        ({"name": "strokes", "share": 0.0}, "between 0 and 1"),
-        ({"name": "blur", "std": 0.0}, "above 0"),
-        ({"name": "motion", "length": 40}, "within the picture"),
-        ({"name": "jpeg", "quality": 0}, "1 to 100"),
-        ({"name": "blurr"}, "did you mean 'blur'"),
+        ({"name": "downsample", "factor": 5}, "factor_does_not_divide", {"factor": 5, "image": "24×16"}),
+        ({"name": "area_downsample", "factor": 0}, "bad_factor", {"factor": 0}),
+        ({"name": "box", "x0": 3, "x1": 30}, "box_outside", {"box": "3,4,30,12", "image": "24×16"}),
+        ({"name": "random", "share": 1.0}, "bad_share", {"name": "random", "share": "1"}),
+        ({"name": "strokes", "share": 0.0}, "bad_share", {"name": "strokes", "share": "0"}),
+        ({"name": "blur", "std": 0.0}, "bad_blur", {"std": "0", "image": "24×16"}),
+        ({"name": "motion", "length": 40}, "bad_motion", {"length": "40", "image": "24×16"}),
+        ({"name": "jpeg", "quality": 0}, "jpeg_quality", {"quality": 0}),
     ],
 )
-def test_bad_settings_are_told(spec, message):
-    with pytest.raises(UsageError, match=message):
+def test_bad_settings_are_refused(spec, identifier, values):
+    with pytest.raises(UsageError) as error:
         build(spec)
+    assert error.value.message.identifier == f"restoration.{identifier}"
+    assert error.value.message.values == values
 
 
-def test_shapes_that_do_not_fit_are_told():
-    with pytest.raises(UsageError, match="mask of 8×4 does not fit a picture of 24×16"):
+def refused(identifier):
+    return pytest.raises(UsageError, check=lambda e: e.message.identifier == f"restoration.{identifier}")
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with refused("mask_size"):
         Mask(torch.ones(1, 4, 8), SHAPE)
-    with pytest.raises(UsageError, match="grey already"):
-        build("grey", (1, 8, 8))
-    with pytest.raises(UsageError, match="cannot follow"):
-        compose(build("down"), build("blur"))
-    with pytest.raises(UsageError, match="kernel of 30×3"):
+    with refused("shapes_do_not_fit"):
+        compose(build("downsample"), build("blur"))
+    with refused("kernel_too_large"):
         Convolution(torch.ones(3, 30), SHAPE)
-    with pytest.raises(UsageError, match="sum to 0"):
+    with refused("kernel_sums_to_zero"):
         Convolution(torch.tensor([[1.0, -1.0]]), SHAPE)
+    with refused("only_images"):
+        build("box", (1, 64))
+
+
+# ---------------------------------------------------------------- grey, transparent and other samples
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_operators_take_grey_and_transparent_images(name, channels):
+    shape = (channels, 16, 24)
+    if (name, channels) == ("jpeg", 4):
+        with refused("jpeg_transparency"):
+            build(name, shape)
+        return
+    operator, x = build(name, shape), signals(shape=shape)
+    y = operator.A(x)
+    assert tuple(y.shape[1:]) == operator.measurement_shape
+    if operator.linear:
+        v = measurements(operator)
+        close(dot(y, v), dot(x, operator.adjoint(v)))
+
+
+def test_grayscale_leaves_grey_and_alpha_as_they_are():
+    x = signals(shape=(4, 16, 24))
+    y = build("grayscale", (4, 16, 24)).A(x)
+    close(y[:, 1], x[:, 3])
+    close(y[:, :1], build("grayscale").A(x[:, :3]))
+    assert build("grayscale", (1, 16, 24)).is_identity
+
+
+def test_a_grey_jpeg_is_a_grey_one_of_pillow():
+    pixels = (np.add.outer(np.arange(48), 2 * np.arange(64)) % 256).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=30)
+    theirs = np.asarray(Image.open(file), np.float64)
+    x = torch.tensor(pixels)[None, None].double() / 127.5 - 1
+    ours = ((build({"name": "jpeg", "quality": 30}, (1, 48, 64)).A(x)[0, 0] + 1) * 127.5).numpy()
+    assert np.abs(ours - theirs).mean() < 0.1 * np.abs(theirs - pixels).mean()
+
+
+@pytest.mark.parametrize("shape", [(2, 32), (1, 8, 12, 16)])
+@pytest.mark.parametrize("name", ["denoise", "random", "downsample", "area_downsample", "blur"])
+def test_some_operators_take_sound_and_volumes(name, shape):
+    operator, x = build(name, shape), signals(shape=shape)
+    y = operator.A(x)
+    v = signals(shape=operator.measurement_shape, seed=5)
+    close(dot(y, v), dot(x, operator.adjoint(v)))
+    close(operator.A(operator.pinv(y)), y, 1e-8)
+
+
+# ---------------------------------------------------------------- what a restoration asks
+
+
+def test_operators_say_what_is_missing():
+    box = build({"name": "box", "x0": 4, "y0": 2, "x1": 20, "y1": 14})
+    assert torch.equal(box.missing(0.0), box.s[0] == 0) and box.missing(0.1).all()
+    assert box.needs_whole_image((12, 16)) and not box.needs_whole_image((13, 16))
+    assert not build({"name": "random", "share": 0.5}).needs_whole_image((8, 8))
+    assert build("grayscale").needs_whole_image((8, 8)) and not build("blur").needs_whole_image((8, 8))
+    assert build("blur").missing(0.0).all()
+    assert compose(build("blur"), box).removes_pixels and not build("jpeg").removes_pixels
+
+
+@pytest.mark.parametrize("name", ["box", "grayscale"])
+def test_a_smaller_problem_is_that_of_smaller_images(name):
+    x = torch.nn.functional.interpolate(signals(), (32, 48), mode="nearest")
+    operator = build(
+        {"name": "box", "x0": 8, "y0": 8, "x1": 24, "y1": 24} if name == "box" else name, (3, 32, 48)
+    )
+    smaller, y = operator.shrink(operator.A(x), SHAPE[1:])
+    assert smaller.shape == SHAPE
+    close(smaller.A(signals()), smaller.A(y) if name == "box" else y, 1e-6)
+
+
+def test_parts_of_a_batch_are_selected():
+    x = signals(3)
+    each = PerSampleOperator([build("blur"), build("downsample"), build({"name": "blur", "std": 0.5})])
+    y = each.A(x)
+    some, part = each.select(y, [2, 0, 2])
+    close(part, some.A(x[[2, 0, 2]]))
+    one, part = each.select(y, [1])
+    close(part, one.A(x[1:2]))
+    masks = Mask(torch.rand(3, 1, 16, 24) < 0.5, SHAPE)
+    some, part = masks.select(masks.A(x), [2, 1])
+    close(part, some.A(x[[2, 1]]))
+    with refused("one_operator_each"):
+        each.select(y[:2], [0])
 
 
 def test_operators_merge_where_they_can():
-    assert isinstance(compose(build("blur"), build("down")), Separable)
-    assert isinstance(compose(build("grey"), build("blur", (1, 16, 24))), Separable)
-    assert isinstance(compose(build("grey"), build("down", (1, 16, 24))), Spectral)
+    assert isinstance(compose(build("blur"), build("downsample")), Separable)
+    assert isinstance(compose(build("grayscale"), build("blur", (1, 16, 24))), Separable)
+    assert isinstance(compose(build("grayscale"), build("downsample", (1, 16, 24))), Spectral)
+    assert compose(build("denoise"), box := build("box")) is box

@@ -1,9 +1,10 @@
-"""The models that come with alphabar: whole, small, described, and drawing what they say."""
+"""The models that come with alphabar: whole, small, described, and generating what they promise."""
 
 import numpy as np
 import pytest
 
 from alphabar.errors import AlphabarError
+from alphabar.progress import last
 from alphabar.recipes.derive import distilled, finetuned
 from alphabar.runs.model import holds_model, load_model, locate, shipped
 from alphabar.sampling.sample import sample
@@ -15,25 +16,24 @@ def model(request):
     return load_model(request.param)
 
 
-def test_there_is_one():
+def test_cars64_is_shipped_and_found_by_its_name():
     assert "cars64" in [path.name for path in shipped()]
     assert holds_model(locate("cars64"))
     with pytest.raises(AlphabarError, match="shipped one: cars64"):
         load_model("cars65")
 
 
-def test_it_is_small_and_has_a_card(model):
+def test_a_shipped_model_is_small_and_has_a_card(model):
     folder = locate(model.path.name)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 25e6
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for told in ("research", "lean", "limits", "images", "copies"):
-        assert told in card.lower(), told
+    for word in ("research", "lean", "limits", "images", "copies"):
+        assert word in card.lower(), word
     assert not [path for path in folder.iterdir() if path.suffix in (".pt", ".pkl", ".bin")]
 
 
-def test_it_draws(model):
-    *_, drawn = sample(model, 8, sampling_settings(model))
-    pictures = drawn.result.numpy()
+def test_a_shipped_model_generates_pictures(model):
+    pictures = last(sample(model, 8, sampling_settings(model))).numpy()
     assert pictures.shape == (8, 64, 64, 3)
     assert 40 < pictures.mean() < 215 and (pictures.std(axis=(1, 2)) > 20).all()
     # Neighbouring pixels of a picture are alike, those of noise are not.
@@ -41,16 +41,17 @@ def test_it_draws(model):
     assert steps < 0.5 * pictures.std()
 
 
-def test_one_label_alone_can_be_asked(model):
-    """Without guidance blowing up where the other labels are left open."""
+def test_guidance_towards_one_label_of_several_keeps_samples_in_range(model):
     field = next(f for f in model.vocabulary.fields if f.name == "body")
-    settings = sampling_settings(model, conditions=[{"body": name} for name in field.names[:4]], guidance=1.5)
-    *_, drawn = sample(model, 8, settings)
-    extreme = ((drawn.result == 0) | (drawn.result == 255)).float().mean()
+    settings = sampling_settings(
+        model, conditions=[{"body": name} for name in field.names[:4]], guidance={"classifier_free": 1.5}
+    )
+    items = last(sample(model, 8, settings))
+    extreme = ((items == 0) | (items == 255)).float().mean()
     assert extreme < 0.3
 
 
-def test_it_goes_on_in_batches_that_a_processor_can_bear(model):
+def test_a_shipped_model_is_finetuned_and_distilled_in_small_batches(model):
     for recipe in (finetuned(model.recipe, "cars64"), distilled(model.recipe)):
         assert recipe.batch == 32
     rate = model.recipe.optimizer.learning_rate * (32 / model.recipe.batch) ** 0.5

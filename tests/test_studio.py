@@ -3,15 +3,12 @@
 import asyncio
 import io
 import json
-import re
 import shutil
 import stat
-import string
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +17,8 @@ from PIL import Image
 
 from alphabar.codecs.png_metadata import png_metadata, read_png_metadata
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.guidance import guidance_class
+from alphabar.progress import last
 from alphabar.runs.model import load_model, shipped
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
@@ -27,14 +26,10 @@ from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
 from alphabar.studio.jobs import TrainingJob, TrainingJobs
 from alphabar.studio.models import ModelStore
-from alphabar.studio.security import API, LARGEST_MESSAGE, Refused, RequestGuard, check_job
-from alphabar.studio.tabs.generate import settings_from_controls
-from alphabar.studio.translations import LANGUAGES, TEXTS
+from alphabar.studio.security import API, MAX_MESSAGE, Refused, RequestGuard, check_job
 from alphabar.studio.upload import unpack
 from alphabar.training.loop import begin, train
 from training_child import tiny_dataset, tiny_recipe
-
-STUDIO = Path(__file__).parents[1] / "src" / "alphabar" / "studio"
 
 
 @pytest.fixture(scope="module")
@@ -50,63 +45,43 @@ def runs(picture_folder, tmp_path_factory) -> Path:
     return folder
 
 
-# ---------------------------------------------------------------- texts
+# ---------------------------------------------------------------- the model store
 
 
-def test_every_text_has_both_languages_and_the_same_gaps():
-    def gaps(text):
-        return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-
-    for key, texts in TEXTS.items():
-        assert len(texts) == len(LANGUAGES) and all(texts), key
-        assert gaps(texts[0]) == gaps(texts[1]), key
-
-
-def test_every_text_that_is_used_exists_and_none_is_left_over():
-    source = "\n".join(path.read_text() for path in STUDIO.rglob("*.py") if path.name != "translations.py")
-    exact = set(re.findall(r"\btext\(\s*[\"'](\w+)[\"']", source))
-    begun = tuple(set(re.findall(r"\btext\(f[\"'](\w+_)\{", source)))
-    assert exact <= set(TEXTS)
-    assert {key for key in TEXTS if key not in exact and not key.startswith(begun)} == set()
-
-
-# ---------------------------------------------------------------- the shelf
-
-
-def own(shelf: ModelStore) -> list[str]:
+def own(models: ModelStore) -> list[str]:
     """What is in the folder; the shipped models stand after it."""
-    names, here = [path.name for path in shipped()], shelf.models()
+    names, here = [path.name for path in shipped()], models.models()
     assert here[len(here) - len(names) :] == names
     return here[: len(here) - len(names)]
 
 
-def test_the_shelf_names_what_is_in_the_folder(runs):
-    shelf = ModelStore(runs)
-    assert sorted(shelf.runs()) == sorted(own(shelf)) == ["newer", "older"]
+def test_models_and_runs_of_a_folder(runs):
+    models = ModelStore(runs)
+    assert sorted(models.runs()) == sorted(own(models)) == ["newer", "older"]
     assert ModelStore(runs / "newer").models() == ["newer"]
     assert ModelStore(runs / "newer" / "model").models() == ["model"]
     assert own(ModelStore(runs / "missing")) == []
 
 
-def test_a_classifier_is_a_run_but_no_model_to_draw_from(runs, tmp_path):
-    shutil.copytree(runs / "newer", tmp_path / "knower")
-    recipe = tmp_path / "knower" / "recipe.toml"
+def test_a_classifier_is_a_run_but_no_model_that_generates(runs, tmp_path):
+    shutil.copytree(runs / "newer", tmp_path / "classifier")
+    recipe = tmp_path / "classifier" / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('name = "diffusion"', 'name = "classifier"'))
-    assert ModelStore(tmp_path).runs() == ["knower"] and own(ModelStore(tmp_path)) == []
+    assert ModelStore(tmp_path).runs() == ["classifier"] and own(ModelStore(tmp_path)) == []
 
 
 @pytest.mark.parametrize("name", ["..", "../newer", "/etc", "", None, "newer/model"])
-def test_the_shelf_gives_nothing_else(runs, name):
+def test_no_other_folder_is_loaded(runs, name):
     with pytest.raises(AlphabarError):
         ModelStore(runs).load(name)
 
 
 def test_one_model_is_in_memory(runs):
-    shelf = ModelStore(runs)
-    first = shelf.load("newer")
-    assert shelf.load("newer") is first
-    shelf.load("older")
-    assert shelf.load("newer") is not first
+    models = ModelStore(runs)
+    first = models.load("newer")
+    assert models.load("newer") is first
+    models.load("older")
+    assert models.load("newer") is not first
 
 
 def test_a_link_out_of_the_folder_is_not_followed(runs, tmp_path):
@@ -125,19 +100,17 @@ def test_a_held_lock_is_seen_and_left_alone(runs):
 # ---------------------------------------------------------------- settings in pictures
 
 
-def test_a_picture_is_drawn_again_from_its_settings(runs, tmp_path):
+def test_a_sample_is_reproduced_from_its_settings(runs, tmp_path):
     model = load_model(runs / "newer")
     settings = sampling_settings(model, seed=5, steps=3, sampler="ddim")
-    *_, drawn = sample(model, 4, settings)
+    items = last(sample(model, 4, settings))
     file = tmp_path / "third.png"
-    Image.fromarray(drawn.pictures[2].numpy()).save(
-        file, pnginfo=png_metadata({**settings.to_dict(), "position": 2})
-    )
+    model.codec.write(items[2], file, {**settings.to_dict(), "position": 2})
     about = read_png_metadata(file)
     again = SamplingSettings.from_dict(about)
     assert again == settings
-    *_, alone = sample(model, 1, again, first=about["position"])
-    assert (alone.result[0].int() - torch.from_numpy(np.array(Image.open(file))).int()).abs().max() <= 1
+    alone = last(sample(model, 1, again, first=about["position"]))
+    assert (alone[0].int() - torch.from_numpy(np.array(Image.open(file))).int()).abs().max() <= 1
 
 
 def test_other_files_carry_no_settings(tmp_path):
@@ -147,7 +120,7 @@ def test_other_files_carry_no_settings(tmp_path):
     for name in ("plain.png", "list.png", "text.png", "missing.png"):
         with pytest.raises(AlphabarError, match="carries no settings"):
             read_png_metadata(tmp_path / name)
-    with pytest.raises(UsageError, match="no settings of a sampling"):
+    with pytest.raises(UsageError, match="not the settings of a sampling"):
         SamplingSettings.from_dict({"seed": 0, "steps": "many"})
 
 
@@ -205,13 +178,13 @@ def test_bombs_stop_at_their_bounds(tmp_path):
     bomb = archive(tmp_path / "bomb.zip", {f"{i}.png": bytes(3 * 2**20) for i in range(4)})
     assert bomb.stat().st_size < 2**16
     with pytest.raises(AlphabarError, match="bomb"):
-        unpack([bomb], tmp_path / "out", largest=2**22)
+        unpack([bomb], tmp_path / "out", max_bytes=2**22)
     with pytest.raises(AlphabarError, match="more than 3"):
-        unpack([bomb], tmp_path / "out", most=3)
+        unpack([bomb], tmp_path / "out", max_files=3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bomb.zip"]
 
 
-def test_an_archive_that_lies_about_its_size_or_is_damaged(tmp_path):
+def test_an_archive_that_is_damaged_or_states_a_wrong_size(tmp_path):
     file = archive(tmp_path / "p.zip", {"a.png": bytes(1000)})
     whole = file.read_bytes()
     damaged = bytearray(whole)
@@ -223,17 +196,17 @@ def test_an_archive_that_lies_about_its_size_or_is_damaged(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# ---------------------------------------------------------------- the gate
+# ---------------------------------------------------------------- the guard
 
 
-def gate(tmp_path: Path, loopback: bool = True) -> RequestGuard:
+def guard(tmp_path: Path, loopback: bool = True) -> RequestGuard:
     return RequestGuard(None, tmp_path, loopback)
 
 
-def status(gate: RequestGuard, method: str, path: str, **headers: str) -> int:
-    """What the gate alone says to a request; 200 where it lets it pass."""
+def status(guard: RequestGuard, method: str, path: str, **headers: str) -> int:
+    """The status with which the guard refuses a request; 200 where it lets it pass."""
     try:
-        gate.check(
+        guard.check(
             method, path, {"host": "127.0.0.1:7860", **{k.replace("_", "-"): v for k, v in headers.items()}}
         )
     except Refused as refusal:
@@ -242,7 +215,7 @@ def status(gate: RequestGuard, method: str, path: str, **headers: str) -> int:
 
 
 def test_only_the_own_page_is_answered(tmp_path):
-    g = gate(tmp_path)
+    g = guard(tmp_path)
     own, foreign = "http://127.0.0.1:7860", "http://evil.example"
     assert status(g, "POST", f"{API}/queue/join", origin=own, sec_fetch_site="same-origin") == 200
     assert status(g, "POST", f"{API}/queue/join", origin=foreign) == 403
@@ -252,7 +225,7 @@ def test_only_the_own_page_is_answered(tmp_path):
     assert status(g, "GET", f"{API}/queue/data", sec_fetch_site="same-site") == 403
     assert status(g, "GET", "/", sec_fetch_site="cross-site") == 200  # a link to the page
     assert status(g, "GET", "/", host="evil.example:7860") == 403  # a name that was made to lead here
-    assert status(gate(tmp_path, loopback=False), "GET", "/", host="lab.example:7860") == 200
+    assert status(guard(tmp_path, loopback=False), "GET", "/", host="lab.example:7860") == 200
 
 
 @pytest.mark.parametrize(
@@ -275,7 +248,7 @@ def test_only_the_own_page_is_answered(tmp_path):
     ],
 )
 def test_routes_that_the_page_does_not_use_are_not_there(tmp_path, path):
-    assert status(gate(tmp_path), "GET", path) == 404
+    assert status(guard(tmp_path), "GET", path) == 404
 
 
 def test_only_files_of_the_own_folder_are_served(tmp_path):
@@ -284,7 +257,7 @@ def test_only_files_of_the_own_folder_are_served(tmp_path):
     (own / "a.png").write_bytes(b"1")
     (tmp_path / "secret").write_bytes(b"2")
     (own / "link.png").symlink_to(tmp_path / "secret")
-    g = gate(own)
+    g = guard(own)
     assert status(g, "GET", f"{API}/file={own}/a.png") == 200
     for name in (
         "/etc/passwd", f"{own}/../secret", f"{own}/link.png", "a.png", "file:///etc/passwd", "http://127.0.0.1/",
@@ -322,11 +295,11 @@ def test_a_body_without_a_length_is_bounded(tmp_path):
         "path": f"{API}/queue/join",
         "headers": [(b"host", b"localhost")],
     }
-    asyncio.run(gate(tmp_path)(scope, receive, send))
+    asyncio.run(guard(tmp_path)(scope, receive, send))
     assert sent[0]["status"] == 413
     sent.clear()
-    scope["headers"].append((b"content-length", str(LARGEST_MESSAGE + 1).encode()))
-    asyncio.run(gate(tmp_path)(scope, receive, send))
+    scope["headers"].append((b"content-length", str(MAX_MESSAGE + 1).encode()))
+    asyncio.run(guard(tmp_path)(scope, receive, send))
     assert sent[0]["status"] == 413
 
 
@@ -334,14 +307,14 @@ def test_a_body_without_a_length_is_bounded(tmp_path):
 
 
 def test_a_host_that_others_reach_needs_a_password(tmp_path):
-    from alphabar.studio.app import serve
+    from alphabar.studio.server import serve
 
     with pytest.raises(UsageError, match="--password"):
         serve(tmp_path, host="0.0.0.0")
 
 
 def test_without_gradio_one_line_names_the_extra(tmp_path, monkeypatch):
-    from alphabar.studio.app import serve
+    from alphabar.studio.server import serve
 
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(AlphabarError, match=r"alphabar\[studio\]"):
@@ -349,31 +322,31 @@ def test_without_gradio_one_line_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_names_of_new_runs(runs):
-    trainings = TrainingJobs(ModelStore(runs))
-    assert trainings.place("cars-2") == runs.resolve() / "cars-2"
+    jobs = TrainingJobs(ModelStore(runs))
+    assert jobs.new_run("cars-2") == runs.resolve() / "cars-2"
     for name in ("", "../x", "a/b", ".hidden", "-x", "newer", "a" * 80, "--run"):
         with pytest.raises(UsageError):
-            trainings.place(name)
+            jobs.new_run(name)
     with pytest.raises(UsageError, match="folder of runs"):
-        TrainingJobs(ModelStore(runs / "newer")).place("x")
-    with pytest.raises(AlphabarError, match="no training"):
-        trainings.pause("newer")
+        TrainingJobs(ModelStore(runs / "newer")).new_run("x")
+    with pytest.raises(AlphabarError, match="has not begun"):
+        jobs.pause("newer")
 
 
-@pytest.mark.parametrize("leaves", [True, False])
-def test_a_training_that_has_saved_may_take_a_moment_to_leave(leaves, runs, monkeypatch):
-    monkeypatch.setattr("alphabar.studio.jobs.LEAVING", 20 if leaves else 0.1)
-    trainings = TrainingJobs(ModelStore(runs))
-    process = subprocess.Popen(["sleep", "0.5" if leaves else "60"])
-    trainings.started["newer"] = TrainingJob(process, io.BytesIO(), "1m")
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_training_that_has_saved_may_take_a_moment_to_end(ends, runs, monkeypatch):
+    monkeypatch.setattr("alphabar.studio.jobs.SECONDS_TO_LEAVE", 20 if ends else 0.1)
+    jobs = TrainingJobs(ModelStore(runs))
+    process = subprocess.Popen(["sleep", "0.5" if ends else "60"])
+    jobs.jobs["newer"] = TrainingJob(process, io.BytesIO())
     try:
-        if leaves:
-            trainings.start(runs / "next", str(runs / "nothing"), "1s")
-            assert trainings.started["next"].process.wait(60) == 2
-            assert "no data called" in trainings.started["next"].last_line()
+        if ends:
+            job = jobs.launch(runs / "next", ["train", str(runs / "nothing")], "1s")
+            assert job.process.wait(60) == 2
+            assert str(runs / "nothing") in job.last_line()
         else:
-            with pytest.raises(AlphabarError, match="a training is running already"):
-                trainings.start(runs / "next", str(runs / "nothing"), "1s")
+            with pytest.raises(AlphabarError, match="already running"):
+                jobs.launch(runs / "next", ["train", str(runs / "nothing")], "1s")
     finally:
         process.kill()
         process.wait()
@@ -383,31 +356,39 @@ def test_a_training_that_has_saved_may_take_a_moment_to_leave(leaves, runs, monk
 
 
 def test_small_pictures_are_painted_on_large_and_come_back_to_the_bit():
-    pytest.importorskip("gradio")
-    from alphabar.studio.tabs.restore import PAINTED, for_painting, from_painting, mask_of
+    from alphabar.studio.pictures import (
+        PAINTING_SIDE,
+        enlarged_for_painting,
+        painted_mask,
+        without_enlargement,
+    )
 
     rng = np.random.default_rng(0)
     for size in ((16, 16), (32, 20), (64, 64), (200, 150), (241, 300), (600, 400)):
         image = Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
-        large = for_painting(image)
-        assert max(large.size) <= max(PAINTED, *size)
-        back = from_painting(large)
+        large = enlarged_for_painting(image)
+        assert max(large.size) <= max(PAINTING_SIDE, *size)
+        back = without_enlargement(large)
         assert back.size == size and np.array_equal(np.asarray(back), np.asarray(image))
     flat = Image.new("RGB", (600, 600), "white")
-    assert from_painting(flat).size == (600, 600)
+    assert without_enlargement(flat).size == (600, 600)
     layer = Image.new("RGBA", (480, 480))
     layer.paste((255, 0, 0, 255), (0, 0, 45, 480))
-    mask = mask_of([layer], (16, 16))
+    mask = painted_mask([layer], (16, 16))
     assert mask[:, :2].all() and not mask[:, 2:].any()
 
 
-def test_one_thing_is_asked_for_or_every_kind_as_the_data_has_it():
+def test_controls_become_sampling_settings():
     pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+    from alphabar.studio.tabs.generate import scalable_guidances, settings_from_controls
 
-    page = SimpleNamespace(text=lambda key: key)
     model = load_model("cars64")
-    usual = (4, 7, "unipc", 10, "standard_normal", 1.5, 0, 2, 1)
-    _, settings = settings_from_controls(page, model, (*usual, "", "", "", ""))
-    assert settings.conditions == model.label_frequencies and settings.guidance == 1.5
-    _, settings = settings_from_controls(page, model, (*usual, "SUV", "", "", ""))
+    scales = {name: guidance_class(name).neutral for name in scalable_guidances()}
+    scales |= {"classifier_free": 1.5, "pag": 2.0}
+    usual = (4, 7, "unipc", 10, "standard_normal", *scales.values())
+    n, settings = settings_from_controls(model, (*usual, "", "", "", ""))
+    assert (n, settings.seed, settings.steps) == (4, 7, 10)
+    assert settings.conditions == model.label_frequencies
+    assert {g["name"]: g["scale"] for g in settings.guidance} == {"classifier_free": 1.5, "pag": 2.0}
+    _, settings = settings_from_controls(model, (*usual, "SUV", "", "", ""))
     assert settings.conditions == ({"body": "SUV"},)

@@ -1,4 +1,4 @@
-"""The studio as people meet it: the command, a real browser, and those who mean it harm."""
+"""The studio as people use it: the command, a real browser, and attacks on it."""
 
 import base64
 import http.client
@@ -46,8 +46,8 @@ def folder(picture_folder, tmp_path_factory) -> Path:
     return folder
 
 
-def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
-    """The command, and the address it tells."""
+def launch(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+    """The command, and the address that it prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -61,8 +61,8 @@ def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
     )
     assert process.stderr is not None
     line = process.stderr.readline()
-    assert "the studio is at http" in line, line + process.stderr.read()
-    # What it says later is read away, so that it never waits for a reader.
+    assert "studio is at http" in line, line + process.stderr.read()
+    # What it prints later is read, so that it never waits for a reader.
     threading.Thread(target=process.stderr.read, daemon=True).start()
     return process, line.split(" at ")[1].strip().rstrip("/")
 
@@ -79,7 +79,7 @@ def stop(process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture(scope="module")
 def address(folder) -> Iterator[str]:
-    process, address = start(folder)
+    process, address = launch(folder)
     yield address
     stop(process)
 
@@ -105,7 +105,7 @@ def opened(browser, address) -> Iterator:
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
-    page.wait_for_selector("#about-model :text('16 × 16')")
+    page.wait_for_selector("#model-facts :text('16 × 16')")
     yield page, errors
     page.close()
 
@@ -144,95 +144,97 @@ def picture_of(page, source: str) -> Image.Image:
 # ---------------------------------------------------------------- what people do
 
 
-def test_generate_and_draw_again_from_the_saved_picture(page, tmp_path):
+def test_generate_and_reproduce_a_saved_sample(page, tmp_path):
     tab(page, "Generate")
     set_slider(page, "#steps", 4)
     page.fill("#seed input", "7")
-    page.click("#draw")
-    page.wait_for_selector("#drawn a")
-    assert page.locator("#drawn a").count() == 16
+    page.click("#generate-button")
+    page.wait_for_selector("#samples a")
+    assert page.locator("#samples a").count() == 16
     with page.expect_download() as download:
-        page.locator("#drawn a").nth(2).click()
+        page.locator("#samples a").nth(2).click()
     saved = tmp_path / "saved.png"
     download.value.save_as(saved)
     about = read_png_metadata(saved)
     assert (about["model"], about["seed"], about["steps"], about["position"]) == ("tiny", 7, 4, 2)
-    page.click("#again button")
-    page.set_input_files("#again-file input[type=file]", saved)
-    page.wait_for_selector("#again-shown .pair img")
-    verdict = page.inner_text("#again-shown .said")
-    assert "to the last bit" in verdict or int(re.search(r"at most (\d+)", verdict)[1]) <= 1
+    page.click("#reproduce button")
+    page.set_input_files("#reproduce-file input[type=file]", saved)
+    page.wait_for_selector("#reproduced .figures img")
+    verdict = page.inner_text("#reproduced p.note")
+    assert "identical" in verdict or int(re.search(r"at most (\d+)", verdict)[1]) <= 1
     other = tmp_path / "other.png"
     Image.new("RGB", (16, 16)).save(other)
-    page.click("#again-file button[aria-label*='lear'], #again-file button[aria-label*='emove']")
-    page.set_input_files("#again-file input[type=file]", other)
+    page.click("#reproduce-file button[aria-label*='lear'], #reproduce-file button[aria-label*='emove']")
+    page.set_input_files("#reproduce-file input[type=file]", other)
     page.wait_for_selector("text=carries no settings")
 
 
-def test_cancel_ends_the_drawing(page):
+def test_cancel_ends_the_sampling(page):
     tab(page, "Generate")
     set_slider(page, "#steps", 300)
-    page.click("#draw")
-    page.wait_for_selector("#drawn img")
+    page.click("#generate-button")
+    page.wait_for_selector("#samples img")
 
     def late(route) -> None:
         time.sleep(1)
         route.continue_()
 
-    page.route("**/cancel", late)  # a server at work answers late, and the page says nothing too soon
-    page.click("#cancel")
-    page.wait_for_selector("#drawn-said :text('Stopped')")
+    page.route("**/cancel", late)  # a server at work answers late, and the page must not say so too soon
+    page.click("#generate-cancel")
+    page.wait_for_selector("#generate-status :text('Cancelled')")
     page.unroute("**/cancel")
     set_slider(page, "#steps", 2)
-    page.click("#draw")  # the model is free again
-    page.wait_for_selector("#drawn-said :text('Click one')")
+    page.click("#generate-button")  # the model is free again
+    page.wait_for_selector("#generate-status :text('Click on one')")
 
 
-def test_closing_the_tab_ends_the_drawing(browser, page, address):
+def test_closing_the_tab_ends_the_sampling(browser, page, address):
     tab(page, "Generate")
     other = browser.new_page()
     other.goto(address)
-    other.wait_for_selector("#about-model :text('16 × 16')")
+    other.wait_for_selector("#model-facts :text('16 × 16')")
     set_slider(page, "#steps", 2)
     set_slider(other, "#steps", 300)
     began = time.monotonic()
-    other.click("#draw")
+    other.click("#generate-button")
     other.wait_for_function(
-        "() => +(document.querySelector('#drawn-said').innerText.match(/step (\\d+)/) || [0, 0])[1] >= 30"
+        "() => +(document.querySelector('#generate-status').innerText.match(/step (\\d+)/) || [0, 0])[1]"
+        " >= 30"
     )
     thirty = time.monotonic() - began
     other.close()
     began = time.monotonic()
-    page.click("#draw")
-    page.wait_for_selector("#drawn-said :text('Click one')")
+    page.click("#generate-button")
+    page.wait_for_selector("#generate-status :text('Click on one')")
     assert time.monotonic() - began < max(4 * thirty, 6)  # what was left would have taken nine times as long
 
 
-def test_process_shows_what_the_model_sees(page):
+def test_process_shows_noise_and_the_estimate(page):
     tab(page, "Process")
-    page.click("#take")
-    page.wait_for_selector("#trio img")
+    page.click("#take-button")
+    page.wait_for_selector("#process-pictures img")
     set_slider(page, "#time", 0)
-    page.wait_for_selector("#teaching :text('0.00')")
-    first, noised, guess = (
-        np.array(picture_of(page, page.locator("#trio img").nth(i).get_attribute("src"))) for i in range(3)
+    page.wait_for_selector("#process-lesson :text('0.00')")
+    first, noisy, estimate = (
+        np.array(picture_of(page, page.locator("#process-pictures img").nth(i).get_attribute("src")))
+        for i in range(3)
     )
-    assert (first == noised).all() and (first == guess).all()  # t = 0 is the picture
+    assert (first == noisy).all() and (first == estimate).all()  # t = 0 is the picture
     set_slider(page, "#time", 0.9)
-    page.wait_for_selector("#teaching :text('0.90')")
-    assert page.locator("#curves svg").count() == 2
+    page.wait_for_selector("#process-lesson :text('0.90')")
+    assert page.locator("#process-curves svg").count() == 2
 
 
-def test_fill_what_is_painted_and_nothing_else(page, picture_folder, tmp_path):
-    tab(page, "Mend")
+def test_inpainting_changes_what_is_painted_and_nothing_else(page, picture_folder, tmp_path):
+    tab(page, "Restore")
     file = tmp_path / "own.png"
     Image.open(picture_folder / "003.png").resize((16, 16)).save(file)
     page.wait_for_selector("#editor canvas")
     page.wait_for_timeout(1500)  # the editor says nowhere when it is ready
     page.set_input_files("#editor input[type=file]", file)
     page.wait_for_timeout(1500)
-    page.click("#fill-go")
-    page.wait_for_selector("text=nothing is painted yet")
+    page.click("#inpaint-button")
+    page.wait_for_selector("text=Nothing is painted yet")
     box = page.locator("#editor canvas").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x - 20, y)
@@ -240,9 +242,9 @@ def test_fill_what_is_painted_and_nothing_else(page, picture_folder, tmp_path):
     page.mouse.move(x + 20, y, steps=6)
     page.mouse.up()
     page.wait_for_timeout(500)
-    page.click("#fill-go")
-    page.wait_for_selector("#answers img")
-    assert page.locator("#answers img").count() == 4
+    page.click("#inpaint-button")
+    page.wait_for_selector("#restored-samples img")
+    assert page.locator("#restored-samples img").count() == 4
     given = np.array(Image.open(file).convert("RGB"))
     before = np.array(
         picture_of(page, page.locator("#before-after img").first.get_attribute("src")).convert("RGB")
@@ -250,49 +252,49 @@ def test_fill_what_is_painted_and_nothing_else(page, picture_folder, tmp_path):
     known = (before == given).all(-1)
     assert 0.2 < known.mean() < 1
     for i in range(4):
-        answer = np.array(
-            picture_of(page, page.locator("#answers img").nth(i).get_attribute("src")).convert("RGB")
+        restored = np.array(
+            picture_of(page, page.locator("#restored-samples img").nth(i).get_attribute("src")).convert("RGB")
         )
-        assert (answer[known] == given[known]).all()
-        assert (answer[~known] != 127).any()
+        assert (restored[known] == given[known]).all()
+        assert (restored[~known] != 127).any()
     page.wait_for_selector("#spread img")
-    page.locator("#answers button img").nth(1).click()
+    page.locator("#restored-samples button img").nth(1).click()
 
 
 def test_restore_an_uploaded_picture(page, picture_folder):
-    tab(page, "Mend")
     tab(page, "Restore")
-    page.set_input_files("#spoilt input[type=file]", picture_folder / "005.png")
-    page.wait_for_selector("#spoilt img")
-    page.click("#restore-go")
-    page.wait_for_selector("#mended-said :text('step')")
-    page.wait_for_selector("#mended-said :text('choose one')")
+    tab(page, "Undo a degradation")
+    page.set_input_files("#restore-picture input[type=file]", picture_folder / "005.png")
+    page.wait_for_selector("#restore-picture img")
+    page.click("#restore-button")
+    page.wait_for_selector("#restore-status :text('step')")
+    page.wait_for_selector("#restore-status :text('Click on one')")
     field = page.locator("#degradation input")
     field.fill("mask:/etc/passwd")
     field.press("Enter")
-    page.click("#restore-go")
-    page.wait_for_selector("text=are for the command line")
+    page.click("#restore-button")
+    page.wait_for_selector("text=are for the command line only")
 
 
-def test_watch_a_run_pause_and_resume_it(page, folder):
+def test_follow_a_run_pause_and_resume_it(page, folder):
     seen = Run(folder / "tiny").log.records()[-1]["images"]
     tab(page, "Runs")
     page.wait_for_selector("#runs-curves svg")
-    page.wait_for_selector("#film img")
-    field = page.locator("#budget-more input, #budget-more textarea")
+    page.wait_for_selector("#sample-frame img")
+    field = page.locator("#total-budget input, #total-budget textarea")
     field.fill("1h")
-    page.click("#resume")
-    page.wait_for_selector("#runs-table .live")
+    page.click("#resume-button")
+    page.wait_for_selector("#runs-table .active")
     page.wait_for_function(
         "seen => document.querySelector('#runs-table tr + tr td:nth-child(3)').innerText != `${seen}`",
         arg=seen,
     )
-    page.click("#pause")
-    page.wait_for_selector("#runs-table .live", state="detached")
+    page.click("#pause-button")
+    page.wait_for_selector("#runs-table .active", state="detached")
     assert Run(folder / "tiny").checkpoints.newest()[0].images > seen
-    page.locator("#budget-more input, #budget-more textarea").fill("soon")
-    page.click("#resume")
-    page.wait_for_selector("text=is no time")
+    page.locator("#total-budget input, #total-budget textarea").fill("soon")
+    page.click("#resume-button")
+    page.wait_for_selector("text=is not a time")
 
 
 @pytest.mark.slow
@@ -302,11 +304,11 @@ def test_compare_and_data(page):
     page.get_by_label("steps", exact=True).check()
     page.wait_for_timeout(500)
     page.fill("#values input, #values textarea", "2, 4")
-    page.click("#compare-go")
-    page.wait_for_selector("#compared-said :text('same noise')")
-    assert page.locator("#compared img").count() == 8
+    page.click("#compare-button")
+    page.wait_for_selector("#compare-status :text('same initial noise')")
+    assert page.locator("#compare-table img").count() == 8
     tab(page, "Data")
-    page.click("#inspect")
+    page.click("#inspect-button")
     page.wait_for_selector("#data-report .fact")
     assert "40" in page.inner_text("#data-report .fact:first-child")
 
@@ -321,9 +323,9 @@ def test_spanish_and_a_telephone(page, opened):
         errors[:] = [error for error in errors if not re.search(r"abort|errored out|network", error, re.I)]
 
     page.set_viewport_size({"width": 390, "height": 844})
-    leave("Español", "#draw:has-text('Dibujar')")
+    leave("Español", "#generate-button:has-text('Generar')")
     assert page.evaluate("document.documentElement.lang") == "es"
-    for name in ("Generar", "Proceso", "Reparar", "Entrenamientos", "Comparar", "Datos"):
+    for name in ("Generar", "Proceso", "Restaurar", "Entrenamientos", "Comparar", "Datos"):
         if not page.get_by_role("tab", name=name, exact=True).is_visible():
             page.locator(".overflow-menu button").first.click()
             page.locator(f".overflow-dropdown button:has-text('{name}')").click()
@@ -331,14 +333,14 @@ def test_spanish_and_a_telephone(page, opened):
             tab(page, name)
         page.wait_for_timeout(150)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
-    leave("English", "#draw:has-text('Draw')")
+    leave("English", "#generate-button:has-text('Generate')")
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
-# ---------------------------------------------------------------- what others try
+# ---------------------------------------------------------------- attacks
 
 
-def conditions(
+def request(
     address: str, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> tuple[int, bytes]:
     """One request, its path as it stands."""
@@ -388,7 +390,7 @@ def test_no_payload_reads_a_file_outside(address, folder, tmp_path):
     assert len(paths) >= 200
     hidden = (b"THE-SECRET", b"root:", b"ALPHABAR_CACHE", b"[network]", b"\x7fELF")
     for path in paths:
-        status, body = conditions(address, "GET", path.replace("\0", "%00"))
+        status, body = request(address, "GET", path.replace("\0", "%00"))
         assert status in (400, 403, 404) and not any(word in body for word in hidden), path
     (folder / "link.txt").unlink()
 
@@ -401,7 +403,7 @@ def test_another_page_starts_nothing(address):
     ):  # fmt: skip
         for path in (f"{API}/queue/join", f"{API}/upload", f"{API}/cancel", "/login"):
             kind = {"Content_Type": "text/plain"}
-            assert conditions(address, "POST", path, job, **headers, **kind)[0] == 403, (headers, path)
+            assert request(address, "POST", path, job, **headers, **kind)[0] == 403, (headers, path)
 
 
 def test_a_foreign_page_in_a_real_browser_starts_nothing(browser, address, folder):
@@ -437,18 +439,16 @@ def test_a_bomb_is_one_sentence(page, tmp_path):
     file = tmp_path / "bomb.png"
     file.write_bytes(bomb(24_000))
     assert file.stat().st_size < 200_000
-    tab(page, "Mend")
-    tab(page, "Enlarge")
-    page.set_input_files("#small input[type=file]", file)
-    page.wait_for_selector("#small img")
-    page.click("#enlarge-go")
+    tab(page, "Restore")
+    tab(page, "Upscale")
+    page.set_input_files("#upscale-picture input[type=file]", file)
+    page.wait_for_selector("#upscale-picture img")
+    page.click("#upscale-button")
     page.wait_for_selector("text=/gigantic|decompression bomb/")
 
 
 def test_hostile_archives_large_uploads_and_many_jobs_leave_it_serving(address, page, folder, tmp_path):
-    status, _ = conditions(
-        address, "POST", f"{API}/upload", b"", Content_Type="multipart/form-data; boundary=x"
-    )
+    status, _ = request(address, "POST", f"{API}/upload", b"", Content_Type="multipart/form-data; boundary=x")
     assert status < 500
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
     connection.putrequest("POST", f"{API}/upload")
@@ -463,7 +463,7 @@ def test_hostile_archives_large_uploads_and_many_jobs_leave_it_serving(address, 
     kind = {"Content_Type": "application/json"}
     threads = [
         threading.Thread(
-            target=lambda: answers.append(conditions(address, "POST", f"{API}/queue/join", job, **kind)[0])
+            target=lambda: answers.append(request(address, "POST", f"{API}/queue/join", job, **kind)[0])
         )
         for _ in range(50)
     ]
@@ -477,32 +477,30 @@ def test_hostile_archives_large_uploads_and_many_jobs_leave_it_serving(address, 
     hostile = tmp_path / "hostile.zip"
     with zipfile.ZipFile(hostile, "w") as archive:
         archive.writestr("../../escaped.png", b"x")
-    page.click("#data-what input")
+    page.click("#data-choice input")
     page.get_by_role("option", name="my pictures").click()
     page.set_input_files("#data-files input[type=file]", hostile)
     page.wait_for_selector("#data-files :text('hostile')")
-    page.click("#inspect")
+    page.click("#inspect-button")
     page.wait_for_selector("text=outside itself")
     assert not list(tmp_path.parent.rglob("escaped.png"))
 
     began = time.monotonic()
-    assert conditions(address, "GET", "/")[0] == 200 and time.monotonic() - began < 10
+    assert request(address, "GET", "/")[0] == 200 and time.monotonic() - began < 10
 
 
 @pytest.mark.slow
 def test_beyond_this_machine_the_page_asks_for_the_password(folder):
-    process, address = start(folder, "--host", "0.0.0.0", "--password", "sesame")
+    process, address = launch(folder, "--host", "0.0.0.0", "--password", "sesame")
     try:
         address = address.replace("0.0.0.0", "127.0.0.1")
         for path in (f"{API}/info", "/config", f"{API}/queue/data?session_hash=x", f"{API}/file=/etc/passwd"):
-            assert conditions(address, "GET", path)[0] in (401, 403), path
+            assert request(address, "GET", path)[0] in (401, 403), path
         job = json.dumps({"data": [], "fn_index": 0, "session_hash": "x"}).encode()
-        assert (
-            conditions(address, "POST", f"{API}/queue/join", job, Content_Type="application/json")[0] == 401
-        )
+        assert request(address, "POST", f"{API}/queue/join", job, Content_Type="application/json")[0] == 401
         form = {"Content_Type": "application/x-www-form-urlencoded"}
-        assert conditions(address, "POST", "/login", b"username=me&password=wrong", **form)[0] == 400
-        assert conditions(address, "POST", "/login", b"username=me&password=sesame", **form)[0] == 200
+        assert request(address, "POST", "/login", b"username=me&password=wrong", **form)[0] == 400
+        assert request(address, "POST", "/login", b"username=me&password=sesame", **form)[0] == 200
     finally:
         stop(process)
 
@@ -511,9 +509,9 @@ def test_beyond_this_machine_the_page_asks_for_the_password(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", ["classic", "go on from tiny"])
+@pytest.mark.parametrize("choice", ["classic", "finetune tiny"])
 def test_train_on_an_uploaded_archive(choice, page, folder, picture_folder, tmp_path):
-    file = tmp_path / "bundle.zip"  # a word that the page itself does not have
+    file = tmp_path / "bundle.zip"  # a name that the page itself does not have
     with zipfile.ZipFile(file, "w") as archive:
         for path in picture_folder.glob("*.png"):
             archive.write(path, f"waves/{path.name}")
@@ -528,9 +526,9 @@ def test_train_on_an_uploaded_archive(choice, page, folder, picture_folder, tmp_
     page.get_by_role("option", name=choice).click()
     page.click("#new-size input")
     page.get_by_role("option", name="16", exact=True).click()
-    page.click("#train")
-    page.wait_for_selector("#runs-table .live", timeout=60_000)
-    page.wait_for_selector("#runs-table .live", state="detached", timeout=120_000)
+    page.click("#train-button")
+    page.wait_for_selector("#runs-table .active", timeout=60_000)
+    page.wait_for_selector("#runs-table .active", state="detached", timeout=120_000)
     run = Run(folder / name)
     assert run.checkpoints.newest()[0].images > 0 and run.recipe.data.size == 16
     assert run.initial_weights.exists() == (choice != "classic")

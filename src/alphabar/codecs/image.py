@@ -122,13 +122,3 @@ def flip(pictures: Tensor, mask: Tensor) -> Tensor:
     """
     width = 2 if pictures.dtype is torch.uint8 else 3
     return torch.where(mask[:, None, None, None], pictures.flip(width), pictures)
-
-
-def levels_to_signal(levels: Tensor, white: int) -> Tensor:
-    """One picture (h, w, c) of whole numbers 0..white, however deep, as a float32 signal (1, c, h, w)."""
-    return (levels.permute(2, 0, 1)[None].double() * (2 / white) - 1).float()
-
-
-def signal_to_levels(signal: Tensor, white: int) -> Tensor:
-    """The inverse: (c, h, w) as the nearest whole numbers (h, w, c), int32; values outside are clamped."""
-    return ((signal.double().clamp(-1, 1) + 1) * (white / 2)).round().int().permute(1, 2, 0)

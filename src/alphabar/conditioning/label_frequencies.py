@@ -10,7 +10,7 @@ import numpy as np
 
 from alphabar.conditioning.fields import Value
 from alphabar.conditioning.vocabulary import Vocabulary
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 
 ITEMS = 512  # of the training data whose labels are kept
 
@@ -26,5 +26,5 @@ def label_frequencies(
     """
     if not len(train):
         return ()
-    chosen = Noise(seed, range(ITEMS), "seen").uniform(0) * len(train)
+    chosen = Noise(seed, range(ITEMS), Purpose.LABEL_FREQUENCIES).uniform(0) * len(train)
     return tuple(vocabulary.labels(columns, train[chosen.long().numpy()].tolist()))

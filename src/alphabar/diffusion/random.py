@@ -45,6 +45,7 @@ class Purpose:
     DEGRADATION = "degrade"
     MASK = "mask"
     RESTORATION = "restore"
+    NEXT_SIZE = "finer"  # appended for each further size at which an image is restored
 
 
 def stream_seed(seed: int, purpose: str, *numbers: int) -> int:

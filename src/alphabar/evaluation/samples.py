@@ -19,7 +19,7 @@ from alphabar.conditioning.vocabulary import build_vocabulary
 from alphabar.data.dataset import Dataset, prepare
 from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import AlphabarError
 from alphabar.messages import Message, message
 from alphabar.progress import Progress, staged
@@ -87,7 +87,7 @@ def generate_samples(
     notes: tuple[Message, ...] = ()
     conditioned_on = None
     if uses_training_conditions(model, settings):
-        at = Noise(settings.seed, range(n), "as data").uniform(0) * len(reference.train)
+        at = Noise(settings.seed, range(n), Purpose.TRAINING_CONDITIONS).uniform(0) * len(reference.train)
         chosen = reference.train[at.long().numpy()]
         if conditions := known_conditions(model, reference.dataset, chosen):
             conditioned_on, settings = chosen, replace(settings, conditions=conditions)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -94,6 +94,8 @@ class Guidance(ABC):
     option: its name on the command line. neutral: the scale that changes nothing.
     scale_range: the scales that are worth trying. help: what it does, in one line.
     extra_evaluations: how many evaluations of a denoiser it adds to the one that every step makes.
+    needs_condition: whether it leads towards a condition and so does nothing for samples without one.
+    required_settings: further settings without which it cannot act.
     setting_options: for each further setting its name on the command line and one line of help.
 
     Raises UsageError for a scale that is not finite and for an interval that is empty.
@@ -104,6 +106,8 @@ class Guidance(ABC):
     scale_range: ClassVar[tuple[float, float]] = (0.0, 5.0)
     help: ClassVar[str] = ""
     extra_evaluations: ClassVar[int] = 1
+    needs_condition: ClassVar[bool] = False
+    required_settings: ClassVar[tuple[str, ...]] = ()
     setting_options: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     scale: float = 0.0
@@ -139,8 +143,8 @@ class Guidance(ABC):
         """
         return self
 
-    def acts_at(self, ratio: Any) -> Any:
-        """Whether it acts at the noise level sigma/alpha, a number or a tensor (n,)."""
+    def acts_at(self, ratio: Tensor) -> Tensor:
+        """At which of the noise levels sigma/alpha (n,) it acts: bool (n,)."""
         return within(self.interval or EVERYWHERE, ratio)
 
     def extra_input(self, x: Tensor, t: Tensor, cond: Condition | None) -> DenoiserInput | None:
@@ -221,11 +225,8 @@ def _evaluate_together(denoiser: Denoiser, batch: Sequence[DenoiserInput]) -> Te
     return denoiser(torch.cat([part.x for part in batch]), torch.cat([part.t for part in batch]), cond)
 
 
-Ratio = TypeVar("Ratio", float, Tensor)
-
-
-def within(interval: Interval, ratio: Ratio) -> Any:
-    """Whether lo < ratio <= hi, of a number or of each number of a tensor."""
+def within(interval: Interval, ratio: Tensor) -> Tensor:
+    """Where the noise levels sigma/alpha (n,) lie within an interval: bool (n,)."""
     return (ratio > interval[0]) & (ratio <= interval[1])
 
 
@@ -241,6 +242,7 @@ def evaluations_at(ratio: float, guidances: Iterable[Guidance], interval: Interv
 
     The network of classifier guidance does not count: it is no denoiser.
     """
-    if not within(interval or EVERYWHERE, ratio):
+    at = torch.tensor(ratio, dtype=torch.float64)
+    if not within(interval or EVERYWHERE, at):
         return 1
-    return 1 + sum(g.extra_evaluations for g in guidances if g.scale != g.neutral and g.acts_at(ratio))
+    return 1 + sum(g.extra_evaluations for g in guidances if g.scale != g.neutral and g.acts_at(at))

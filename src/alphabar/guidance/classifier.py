@@ -32,6 +32,8 @@ class ClassifierGuidance(Guidance):
     option: ClassVar[str] = "guidance-classifier-scale"
     help: ClassVar[str] = "How strongly the guidance classifier acts; 0 is none."
     extra_evaluations: ClassVar[int] = 0
+    needs_condition: ClassVar[bool] = True
+    required_settings: ClassVar[tuple[str, ...]] = ("model",)
     setting_options: ClassVar[Mapping[str, tuple[str, str]]] = {
         "model": (
             "guidance-classifier",

@@ -26,6 +26,7 @@ class ClassifierFree(Guidance):
 
     option: ClassVar[str] = "guidance"
     neutral: ClassVar[float] = 1.0
+    needs_condition: ClassVar[bool] = True
     scale_range: ClassVar[tuple[float, float]] = (1.0, 8.0)
     help: ClassVar[str] = "Classifier-free guidance towards the condition; 1 is none."
     setting_options: ClassVar[Mapping[str, tuple[str, str]]] = {

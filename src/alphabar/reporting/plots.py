@@ -1,8 +1,4 @@
-"""Pictures of pictures, and curves. Pure functions: arrays and numbers in, an image or SVG text out.
-
-Gaps between pictures are transparent, and curves take their colours from CSS variables, so that both
-look right on a light page and on a dark one.
-"""
+"""Curves as SVG text, which takes its colors from CSS variables: it fits a light page and a dark one."""
 
 import io
 import math
@@ -13,12 +9,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Okabe and Ito's colours, which colour-blind readers tell apart. matplotlib writes them into the SVG,
-# where each becomes a CSS variable of the page with the colour itself as fallback.
+from alphabar.formatting import format_short_count
+
+# Okabe and Ito's colors, which color-blind readers can distinguish. matplotlib writes them into the SVG,
+# where each becomes a CSS variable of the page with the color itself as fallback.
 FIRST, SECOND, THIRD, INK, FAINT = "#0072b2", "#d55e00", "#009e73", "#555c66", "#d5d9de"
 
-
 VARIABLES = {FIRST: "--first", SECOND: "--second", THIRD: "--third", INK: "--ink-soft", FAINT: "--line"}
+
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 12,
+    "text.parse_math": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "legend.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "legend.columnspacing": 1.5,
+}
 
 
 class Curve(NamedTuple):
@@ -27,7 +42,7 @@ class Curve(NamedTuple):
     label: str | None
     x: Sequence[float]
     y: Sequence[float]
-    colour: str = FIRST
+    color: str = FIRST
     style: str = "-"
     opacity: float = 1.0
     error: Sequence[float] | None = None
@@ -43,37 +58,18 @@ def plot(
     description: str,
     counts: bool = False,
     log_y: bool = False,
-    floor: float | None = None,
+    baseline: float | None = None,
 ) -> str:
     """Curves as an inline SVG, readable from 350 to 700 pixels wide.
 
     name: unique on its page, all ids begin with it. description: for those who cannot see the plot.
-    counts: x counts images, 1500 reads 1.5k. floor: a dotted line, named "real pictures".
+    counts: x counts images, 1500 reads 1.5k. baseline: a dotted line, the score of real images.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 12,
-        "text.parse_math": False,
-        "axes.edgecolor": FAINT,
-        "axes.labelcolor": INK,
-        "xtick.color": FAINT,
-        "ytick.color": FAINT,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "grid.color": FAINT,
-        "grid.linewidth": 0.7,
-        "legend.labelcolor": INK,
-        "legend.frameon": False,
-        "legend.handlelength": 1.8,
-        "legend.columnspacing": 1.5,
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(6, 3.9), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)
@@ -83,36 +79,10 @@ def plot(
         axes.grid(axis="y")
         axes.tick_params(length=0, pad=5)
         for curve in curves:
-            if curve.error is not None:
-                y, error = np.asarray(curve.y), np.asarray(curve.error)
-                axes.fill_between(curve.x, y - error, y + error, color=curve.colour, alpha=0.18, linewidth=0)
-            axes.plot(
-                curve.x,
-                curve.y,
-                curve.style,
-                color=curve.colour,
-                alpha=curve.opacity,
-                label=curve.label,
-                linewidth=2,
-                marker="o" if curve.points else None,
-                markersize=4.5,
-            )
-        if floor is not None:
-            axes.axhline(floor, color=INK, linestyle=":", linewidth=1.6, label="real pictures (floor)")
-        if log_y:
-            axes.set_yscale("log")
-            low, high = axes.get_ylim()
-            axes.set_yticks(_log_ticks(low, high))
-            axes.set_ylim(low, high)
-            axes.yaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        if counts:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+            _draw(axes, curve)
+        if baseline is not None:
+            axes.axhline(baseline, color=INK, linestyle=":", linewidth=1.6, label="real images (baseline)")
+        _scale(axes, counts, log_y)
         axes.set_xlabel(x_label, labelpad=6)
         axes.set_ylabel(y_label, labelpad=6)
         handles, labels = axes.get_legend_handles_labels()
@@ -123,6 +93,43 @@ def plot(
     return _inline(buffer.getvalue(), name, description)
 
 
+def _draw(axes: Any, curve: Curve) -> None:
+    if curve.error is not None:
+        y, error = np.asarray(curve.y), np.asarray(curve.error)
+        axes.fill_between(curve.x, y - error, y + error, color=curve.color, alpha=0.18, linewidth=0)
+    axes.plot(
+        curve.x,
+        curve.y,
+        curve.style,
+        color=curve.color,
+        alpha=curve.opacity,
+        label=curve.label,
+        linewidth=2,
+        marker="o" if curve.points else None,
+        markersize=4.5,
+    )
+
+
+def _scale(axes: Any, counts: bool, log_y: bool) -> None:
+    """Ticks at round numbers, written out."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+    if log_y:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_yticks(_log_ticks(low, high))
+        axes.set_ylim(low, high)
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    if counts:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_short_count(value)))
+
+
 def smooth(x: Sequence[float], y: Sequence[float], most: int = 120) -> tuple[list[float], list[float]]:
     """Long noisy curves made readable: the means of at most ``most`` neighbouring groups of points."""
     groups = min(len(x), most)
@@ -130,14 +137,6 @@ def smooth(x: Sequence[float], y: Sequence[float], most: int = 120) -> tuple[lis
         return [], []
     means = [[float(part.mean()) for part in np.array_split(np.asarray(v, float), groups)] for v in (x, y)]
     return means[0], means[1]
-
-
-def short_count(number: float) -> str:
-    """12, 1.5k, 240k, 3.2M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.3g}"
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -152,14 +151,14 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _inline(svg: str, name: str, description: str) -> str:
-    """matplotlib's SVG file as part of a page, with the page's fonts and colours and ids of its own."""
+    """matplotlib's SVG file as part of a page, with the page's fonts and colors and ids of its own."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
     body = re.sub(r"font-family: [^;]*; ", "", body)
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', body).replace("url(#", f"url(#{name}-")
-    for colour, variable in VARIABLES.items():
-        body = body.replace(colour, f"var({variable}, {colour})")
+    for color, variable in VARIABLES.items():
+        body = body.replace(color, f"var({variable}, {color})")
     box = re.search(r'viewBox="([^"]+)"', body)
     assert box is not None, "matplotlib writes a viewBox"
     opening = f'<svg class="plot" role="img" aria-label="{escape(description)}" viewBox="{box[1]}">'

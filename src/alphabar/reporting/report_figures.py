@@ -1,25 +1,26 @@
-"""The pictures that a report shows of a model: what noise does, what sampling does, samples, neighbours."""
+"""The figures of a report: forward and reverse process, samples, and their nearest training images."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from alphabar.codecs.image import to_pictures, to_signal
 from alphabar.data.dataset import Dataset, cache_root, prepare
 from alphabar.data.sources import open_source
 from alphabar.diffusion.forward import diffuse
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import Schedule, terminal_warning
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.files import pack_json, write_file
 from alphabar.images import image_grid, image_strip, nearest_panel
+from alphabar.messages import message
 from alphabar.metrics.features import EXTRACTORS, extract
+from alphabar.metrics.pictures import metric_pictures
 from alphabar.networks.base import Network, flops
-from alphabar.progress import Progress
+from alphabar.progress import Progress, staged
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import extractor_device
@@ -29,76 +30,78 @@ from alphabar.sampling.settings import SamplingSettings, nfe_per_sample, samplin
 
 SAMPLES = 64
 
+COLUMNS = 10  # noise levels in the figure of the forward process
 
-COLUMNS = 10  # noise levels in the forward strip, as many as a telephone's width can show
+SHOWN = 8  # images in the figures of the forward process and of the nearest training images
 
+NEIGHBORS = 3
 
-SHOWN = 8  # pictures in the forward strip and in the panel of neighbours
-
-
-NEIGHBOURS = 3
-
-
-PATIENCE = 50  # evaluations a sample that a report may take; above it, DPM-Solver++(2M) in 20
+MAX_STEPS = 50  # of the recipe's sampler in a report; above it, DPM-Solver++(2M) in 20
 
 
 def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Progress[Path]]:
-    """Draw the pictures of a run's report into RUN/report/, next to figures.json with what they show.
+    """Make the figures of a run's report in RUN/report/, beside figures.json with what they show.
 
-    data: the training pictures, by default those that the run remembers; without them the forward strip and
-        the neighbours are left out.
+    data: the training data, by default the one that the run remembers; without it the forward process and the
+    nearest training images are left out. The last record carries the folder.
     """
     model = load_model(run.path)
-    schedule, network = model.denoiser.schedule, model.denoiser.network
-    assert isinstance(network, Network)
-    settings = patient_settings(model)
     folder = run.path / "report"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    reverse = ReverseProcessRecorder(model, settings.steps)
-    for record in sample(model, SAMPLES, settings):
-        reverse.record(record)
-        yield Progress("drawing samples", record.done, record.total)
-    assert record.result is not None
-    image_grid(record.result).save(folder / "samples.png")
-    if model.method.trains_denoiser:
-        image_strip(reverse.columns).save(folder / "reverse.png")
-    times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
+    network = cast(Network, model.denoiser.network)
     about: dict[str, Any] = {
-        "samples": {
-            "sampler": settings.sampler["name"],
-            "steps": settings.steps,
-            "evaluations": nfe_per_sample(model, settings),
-            "seed": settings.seed,
-            "n": SAMPLES,
-            "images": model.images,
-        },
-        "reverse": {"levels": _levels(schedule, times[1:][sorted(reverse.chosen)])},
-        "terminal_warning": terminal_warning(schedule),
+        "terminal_warning": terminal_warning(model.denoiser.schedule),
         "model": {
-            "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+            "parameters": sum(p.numel() for p in network.parameters()),
             "gflop": flops(network, model.codec.spatial) / 1e9,
         },
     }
-    given = data or run.data
-    if given:
-        for prepared in prepare(open_source(given), model.codec, model.recipe.data.fit):
-            yield Progress("reading pictures", prepared.done, prepared.total)
-        dataset = prepared.result
-        assert dataset is not None
-        if model.method.trains_denoiser:
-            about["forward"] = {"levels": _forward(model, dataset, folder)}
-        about["nearest"] = {"distances": (yield from _nearest(model, dataset, record.result, folder))}
+    if model.method.samples:
+        samples = yield from _samples(model, folder, about)
+        given = data or run.data
+        if given:
+            source = open_source(given)
+            dataset = yield from staged(
+                prepare(source, model.codec, model.recipe.data.fit), message("reporting.reading")
+            )
+            if not model.method.one_step:
+                about["forward"] = {"levels": _forward(model, dataset, folder)}
+            about["nearest"] = {"distances": (yield from _nearest(model, dataset, samples, folder))}
     write_file(folder / "figures.json", pack_json(about))
+    yield Progress(message("reporting.figures_done"), 1, 1, folder)
 
 
 def patient_settings(model: Model) -> SamplingSettings:
-    """The recipe's own sampling, or a quick one where that takes too many evaluations to wait for."""
+    """The recipe's own sampling, or a quicker one where that takes too many steps to wait for."""
     settings = sampling_settings(model)
-    return settings if settings.steps <= PATIENCE else sampling_settings(model, sampler="dpmpp_2m", steps=20)
+    return settings if settings.steps <= MAX_STEPS else sampling_settings(model, sampler="dpmpp_2m", steps=20)
 
 
-def _levels(schedule: Schedule, times: torch.Tensor) -> list[dict[str, float | None]]:
+def _samples(model: Model, folder: Path, about: dict[str, Any]) -> Generator[Progress[Any], None, Tensor]:
+    """The grid of samples, and for a model that samples in steps the reverse process; returns the samples."""
+    settings = patient_settings(model)
+    schedule = model.denoiser.schedule
+    reverse = ReverseProcessRecorder(model, settings.steps)
+    records = (reverse.record(record) for record in sample(model, SAMPLES, settings))
+    samples = yield from staged(records, message("reporting.generating"))
+    image_grid(model.codec.preview(samples)).save(folder / "samples.png")
+    about["samples"] = {
+        "sampler": settings.sampler["name"],
+        "steps": settings.steps,
+        "evaluations": nfe_per_sample(model, settings),
+        "seed": settings.seed,
+        "n": SAMPLES,
+        "images": model.images,
+    }
+    if not model.method.one_step:
+        image_strip(reverse.columns).save(folder / "reverse.png")
+        times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
+        about["reverse"] = {"levels": _levels(schedule, times[1:][sorted(reverse.chosen)])}
+    return samples
+
+
+def _levels(schedule: Schedule, times: Tensor) -> list[dict[str, float | None]]:
     levels = []
     for t, alpha, sigma in zip(times.tolist(), *(part.tolist() for part in schedule(times)), strict=True):
         snr = (alpha / sigma) ** 2 if sigma else None
@@ -107,34 +110,35 @@ def _levels(schedule: Schedule, times: torch.Tensor) -> list[dict[str, float | N
 
 
 def _forward(model: Model, dataset: Dataset, folder: Path) -> list[dict[str, float | None]]:
+    """The figure of the forward process; returns its noise levels."""
     index, _ = dataset.split(model.recipe.data.held_out)
-    x0 = to_signal(torch.from_numpy(dataset.items[index[:SHOWN]]))
-    eps = Noise(model.recipe.seed, range(len(x0)), "forward").normal(0, x0)
-    schedule = model.denoiser.schedule
+    codec, schedule = model.codec, model.denoiser.schedule
+    x0 = codec.encode(torch.from_numpy(dataset.items[index[:SHOWN]]))
+    eps = Noise(model.recipe.seed, range(len(x0)), Purpose.FORWARD_PROCESS).normal(0, x0)
     times = torch.linspace(0, 1, COLUMNS, dtype=torch.float64)
     noised = (diffuse(schedule, x0, t.expand(len(x0)), eps) for t in times)
-    # A variance-exploding x_t leaves the range of pictures; shown at the variance of a picture it does not.
+    # Where the variance explodes x_t leaves the bounds of a signal; scaled to unit variance it does not.
     norms = (torch.hypot(*schedule(t)).item() for t in times)
-    image_strip([to_pictures(x_t / norm) for x_t, norm in zip(noised, norms, strict=True)]).save(
-        folder / "forward.png"
-    )
+    pictures = [codec.preview(codec.decode(x_t / norm)) for x_t, norm in zip(noised, norms, strict=True)]
+    image_strip(pictures).save(folder / "forward.png")
     return _levels(schedule, times)
 
 
-def _nearest(model: Model, dataset: Dataset, samples: torch.Tensor, folder: Path) -> Any:
-    """The samples that lie closest to real pictures, as a network sees them, and those pictures."""
+def _nearest(
+    model: Model, dataset: Dataset, samples: Tensor, folder: Path
+) -> Generator[Progress[Any], None, list[list[float]]]:
+    """The figure of the samples nearest to training images by their features; returns the distances."""
     extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
     index, _ = dataset.split(model.recipe.data.held_out)
-    pictures = dataset.items[index]
-    for record in extract(extractor, pictures, cache=cache_root() / "features"):
-        yield Progress("looking for neighbours", record.done, record.total)
-    assert record.result is not None
-    *_, seen = extract(extractor, samples)
-    assert seen.result is not None
-    apart = torch.cdist(seen.result.features.double(), record.result.features.double())
-    k = min(NEIGHBOURS, len(pictures))
-    distances, neighbours = apart.topk(k, largest=False)
+    items, stage = dataset.items[index], message("reporting.neighbors")
+    real = yield from staged(
+        extract(extractor, metric_pictures(model.codec, items), cache=cache_root() / "features"), stage
+    )
+    fake = yield from staged(extract(extractor, metric_pictures(model.codec, samples)), stage)
+    apart = torch.cdist(fake.features.double(), real.features.double())
+    distances, neighbors = apart.topk(min(NEIGHBORS, len(items)), largest=False)
     best = distances[:, 0].argsort()[:SHOWN]
-    panel = nearest_panel(samples[best], np.stack([pictures[neighbours[i].numpy()] for i in best]))
-    panel.save(folder / "nearest.png")
+    preview = model.codec.preview
+    nearest = torch.stack([preview(torch.from_numpy(items[neighbors[i].numpy()])) for i in best])
+    nearest_panel(preview(samples[best]), nearest).save(folder / "nearest.png")
     return distances[best].tolist()

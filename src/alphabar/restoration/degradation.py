@@ -1,4 +1,4 @@
-"""TODO-DOC from restoring"""
+"""The grammar of degradations: a person writes "blur:1.5+noise:0.05", and it means an operator and noise."""
 
 import math
 from dataclasses import dataclass
@@ -8,52 +8,66 @@ from typing import Any
 from torch import Tensor
 
 from alphabar.errors import UsageError, unknown
+from alphabar.messages import Message, message
 from alphabar.restoration.operators.base import Operator, Shape
 from alphabar.restoration.operators.compose import compose
 from alphabar.restoration.operators.convolution import Convolution
 from alphabar.restoration.operators.mask import Mask
-from alphabar.restoration.operators.registry import OPERATORS
-from alphabar.restoration.operators.separable import Separable
+from alphabar.restoration.operators.registry import OPERATORS, build_operator
+from alphabar.restoration.operators.separable import denoise
 from alphabar.restoration.photo import read_photo
-from alphabar.restoration.solvers.direct import is_identity
+
+FILES = ("mask", "kernel")
+"""Parts whose value is an image file."""
 
 
-def grammar() -> str:
-    """How to write a degradation, in one line."""
-    known = []
+def grammar() -> Message:
+    """How to write a degradation, with the names of all parts."""
+    parts = []
     for name in OPERATORS:
         values = OPERATORS.settings(name)
-        known.append(name + (":" + ",".join(key.upper() for key in values) if values else ""))
-    return (
-        "write parts joined by +, applied from left to right, such as blur:1.5+noise:0.05; parts are "
-        + " ".join([*known, "mask:FILE", "kernel:FILE", "noise:STD or noise:auto (last, in [-1, 1])"])
-    )
+        parts.append(name + (":" + ",".join(key.upper() for key in values) if values else ""))
+    return message("restoration.grammar", parts=" ".join([*parts, "mask:FILE", "kernel:FILE"]))
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """What was done to a picture: parts in their order, then noise of std sigma; None is to be estimated."""
+    """What happened to an image: parts in their order, then noise.
+
+    text: as a person writes it.
+    parts: specs of operators, or {"name": "mask" or "kernel", "file": path}.
+    sigma: the standard deviation of the noise in the units of [-1, 1]; None: to be estimated.
+    """
 
     text: str
     parts: tuple[dict[str, Any], ...]
     sigma: float | None
 
     def operator(self, shape: Shape) -> Operator:
-        """A for pictures of shape (c, h, w). Raises UsageError where it does not fit them."""
-        operator: Operator = Separable(shape)
+        """A for images of shape (c, h, w). Raises UsageError where it does not fit them."""
+        operator: Operator = denoise(shape)
         for part in self.parts:
-            following = _build(part, operator.measured)  # type: ignore[arg-type]
-            operator = following if is_identity(operator) else compose(operator, following)
+            operator = compose(operator, _build(part, operator.measurement_shape))
         return operator
 
     @property
     def factor(self) -> int:
-        """How many times wider the picture was before."""
+        """How many times wider and higher the image was: the product of the parts' settings ``factor``."""
         return math.prod(part["factor"] for part in self.parts if "factor" in part)
+
+    @property
+    def removes_color(self) -> bool:
+        """Whether one of its parts is grayscale."""
+        return any(part["name"] == "grayscale" for part in self.parts)
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether one of its parts names a file."""
+        return any(part["name"] in FILES for part in self.parts)
 
 
 def parse_degradation(text: str) -> Degradation:
-    """A degradation such as "down:4", "blur:1.5+noise:0.05" or "jpeg:10" (`grammar`).
+    """A degradation such as "downsample:4", "blur:1.5+noise:0.05" or "jpeg:10" (`grammar`).
 
     Values follow the order of the operator's settings; those left out have their defaults. Raises
     UsageError, with the grammar, for what does not parse.
@@ -63,28 +77,22 @@ def parse_degradation(text: str) -> Degradation:
     words = text.split("+")
     try:
         for i, word in enumerate(words):
-            name, _, rest = word.strip().partition(":")
+            name, _, values = word.strip().partition(":")
             if name == "noise":
                 if i < len(words) - 1:
-                    raise UsageError("noise comes last")
-                sigma = _sigma(rest)
-            elif name in ("mask", "kernel"):
-                if not rest:
-                    raise UsageError(f"{name} needs a file, {name}:FILE")
-                parts.append({"name": name, "file": rest})
-            elif name not in OPERATORS:
-                raise unknown("degradation", name, [*OPERATORS, "noise", "mask", "kernel"])
+                    raise UsageError("restoration.noise_last")
+                sigma = parse_noise(values)
             else:
-                keys, values = list(OPERATORS.settings(name)), rest.split(",") if rest else []
-                if len(values) > len(keys):
-                    raise UsageError(f"{name} takes {len(keys)} values, not {len(values)}")
-                parts.append(OPERATORS.resolve({"name": name, **dict(zip(keys, values))}))
+                parts.append(_parse_part(name, values))
     except UsageError as error:
-        raise UsageError(f"degradation {text!r}: {error}; {grammar()}") from None
+        raise UsageError(
+            "restoration.bad_degradation", text=text, problem=error.message, grammar=grammar()
+        ) from None
     return Degradation(text, tuple(parts), sigma)
 
 
-def _sigma(text: str) -> float | None:
+def parse_noise(text: str) -> float | None:
+    """A standard deviation from 0, or None for "auto". Raises UsageError for anything else."""
     if text == "auto":
         return None
     try:
@@ -92,8 +100,21 @@ def _sigma(text: str) -> float | None:
     except ValueError:
         sigma = math.nan
     if not 0 <= sigma < math.inf:
-        raise UsageError(f"noise {text!r} is neither auto nor a standard deviation from 0, such as 0.05")
+        raise UsageError("restoration.bad_noise", text=text)
     return sigma
+
+
+def _parse_part(name: str, values: str) -> dict[str, Any]:
+    if name in FILES:
+        if not values:
+            raise UsageError("restoration.needs_file", name=name)
+        return {"name": name, "file": values}
+    if name not in OPERATORS:
+        raise unknown("degradation", name, [*OPERATORS, "noise", *FILES])
+    keys, given = list(OPERATORS.settings(name)), values.split(",") if values else []
+    if len(given) > len(keys):
+        raise UsageError("restoration.too_many_values", name=name, known=len(keys), given=len(given))
+    return OPERATORS.resolve({"name": name, **dict(zip(keys, given))})
 
 
 def _build(part: dict[str, Any], shape: Shape) -> Operator:
@@ -102,9 +123,9 @@ def _build(part: dict[str, Any], shape: Shape) -> Operator:
         return Mask(1 - (_grey_file(part["file"]) >= 0.5).double()[None], shape)
     if part["name"] == "kernel":
         return Convolution(_grey_file(part["file"]), shape)
-    return OPERATORS.build(part, shape=shape)()
+    return build_operator(part, shape)
 
 
 def _grey_file(file: str) -> Tensor:
-    photo = read_photo(Path(file))
-    return (photo.signal(1)[0, 0].double() + 1) / 2
+    """An image file as grey (h, w) from 0 to 1, float64."""
+    return (read_photo(Path(file)).signal(1)[0, 0].double() + 1) / 2

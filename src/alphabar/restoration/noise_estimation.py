@@ -1,25 +1,24 @@
-"""TODO-DOC from restoring"""
+"""How much noise an image has, estimated from the image itself."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alphabar.errors import UsageError
+from alphabar.restoration.operators.base import size_text
 
 
 def estimate_noise(y: Tensor, side: int = 4) -> float:
     """sigma_y of white noise in a signal (c, h, w), from the weakest directions of its side × side patches.
 
-    Patches of a picture vary in few directions; in all others there is noise alone, of variance sigma_y².
-    Of the variances, largest first, those are cut off until the mean of the rest is their median (Chen, Zhu
-    & Heng 2015, algorithm 1). Raises UsageError for pictures too small to tell.
+    Patches of an image vary in few directions; in all others there is noise alone, of variance sigma_y². Of
+    the variances, largest first, those are cut off until the mean of the rest is their median (Chen, Zhu &
+    Heng 2015, algorithm 1). Raises UsageError for an image that is too small for that.
     """
     patches = F.unfold(y[None].double(), side)[0]
     d, count = patches.shape
     if count < 4 * d:
-        raise UsageError(
-            f"a picture of {y.shape[2]}×{y.shape[1]} is too small to estimate its noise: give --noise"
-        )
+        raise UsageError("restoration.too_small_for_noise", image=size_text(y.shape[1:]))
     variances = torch.linalg.eigvalsh(patches.cov()).clamp(min=0).flip(0)
     for i in range(d):
         rest = variances[i:]

@@ -1,6 +1,10 @@
-"""TODO-DOC from restoring"""
+"""Photographs: image files of any size, with everything of them that a restored file can keep.
 
-from dataclasses import dataclass
+The image codec stores samples of one size in 8 bits. Files to restore may be larger, deep (16 bits) and
+transparent, and carry EXIF data and a colour profile.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +15,20 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from alphabar.codecs.base import Unreadable
-from alphabar.codecs.image import levels_to_signal, signal_to_levels
+from alphabar.codecs.color import LUMA
 from alphabar.codecs.image_files import full_pixels, upright
 from alphabar.data.folder import Folder
 from alphabar.data.items import nothing_in
 from alphabar.errors import AlphabarError
-from alphabar.restoration.operators.separable import LUMA
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture file, upright, and what of it is to be kept.
+    """An image file, upright, and what of it is to be kept.
 
     pixels: (h, w, 3) uint8, or (h, w, 1) uint8 or uint16 where the file is grey.
-    alpha: (h, w) uint8, where it has transparency. extras: what Pillow writes into the new file, EXIF and
-    the colour profile.
+    alpha: (h, w) uint8, where it has transparency. extras: what Pillow writes into the new file, EXIF data
+    and the colour profile.
     """
 
     name: str
@@ -35,40 +38,58 @@ class Photo:
 
     @property
     def grey(self) -> bool:
+        """Whether the file has no colours."""
         return self.pixels.shape[2] == 1
 
     @property
     def white(self) -> int:
+        """The level of white, 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
+    def without_color(self) -> "Photo":
+        """The same image in grey (BT.601)."""
+        x = to_grey(levels_to_signal(torch.from_numpy(self.pixels.astype(np.int32)), self.white))
+        return replace(self, pixels=signal_to_levels(x[0], self.white).numpy().astype(self.pixels.dtype))
+
     def signal(self, channels: int = 3) -> Tensor:
-        """(1, channels, h, w) in [-1, 1]; transparent pixels on white."""
-        levels = torch.from_numpy(self.pixels.astype(np.int32))
-        x = levels_to_signal(levels, self.white)
-        if self.alpha is not None:
-            opaque = torch.from_numpy(self.alpha.astype(np.float32)) / 255
-            x = opaque * x + (1 - opaque)
-        if channels == 1 and x.shape[1] == 3:
-            return torch.einsum("c,nchw->nhw", LUMA.to(x), x)[:, None]
-        return x.expand(-1, channels, -1, -1)
+        """(1, channels, h, w) in [-1, 1], float32: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels.
 
-    def image(self, x: Tensor, known: Tensor | None = None, coloured: bool = False) -> Image.Image:
-        """A signal (3, h, w) as a file of the same kind: grey, deep and transparent where this one is.
-
-        known: (h, w) bool, pixels to take from this file as they are. coloured: a grey file becomes colour.
+        Without an alpha channel transparent pixels lie on white; with one, colours are premultiplied by it.
         """
-        x, deep = x.cpu(), self.white > 255
-        if self.grey and not coloured:
-            x = torch.einsum("c,chw->hw", LUMA.to(x), x)[None]
-        levels = signal_to_levels(x, 255 if coloured else self.white).numpy()
-        alpha = self.alpha
+        x = levels_to_signal(torch.from_numpy(self.pixels.astype(np.int32)), self.white)
+        alpha = np.full(self.pixels.shape[:2], 255, np.uint8) if self.alpha is None else self.alpha
+        opaque = torch.from_numpy(alpha.astype(np.float32)) / 255
+        if channels in (2, 4):
+            colors = self._colors(opaque * (x + 1) - 1, channels - 1)
+            return torch.cat([colors, (2 * opaque - 1).expand(1, 1, -1, -1)], dim=1)
+        return self._colors(x if self.alpha is None else opaque * x + (1 - opaque), channels)
+
+    def _colors(self, x: Tensor, channels: int) -> Tensor:
+        return to_grey(x) if channels == 1 and x.shape[1] == 3 else x.expand(-1, channels, -1, -1)
+
+    def image(self, x: Tensor, known: Tensor | None = None, colored: bool = False) -> Image.Image:
+        """A signal (channels, h, w) as an image of this one's kind: grey, deep, transparent where it is.
+
+        known: (h, w) bool, pixels to take from this file as they are. colored: a grey file becomes one of
+        8-bit RGB. A signal with an alpha channel becomes a transparent image.
+        """
+        x, generated = x.cpu(), None
+        if len(x) in (2, 4):
+            x, generated = straight(x)
+        if self.grey and not colored and len(x) == 3:
+            x = to_grey(x[None])[0]
+        levels = signal_to_levels(x, 255 if colored else self.white).numpy()
+        alpha = self.alpha if generated is None else generated
         if known is not None:
             keep = known.cpu().numpy()
             levels = np.where(keep[..., None], self.pixels, levels)
-            alpha = None if alpha is None else np.where(keep, alpha, 255).astype(np.uint8)
+            if alpha is not None:
+                own, filled = (255 if part is None else part for part in (self.alpha, generated))
+                alpha = np.where(keep, own, filled).astype(np.uint8)
         if levels.shape[2] == 3:
             image = Image.fromarray(levels.astype(np.uint8))
         else:
+            deep = self.white > 255 and alpha is None
             image = Image.fromarray(levels[..., 0].astype(np.uint16 if deep else np.uint8))
         if alpha is not None:
             transparency = Image.fromarray(alpha)
@@ -79,7 +100,7 @@ class Photo:
 
 
 def read_photo(path: Path) -> Photo:
-    """The picture in a file. Raises AlphabarError where it cannot be read as one."""
+    """The image in a file. Raises AlphabarError where it cannot be read as one."""
     try:
         data = path.read_bytes()
         image = upright(data)
@@ -102,22 +123,55 @@ def read_photo(path: Path) -> Photo:
         pixels = np.array(image.convert("L" if grey else "RGB"))
         return Photo(path.stem, pixels[..., None] if grey else pixels, alpha, extras)
     except OSError as error:
-        raise AlphabarError(f"cannot read {path}: {error.strerror or error}") from None
+        raise AlphabarError(
+            "restoration.cannot_read", path=path, reason=error.strerror or str(error)
+        ) from None
     except Unreadable as reason:
-        raise AlphabarError(f"{path} cannot be used: {reason}") from None
+        raise AlphabarError("restoration.unusable_image", path=path, reason=reason.message) from None
 
 
-def picture_files(path: Path) -> tuple[list[Path], list[str]]:
-    """The picture files that a path names, and what to call them: the file itself, or all in a folder.
+def image_files(path: Path) -> tuple[list[Path], list[str]]:
+    """The image files that a path names, and what to call them: the file itself, or all in a folder.
 
     Raises AlphabarError where there is none.
     """
     if path.is_file():
         return [path], [path.name]
     if not path.is_dir():
-        raise AlphabarError(f"there is no picture or folder at {path}")
+        raise AlphabarError("restoration.no_image_or_folder", path=path)
     folder = Folder(path, None)
     if not folder.items:
         raise nothing_in(str(path), folder.skipped)
     names = [item.key for item in folder.items]
     return [path / name for name in names], names
+
+
+def levels_to_signal(levels: Tensor, white: int) -> Tensor:
+    """One image (h, w, c) of whole numbers 0..white, however deep, as a float32 signal (1, c, h, w)."""
+    return (levels.permute(2, 0, 1)[None].double() * (2 / white) - 1).float()
+
+
+def signal_to_levels(signal: Tensor, white: int) -> Tensor:
+    """The inverse: (c, h, w) as the nearest whole numbers (h, w, c), int32; values outside are clamped."""
+    return ((signal.double().clamp(-1, 1) + 1) * (white / 2)).round().int().permute(1, 2, 0)
+
+
+def to_grey(x: Tensor) -> Tensor:
+    """RGB signals (n, 3, h, w) in grey, (n, 1, h, w)."""
+    return torch.einsum("c,nchw->nhw", LUMA.to(x), x)[:, None]
+
+
+def straight(x: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
+    """The colours (c, h, w) and the alpha (h, w) uint8 of a premultiplied signal (c + 1, h, w).
+
+    Where alpha is 0 the colour is black.
+    """
+    alpha = ((x[-1].double().clamp(-1, 1) + 1) * 127.5).round()
+    colors = torch.where(alpha > 0, (x[:-1].double() + 1) * 255 / alpha.clamp(min=1) - 1, -1.0)
+    return colors.float(), alpha.numpy().astype(np.uint8)
+
+
+def on_white(x: Tensor) -> Tensor:
+    """Signals (n, 1 to 4 channels, h, w) as RGB (n, 3, h, w): grey three times, transparent ones on white."""
+    colors = x[:, :-1] - x[:, -1:] + 1 if x.shape[1] in (2, 4) else x
+    return colors.expand(-1, 3, -1, -1)

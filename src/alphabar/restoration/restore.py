@@ -1,31 +1,36 @@
-"""Mending, filling and enlarging pictures with a model that was trained to draw them.
-
-`restore` works on signals of any size; the rest reads pictures from files, knows how they were spoilt, and
-puts the answers back on the disk with everything of the file that can be kept.
-"""
+"""Restoring signals of any size: samples of p(x | y) for what a known operator left."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from alphabar.diffusion.random import Noise
-from alphabar.diffusion.samplers import Preview
+from alphabar.diffusion.denoiser import clipped
+from alphabar.diffusion.random import Noise, Purpose
+from alphabar.diffusion.samplers import Preview, Step
+from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.guidance import build_guidances, guided
 from alphabar.progress import Progress
-from alphabar.restoration.operators.base import Linear, Operator, Shape
-from alphabar.restoration.operators.compose import PerSampleOperator
-from alphabar.restoration.settings import RestorationSettings, restoration_settings
-from alphabar.restoration.solvers.base import Observation
-from alphabar.restoration.tiling import WINDOWS, _corners, _holes, _shrunk, _walk, _walks
+from alphabar.restoration.operators.base import Operator, size_text
+from alphabar.restoration.operators.compose import compose
+from alphabar.restoration.operators.separable import crop
+from alphabar.restoration.settings import RestorationSettings, restoration_settings, restoration_times
+from alphabar.restoration.solvers.base import Observation, Solver
+from alphabar.restoration.solvers.registry import SOLVERS
+from alphabar.restoration.tiling import TILES_PER_CALL, tile_corners, tiled, working_sizes
 from alphabar.runs.model import Model
+
+SIGMA_RESTART = 0.3
+"""The noise, sigma / alpha, from which an image is restored again at a larger size."""
 
 
 def restore(
     model: Model,
-    y: Tensor | Sequence[Tensor],
-    operator: Operator | Sequence[Linear],
+    y: Tensor,
+    operator: Operator,
     sigma_y: float = 0.0,
     *,
     n: int = 1,
@@ -33,97 +38,148 @@ def restore(
     first: int = 0,
     batch: int = 16,
 ) -> Iterator[Progress[Tensor]]:
-    """Pictures x of which y = A(x) + sigma_y·noise is known: n samples of p(x | y) for each of b pictures.
+    """Signals x of which y = A(x) + sigma_y·noise is known: n samples of p(x | y) for each of b measurements.
 
-    y: signals (b, *operator.measured), sigma_y in the units of [-1, 1]. Or b of them, (1, …) or (…), with
-        a linear operator for each in ``operator``.
-    Pictures of another size than the model's are seen through overlapping windows (`windowed`).
-    first: the number of the first picture in the whole set. Answer k to picture i depends on the model,
-        the settings, y, i and k alone.
+    y: (b, *operator.measurement_shape), sigma_y in the units of signals. Where operators differ, they are one
+        `PerSampleOperator`, and y is what its ``pack`` gives.
+    n: samples for each measurement. settings: of `restoration_settings`; by default what suits the operator.
+    Images of another size than the model's are restored through overlapping tiles (`tiling`).
+    first: the number of the first measurement in the whole set. Sample k for measurement i depends on the
+        model, the settings, y, i and k alone.
+    batch: samples that are restored at a time, at most.
 
-    Yields a record a step, and one more that carries the answers, (n, b, 3, h, w) in about [-1, 1].
-    Raises UsageError for a GAN, a VAE or a shortened model, for shapes that do not fit and for a solver that
-    cannot take the operator.
+    Yields a record for every step; the last one's result is (n, b, *operator.shape), about within the codec's
+    bounds. Raises UsageError for a model that is no denoiser at every noise level, for shapes that do not fit
+    and for a solver that cannot take the operator, AlphabarError where a result is not finite.
     """
     model.method.require_denoiser(model.path, "restore")
     if n < 1:
-        raise UsageError(f"-n must be at least 1, not {n}")
-    if isinstance(operator, Operator):
-        operators, ys = None, y
-        measured, shape = operator.measured, operator.shape
-    else:
-        operators = list(operator)
-        shape = operators[0].shape
-        ys, measured = list(y), ()
-        if len(operators) != len(ys):
-            raise UsageError(f"{len(ys)} pictures and {len(operators)} operators: give one a picture")
-    if isinstance(ys, Tensor) and tuple(ys.shape[1:]) != tuple(measured):
-        raise UsageError(f"y of shape {tuple(ys.shape)} given, the operator gives (n, {measured})")
-    if shape[0] != 3:
-        raise UsageError(f"the model draws colour pictures: the operator must take (3, h, w), not {shape}")
+        raise UsageError("restoration.too_few_samples", n=n)
+    if not len(y) or tuple(y.shape[1:]) != operator.measurement_shape:
+        raise UsageError("restoration.y_shape", given=tuple(y.shape), expected=operator.measurement_shape)
+    if operator.shape[0] != model.codec.channels:
+        raise UsageError(
+            "restoration.channels", model=model.path, channels=model.codec.channels, given=operator.shape[0]
+        )
+    if operator.shape[1:] != model.codec.spatial and len(operator.shape) != 3:
+        raise UsageError("restoration.only_images_tile", size=size_text(model.codec.spatial))
     if not sigma_y >= 0:
-        raise UsageError(f"the noise must be 0 or more, not {sigma_y}")
-    if settings is None:
-        one = PerSampleOperator(operators) if operators else operator
-        settings = restoration_settings(model, one, sigma_y)  # type: ignore[arg-type]
-    return _restore(model, ys, operators or operator, sigma_y, shape, n, settings, first, batch)
+        raise UsageError("restoration.negative_noise", sigma_y=sigma_y)
+    settings = settings or restoration_settings(model, operator, sigma_y)
+    restoration = _Restoration(model, settings, sigma_y)
+    return _restore(restoration, operator, y, [(i, k) for k in range(n) for i in range(len(y))], first, batch)
 
 
 def _restore(
-    model: Model,
-    ys,
-    operator,
-    sigma_y: float,
-    shape: Shape,
-    n: int,
-    settings: RestorationSettings,
-    first,
-    batch,
-):
-    data = model.recipe.data
-    shared = isinstance(operator, Operator)
-    if max(shape[1:]) > data.size:
-        # Windows fill a batch, and of masks that differ each picture needs others.
-        seen = len(_corners(_holes(operator, sigma_y, data.size), data.size)) if shared else WINDOWS
-        batch = max(1, WINDOWS // seen)
-    jobs = [(i, k) for k in range(n) for i in range(len(ys))]
-    walks = {i: _walks(model, operator if shared else operator[i], settings) for i in range(len(ys))}
-    total = sum(_count(settings, times) for i, _ in jobs for _, times in walks[i])
-    done, answers = 0, []
-    for begin in range(0, len(jobs), batch):
-        part = jobs[begin : begin + batch]
-        if shared:
-            A, y = operator, ys[[i for i, _ in part]]
-        elif batch == 1:
-            A, y = operator[part[0][0]], ys[part[0][0]].reshape(1, *operator[part[0][0]].measured)
-        else:
-            A = PerSampleOperator([operator[i] for i, _ in part])
-            y = A.pack([ys[i] for i, _ in part])
-        y = y.to(next(model.denoiser.parameters()).device)
+    job: "_Restoration", operator: Operator, y: Tensor, rows: list[tuple[int, int]], first: int, batch: int
+) -> Iterator[Progress[Tensor]]:
+    """rows: (measurement, sample) of everything that is to be restored, in the order of the result."""
+    batch = job.batch_size(operator, y, batch)
+    stages = {i: job.stages(operator.select(y, [i])[0]) for i in range(len(y))}
+    total = sum(job.solver.count(len(times) - 1) for i, _ in rows for _, times in stages[i])
+    done, results = 0, []
+    for begin in range(0, len(rows), batch):
+        part = rows[begin : begin + batch]
+        A, measured = operator.select(y, [i for i, _ in part])
+        measured = measured.to(job.model.device)
         coarse: Tensor | None = None
-        noise = Noise(settings.seed, [((first + i) << 20) + k for i, k in part], "restore")
-        for size, times in walks[part[0][0]]:
-            known = Observation(A, y, sigma_y, bound=1.0)
-            if size != A.shape[1:]:
-                known = _shrunk(known, size)
-            with torch.no_grad():
-                for step in _walk(model, known, settings, times, noise, coarse):
-                    done += len(part)
-                    yield Progress("restoring", done, total, preview=Preview(0, step))
-            x = step.x[..., : size[0], : size[1]]
-            if sigma_y == 0 and isinstance(known.operator, Linear):
-                x = known.operator.prox(x, known.y, 0.0)  # what is known for certain, to the last digit
-            coarse, noise = x, replace(noise, purpose=noise.purpose + "/finer")
+        positions = [sample_position(first + i, k) for i, k in part]
+        noise = Noise(job.settings.seed, positions, Purpose.RESTORATION)
+        for size, times in stages[part[0][0]]:
+            observation = job.observation(A, measured, size)
+            for step in job.solve(observation, times, noise, coarse):
+                done += len(part)
+                yield Progress("restoring", done, total, preview=Preview(0, step))
+            coarse = x = job.finish(observation, step.x)
+            noise = replace(noise, purpose=f"{noise.purpose}/{Purpose.NEXT_SIZE}")
         if not torch.isfinite(x).all():
-            raise AlphabarError(
-                f"the answers of {model.path} are not finite: more steps or another solver may help"
-            )
-        answers.append(x.float().cpu())
-    yield Progress(
-        "restoring", total, total, torch.cat(answers).reshape(n, len(ys), *shape), preview=Preview(0, step)
-    )
+            raise AlphabarError("restoration.not_finite", model=job.model.path)
+        results.append(x.float().cpu())
+    result = torch.cat(results).reshape(-1, len(y), *operator.shape)
+    yield Progress("restoring", total, total, result, Preview(0, step))
 
 
-def _count(settings: RestorationSettings, times: Tensor) -> int:
-    """The denoiser evaluations of one walk."""
-    return (len(times) - 1) * settings.solver.get("repeats", 1)
+def sample_position(measurement: int, sample: int) -> int:
+    """The position of a sample in the stream of random numbers, whatever else is restored with it."""
+    return (measurement << 20) + sample
+
+
+class _Restoration:
+    """A model, settings and a noise level, and what follows from them for every batch."""
+
+    def __init__(self, model: Model, settings: RestorationSettings, sigma_y: float):
+        self.model, self.settings, self.sigma_y, self.codec = model, settings, sigma_y, model.codec
+        self.solver: Solver = SOLVERS.build(settings.solver)
+        guidances = [g.bind(model, conditioned=False) for g in build_guidances(settings.guidance)]
+        # A mean of samples lies in their range. A network's answer may not, and what leaves it is amplified.
+        self.denoiser = clipped(guided(model.denoiser, guidances), self.codec.bounds)
+
+    def batch_size(self, operator: Operator, y: Tensor, largest: int) -> int:
+        """How many samples are restored at a time: where there are tiles, they fill the batch."""
+        tile = self.codec.spatial
+        if all(side <= n for side, n in zip(operator.shape[1:], tile)):
+            return largest
+        if operator.select(y, [0])[0] is not operator:
+            return 1  # of masks that differ each image needs other tiles
+        missing = pad_to(operator.missing(self.sigma_y), larger(operator.shape[1:], tile))
+        return max(1, TILES_PER_CALL // len(tile_corners(missing, tile)))
+
+    def stages(self, operator: Operator) -> list[tuple[tuple[int, ...], Tensor]]:
+        """The sizes at which an image is restored in turn (`working_sizes`), each with its times."""
+        times = restoration_times(self.denoiser.schedule, self.settings.steps)
+        level = self.denoiser.schedule(times)
+        noisier = int((level.sigma > SIGMA_RESTART * level.alpha).sum())
+        late = times[min(noisier, len(times) - 2) :]
+        squash = self.model.recipe.data.fit == "squash"
+        sizes = working_sizes(operator, self.codec.spatial, squash)
+        return [(size, late if i else times) for i, size in enumerate(sizes)]
+
+    def observation(self, operator: Operator, y: Tensor, size: tuple[int, ...]) -> Observation:
+        """What is known of images at a size, at most their own."""
+        if size != operator.shape[1:]:
+            operator, y = operator.shrink(y, size)
+        return Observation(operator, y, self.sigma_y, self.codec.bounds)
+
+    @torch.no_grad()
+    def solve(
+        self, observation: Observation, times: Tensor, noise: Noise, coarse: Tensor | None
+    ) -> Iterator[Step]:
+        """The solver's steps at one size. coarse: the result at the size before, to begin with."""
+        A, y, tile = observation.operator, observation.y, self.codec.spatial
+        own, large = A.shape[1:], larger(A.shape[1:], tile)
+        denoiser = self.denoiser
+        if large != tile:
+            exact = A.is_mask and self.sigma_y == 0
+            missing = pad_to(A.missing(self.sigma_y), large)
+            denoiser = tiled(denoiser, tile, missing, pad_to(y, large) if exact else None)
+        A = compose(crop((A.shape[0], *large), own), A)
+        # Where the schedule does not reach noise, the start matters: noise around what y and the mean tell.
+        guess = self.model.statistics.mean[None].to(y)
+        if large != tile:
+            guess = F.interpolate(guess, large, mode="bilinear")
+        guess = guess.expand(len(y), *guess.shape[1:])
+        if coarse is not None:
+            finer = self.codec.clamp(F.interpolate(coarse, own, mode="bicubic"))
+            guess = pad_to(finer, large, mode="replicate")
+        guess = A.prox(guess, y, self.sigma_y**2 / 0.25)
+        level = denoiser.schedule(times[0])
+        eps = replace(noise, purpose=f"{noise.purpose}/{Purpose.INITIAL_NOISE}").normal(0, guess)
+        x = broadcast(level.alpha, guess) * guess + broadcast(level.sigma, guess) * eps
+        yield from self.solver.solve(denoiser, x, times, noise, replace(observation, operator=A))
+
+    def finish(self, observation: Observation, x: Tensor) -> Tensor:
+        """The solver's last x without what was added around it; without noise, y holds to the last digit."""
+        A = observation.operator
+        x = x[(slice(None), slice(None), *(slice(side) for side in A.shape[1:]))]
+        return A.prox(x, observation.y, 0.0) if A.linear and self.sigma_y == 0 else x
+
+
+def larger(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    """The larger of two sizes along every dimension."""
+    return tuple(max(pair) for pair in zip(a, b, strict=True))
+
+
+def pad_to(x: Tensor, spatial: Sequence[int], mode: str = "constant") -> Tensor:
+    """x (..., *smaller) padded to a size at the end of its last dimensions; mode as in `F.pad`."""
+    margins = [(0, n - side) for n, side in zip(spatial, x.shape[-len(spatial) :])]
+    return F.pad(x, [side for pair in reversed(margins) for side in pair], mode=mode)

@@ -1,7 +1,6 @@
-"""TODO-DOC from restoring"""
+"""Image files as tasks: read with what happened to them, and written; degraded, to try restoring on."""
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,150 +11,155 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from alphabar.codecs.image import signal_to_levels, to_pictures
+from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.png_metadata import png_metadata
-from alphabar.diffusion.random import Noise
-from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import pack_json
+from alphabar.diffusion.random import Noise, Purpose
+from alphabar.errors import UsageError
+from alphabar.files import pack_json, writing_folder
+from alphabar.messages import Message, message
 from alphabar.progress import Progress
 from alphabar.restoration.degradation import Degradation
 from alphabar.restoration.noise_estimation import estimate_noise
-from alphabar.restoration.operators.base import Linear, Operator
+from alphabar.restoration.operators.base import ROUNDING_STD, Operator
 from alphabar.restoration.operators.compose import compose
-from alphabar.restoration.operators.mask import Mask
-from alphabar.restoration.operators.registry import OPERATORS
-from alphabar.restoration.photo import Photo, read_photo
-from alphabar.restoration.settings import ROUNDING
-from alphabar.restoration.tiling import spread
+from alphabar.restoration.operators.separable import grayscale
+from alphabar.restoration.photo import Photo, on_white, read_photo, signal_to_levels
 
 
 @dataclass(frozen=True)
 class Task:
-    """A picture file and what was done to it, ready for `restore`."""
+    """An image file and what happened to it, ready for `restore`.
+
+    y: (1, *operator.measurement_shape). sigma_y: with the rounding to 8 bits, where that matters.
+    notes: what a person should know about how the file was taken.
+    """
 
     photo: Photo
     degradation: Degradation
     operator: Operator
-    y: Tensor  # (1, *operator.measured)
-    sigma_y: float  # with the rounding to 8 bits, where that matters
+    y: Tensor
+    sigma_y: float
+    notes: tuple[Message, ...] = ()
 
     @property
-    def coloured(self) -> bool:
-        """Whether it is colour that is asked for."""
-        return any(part["name"] == "grey" for part in self.degradation.parts)
+    def colored(self) -> bool:
+        """Whether the restoration is to have colours that the file does not have."""
+        return self.degradation.removes_color and self.operator.shape[0] >= 3
 
     @property
     def known(self) -> Tensor | None:
-        """(h, w) bool: the pixels that are known exactly."""
-        exact = isinstance(self.operator, Mask) and self.sigma_y == 0
-        return self.operator.s[0] > 0 if exact else None  # type: ignore[attr-defined]
+        """(h, w) bool: the pixels that are known exactly; None where the file has none."""
+        exact = self.operator.is_mask and self.sigma_y == 0
+        return ~self.operator.missing(0.0) if exact else None
 
 
-def read_task(path: Path, degradation: Degradation) -> Task:
-    """A spoilt picture file with what is known of how it was spoilt.
+def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
+    """A degraded image file and what is known of its degradation, for a model of so many channels.
 
-    The noise is estimated where the degradation says so. Whatever is not merely masked was rounded to
-    8 bits after it was spoilt, which is noise of standard deviation `ROUNDING`.
+    The noise is estimated where the degradation says so. Whatever is not merely masked was rounded to 8
+    bits after it was degraded, which counts as noise of standard deviation `ROUNDING_STD`. For a grey model
+    a file in colour is taken in grey. Raises AlphabarError for a file that cannot be read, UsageError where
+    the degradation does not fit.
     """
-    photo = read_photo(path)
-    h, w = photo.pixels.shape[:2]
-    operator = degradation.operator((3, h * degradation.factor, w * degradation.factor))
-    exact = isinstance(operator, Mask) and degradation.sigma == 0
-    if photo.grey and operator.measured[0] == 3 and isinstance(operator, Linear) and not exact:
+    photo, notes = read_photo(path), []
+    if channels == 1 and not photo.grey:
+        photo = photo.without_color()
+        notes.append(message("restoration.grey_model", file=path.name))
+    h, w = (side * degradation.factor for side in photo.pixels.shape[:2])
+    operator = degradation.operator((channels, h, w))
+    exact = operator.is_mask and degradation.sigma == 0
+    if photo.grey and operator.measurement_shape[0] >= 3 and operator.linear and not exact:
         # One channel of noise, not three that are equal.
-        to_grey = OPERATORS.build("grey", shape=operator.shape)()
-        operator = compose(to_grey, degradation.operator(to_grey.measured))
-    y = photo.signal(operator.measured[0])
-    if isinstance(operator, Mask):
+        to_grey = grayscale(operator.shape)
+        operator = compose(to_grey, degradation.operator(to_grey.measurement_shape))
+    y = photo.signal(operator.measurement_shape[0])
+    if operator.is_mask:
         y = operator.A(y)
     sigma = degradation.sigma
     if sigma is None:
-        if not isinstance(operator, Linear) or _masks(degradation):
-            raise UsageError("the noise cannot be estimated through a mask or JPEG: give --noise a number")
+        if not operator.linear or operator.removes_pixels:
+            raise UsageError("restoration.noise_not_estimable")
         sigma = estimate_noise(y[0])
-    elif sigma < ROUNDING and not isinstance(operator, Mask) and isinstance(operator, Linear):
-        sigma = ROUNDING
-    return Task(photo, degradation, operator, y, sigma)
-
-
-def _masks(degradation: Degradation) -> bool:
-    return any(part["name"] in ("mask", "box", "random", "strokes") for part in degradation.parts)
+    elif sigma < ROUNDING_STD and not operator.is_mask and operator.linear:
+        sigma = ROUNDING_STD
+    return Task(photo, degradation, operator, y, sigma, tuple(notes))
 
 
 def degrade(photo: Photo, degradation: Degradation, *, seed: int = 0, position: int = 0) -> Image.Image:
-    """The picture spoilt, rounded to 8 bits; missing pixels are grey."""
+    """The image degraded and rounded to 8 bits, grey where the file is; missing pixels are mid-grey.
+
+    position: of the image in the set, for noise of its own. Raises UsageError for noise that is to be
+    estimated and where the degradation does not fit.
+    """
     if degradation.sigma is None:
-        raise UsageError("noise:auto is for restoring: say how much noise to add, such as noise:0.05")
-    colour = not photo.grey or any(part["name"] in ("grey", "jpeg") for part in degradation.parts)
-    x = photo.signal(3 if colour else 1)
-    y = degradation.operator(tuple(x.shape[1:])).A(x)  # type: ignore[arg-type]
-    y = y + degradation.sigma * Noise(seed, [position], "degrade").normal(0, y)
+        raise UsageError("restoration.auto_only_restores")
+    x = photo.signal(1 if photo.grey else 3)
+    y = degradation.operator(tuple(x.shape[1:])).A(x)
+    y = y + degradation.sigma * Noise(seed, [position], Purpose.DEGRADATION).normal(0, y)
     levels = signal_to_levels(y[0], 255).numpy().astype(np.uint8)
     return Image.fromarray(levels if levels.shape[2] == 3 else levels[..., 0])
 
 
+def sample_std(x: Tensor) -> Tensor:
+    """How far n samples (n, b, c, h, w) lie apart at each pixel: (b, h, w), standard deviations."""
+    return x.std(0, correction=1).square().mean(1).sqrt()
+
+
 def panels(task: Task, x: Tensor) -> Tensor:
-    """What to look at, (k, h, w, 3) uint8: as it was given, the n answers (n, 3, h, w), their spread.
+    """What to show, (k, h, w, 3) uint8: the file as it was given, the n samples (n, c, h, w), their spread.
 
-    The spread (of n > 1) is white where the answers lie furthest apart.
+    The spread (of n > 1) is the standard deviation at each pixel, white where it is largest.
     """
-    seen = F.interpolate(task.y.expand(-1, 3, -1, -1), x.shape[2:], mode="nearest")
-    shown = [seen, x]
+    seen = F.interpolate(on_white(task.y), x.shape[2:], mode="nearest")
+    shown = [seen, on_white(x)]
     if len(x) > 1:
-        apart = spread(x[:, None])
+        apart = sample_std(x[:, None])
         shown.append((2 * apart / apart.max().clamp(min=1e-6) - 1).expand(1, 3, -1, -1))
-    return to_pictures(torch.cat(shown))
+    return ImageCodec((x.shape[2], x.shape[3])).decode(torch.cat(shown))
 
 
-def write_answers(
-    task: Task, x: Tensor, out: Path, about: dict[str, Any], overview: Mapping[str, Image.Image]
+def write_restored(
+    task: Task, x: Tensor, out: Path, about: Mapping[str, Any], overview: Mapping[str, Image.Image]
 ) -> None:
-    """Write n answers (n, 3, h, w) as NAME-1.png …, each with its settings inside, and restoration.json.
+    """Write n samples (n, c, h, w) as NAME-1.png …, each with its settings inside, and restoration.json.
 
-    They are of the kind of the file they answer (`Photo.image`). overview: further images by name. The folder
-    appears when all of it is written. Raises AlphabarError where it cannot be.
+    They are of the kind of the file that was restored (`Photo.image`). overview: further images by name.
+    The folder appears when all of it is written. Raises AlphabarError where it cannot be.
     """
-    beside = out.with_name(f".writing-{out.name}")
     if len(x) > 1:
-        apart = spread(x[:, None])
+        apart = sample_std(x[:, None])
         about = {**about, "spread": {"mean": apart.mean().item(), "largest": apart.max().item()}}
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        for k, answer in enumerate(x):
-            image = task.photo.image(answer, task.known, task.coloured)
+    with writing_folder(out) as folder:
+        for k, sample in enumerate(x):
+            image = task.photo.image(sample, task.known, task.colored)
             info = png_metadata({**about, "answer": k})
-            image.save(beside / f"{task.photo.name}-{k + 1}.png", pnginfo=info, **task.photo.extras)
+            image.save(folder / f"{task.photo.name}-{k + 1}.png", pnginfo=info, **task.photo.extras)
         for name, image in overview.items():
-            image.save(beside / f"{name}.png")
-        (beside / "restoration.json").write_bytes(pack_json({**about, "n": len(x)}))
-        beside.rename(out)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise AlphabarError(f"cannot write {out}: {error.strerror or error}") from None
+            image.save(folder / f"{name}.png")
+        (folder / "restoration.json").write_bytes(pack_json({**about, "n": len(x)}))
 
 
-def degrade_all(paths: Sequence[Path], names: Sequence[str], degradation: Degradation, out: Path, seed: int):
-    """Spoil picture files into a new folder as PNG files, picture i with noise of its own.
+def degrade_files(
+    paths: Sequence[Path], names: Sequence[str], degradation: Degradation, out: Path, seed: int = 0
+) -> Iterator[Progress[Path]]:
+    """Degrade image files into a new folder of PNG files, image i with noise of its own.
 
-    Yields a record a picture. The folder appears when all of it is written; a picture that cannot be spoilt
-    ends it with an AlphabarError that names it.
+    Yields a record for each image; the last one's result is the folder, which appears when all of it is
+    written.
+    Raises UsageError naming an image that cannot be degraded, AlphabarError where the folder cannot be
+    written.
     """
-    beside = out.with_name(f".writing-{out.name}")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
+    with writing_folder(out) as folder:
         for i, (path, name) in enumerate(zip(paths, names, strict=True)):
-            target = (beside / name).with_suffix(".png")
+            target = (folder / name).with_suffix(".png")
             if target.exists():  # a.jpg beside a.png
-                target = beside / f"{name}.png"
+                target = folder / f"{name}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 degrade(read_photo(path), degradation, seed=seed, position=i).save(target)
             except UsageError as error:
-                raise UsageError(f"{path}: {error}") from None
+                raise UsageError(
+                    "restoration.image_not_degradable", path=path, problem=error.message
+                ) from None
             yield Progress("degrading", i + 1, len(paths))
-        beside.rename(out)
-    except OSError as error:
-        raise AlphabarError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    yield Progress("degrading", len(paths), len(paths), out)

@@ -1,1 +1,1 @@
-"""The studio: a local web page for what the command line does. Needs the extra ``studio`` (Gradio)."""
+"""The studio: a local web page for what the command line does. It needs the extra ``studio`` (Gradio)."""

@@ -11,15 +11,16 @@ from alphabar.runs.run import Run
 
 
 class ModelStore:
-    """What the studio may open: a model folder, a run folder, or all of both in a folder and what is shipped.
+    """What the studio may open: a model folder, a run folder, or all in a folder and the shipped models.
 
+    path: what was opened. single: whether it is one model or run.
     Raises UsageError for a path that is none of these; a folder that is not there yet is an empty one.
     """
 
     def __init__(self, path: Path):
         self.path = locate(path).resolve()
         if path.exists() and not path.is_dir():
-            raise UsageError(f"{path} is a file: give a model folder, a run folder or a folder of runs")
+            raise UsageError("studio.not_a_folder", path=path)
         self.single = holds_model(self.path)
         self._lock = threading.Lock()
         self._loaded: tuple[object, Model] | None = None
@@ -37,9 +38,9 @@ class ModelStore:
         return [p.name for p in self._folders() if Run(p).exists]
 
     def models(self) -> list[str]:
-        """The names of what can be loaded and draws, the latest first."""
+        """The names of what can be loaded and generates samples, the latest first."""
         there = (p for p in self._folders() if not Run(p).exists or Run(p).checkpoints.folders())
-        return [p.name for p in there if not _classifies(p)]
+        return [p.name for p in there if _generates(p)]
 
     def run(self, name: str | None) -> Run:
         """Raises AlphabarError for a name that is not of `runs`."""
@@ -50,7 +51,7 @@ class ModelStore:
         return self._folder(name, self.models())
 
     def load(self, name: str | None) -> Model:
-        """The model of this name as it is now; what was loaded before goes.
+        """The model of this name as it is now; the model that was in memory before leaves it.
 
         Raises AlphabarError for a name that is not of `models`, and what `load_model` raises.
         """
@@ -63,12 +64,10 @@ class ModelStore:
             return self._loaded[1]
 
     def _folder(self, name: str | None, names: list[str]) -> Path:
+        if not name:
+            raise AlphabarError("studio.no_model", folder=self.path)
         if name not in names:
-            raise AlphabarError(
-                f"there is no {name!r} in {self.path}"
-                if name
-                else f"there is no trained model in {self.path} yet"
-            )
+            raise AlphabarError("studio.unknown_model", name=name, folder=self.path)
         return next(folder for folder in self._folders() if folder.name == name)
 
 
@@ -81,11 +80,11 @@ def _changed(folder: Path) -> float:
         return 0.0
 
 
-def _classifies(folder: Path) -> bool:
-    """Whether a run trains a classifier. What is wrong with its recipe is told on loading."""
+def _generates(folder: Path) -> bool:
+    """Whether a model's method generates samples. What is wrong with its recipe is said when it is loaded."""
     try:
         recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    method = METHODS.get(recipe.get("method", {}).get("name"))
-    return method is not None and not method.samples  # type: ignore[attr-defined]
+        method = METHODS[recipe["method"]["name"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return bool(getattr(method, "samples", True))

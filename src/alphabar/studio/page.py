@@ -1,34 +1,28 @@
-"""What all tabs share: the page they are on, how errors are told, and how pictures become HTML."""
+"""What all tabs share: the page's language and models, how errors are shown, and how work is cancelled."""
 
-import base64
 import functools
 import html
-import io
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from PIL import Image
-from torch import Tensor
 
-from alphabar.codecs.base import Unreadable
-from alphabar.codecs.png_metadata import png_metadata
 from alphabar.errors import AlphabarError
+from alphabar.messages import catalogue, message
+from alphabar.runs.model import Model
+from alphabar.studio.elements import note
 from alphabar.studio.models import ModelStore
-from alphabar.studio.translations import TEXTS
 
-SHOWN = 8  # seconds that an error stays
-
+ERROR_SECONDS = 8
+"""How long an error stays on the page."""
 
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
-"""For events that work with a model: there is one in memory."""
-
+"""For events that work with a model: one model is in memory."""
 
 LIGHT: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden"}
 """For events that only read."""
@@ -36,88 +30,59 @@ LIGHT: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden"}
 
 @dataclass(frozen=True)
 class Page:
-    """The page in one language. files: what the browser may read lies there; blocks: where it is built."""
+    """The page in one language.
 
-    language: int  # the column of TEXTS
-    shelf: ModelStore
+    language: "en" or "es". models: what it may open. files: the folder of what the browser may read.
+    blocks: the Gradio page that the tabs are built in.
+    """
+
+    language: str
+    models: ModelStore
     files: Path
     blocks: gr.Blocks
 
     def text(self, key: str, **values: Any) -> str:
-        """A text in the page's language."""
-        return TEXTS[key][self.language].format(**values)
+        """The text ``studio.<key>`` of the catalogue, in the page's language."""
+        return message(f"studio.{key}", **values).in_language(self.language)
 
-    def told(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        """The handler (a generator function), its errors one sentence each."""
+    def text_or(self, key: str, otherwise: str) -> str:
+        """The text ``studio.<key>``, or another where there is none, as for an extension."""
+        return self.text(key) if f"studio.{key}" in catalogue() else otherwise
 
-        @functools.wraps(handler)
-        def telling(*arguments: Any) -> Any:
+    def handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A generator function as the handler of an event: each of its errors is shown as a sentence."""
+
+        @functools.wraps(function)
+        def showing_errors(*arguments: Any) -> Any:
             try:
-                yield from handler(*arguments)
-            except (AlphabarError, Unreadable) as error:
-                raise gr.Error(html.escape(str(error)), duration=SHOWN, print_exception=False) from None
+                yield from function(*arguments)
+            except AlphabarError as error:
+                text = html.escape(error.in_language(self.language))
+                raise gr.Error(text, duration=ERROR_SECONDS, print_exception=False) from None
             except (gr.Error, GeneratorExit):
                 raise
             except Exception as error:
                 traceback.print_exc(file=sys.stderr)
-                said = self.text("broken", name=type(error).__name__)
-                raise gr.Error(said, duration=SHOWN, print_exception=False) from None
+                text = self.text("internal_error", name=type(error).__name__)
+                raise gr.Error(text, duration=ERROR_SECONDS, print_exception=False) from None
 
-        return telling
+        return showing_errors
 
     def new_file(self, suffix: str) -> Path:
         """A new empty file that the browser may read."""
         with tempfile.NamedTemporaryFile(dir=self.files, suffix=suffix, delete=False) as file:
             return Path(file.name)
 
-    def progress(self, done: float, total: float, said: str) -> str:
-        """A bar, and a line below it."""
-        return f'<progress max="{total}" value="{done}"></progress><p class="said">{html.escape(said)}</p>'
+    def cancel_button(self, button: gr.Button, jobs: Sequence[Any], status: gr.HTML) -> None:
+        """Let a button cancel jobs. A job says that it has ended when it has, by the button or by an error.
 
-    def note(self, said: str) -> str:
-        return f'<p class="said">{html.escape(said)}</p>'
-
-
-def data_uri(
-    picture: np.ndarray | Image.Image, about: Mapping[str, Any] | None = None, quick: bool = False
-) -> str:
-    """A picture (h, w, 3) uint8 as a ``data:`` address: PNG with its settings inside, or a quick JPEG."""
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    buffer = io.BytesIO()
-    if quick:
-        image.save(buffer, "JPEG", quality=88)
-    else:
-        image.save(buffer, "PNG", pnginfo=png_metadata(about) if about is not None else None)
-    kind = "jpeg" if quick else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        Right after the click would be too soon: the page would ignore a click that begins the job again.
+        """
+        button.click(None, None, None, cancels=list(jobs))
+        for job in jobs:
+            job.failure(lambda: note(self.text("cancelled")), None, status, **LIGHT)
 
 
-def sheet(
-    pictures: Tensor, abouts: Sequence[Mapping[str, Any]] | None = None, name: str = "", hint: str = ""
-) -> str:
-    """Pictures (n, h, w, 3) uint8 as a grid. With ``abouts`` each is a PNG that a click saves."""
-    cells = []
-    for i, picture in enumerate(pictures.numpy()):
-        if abouts is None:
-            cells.append(f'<img src="{data_uri(picture, quick=True)}" alt="">')
-            continue
-        file, title = html.escape(f"{name}-{i + 1}.png"), html.escape(hint)
-        uri = data_uri(picture, abouts[i])
-        cells.append(f'<a href="{uri}" download="{file}" title="{title}"><img src="{uri}" alt="{i + 1}"></a>')
-    columns = min(len(cells), 8 if len(cells) > 16 else 4)
-    return f'<div class="sheet" style="--columns:{columns}">{"".join(cells)}</div>'
-
-
-def empty(said: str) -> str:
-    """A quiet frame where pictures will be."""
-    return f'<div class="empty"><span>{html.escape(said)}</span></div>'
-
-
-def cancelling(page: Page, button: gr.Button, jobs: Sequence[Any], said: gr.HTML) -> None:
-    """Make a button end jobs. A job says so when it has ended, by the button or by an error.
-
-    Right after the click would be too soon: until then the page ignores a click that begins the job anew.
-    """
-    button.click(None, None, None, cancels=list(jobs))
-    for job in jobs:
-        job.failure(lambda: page.note(page.text("stopped")), None, said, **LIGHT)
+def forming(model: Model, record: Any) -> Any:
+    """The pictures of what a sampler estimates at a step, from the preview of a progress record."""
+    return model.codec.preview(model.codec.decode(record.preview.step.x0.cpu()))

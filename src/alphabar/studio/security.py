@@ -1,4 +1,4 @@
-"""What stands before the page's server: only its own page may talk to it, and only about what it needs."""
+"""The guard in front of the server: only the page itself may use it, and only the routes that it needs."""
 
 import json
 import re
@@ -7,22 +7,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-LARGEST_UPLOAD = 256 * 2**20
+from alphabar.messages import Message, message
+
+MAX_UPLOAD = 256 * 2**20
 """Bytes that one upload may have."""
 
 
-LARGEST_MESSAGE = 2 * 2**20
+MAX_MESSAGE = 2 * 2**20
 """Bytes of any other request; pictures travel as uploads."""
-
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-
 API = "/gradio_api"
 
-
 FILE = f"{API}/file="
-
 
 # Gradio has more routes (proxies, streams, monitoring, …): what the page does not use is not there.
 ROUTES = re.compile(
@@ -32,33 +30,29 @@ ROUTES = re.compile(
     r"|startup-events|theme\.css|info|app_id|user|login_check|custom_component/.+)/?"
 )
 
-
 # The page needs nothing but itself; Gradio's own scripts are inline and evaluate templates.
 POLICY = (
     "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none';"
     " base-uri 'self'; frame-ancestors 'self'; form-action 'self'"
 )
 
-
 Scope = dict[str, Any]
 
-
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Refused(Exception):
-    """A request that is not answered: an HTTP status, and why."""
+    """A request that is not answered. status: of HTTP. reason: a message of the catalogue."""
 
-    def __init__(self, status: int, why: str):
-        super().__init__(why)
-        self.status = status
+    def __init__(self, status: int, reason: Message):
+        super().__init__(reason)
+        self.status, self.reason = status, reason
 
 
 class RequestGuard:
-    """ASGI middleware. files: the folder that is served from; loopback: whether only this machine asks."""
+    """ASGI middleware. files: the folder that is served. loopback: whether only this machine can reach it."""
 
     def __init__(self, app: Any, files: Path, loopback: bool):
         self.app, self.files, self.loopback = app, files.resolve(), loopback
@@ -68,7 +62,7 @@ class RequestGuard:
             return await self.app(scope, receive, send)
         try:
             if scope["type"] != "http":
-                raise Refused(403, "this page needs no sockets")
+                raise Refused(403, message("studio.refused_socket"))
             headers = {
                 key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]
             }
@@ -77,14 +71,14 @@ class RequestGuard:
         except Refused as refusal:
             return await refuse(send, refusal)
 
-        async def sending(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
+        async def sending(event: dict[str, Any]) -> None:
+            if event["type"] == "http.response.start":
                 more = [
                     (b"content-security-policy", POLICY.encode()),
                     (b"x-content-type-options", b"nosniff"),
                 ]
-                message = {**message, "headers": [*message["headers"], *more]}
-            await send(message)
+                event = {**event, "headers": [*event["headers"], *more]}
+            await send(event)
 
         await self.app(scope, receive, sending)
 
@@ -93,16 +87,16 @@ class RequestGuard:
         host = headers.get("host", "")
         if self.loopback and urlsplit(f"//{host}").hostname not in LOOPBACK:
             # Another name that leads here is how a foreign page gets round the same-origin rule.
-            raise Refused(403, "this address is not the studio's")
+            raise Refused(403, message("studio.refused_host"))
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise Refused(403, "another page may not use the studio")
+            raise Refused(403, message("studio.refused_page"))
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and (
             method not in ("GET", "HEAD") or path not in ("/", "/es")
         ):
-            raise Refused(403, "another page may not use the studio")
+            raise Refused(403, message("studio.refused_page"))
         if not ROUTES.fullmatch(path):
-            raise Refused(404, "there is nothing here")
+            raise Refused(404, message("studio.refused_route"))
         if path.startswith(FILE):
             self.check_file(path.removeprefix(FILE))
 
@@ -114,15 +108,15 @@ class RequestGuard:
         except (OSError, ValueError, RuntimeError):
             inside = False
         if not inside:
-            raise Refused(403, "this file is not the studio's")
+            raise Refused(403, message("studio.refused_file"))
 
     async def bounded(self, path: str, headers: dict[str, str], receive: Receive) -> Receive:
-        """The request's body, no longer than it may be; that of a job is read and looked at first."""
-        most = LARGEST_UPLOAD if path.startswith(f"{API}/upload") else LARGEST_MESSAGE
+        """The request's body, no longer than it may be; that of a job is read and checked first."""
+        most = MAX_UPLOAD if path.startswith(f"{API}/upload") else MAX_MESSAGE
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > most:
-            raise Refused(413, f"more than {most // 2**20} MB")
-        if most == LARGEST_MESSAGE:
+            raise Refused(413, message("studio.refused_size", megabytes=most // 2**20))
+        if most == MAX_MESSAGE:
             body = await _read(receive, most)
             if path.startswith(f"{API}/queue/join"):
                 check_job(body)
@@ -140,10 +134,10 @@ class RequestGuard:
 
         async def counted() -> dict[str, Any]:
             nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
+            event = await receive()
+            seen += len(event.get("body", b""))
             # The declared length is kept by the server; a body without one ends here.
-            return {"type": "http.disconnect"} if seen > most else message
+            return {"type": "http.disconnect"} if seen > most else event
 
         return counted
 
@@ -153,14 +147,14 @@ def check_job(body: bytes) -> None:
     try:
         waiting = [json.loads(body)]
     except (ValueError, RecursionError):
-        raise Refused(400, "this is no JSON") from None
+        raise Refused(400, message("studio.refused_json")) from None
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             for key in ("path", "url"):
                 text = value.get(key)
                 if isinstance(text, str) and "://" in text and (key == "path" or FILE not in text):
-                    raise Refused(403, "the studio fetches nothing")
+                    raise Refused(403, message("studio.refused_address"))
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
@@ -169,18 +163,19 @@ def check_job(body: bytes) -> None:
 async def _read(receive: Receive, most: int) -> bytes:
     parts: list[bytes] = []
     while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "the request broke off")
-        parts.append(message.get("body", b""))
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise Refused(400, message("studio.refused_incomplete"))
+        parts.append(event.get("body", b""))
         if sum(map(len, parts)) > most:
-            raise Refused(413, f"more than {most // 2**20} MB")
-        if not message.get("more_body"):
+            raise Refused(413, message("studio.refused_size", megabytes=most // 2**20))
+        if not event.get("more_body"):
             return b"".join(parts)
 
 
 async def refuse(send: Send, refusal: Refused) -> None:
-    body = json.dumps({"detail": str(refusal)}).encode()
+    """Answer a request with its refusal."""
+    body = json.dumps({"detail": str(refusal.reason)}).encode()
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""How the page looks: a calm theme of Gradio, without fonts or scripts from elsewhere."""
+"""The theme of the page: calm, without fonts or scripts from elsewhere."""
 
 from importlib.resources import files
 from typing import Any
@@ -6,10 +6,7 @@ from typing import Any
 import gradio as gr
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
-
-
 MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
-
 
 # Screen readers need to know which language they read.
 HEAD = (
@@ -18,8 +15,8 @@ HEAD = (
 )
 
 
-def theme_css() -> dict[str, Any]:
-    """What ``launch`` takes about the look."""
+def theme_options() -> dict[str, Any]:
+    """The theme, the style sheet and the head of the page, as keyword arguments of Gradio's ``launch``."""
     blue = gr.themes.Color(
         "#eef6fb",
         "#d8eaf5",

@@ -1,4 +1,4 @@
-"""Pictures that a person uploads, as a folder: what an archive says of itself is not believed."""
+"""Pictures that a person uploads, as a folder. What an archive states about itself is not trusted."""
 
 import re
 import shutil
@@ -8,67 +8,49 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import writing_folder
 
-LARGEST = 4 * 2**30
-"""Bytes of all pictures of one upload."""
+MAX_BYTES = 4 * 2**30
+"""Of all pictures of one upload."""
 
+MAX_FILES = 200_000
+"""Of one upload."""
 
-MOST = 200_000
-"""Files of one upload."""
+SUFFIXES = {
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm",
+    ".csv", ".txt",
+}  # fmt: skip
+"""Of pictures, captions and tables."""
 
-
-ENDINGS = {
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".avif",
-    ".jp2",
-    ".ppm",
-    ".csv",
-    ".txt",
-}
+BLOCK = 2**20  # bytes that are unpacked at once
 
 
-BLOCK = 2**20
-
-
-def unpack(files: Sequence[Path], folder: Path, largest: int = LARGEST, most: int = MOST) -> int:
+def unpack(
+    files: Sequence[Path], folder: Path, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
+) -> int:
     """Put pictures, and those in zip archives, into a new folder; the number of files in it.
 
     Folders within an archive are kept: they are classes. Whatever is no picture, caption or table is left
     out. The folder appears when all of it is there. Raises AlphabarError for a damaged or encrypted archive,
-    for one that holds links or names outside itself, and for more bytes or files than allowed.
+    for one that holds links or names outside itself, and for more bytes or files than allowed, and UsageError
+    where there is no picture in it.
     """
-    beside = folder.with_name(f".writing-{folder.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    count, left = 0, largest
-    try:
+    count, left = 0, max_bytes
+    with writing_folder(folder, existing="replace") as beside:
         for file in files:
             if file.suffix.lower() == ".zip":
-                added, left = _extract(file, beside, most - count, left)
+                added, left = _extract(file, beside, max_files - count, left)
                 count += added
-            elif file.suffix.lower() in ENDINGS:
+            elif file.suffix.lower() in SUFFIXES:
                 left -= file.stat().st_size
                 count += 1
                 shutil.copyfile(file, _free(beside / _plain(file.name)))
-            if count > most or left < 0:
-                raise AlphabarError(f"too much at once: at most {most:,} files and {largest // 2**20:,} MB")
+            if count > max_files or left < 0:
+                raise AlphabarError(
+                    "studio.upload_too_large", files=f"{max_files:,}", megabytes=f"{max_bytes // 2**20:,}"
+                )
         if not count:
-            raise UsageError(
-                "there are no pictures in what was uploaded: a zip, or .jpg, .png or .webp files"
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    except OSError as error:
-        raise AlphabarError(f"cannot unpack: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            raise UsageError("studio.upload_without_pictures")
     return count
 
 
@@ -77,31 +59,34 @@ def _extract(file: Path, folder: Path, most: int, left: int) -> tuple[int, int]:
     count = 0
     try:
         with zipfile.ZipFile(file) as archive:
-            if len(archive.infolist()) > 2 * MOST:
-                raise AlphabarError(f"{file.name} lists {len(archive.infolist()):,} files: too many")
+            if len(archive.infolist()) > 2 * MAX_FILES:
+                raise AlphabarError(
+                    "studio.archive_too_many_files", file=file.name, most=f"{2 * MAX_FILES:,}"
+                )
             for member in archive.infolist():
                 path = _inside(member)
                 if path is None:
                     continue
                 count += 1
                 if count > most:
-                    raise AlphabarError(f"{file.name} holds more than {most:,} pictures")
+                    raise AlphabarError("studio.archive_too_many_files", file=file.name, most=f"{most:,}")
                 target = _free(folder.joinpath(*path.parts))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as packed, open(target, "wb") as out:
                     while block := packed.read(BLOCK):
                         left -= len(block)
                         if left < 0:
-                            raise AlphabarError(f"{file.name} unpacks to more than allowed: is it a bomb?")
+                            raise AlphabarError("studio.archive_too_large", file=file.name)
                         out.write(block)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        raise AlphabarError(f"{file.name} is no whole zip archive: {error}") from None
-    except RuntimeError:  # zipfile's word for a password
-        raise AlphabarError(f"{file.name} is encrypted: unpack it first") from None
+        raise AlphabarError("studio.archive_damaged", file=file.name, problem=str(error)) from None
+    except RuntimeError:  # so zipfile asks for a password
+        raise AlphabarError("studio.archive_encrypted", file=file.name) from None
     except Exception as error:
         if isinstance(error, (AlphabarError, OSError)):
             raise
-        raise AlphabarError(f"{file.name} is damaged: {type(error).__name__}") from None  # zlib.error and kin
+        # zlib.error and its like
+        raise AlphabarError("studio.archive_damaged", file=file.name, problem=type(error).__name__) from None
     return count, left
 
 
@@ -111,13 +96,11 @@ def _inside(member: zipfile.ZipInfo) -> PurePosixPath | None:
     path = PurePosixPath(name)
     kind = stat.S_IFMT(member.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
-        raise AlphabarError(
-            f"the archive names a place outside itself, {member.filename[:80]!r}: it is refused"
-        )
+        raise AlphabarError("studio.archive_outside", name=member.filename[:80])
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise AlphabarError(f"the archive holds a link or a device, {member.filename[:80]!r}: it is refused")
+        raise AlphabarError("studio.archive_link", name=member.filename[:80])
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    if member.is_dir() or hidden or path.suffix.lower() not in ENDINGS:
+    if member.is_dir() or hidden or path.suffix.lower() not in SUFFIXES:
         return None
     return PurePosixPath(*(_plain(part) for part in path.parts))
 
@@ -133,4 +116,4 @@ def _free(path: Path) -> Path:
         if not path.exists():
             return path
         path = path.with_name(f"{path.stem.rsplit('~', 1)[0]}~{i}{path.suffix}")
-    raise AlphabarError("too many files of one name")
+    raise AlphabarError("studio.too_many_of_one_name", name=path.name)

@@ -1,4 +1,4 @@
-"""TODO-DOC from restoration.operators"""
+"""Convolution with a kernel: motion blur, and any blur kernel from a file."""
 
 import math
 
@@ -7,56 +7,52 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alphabar.errors import UsageError
-from alphabar.restoration.operators.base import Shape, Spectral
-from alphabar.restoration.operators.separable import Separable, _gaussian_matrix
-from alphabar.restoration.operators.spectrum import _cut
+from alphabar.restoration.operators.base import Shape, Spectral, image_size, size_text, without_tiny
 
 
 class Convolution(Spectral):
-    """A blur with any kernel, (k, l), centred, of sum 1; the picture continues at its opposite side.
+    """A blur with any kernel (k, l), centred, scaled to sum 1; the image continues at its opposite side.
 
-    The modes are its Fourier coefficients, complex numbers. Raises UsageError for a kernel larger than
-    the picture or one that sums to 0.
+    The modes are its Fourier coefficients, complex numbers. Raises UsageError for a kernel larger than the
+    image or one that sums to 0.
     """
 
     def __init__(self, kernel: Tensor, shape: Shape):
         k, l = kernel.shape
-        _, h, w = shape
+        h, w = image_size(shape)
         if k > h or l > w:
-            raise UsageError(f"a kernel of {l}×{k} is larger than the picture of {w}×{h}")
+            raise UsageError(
+                "restoration.kernel_too_large", kernel=size_text((k, l)), image=size_text((h, w))
+            )
         if not abs(kernel.sum()) > 0:
-            raise UsageError("a blur kernel must not sum to 0")
-        self.shape = self.measured = shape
+            raise UsageError("restoration.kernel_sums_to_zero")
+        self.shape = self.measurement_shape = shape
         padded = F.pad(kernel.double() / kernel.double().sum(), (0, w - l, 0, h - k))
         transfer = torch.fft.fft2(padded.roll((-(k // 2), -(l // 2)), (0, 1)))[None]
-        self.s = _cut(transfer.abs())
-        self.phase = torch.polar(torch.ones_like(self.s), transfer.angle())
+        self.s = without_tiny(transfer.abs())
+        self._phase = torch.polar(torch.ones_like(self.s), transfer.angle())
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def Vt(self, x: Tensor) -> Tensor:
         return torch.fft.fft2(x, norm="ortho")
 
-    def synthesise(self, modes: Tensor) -> Tensor:
+    def V(self, modes: Tensor) -> Tensor:
         return torch.fft.ifft2(modes, norm="ortho").real
 
-    def measure(self, y: Tensor) -> Tensor:
+    def Ut(self, y: Tensor) -> Tensor:
         modes = torch.fft.fft2(y, norm="ortho")
-        return self.phase.conj().to(modes) * modes
+        return self._phase.conj().to(modes) * modes
 
-    def emit(self, modes: Tensor) -> Tensor:
-        return torch.fft.ifft2(self.phase.to(modes) * modes, norm="ortho").real
-
-
-def blur(shape: Shape, *, std: float = 1.5) -> Separable:
-    """Gaussian blur, std in pixels, cut off at 4 std; the picture continues as its mirror image."""
-    if not 0 < std <= min(shape[1:]):
-        raise UsageError(f"blur:{std:g}: the standard deviation must be above 0 and within the picture")
-    return Separable(shape, rows=_gaussian_matrix(shape[1], std), columns=_gaussian_matrix(shape[2], std))
+    def U(self, modes: Tensor) -> Tensor:
+        return torch.fft.ifft2(self._phase.to(modes) * modes, norm="ortho").real
 
 
 def motion(shape: Shape, *, length: float = 9.0, angle: float = 45.0) -> Convolution:
-    """Motion blur along a line: length in pixels, angle in degrees, counter-clockwise from the right."""
-    if not 1 <= length <= min(shape[1:]) - 1:
-        raise UsageError(f"motion:{length:g}: the length must be at least 1 and within the picture")
+    """Motion blur along a line: length in pixels, angle in degrees, counter-clockwise from the right.
+
+    Raises UsageError for a line that is shorter than a pixel or does not fit into the image.
+    """
+    if not 1 <= length <= min(image_size(shape)) - 1:
+        raise UsageError("restoration.bad_motion", length=f"{length:g}", image=size_text(shape[1:]))
     return Convolution(motion_kernel(length, angle), shape)
 
 

@@ -1,17 +1,11 @@
-"""Operators: the A in y = A(x) + sigma_y·n, what was done to a picture before we saw it.
+"""The operators that can be named in a degradation."""
 
-Everything is in the units of signals, [-1, 1]: sigma_y = 0.05 is 6.4 of 255 grey levels. (DPS and DAPS count
-so too; DiffPIR, DDRM and DDNM publish the same number for pictures in [0, 1], where it is twice as much.)
-
-Most operators are known by their singular value decomposition A = U·S·V*, from which everything else
-follows (`Spectral`); any other linear one gets the same by conjugate gradients (`Linear`).
-"""
-
-from alphabar.registry import Registry
-from alphabar.restoration.operators.convolution import blur, motion
-from alphabar.restoration.operators.jpeg import jpeg
-from alphabar.restoration.operators.mask import box, denoise, random, strokes
-from alphabar.restoration.operators.separable import average, down, grey
+from alphabar.registry import Registry, Spec
+from alphabar.restoration.operators.base import Operator, Shape
+from alphabar.restoration.operators.convolution import motion
+from alphabar.restoration.operators.jpeg import JPEG
+from alphabar.restoration.operators.mask import box, random, strokes
+from alphabar.restoration.operators.separable import area_downsample, blur, denoise, downsample, grayscale
 
 OPERATORS = Registry(
     "degradation",
@@ -20,11 +14,22 @@ OPERATORS = Registry(
         "box": box,
         "random": random,
         "strokes": strokes,
-        "down": down,
-        "average": average,
+        "downsample": downsample,
+        "area_downsample": area_downsample,
         "blur": blur,
         "motion": motion,
-        "grey": grey,
-        "jpeg": jpeg,
+        "grayscale": grayscale,
+        "jpeg": JPEG,
     },
 )
+"""Name → a class of operators, or a function that makes one: ``f(shape, *, setting=default)``."""
+
+
+def build_operator(spec: Spec, shape: Shape) -> Operator:
+    """The operator of a spec for samples of a shape (channels, *spatial).
+
+    Raises UsageError for unknown names and settings, and what the operator raises where they do not fit the
+    shape.
+    """
+    built = OPERATORS.build(spec, shape=shape)
+    return built if isinstance(built, Operator) else built()

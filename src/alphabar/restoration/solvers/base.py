@@ -1,13 +1,15 @@
-"""TODO-DOC from restoration.posterior"""
+"""The loop that most solvers share, its steps, and what it knows about the measurement."""
 
-import math
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from alphabar.diffusion.denoiser import Condition, Denoiser
+from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import Step
 from alphabar.diffusion.schedules import Level, Schedule, broadcast
@@ -15,93 +17,146 @@ from alphabar.errors import UsageError
 from alphabar.restoration.operators.base import Linear, Operator
 
 
-class Observation(NamedTuple):
-    """What is known: y (n, *operator.measured) = A(x0) + sigma_y·n, sigma_y in the units of [-1, 1].
+@dataclass(frozen=True)
+class Observation:
+    """What is known: y (n, *operator.measurement_shape) = A(x0) + sigma_y·n, sigma_y in the units of signals.
 
-    bound: the largest |x0| that there is. A mean of x0 is no larger, so xhat is clipped to it: what leaves
-    the range is amplified from step to step where a network's Jacobian is not quite that of a denoiser.
+    bounds: the least and the largest value of x0, or None. A mean of x0 lies between them, so estimates are
+        clamped to them: where a network's Jacobian is not quite that of a denoiser, what leaves the range
+        grows at every step.
     """
 
     operator: Operator
     y: Tensor
     sigma_y: float
-    bound: float = math.inf
+    bounds: tuple[float, float] | None = None
 
-    def clipped(self, xhat: Tensor) -> Tensor:
-        return xhat.clamp(-self.bound, self.bound)
-
-
-Solver = Callable[[Denoiser, Tensor, Tensor, Noise, Observation, Condition | None], Iterator[Step]]
-"""(denoiser, x, times, noise, observation, cond) -> steps; x (n, c, h, w) is at the level of times[0].
-
-x0 of a step is xhat. Raises UsageError where the operator or the noise is not one the solver can take,
-and where times begin at pure noise (alpha = 0).
-"""
+    def clamp(self, xhat: Tensor) -> Tensor:
+        """Estimates held within the bounds, where there are any."""
+        return xhat if self.bounds is None else xhat.clamp(*self.bounds)
 
 
-class Move(NamedTuple):
-    """One step of a walk, number i, from time t to s. first, second, third: numbers of its noises."""
+class SolverStep(NamedTuple):
+    """Step number i of a solver, from time t to s. noise_numbers: of the random numbers that it may use."""
 
     i: int
     t: Tensor
     s: Tensor
     level_t: Level
     level_s: Level
-    draws: tuple[int, int, int]
+    noise_numbers: tuple[int, int, int]
 
     @property
     def sigma(self) -> float:
         """sigma_t / alpha_t."""
         return (self.level_t.sigma / self.level_t.alpha).item()
 
-    def churn(self, eta: float) -> Tensor:
+    @property
+    def sigma_s(self) -> float:
+        """sigma_s / alpha_s."""
+        return (self.level_s.sigma / self.level_s.alpha).item()
+
+    def fresh_noise(self, eta: float) -> Tensor:
         """c of DDIM, eq. 16: 0 for eta = 0, that of ancestral sampling for eta = 1."""
         share = -torch.expm1(self.level_t.log_snr - self.level_s.log_snr)
         return eta * self.level_s.sigma * share.sqrt()
 
 
-def _moves(
-    schedule: Schedule, times: Tensor, pairs: Iterator[tuple[int, int]] | None = None
-) -> Iterator[Move]:
+class Solver(ABC):
+    """Samples of p(x0 | y) by a denoiser that was trained for generation only.
+
+    Subclasses are frozen dataclasses; their fields, keyword-only and with defaults, are the settings.
+    """
+
+    @abstractmethod
+    def solve(
+        self, denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, observation: Observation
+    ) -> Iterator[Step]:
+        """The steps from x (n, *shape) at the level of times[0] down times (steps + 1,); a step's x0 is xhat.
+
+        Raises UsageError where the solver cannot take the operator or the noise, and where times begin at
+        pure noise (alpha = 0).
+        """
+
+    def count(self, steps: int) -> int:
+        """How many steps `solve` yields for times of so many steps."""
+        return steps
+
+    def linear_operator(self, observation: Observation) -> Linear:
+        """The operator of an observation. Raises UsageError where it is not linear."""
+        if not isinstance(observation.operator, Linear):
+            raise UsageError("restoration.solver_needs_linear", solver=type(self).__name__)
+        return observation.operator
+
+
+class DDIMSolver(Solver):
+    """A solver that takes the steps of DDIM with an estimate xhat of its own for the denoised sample."""
+
+    @abstractmethod
+    def estimate(
+        self, denoiser: Denoiser, x: Tensor, step: SolverStep, noise: Noise, observation: Observation
+    ) -> Tensor:
+        """xhat (n, *shape): an estimate of x0 from x at the level of step.t and from y."""
+
+    @abstractmethod
+    def churn(self, step: SolverStep) -> Tensor:
+        """c (): the standard deviation of the fresh noise in the step, at most that of level_s."""
+
+    def solve(
+        self, denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, observation: Observation
+    ) -> Iterator[Step]:
+        for step in trajectory(denoiser.schedule, times):
+            xhat = self.estimate(denoiser, x, step, noise, observation)
+            x = ddim_step(x, xhat, step, self.churn(step), noise)
+            yield Step(step.i, step.s, x, xhat)
+
+
+def trajectory(
+    schedule: Schedule, times: Tensor, pairs: Iterable[tuple[int, int]] | None = None
+) -> Iterator[SolverStep]:
+    """The steps between neighbouring times, or between those of the pairs of indices given.
+
+    Raises UsageError where times begin at pure noise.
+    """
     levels = [Level(*level) for level in zip(*schedule(times))]
     if levels[0].alpha == 0:
-        raise UsageError("a posterior solver cannot begin at pure noise: choose the grid log_snr or karras")
-    walk = list(pairs or ((i, i + 1) for i in range(len(times) - 1)))
+        raise UsageError("restoration.pure_noise")
+    walk = list(pairwise(range(len(times))) if pairs is None else pairs)
     for i, (a, b) in enumerate(walk):
-        draws = (i, len(walk) + i, 2 * len(walk) + i)
-        yield Move(i, times[a], times[b], levels[a], levels[b], draws)
+        numbers = (i, len(walk) + i, 2 * len(walk) + i)
+        yield SolverStep(i, times[a], times[b], levels[a], levels[b], numbers)
 
 
-def _step(x: Tensor, xhat: Tensor, move: Move, c: Tensor, noise: Noise) -> Tensor:
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = move.level_t, move.level_s
+def ddim_step(x: Tensor, xhat: Tensor, step: SolverStep, c: Tensor, noise: Noise) -> Tensor:
+    """x (n, *shape) at the level of step.s: DDIM (Song et al. 2021, eq. 12) with xhat as the denoised sample.
+
+    c: the standard deviation of the fresh noise.
+    """
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = step.level_t, step.level_s
     eps = (x - broadcast(alpha_t, x) * xhat) / broadcast(sigma_t, x)
     x = broadcast(alpha_s, x) * xhat + broadcast((sigma_s**2 - c**2).clamp(min=0).sqrt(), x) * eps
-    return x + broadcast(c, x) * noise.normal(move.draws[0], x) if c > 0 else x
+    return x + broadcast(c, x) * noise.normal(step.noise_numbers[0], x) if c > 0 else x
 
 
-def _denoise(denoiser: Denoiser, x: Tensor, move: Move, cond: Condition | None) -> Tensor:
-    return denoiser(x, move.t.expand(len(x)), cond)
+def denoise(denoiser: Denoiser, x: Tensor, step: SolverStep) -> Tensor:
+    """D = E[x0 | x_t] at the beginning of a step."""
+    return denoiser(x, step.t.expand(len(x)), None)
 
 
-def _denoise_and_vjp(
-    denoiser: Denoiser, x: Tensor, move: Move, cond: Condition | None
+def denoise_with_vjp(
+    denoiser: Denoiser, x: Tensor, step: SolverStep
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """D, and v → Jᵀv by a backward pass."""
+    """D, and the function v → Jᵀv, which makes one backward pass through the denoiser."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        D = _denoise(denoiser, x, move, cond)
+        D = denoise(denoiser, x, step)
 
     def vjp(v: Tensor) -> Tensor:
-        return broadcast(move.level_t.alpha, v) * torch.autograd.grad(D, x, v, retain_graph=True)[0]
+        return broadcast(step.level_t.alpha, v) * torch.autograd.grad(D, x, v, retain_graph=True)[0]
 
     return D.detach(), vjp
 
 
-def _linear(observation: Observation, solver: str) -> Linear:
-    if not isinstance(observation.operator, Linear):
-        raise UsageError(f"solver {solver!r} takes linear degradations only: choose ddnm or dps")
-    return observation.operator
-
-
-def _guessed_variance(sigma: float, data_std: float) -> float:
+def prior_variance(sigma: float, data_std: float) -> float:
+    """The variance of x0 given x_t, were pixels independent of standard deviation data_std."""
     return (sigma * data_std) ** 2 / (sigma**2 + data_std**2)

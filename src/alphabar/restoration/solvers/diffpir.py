@@ -1,35 +1,31 @@
-"""TODO-DOC from restoration.posterior"""
+"""DiffPIR: the estimate is a compromise between the denoised sample and the measurement."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from alphabar.diffusion.denoiser import Condition, Denoiser
+from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.random import Noise
-from alphabar.diffusion.samplers import Step
-from alphabar.restoration.solvers.base import Observation, _denoise, _linear, _moves, _step
+from alphabar.restoration.solvers.base import DDIMSolver, Observation, SolverStep, denoise
 
 
-def diffpir(
-    denoiser: Denoiser,
-    x: Tensor,
-    times: Tensor,
-    noise: Noise,
-    observation: Observation,
-    cond: Condition | None = None,
-    *,
-    trust: float = 1.0,
-    zeta: float = 0.3,
-) -> Iterator[Step]:
-    """DiffPIR (Zhu et al. 2023, algorithm 1): xhat is the picture between D and y.
+@dataclass(frozen=True, kw_only=True)
+class DiffPIR(DDIMSolver):
+    """DiffPIR (Zhu et al. 2023, algorithm 1): xhat is the sample between D and y.
 
     xhat = argmin ‖A x - y‖² + rho‖x - D‖², rho = trust·sigma_y²/sigma² (the paper's lambda is ``trust``).
-    zeta: the share of fresh noise in each step, as variance.
+    zeta: the share of fresh noise in each step, as variance: c² = zeta·sigma_s².
     """
-    _, y, sigma_y, _ = observation
-    linear = _linear(observation, "diffpir")
-    for move in _moves(denoiser.schedule, times):
-        D = _denoise(denoiser, x, move, cond)
-        xhat = observation.clipped(linear.prox(D, y, trust * (sigma_y / move.sigma) ** 2))
-        x = _step(x, xhat, move, zeta**0.5 * move.level_s.sigma, noise)
-        yield Step(move.i, move.s, x, xhat)
+
+    trust: float = 1.0
+    zeta: float = 0.3
+
+    def estimate(
+        self, denoiser: Denoiser, x: Tensor, step: SolverStep, noise: Noise, observation: Observation
+    ) -> Tensor:
+        A = self.linear_operator(observation)
+        rho = self.trust * (observation.sigma_y / step.sigma) ** 2
+        return observation.clamp(A.prox(denoise(denoiser, x, step), observation.y, rho))
+
+    def churn(self, step: SolverStep) -> Tensor:
+        return self.zeta**0.5 * step.level_s.sigma

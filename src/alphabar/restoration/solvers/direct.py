@@ -1,49 +1,45 @@
-"""TODO-DOC from restoration.posterior"""
+"""Direct denoising: sampling starts from the noisy image itself."""
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from alphabar.diffusion.denoiser import Condition, Denoiser
+from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import Step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import UsageError
-from alphabar.restoration.operators.base import Operator
-from alphabar.restoration.operators.separable import Separable
-from alphabar.restoration.solvers.base import Observation, _denoise, _moves, _step
+from alphabar.restoration.solvers.base import DDIMSolver, Observation, SolverStep, denoise
 
 
-def direct(
-    denoiser: Denoiser,
-    x: Tensor,
-    times: Tensor,
-    noise: Noise,
-    observation: Observation,
-    cond: Condition | None = None,
-    *,
-    eta: float = 1.0,
-) -> Iterator[Step]:
-    """Plain denoising needs no solver: y is a noisy picture already, so sampling starts from it at sigma_y.
+@dataclass(frozen=True, kw_only=True)
+class Direct(DDIMSolver):
+    """Plain denoising: y is x_t at sigma = sigma_y already, so sampling (DDIM) starts from it.
 
-    As many steps as times has, from sigma_y down to a twentieth of it, evenly in log SNR, then to 0; eta as
-    in DDIM. Raises UsageError where A is not the identity or there is no noise.
+    It takes as many steps as times has, from sigma_y down to a twentieth of it, evenly in log SNR, then to
+    0; eta as in DDIM. Refuses an A that is not the identity, and y without noise.
     """
-    operator, y, sigma_y, _ = observation
-    if not is_identity(operator) or not sigma_y > 0:
-        raise UsageError("solver 'direct' is for plain denoising: noise, and nothing else")
-    schedule = denoiser.schedule
-    log_sigma = math.log(sigma_y) - torch.linspace(0, math.log(20), len(times) - 1, dtype=torch.float64)
-    times = torch.cat([schedule.time(-2 * log_sigma), times[-1:]])
-    x = broadcast(schedule(times[:1]).alpha, y) * y
-    for move in _moves(schedule, times):
-        D = _denoise(denoiser, x, move, cond)
-        x = _step(x, D, move, move.churn(eta), noise)
-        yield Step(move.i, move.s, x, D)
 
+    eta: float = 1.0
 
-def is_identity(operator: Operator) -> bool:
-    """Whether the operator leaves pictures as they are."""
-    return isinstance(operator, Separable) and all(matrix is None for matrix in operator.matrices)
+    def solve(
+        self, denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, observation: Observation
+    ) -> Iterator[Step]:
+        y, sigma_y, schedule = observation.y, observation.sigma_y, denoiser.schedule
+        if not observation.operator.is_identity or not sigma_y > 0:
+            raise UsageError("restoration.direct_only_denoises")
+        log_sigma = math.log(sigma_y) - torch.linspace(0, math.log(20), len(times) - 1, dtype=torch.float64)
+        times = torch.cat([schedule.time(-2 * log_sigma), times[-1:]])
+        x = broadcast(schedule(times[:1]).alpha, y) * y
+        yield from super().solve(denoiser, x, times, noise, observation)
+
+    def estimate(
+        self, denoiser: Denoiser, x: Tensor, step: SolverStep, noise: Noise, observation: Observation
+    ) -> Tensor:
+        return denoise(denoiser, x, step)
+
+    def churn(self, step: SolverStep) -> Tensor:
+        return step.fresh_noise(self.eta)

@@ -1,57 +1,53 @@
-"""TODO-DOC from restoration.posterior"""
+"""MMPS: as PiGDM, with the covariance that the denoiser's own Jacobian gives."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from alphabar.diffusion.denoiser import Condition, Denoiser
+from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.random import Noise
-from alphabar.diffusion.samplers import Step
-from alphabar.restoration.solvers.base import Observation, _denoise_and_vjp, _linear, _moves, _step
+from alphabar.restoration.operators.base import dot
+from alphabar.restoration.solvers.base import DDIMSolver, Observation, SolverStep, denoise_with_vjp
 
 
-def mmps(
-    denoiser: Denoiser,
-    x: Tensor,
-    times: Tensor,
-    noise: Noise,
-    observation: Observation,
-    cond: Condition | None = None,
-    *,
-    eta: float = 1.0,
-    iterations: int = 2,
-) -> Iterator[Step]:
+@dataclass(frozen=True, kw_only=True)
+class MMPS(DDIMSolver):
     """MMPS (Rozet et al. 2024, algorithm 3): as PiGDM, with the denoiser's own covariance of x0, sigma²·J.
 
     xhat = D + sigma²·J Aᵀ v where (A sigma²J Aᵀ + sigma_y²) v = y - A D, by so many iterations of conjugate
-    gradients. One backward pass each, and one more.
+    gradients. eta: as in DDIM. One backward pass for each iteration, and one more.
     """
-    _, y, sigma_y, _ = observation
-    linear = _linear(observation, "mmps")
-    for move in _moves(denoiser.schedule, times):
-        D, vjp = _denoise_and_vjp(denoiser, x, move, cond)
 
-        def covariance(v: Tensor, vjp=vjp, variance=move.sigma**2) -> Tensor:
-            return linear.A(variance * vjp(linear.adjoint(v))) + sigma_y**2 * v
+    eta: float = 1.0
+    iterations: int = 2
 
-        v = _conjugate_gradients(covariance, y - linear.A(D), iterations)
-        xhat = observation.clipped(D + move.sigma**2 * vjp(linear.adjoint(v)))
-        x = _step(x, xhat, move, move.churn(eta), noise)
-        yield Step(move.i, move.s, x, xhat)
+    def estimate(
+        self, denoiser: Denoiser, x: Tensor, step: SolverStep, noise: Noise, observation: Observation
+    ) -> Tensor:
+        A, sigma_y = self.linear_operator(observation), observation.sigma_y
+        D, vjp = denoise_with_vjp(denoiser, x, step)
+        variance = step.sigma**2
+
+        def covariance(v: Tensor) -> Tensor:
+            return A.A(variance * vjp(A.adjoint(v))) + sigma_y**2 * v
+
+        v = conjugate_gradients(covariance, observation.y - A.A(D), self.iterations)
+        return observation.clamp(D + variance * vjp(A.adjoint(v)))
+
+    def churn(self, step: SolverStep) -> Tensor:
+        return step.fresh_noise(self.eta)
 
 
-def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
-    """v with matrix·v = b for a symmetric matrix, (n, …), each picture with its own step lengths.
+def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
+    """v (n, …) with matrix(v) = b for a symmetric matrix, each sample with its own step lengths.
 
-    A picture stops where it is solved, or where the matrix turns out not to be positive. Solved is to the
-    digits that numbers have: where the matrix is singular, what is beyond them has any direction.
+    A sample stops where it is solved, or where the matrix turns out not to be positive. Solved means to the
+    precision of its floating-point type: where the matrix is singular, what is left beyond that has any
+    direction.
     """
     solved = max(1e-24, (10 * torch.finfo(b.dtype).eps) ** 2)
-
-    def dot(u: Tensor, w: Tensor) -> Tensor:
-        return (u * w).flatten(1).sum(1).reshape(-1, *[1] * (b.ndim - 1))
-
     v, r, p = torch.zeros_like(b), b, b
     first = last = dot(r, r)
     for _ in range(iterations):

@@ -1,4 +1,4 @@
-"""The tab Compare: the same noise through several models, samplers or scales."""
+"""The tab Compare: the same initial noise with several models, samplers, numbers of steps or guidances."""
 
 import html
 from collections.abc import Iterator
@@ -9,142 +9,194 @@ import gradio as gr
 
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
-from alphabar.guidance import merge_guidance
+from alphabar.guidance import guidance_class, merge_guidance
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
+from alphabar.sampling.comparison import per_sample_settings
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, cancelling, data_uri, empty
+from alphabar.studio.elements import (
+    data_address,
+    item_files,
+    note,
+    picture_address,
+    placeholder,
+    progress_bar,
+)
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page
+from alphabar.studio.tabs.generate import scalable_guidances
 
-COLUMNS, ROWS = 6, 8  # at most
-
-
-WHAT = ("models", "samplers", "steps", "guidance")
-
-
-USUAL = {
+MAX_COLUMNS, MAX_ROWS = 6, 8
+MAX_STEPS = 1000
+COMPARED = ("models", "samplers", "steps", "guidance")
+EXAMPLES = {
     "samplers": "ddim, heun, dpmpp_2m, unipc",
     "steps": "3, 5, 10, 20, 50",
     "guidance": "1, 1.5, 2, 3, 5",
 }
 
 
-def tab(page: Page, model: gr.Dropdown) -> None:
-    """Build the tab. model: the dropdown with the chosen model's name."""
-    text = page.text
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=290, elem_classes="controls"):
-            what = gr.Radio(
-                [(text(f"vary_{name}"), name) for name in WHAT],
-                value="samplers",
-                label=text("vary"),
-                elem_id="vary",
-            )
-            models = gr.Dropdown(
-                page.shelf.models(),
-                multiselect=True,
-                max_choices=COLUMNS,
-                label=text("models"),
-                visible=False,
-                elem_id="compare-models",
-            )
-            values = gr.Textbox(
-                USUAL["samplers"], label=text("values"), info=text("values_info"), elem_id="values"
-            )
-            conditions = gr.Textbox("", label=text("conditions"), info=text("ask_info"), visible=False)
-            with gr.Row():
-                rows = gr.Slider(1, ROWS, 4, step=1, label=text("noises"), min_width=120)
-                seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110)
-            with gr.Row():
-                go = gr.Button(text("compare_go"), variant="primary", elem_id="compare-go", min_width=90)
-                stop = gr.Button(text("cancel"), min_width=90)
-        with gr.Column(scale=5, min_width=320):
-            said = gr.HTML(page.note(""), elem_id="compared-said")
-            shown = gr.HTML(empty(text("compare_empty")), elem_id="compared")
+class CompareTab:
+    """Its controls and their handlers. model: the choice of the model."""
 
-    def adapt(what: str) -> tuple[Any, Any, Any]:
-        usual = gr.update(visible=what != "models", value=USUAL.get(what, ""))
-        names = gr.update(visible=what == "models", choices=page.shelf.models())
-        return names, usual, gr.update(visible=what == "guidance")
+    def __init__(self, page: Page, model: gr.Dropdown):
+        self.page, self.model = page, model
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=290, elem_classes="controls"):
+                self._add_controls()
+            with gr.Column(scale=5, min_width=320):
+                self.status = gr.HTML(note(""), elem_id="compare-status")
+                self.table = gr.HTML(placeholder(page.text("compare_empty")), elem_id="compare-table")
+        self._connect()
 
-    def run(
-        name: str, what: str, models: list[str], values: str, conditions: str, rows: int, seed: float
+    def _add_controls(self) -> None:
+        text = self.page.text
+        self.setting = gr.Radio(
+            [(text(f"compare_{name}"), name) for name in COMPARED],
+            value="samplers",
+            label=text("compared_setting"),
+            elem_id="compared-setting",
+        )
+        self.models = gr.Dropdown(
+            self.page.models.models(),
+            multiselect=True,
+            max_choices=MAX_COLUMNS,
+            label=text("models"),
+            visible=False,
+            elem_id="compare-models",
+        )
+        guidances = scalable_guidances()
+        self.guidance = gr.Dropdown(
+            [
+                (self.page.text_or(f"guidance_{name}", guidance_class(name).option), name)
+                for name in guidances
+            ],
+            value=guidances[0],
+            label=text("guidance"),
+            visible=False,
+        )
+        self.values = gr.Textbox(
+            EXAMPLES["samplers"], label=text("values"), info=text("values_help"), elem_id="values"
+        )
+        self.condition = gr.Textbox(
+            "", label=text("condition"), info=text("condition_example"), visible=False
+        )
+        with gr.Row():
+            self.rows = gr.Slider(1, MAX_ROWS, 4, step=1, label=text("rows"), min_width=120)
+            self.seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110)
+        with gr.Row():
+            self.compare_button = gr.Button(
+                text("compare"), variant="primary", elem_id="compare-button", min_width=90
+            )
+            self.cancel_button = gr.Button(text("cancel"), min_width=90)
+
+    def _connect(self) -> None:
+        page = self.page
+        chosen = [self.setting, self.models, self.guidance, self.values, self.condition, self.rows, self.seed]
+        self.setting.change(
+            self.adapt, self.setting, [self.models, self.guidance, self.values, self.condition], **LIGHT
+        )
+        job = self.compare_button.click(
+            page.handler(self.compare), [self.model, *chosen], [self.status, self.table], **ONE_AT_A_TIME
+        )
+        page.cancel_button(self.cancel_button, [job], self.status)
+
+    def adapt(self, setting: str) -> tuple[Any, Any, Any, Any]:
+        """The controls that the comparison of a setting needs."""
+        guidance = gr.update(visible=setting == "guidance")
+        return (
+            gr.update(visible=setting == "models", choices=self.page.models.models()),
+            guidance,
+            gr.update(visible=setting != "models", value=EXAMPLES.get(setting, "")),
+            guidance,
+        )
+
+    def compare(
+        self,
+        name: str,
+        setting: str,
+        models: list[str],
+        guidance: str,
+        values: str,
+        condition: str,
+        rows: int,
+        seed: float,
     ) -> Iterator[Any]:
-        if what == "models":
-            columns = list(models or [])
+        """The table as its columns are generated."""
+        if setting == "models":
+            columns = list(models or [])[:MAX_COLUMNS]
         else:
-            columns = [value.strip() for value in values.split(",") if value.strip()]
+            columns = [value.strip() for value in values.split(",") if value.strip()][:MAX_COLUMNS]
         if not columns:
-            raise UsageError(text("no_values"))
-        columns, n = columns[:COLUMNS], min(int(rows), ROWS)
-        drawn: list[list[str]] = []
+            raise UsageError("studio.nothing_to_compare")
+        n = min(int(rows), MAX_ROWS)
+        cells: list[list[str]] = []
         for i, column in enumerate(columns):
-            loaded = page.shelf.load(column if what == "models" else name)
-            settings = settings_of_column(loaded, what, column, conditions, int(seed or 0))
-            for record in sample(loaded, n, settings):
+            model = self.page.models.load(column if setting == "models" else name)
+            settings = settings_of_column(
+                model, guidance if setting == "guidance" else setting, column, condition, int(seed or 0)
+            )
+            for record in sample(model, n, settings):
+                step = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
                 share = (i + record.done / record.total) / len(columns)
-                yield (
-                    page.progress(
-                        share, 1, f"{column}: {text('step', i=record.preview.step.i + 1, n=settings.steps)}"
-                    ),
-                    gr.skip(),
-                )
+                yield progress_bar(share, 1, f"{column}: {step}"), gr.skip()
             assert record.result is not None
-            about = {
-                "model": column if what == "models" else name,
-                "images": loaded.images,
-                **settings.to_dict(),
-            }
-            pictures = enumerate(record.result.numpy())
-            drawn.append([data_uri(picture, {**about, "position": k}) for k, picture in pictures])
-            yield page.progress((i + 1) / len(columns), 1, column), table(columns, drawn, n)
-        yield page.note(text("compared")), table(columns, drawn, n)
-
-    what.change(adapt, what, [models, values, conditions], **LIGHT)
-    job = go.click(
-        page.told(run), [model, what, models, values, conditions, rows, seed], [said, shown], **ONE_AT_A_TIME
-    )
-    cancelling(page, stop, [job], said)
+            cells.append(cells_of_column(model, settings, record.result, i))
+            yield progress_bar((i + 1) / len(columns), 1, column), comparison_table(columns, cells, n)
+        yield note(self.page.text("compared")), comparison_table(columns, cells, n)
 
 
-def settings_of_column(model: Model, what: str, value: str, conditions: str, seed: int) -> SamplingSettings:
-    """The model's usual settings with one of them at this value. Raises UsageError for one that is none."""
+def settings_of_column(model: Model, setting: str, value: str, condition: str, seed: int) -> SamplingSettings:
+    """The model's usual settings with one of them at a value.
+
+    setting: "models", "samplers", "steps" or the name of a guidance. condition: for a guidance, "field=value"
+    joined by commas. Raises UsageError for a value that does not fit.
+    """
     usual = replace(patient_settings(model), seed=seed)
-    if what == "models":
+    if setting == "models":
         return usual
-    if what == "samplers":
+    if setting == "samplers":
         return sampling_settings(
             model, seed=seed, sampler=SAMPLERS.resolve(value), steps=min(usual.steps, 50)
         )
     try:
         number = float(value)
     except ValueError:
-        raise UsageError(f"{value!r} is no number") from None
-    if what == "steps":
-        if not 1 <= number <= 1000:
-            raise UsageError(f"steps are from 1 to 1000, not {value}")
+        raise UsageError("studio.not_a_number", value=value) from None
+    if setting == "steps":
+        if not 1 <= number <= MAX_STEPS:
+            raise UsageError("studio.bad_steps", most=MAX_STEPS, value=value)
         return replace(usual, steps=int(number))
-    asked = {}
-    for part in filter(None, (part.strip() for part in conditions.split(","))):
-        key, equals, wanted = part.partition("=")
+    wanted = {}
+    for part in filter(None, (part.strip() for part in condition.split(","))):
+        key, equals, chosen = part.partition("=")
         if not equals:
-            raise UsageError(f"{part!r} should read field=value, for example class=hatchback")
-        asked[key.strip()] = wanted.strip()
-    guidance = merge_guidance(usual.guidance, {"classifier_free": number})
-    return replace(usual, conditions=(asked,) if asked else (), guidance=guidance)
+            raise UsageError("studio.bad_condition", part=part)
+        wanted[key.strip()] = chosen.strip()
+    conditions = (wanted,) if wanted else usual.conditions
+    guidance = merge_guidance(usual.guidance, {setting: number})
+    return replace(usual, conditions=conditions, guidance=guidance)
 
 
-def table(columns: list[str], drawn: list[list[str]], rows: int) -> str:
-    """A row a noise, a column a value; what is not drawn yet is empty."""
+def cells_of_column(model: Model, settings: SamplingSettings, items: Any, column: int) -> list[str]:
+    """The samples of a column as pictures, each with a link that saves its file."""
+    about = {"model": model.path.name, "images": model.images, **settings.to_dict()}
+    own = per_sample_settings(settings, len(items))
+    files = item_files(model.codec, items, [{**about, **each} for each in own])
+    cells = []
+    for row, (picture, file) in enumerate(zip(model.codec.preview(items), files, strict=True), 1):
+        name = f"compared-{column + 1}-{row}{model.codec.suffix}"
+        address = data_address(file, model.codec.suffix)
+        image = f'<img src="{picture_address(picture)}" alt="">'
+        cells.append(f'<a href="{address}" download="{name}">{image}</a>')
+    return cells
+
+
+def comparison_table(columns: list[str], cells: list[list[str]], rows: int) -> str:
+    """A row for each initial noise, a column for each value; columns not yet generated are empty."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = []
     for row in range(rows):
-        cells = "".join(
-            f'<td><a href="{drawn[i][row]}" download="compared-{i + 1}-{row + 1}.png">'
-            f'<img src="{drawn[i][row]}" alt=""></a></td>'
-            if i < len(drawn)
-            else "<td></td>"
-            for i in range(len(columns))
-        )
-        body.append(f"<tr>{cells}</tr>")
+        line = "".join(f"<td>{cells[i][row] if i < len(cells) else ''}</td>" for i in range(len(columns)))
+        body.append(f"<tr>{line}</tr>")
     return f'<div class="scroll"><table class="compared"><tr>{head}</tr>{"".join(body)}</table></div>'

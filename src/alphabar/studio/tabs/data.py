@@ -1,13 +1,13 @@
-"""The tab Data: what ``alphabar inspect`` says, to look at."""
+"""The tab Data: the report of ``alphabar inspect`` as a page."""
 
 import html
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
-from PIL import Image
 
 from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image_files import read_image
@@ -15,157 +15,177 @@ from alphabar.data.inspect import Report, inspect
 from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.studio.page import LIGHT, Page, cancelling, data_uri, empty
+from alphabar.messages import Message
+from alphabar.studio.elements import heading, note, picture_address, placeholder, progress_bar
+from alphabar.studio.page import LIGHT, Page
 from alphabar.studio.upload import unpack
 
-CLASSES, SKIPPED, GROUPS = 24, 40, 12  # shown
-
-
-SIDE = 128  # pixels of a thumbnail
-
-
+MAX_CLASSES, MAX_SKIPPED, MAX_GROUPS = 24, 40, 12  # that are shown
+THUMBNAIL = 128  # pixels a side
 BUILT_IN = "toycars"
 
 
-def tab(page: Page) -> None:
-    """Build the tab."""
-    text = page.text
-    names = page.shelf.runs()
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=280, elem_classes="controls"):
-            what = gr.Dropdown(
-                _choices(page),
-                value=f"run:{names[0]}" if names else "upload",
-                label=text("data_what"),
-                elem_id="data-what",
-            )
-            files = gr.File(
-                label=text("pictures_drop"),
-                file_count="multiple",
-                file_types=[".zip", "image"],
-                height=150,
-                visible=not names,
-                elem_id="data-files",
-            )
-            with gr.Row():
-                go = gr.Button(text("inspect"), variant="primary", elem_id="inspect", min_width=90)
-                stop = gr.Button(text("cancel"), min_width=90)
-            said = gr.HTML(elem_id="data-said")
-        with gr.Column(scale=5, min_width=320):
-            shown = gr.HTML(empty(text("data_empty")), elem_id="data-report")
+class DataTab:
+    """Its controls and their handlers."""
 
-    def look(what: str, files: list[str] | None) -> Iterator[tuple[str, str]]:
-        kind, _, name = what.partition(":")
-        uploaded = None
+    def __init__(self, page: Page):
+        self.page = page
+        text, names = page.text, page.models.runs()
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=280, elem_classes="controls"):
+                self.choice = gr.Dropdown(
+                    self._choices(),
+                    value=f"run:{names[0]}" if names else "upload",
+                    label=text("data"),
+                    elem_id="data-choice",
+                )
+                self.files = gr.File(
+                    label=text("upload"),
+                    file_count="multiple",
+                    file_types=[".zip", "image"],
+                    height=150,
+                    visible=not names,
+                    elem_id="data-files",
+                )
+                with gr.Row():
+                    self.inspect_button = gr.Button(
+                        text("inspect"), variant="primary", elem_id="inspect-button", min_width=90
+                    )
+                    self.cancel_button = gr.Button(text("cancel"), min_width=90)
+                self.status = gr.HTML(elem_id="data-status")
+            with gr.Column(scale=5, min_width=320):
+                self.report = gr.HTML(placeholder(text("data_empty")), elem_id="data-report")
+        self._connect()
+
+    def _connect(self) -> None:
+        page = self.page
+        self.choice.change(
+            lambda choice: gr.update(visible=choice == "upload"), self.choice, self.files, **LIGHT
+        )
+        self.choice.focus(lambda: gr.update(choices=self._choices()), None, self.choice, **LIGHT)
+        job = self.inspect_button.click(
+            page.handler(self.inspect),
+            [self.choice, self.files],
+            [self.status, self.report],
+            concurrency_limit=1,
+            show_progress="hidden",
+        )
+        page.cancel_button(self.cancel_button, [job], self.status)
+
+    def _choices(self) -> list[tuple[str, str]]:
+        text = self.page.text
+        runs = [(text("data_of_run", name=name), f"run:{name}") for name in self.page.models.runs()]
+        return [*runs, (text("own_pictures"), "upload"), (text("toycars"), BUILT_IN)]
+
+    def inspect(self, choice: str, files: list[str] | None) -> Iterator[tuple[str, str]]:
+        """The report of the data that were chosen."""
+        text = self.page.text
+        with self._source(choice, files) as source:
+            for record in inspect(source):
+                line = text("inspecting", n=record.done, total=record.total)
+                yield progress_bar(record.done, record.total, line), placeholder("…")
+            assert record.result is not None
+            yield note(""), report_page(self.page, record.result, source)
+
+    @contextmanager
+    def _source(self, choice: str, files: list[str] | None) -> Iterator[Source]:
+        """The data that were chosen; those that were uploaded are removed afterwards."""
+        kind, _, name = choice.partition(":")
+        folder = Path(tempfile.mkdtemp(dir=self.page.files))
         try:
             if kind == "upload":
                 if not files:
-                    raise UsageError(text("no_files_given"))
-                uploaded = Path(tempfile.mkdtemp(dir=page.files))
-                unpack([Path(file) for file in files], uploaded / "pictures")
-                source = open_source(uploaded / "pictures")
+                    raise UsageError("studio.no_files")
+                unpack([Path(file) for file in files], folder / "pictures")
+                yield open_source(folder / "pictures")
             elif kind == "run":
-                data = page.shelf.run(name).data
+                data = self.page.models.run(name).data
                 if data is None:
-                    raise AlphabarError(text("no_data"))
-                source = open_source(data)
+                    raise AlphabarError("studio.no_data")
+                yield open_source(data)
             else:
-                source = open_source(BUILT_IN)
-            for record in inspect(source):
-                yield (
-                    page.progress(
-                        record.done, record.total, text("looking", n=record.done, total=record.total)
-                    ),
-                    empty("…"),
-                )
-            assert record.result is not None
-            yield page.note(""), report_of(page, record.result, source)
+                yield open_source(BUILT_IN)
         finally:
-            if uploaded is not None:
-                shutil.rmtree(uploaded, ignore_errors=True)
-
-    def adapt(what: str):
-        return gr.update(visible=what == "upload")
-
-    what.change(adapt, what, files, **LIGHT)
-    what.focus(lambda: gr.update(choices=_choices(page)), None, what, **LIGHT)
-    job = go.click(page.told(look), [what, files], [said, shown], concurrency_limit=1, show_progress="hidden")
-    cancelling(page, stop, [job], said)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _choices(page: Page) -> list[tuple[str, str]]:
-    runs = [(page.text("data_of", name=name), f"run:{name}") for name in page.shelf.runs()]
-    return [*runs, (page.text("pictures_upload"), "upload"), (page.text("pictures_toycars"), BUILT_IN)]
-
-
-def report_of(page: Page, report: Report, source: Source) -> str:
-    """The report as HTML: facts, classes, what is double, what is bad."""
+def report_page(page: Page, report: Report, source: Source) -> str:
+    """The report as HTML: facts, notes, classes, copies and skipped files."""
     text = page.text
-    short, long = report.shorter_side, report.longer_side
-    facts = (
-        (f"{report.pictures:,}", text("fact_pictures")),
-        (f"{len(report.skipped):,}", text("fact_bad")),
-        (f"{len(report.classes):,}", text("fact_classes")),
-        (f"{len(report.copies):,}", text("fact_double")),
-        (f"{short[1]} × {long[1]}", text("fact_size")),
-        (f"{report.size} px, {report.fit}", text("fact_suggested")),
-    )
-    boxes = "".join(
-        f'<div class="fact"><b>{html.escape(a)}</b><span>{html.escape(b)}</span></div>' for a, b in facts
-    )
-    parts = [f'<div class="facts">{boxes}</div>']
-    parts += [page.note(note) for note in (*report.notes, *report.reasons)]
-    for title, counts in ((text("classes"), report.classes), (text("shapes"), report.aspects)):
-        counted = {name: count for name, count in counts.items() if count}
-        if counted:
-            parts.append(f'<h3 class="part">{html.escape(title)}</h3>{bars(page, counted)}')
+    parts = [facts(page, report)]
+    parts += [note(localized(page, each)) for each in (*report.notes, *report.reasons)]
+    for title, counts in ((text("classes"), report.classes), (text("aspects"), report.aspects)):
+        present = {name: count for name, count in counts.items() if count}
+        if present:
+            parts.append(heading(title) + bars(page, present))
     if report.copies:
-        parts.append(f'<h3 class="part">{html.escape(text("double"))}</h3>{twins(page, report, source)}')
+        parts.append(heading(text("copies")) + copies(page, report, source))
     if report.skipped:
         rows = "".join(
-            f'<tr><td class="long">{html.escape(skip.key)}</td>'
-            f'<td class="long">{html.escape(skip.reason)}</td></tr>'
-            for skip in report.skipped[:SKIPPED]
+            f'<tr><td class="long">{html.escape(skipped.key)}</td>'
+            f'<td class="long">{html.escape(localized(page, skipped.reason))}</td></tr>'
+            for skipped in report.skipped[:MAX_SKIPPED]
         )
-        more = len(report.skipped) - SKIPPED
-        rest = page.note(text("and_more", n=f"{more:,}")) if more > 0 else ""
-        title = html.escape(text("bad"))
-        parts.append(f'<h3 class="part">{title}</h3><table class="plain">{rows}</table>{rest}')
+        rest = and_more(page, len(report.skipped) - MAX_SKIPPED)
+        parts.append(f'{heading(text("skipped"))}<table class="plain">{rows}</table>{rest}')
     return "".join(parts)
 
 
-def bars(page: Page, counts: dict[str, int]) -> str:
-    """How many pictures of each kind, the most numerous first."""
+def localized(page: Page, text: str) -> str:
+    """A message in the page's language; other text as it is."""
+    return text.in_language(page.language) if isinstance(text, Message) else text
+
+
+def and_more(page: Page, count: int) -> str:
+    """How many entries of a list are not shown; nothing where there are none."""
+    return note(page.text("and_more", n=f"{count:,}")) if count > 0 else ""
+
+
+def facts(page: Page, report: Report) -> str:
+    """The most important numbers of a report, each in a box."""
+    text = page.text
+    shown = (
+        (f"{report.pictures:,}", text("fact_pictures")),
+        (f"{len(report.skipped):,}", text("fact_skipped")),
+        (f"{len(report.classes):,}", text("fact_classes")),
+        (f"{len(report.copies):,}", text("fact_copies")),
+        (f"{report.shorter_side[1]} × {report.longer_side[1]}", text("fact_size")),
+        (f"{report.size} px, {report.fit}", text("fact_suggestion")),
+    )
+    boxes = "".join(
+        f'<div class="fact"><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>'
+        for value, name in shown
+    )
+    return f'<div class="facts">{boxes}</div>'
+
+
+def bars(page: Page, counts: Mapping[str, int]) -> str:
+    """A bar for each count, the largest first."""
     most = max(counts.values())
     rows = "".join(
         f"<span>{html.escape(name)}</span>"
         f'<i style="width:{100 * count / most:.1f}%"></i><span>{count:,}</span>'
-        for name, count in list(counts.items())[:CLASSES]
+        for name, count in list(counts.items())[:MAX_CLASSES]
     )
-    more = len(counts) - CLASSES
-    return f'<div class="bars">{rows}</div>' + (page.note(page.text("and_more", n=more)) if more > 0 else "")
+    return f'<div class="bars">{rows}</div>' + and_more(page, len(counts) - MAX_CLASSES)
 
 
-def twins(page: Page, report: Report, source: Source) -> str:
-    """The first two pictures of each group that show the same."""
+def copies(page: Page, report: Report, source: Source) -> str:
+    """The first two pictures of each group of copies."""
     items = {item.key: item for item in source.items}
-    figures = []
-    for group in report.copies[:GROUPS]:
+    shown = []
+    for group in report.copies[:MAX_GROUPS]:
         images = []
         for key in group.keys[:2]:
             try:
-                pixels = read_image(read(source, items[key]), (SIDE, SIDE), "crop").pixels
+                pixels = read_image(read(source, items[key]), (THUMBNAIL, THUMBNAIL), "crop").pixels
             except (Unreadable, KeyError):
                 continue
-            images.append(
-                f'<img src="{data_uri(Image.fromarray(pixels), quick=True)}" alt="{html.escape(key)}">'
-            )
-        said = f"{page.text(f'copies_{group.kind}')}: {' = '.join(group.keys[:3])}"
+            images.append(f'<img src="{picture_address(pixels, lossless=False)}" alt="{html.escape(key)}">')
+        caption = f"{page.text(f'copies_{group.kind}')}: {' = '.join(group.keys[:3])}"
         if group.across_split:
-            said += f" ({page.text('across')})"
-        figures.append(
-            f"<figure><div>{''.join(images)}</div><figcaption>{html.escape(said)}</figcaption></figure>"
+            caption += f" ({page.text('across_split')})"
+        shown.append(
+            f"<figure><div>{''.join(images)}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
         )
-    more = len(report.copies) - GROUPS
-    rest = page.note(page.text("and_more", n=f"{more:,}")) if more > 0 else ""
-    return f'<div class="twins">{"".join(figures)}</div>{rest}'
+    return f'<div class="copies">{"".join(shown)}</div>' + and_more(page, len(report.copies) - MAX_GROUPS)

@@ -1,342 +1,369 @@
-"""The tab Mend: fill, enlarge and restore pictures, with several answers and how far they lie apart."""
+"""The tab Restore: inpaint, upscale, or undo a degradation, with several samples and how far they differ."""
 
-import html
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from alphabar.codecs.image import to_pictures
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.errors import UsageError
+from alphabar.images import on_white
+from alphabar.progress import last
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.photo import read_photo
-from alphabar.restoration.restore import restore as restore_images
-from alphabar.restoration.settings import restoration_settings
+from alphabar.restoration.restore import restore
+from alphabar.restoration.settings import STEPS, restoration_settings
 from alphabar.restoration.task import Task, degrade, panels, read_task
 from alphabar.sampling.sample import sample
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, cancelling, data_uri, empty, sheet
+from alphabar.studio.elements import figures, note, picture_grid, placeholder, progress_bar
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, forming
+from alphabar.studio.pictures import (
+    MAX_SIDE,
+    enlarged_for_painting,
+    limited,
+    magnified,
+    painted_mask,
+    without_enlargement,
+)
 
-LONGEST = 512  # pixels of a side that the page works on
-
-
-PAINTED = 480  # pixels of the longer side to which a small picture is enlarged for painting, at most
-
-
-ANSWERS = 8
-
-
-# What one may try without knowing the grammar.
-DEGRADATIONS = (
+MAX_SAMPLES = 8
+FACTORS = (2, 4, 8)
+EXAMPLES = (
     "blur:1.5+noise:0.02",
     "motion:9,45",
     "noise:0.2",
     "jpeg:10",
-    "grey",
+    "grayscale",
     "random:0.7",
-    "down:2",
+    "downsample:2",
     "noise:auto",
 )
+"""Degradations to try without knowing the grammar."""
 
 
-@dataclass(frozen=True)
-class RestoredImages:
-    """What the last job left, files that the browser may read."""
+class Numbers(NamedTuple):
+    """The settings of a restoration. samples: how many. longest: the longest side in pixels."""
+
+    samples: int
+    steps: int
+    seed: int
+    longest: int
+
+
+class RestoredFiles(NamedTuple):
+    """What the last restoration left: files that the browser may read."""
 
     before: Path
-    answers: tuple[Path, ...]
+    samples: tuple[Path, ...]
 
 
-def tab(page: Page, model: gr.Dropdown) -> None:
-    """Build the tab. model: the dropdown with the chosen model's name."""
-    text = page.text
-    mended, past = gr.State(None), gr.State([])
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=320, elem_classes="controls"):
-            with gr.Tabs(elem_id="mend-tabs"):
-                with gr.Tab(text("fill"), id="fill"):
-                    gr.Markdown(text("fill_info"))
-                    editor = gr.ImageEditor(
-                        type="pil",
-                        format="png",  # what is known has to come back to the bit
-                        label=text("paint"),
-                        brush=gr.Brush(default_size=36, colors=["#ff3d8b"], color_mode="fixed"),
-                        eraser=gr.Eraser(default_size=36),
-                        layers=False,
-                        transforms=(),
-                        sources=("upload", "clipboard"),
-                        height=400,
-                        elem_id="editor",
-                    )
-                    with gr.Row():
-                        fill = gr.Button(text("fill_go"), variant="primary", elem_id="fill-go", min_width=90)
-                        example = gr.Button(text("example"), elem_id="fill-example", min_width=90)
-                        undo = gr.Button(text("undo"), elem_id="undo", min_width=90)
-                with gr.Tab(text("enlarge"), id="enlarge", elem_id="tab-enlarge"):
-                    gr.Markdown(text("enlarge_info"))
-                    small = gr.Image(
-                        label=text("own_picture"),
-                        type="filepath",
-                        sources=["upload", "clipboard"],
-                        height=260,
-                        elem_id="small",
-                    )
-                    factor = gr.Radio([2, 4, 8], value=4, label=text("factor"))
-                    enlarge = gr.Button(
-                        text("enlarge_go"), variant="primary", elem_id="enlarge-go", min_width=90
-                    )
-                with gr.Tab(text("restore"), id="restore", elem_id="tab-restore"):
-                    gr.Markdown(text("restore_info"))
-                    spoilt = gr.Image(
-                        label=text("own_picture"),
-                        type="filepath",
-                        sources=["upload", "clipboard"],
-                        height=260,
-                        elem_id="spoilt",
-                    )
-                    degradation = gr.Dropdown(
-                        list(DEGRADATIONS),
-                        value=DEGRADATIONS[0],
-                        allow_custom_value=True,
-                        label=text("degradation"),
-                        info=text("degradation_info"),
-                        elem_id="degradation",
-                    )
-                    spoil = gr.Checkbox(True, label=text("spoil"))
-                    restore = gr.Button(
-                        text("restore_go"), variant="primary", elem_id="restore-go", min_width=90
-                    )
+class RestoreTab:
+    """Its controls and their handlers. model: the choice of the model."""
+
+    def __init__(self, page: Page, model: gr.Dropdown):
+        self.page, self.model = page, model
+        self.restored = gr.State(None)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=320, elem_classes="controls"):
+                with gr.Tabs(elem_id="restore-tabs"):
+                    with gr.Tab(page.text("inpaint"), id="inpaint"):
+                        self.painting = PaintingPanel(page, model)
+                    with gr.Tab(page.text("upscale"), id="upscale"):
+                        self._add_upscaling()
+                    with gr.Tab(page.text("undo_degradation"), id="degradation"):
+                        self._add_degradation()
+                self._add_numbers()
+            with gr.Column(scale=1, min_width=320):
+                self._add_results()
+        self._connect()
+
+    def _add_upscaling(self) -> None:
+        text = self.page.text
+        gr.Markdown(text("upscale_help"))
+        self.small = self._picture("upscale-picture")
+        self.factor = gr.Radio(list(FACTORS), value=4, label=text("factor"))
+        self.upscale_button = gr.Button(
+            text("upscale"), variant="primary", elem_id="upscale-button", min_width=90
+        )
+
+    def _add_degradation(self) -> None:
+        text = self.page.text
+        gr.Markdown(text("undo_degradation_help"))
+        self.degraded = self._picture("restore-picture")
+        self.degradation = gr.Dropdown(
+            list(EXAMPLES),
+            value=EXAMPLES[0],
+            allow_custom_value=True,
+            label=text("degradation"),
+            info=text("degradation_help"),
+            elem_id="degradation",
+        )
+        self.degrade_first = gr.Checkbox(True, label=text("degrade_first"))
+        self.restore_button = gr.Button(
+            text("restore"), variant="primary", elem_id="restore-button", min_width=90
+        )
+
+    def _picture(self, elem_id: str) -> gr.Image:
+        return gr.Image(
+            label=self.page.text("own_picture"),
+            type="filepath",
+            sources=["upload", "clipboard"],
+            height=260,
+            elem_id=elem_id,
+        )
+
+    def _add_numbers(self) -> None:
+        text = self.page.text
+        with gr.Row():
+            self.samples = gr.Slider(1, MAX_SAMPLES, 4, step=1, label=text("samples"), min_width=130)
+            self.steps = gr.Slider(5, 200, STEPS, step=1, label=text("steps"), min_width=130)
+        with gr.Row():
+            self.seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110)
+            self.longest = gr.Slider(
+                32, MAX_SIDE, 128, step=8, label=text("longest"), info=text("longest_help"), min_width=150
+            )
+        self.cancel_button = gr.Button(self.page.text("cancel"), elem_id="restore-cancel")
+
+    def _add_results(self) -> None:
+        text = self.page.text
+        self.status = gr.HTML(placeholder(text("samples_appear_here")), elem_id="restore-status")
+        with gr.Column(visible=False) as self.results:
+            self.slider = gr.ImageSlider(
+                label=text("before_after"),
+                show_label=False,
+                interactive=False,
+                elem_id="before-after",
+                height=380,
+            )
+            self.gallery = gr.Gallery(
+                show_label=False,
+                columns=4,
+                height=170,
+                object_fit="contain",
+                allow_preview=False,
+                interactive=False,
+                elem_id="restored-samples",
+                buttons=[],
+            )
+            self.spread = gr.HTML(elem_id="spread")
             with gr.Row():
-                n = gr.Slider(1, ANSWERS, 4, step=1, label=text("answers"), min_width=130)
-                steps = gr.Slider(5, 200, 25, step=1, label=text("steps"), min_width=130)
-            with gr.Row():
-                seed = gr.Number(0, label=text("seed"), precision=0, minimum=0, min_width=110)
-                longest = gr.Slider(
-                    32, LONGEST, 128, step=8, label=text("longest"), info=text("longest_info"), min_width=150
-                )
-            stop = gr.Button(text("cancel"), elem_id="mend-cancel")
-        with gr.Column(scale=1, min_width=320):
-            said = gr.HTML(empty(text("mend_empty")), elem_id="mended-said")
-            with gr.Column(visible=False) as results:
-                slider = gr.ImageSlider(
-                    label=text("before_after"),
-                    show_label=False,
-                    interactive=False,
-                    elem_id="before-after",
-                    height=380,
-                )
-                gallery = gr.Gallery(
-                    show_label=False,
-                    columns=4,
-                    height=170,
-                    object_fit="contain",
-                    allow_preview=False,
-                    interactive=False,
-                    elem_id="answers",
-                    buttons=[],
-                )
-                apart = gr.HTML(elem_id="spread")
-                with gr.Row():
-                    save = gr.DownloadButton(text("save_all"), elem_id="mend-save", min_width=90)
-                    go_on = gr.Button(text("go_on"), min_width=90)
+                self.save = gr.DownloadButton(text("save_all"), elem_id="restore-save", min_width=90)
+                self.continue_button = gr.Button(text("continue_with_sample"), min_width=90)
 
-    def finish(
-        name: str, task: Task, before: Path, numbers: tuple[int, int, int]
+    def _connect(self) -> None:
+        page, model, painting = self.page, self.model, self.painting
+        numbers = [self.samples, self.steps, self.seed, self.longest]
+        results = [
+            self.status,
+            self.results,
+            self.slider,
+            self.gallery,
+            self.spread,
+            self.save,
+            self.restored,
+        ]
+        jobs = [
+            button.click(page.handler(handler), [model, *inputs, *numbers], results, **ONE_AT_A_TIME)
+            for button, handler, inputs in (
+                (painting.inpaint_button, self.inpaint, [painting.editor]),
+                (self.upscale_button, self.upscale, [self.small, self.factor]),
+                (self.restore_button, self.undo, [self.degraded, self.degradation, self.degrade_first]),
+            )
+        ]
+        page.cancel_button(self.cancel_button, jobs, self.status)
+        painting.connect(self.seed, self.continue_button, self.slider)
+        self.gallery.select(self.choose, self.restored, self.slider, **LIGHT)
+
+    def inpaint(self, name: str, painted: Any, *numbers: Any) -> Iterator[Any]:
+        """Fills in what was painted over; every other pixel stays as it is."""
+        chosen = to_numbers(numbers)
+        if painted is None or painted["background"] is None:
+            raise UsageError("studio.no_picture")
+        picture = limited(without_enlargement(painted["background"].convert("RGB")), chosen.longest)
+        mask = painted_mask(painted["layers"], picture.size)
+        if not mask.any():
+            raise UsageError("studio.no_mask")
+        before, file, hole = (self.page.new_file(".png") for _ in range(3))
+        grey = self.page.models.load(name).codec.channels == 1
+        picture.convert("L" if grey else "RGB").save(file)
+        Image.fromarray((mask * 255).astype(np.uint8)).save(hole)
+        Image.fromarray(np.where(mask[..., None], 127, np.asarray(picture)).astype(np.uint8)).save(before)
+        degradation = Degradation("mask", ({"name": "mask", "file": str(hole)},), 0.0)
+        yield from self._restore(name, file, degradation, before, chosen)
+
+    def upscale(self, name: str, file: str | None, factor: int, *numbers: Any) -> Iterator[Any]:
+        """A picture at several times its width and height."""
+        chosen = to_numbers(numbers)
+        small = self._working_file(file, max(chosen.longest // int(factor), 8))
+        degradation = parse_degradation(f"downsample:{int(factor)}")
+        yield from self._restore(name, small, degradation, self._magnified(small, int(factor)), chosen)
+
+    def undo(
+        self, name: str, file: str | None, degradation: str, degrade_first: bool, *numbers: Any
+    ) -> Iterator[Any]:
+        """A picture as it may have been before a degradation."""
+        chosen, parsed = to_numbers(numbers), parse_degradation(str(degradation))
+        if parsed.needs_files:
+            raise UsageError("studio.no_degradation_files")
+        factor = parsed.factor
+        side = max(chosen.longest // (1 if degrade_first else factor), 8)
+        given = self._working_file(file, side, factor if degrade_first else 1)
+        if degrade_first:
+            image = degrade(read_photo(given), parsed, seed=chosen.seed)
+            given = self.page.new_file(".png")
+            image.save(given)
+        yield from self._restore(name, given, parsed, self._magnified(given, factor), chosen)
+
+    def _restore(
+        self, name: str, file: Path, degradation: Degradation, before: Path, numbers: Numbers
     ) -> Iterator[tuple[Any, ...]]:
-        count, steps, seed = numbers
-        loaded = page.shelf.load(name)
-        settings = restoration_settings(loaded, task.operator, task.sigma_y, seed=seed, steps=steps)
-        records = restore_images(loaded, task.y, task.operator, task.sigma_y, n=count, settings=settings)
-        for record in records:
+        """Samples as they form, then the finished ones. before: the picture to compare them with."""
+        page, n = self.page, numbers.samples
+        model = page.models.load(name)
+        task = read_task(file, degradation, model.codec.channels)
+        settings = restoration_settings(
+            model, task.operator, task.sigma_y, seed=numbers.seed, steps=numbers.steps
+        )
+        for record in restore(model, task.y, task.operator, task.sigma_y, n=n, settings=settings):
             if record.result is None:
-                line = text("step", i=record.done, n=record.total)
-                forming = sheet(to_pictures(record.preview.step.x0.cpu()))
-                yield page.progress(record.done, record.total, line) + forming, *[gr.skip()] * 6
+                line = page.text("step", i=record.done, n=record.total)
+                pictures = picture_grid(forming(model, record))
+                yield progress_bar(record.done, record.total, line) + pictures, *[gr.skip()] * 6
         assert record.result is not None
-        answers = record.result[:, 0]
+        samples = record.result[:, 0]
         about = {
             "model": name,
-            "images": loaded.images,
+            "images": model.images,
             "image": task.photo.name,
             "degradation": task.degradation.text,
             "sigma_y": task.sigma_y,
             **settings.to_dict(),
         }
-        paths = []
-        for k, answer in enumerate(answers):
-            paths.append(page.new_file(".png"))
-            image = task.photo.image(answer, task.known, task.coloured)
-            image.save(paths[-1], pnginfo=png_metadata({**about, "answer": k}))
-        shown = panels(task, answers).numpy()
-        archive = page.new_file(".zip")
-        with zipfile.ZipFile(archive, "w") as file:
-            for k, path in enumerate(paths):
-                file.write(path, f"answer-{k + 1}.png")
-            if count > 1:
-                with file.open("spread.png", "w") as inside:
-                    Image.fromarray(shown[-1]).save(inside, "PNG")
+        paths = self._write_samples(task, samples, about)
+        spread = panels(task, samples)[-1] if n > 1 else None
         yield (
-            page.note(text("mended", n=count)),
+            note(" ".join([page.text("restored", n=n), *(m.in_language(page.language) for m in task.notes)])),
             gr.update(visible=True),
             (str(before), str(paths[0])),
             [str(path) for path in paths],
-            spread_of(page, shown[-1]) if count > 1 else "",
-            str(archive),
-            RestoredImages(before, tuple(paths)),
+            "" if spread is None else figures([spread], [page.text("spread")]),
+            str(self._archive(paths, spread)),
+            RestoredFiles(before, tuple(paths)),
         )
 
-    def on_fill(name: str, painted: Any, n: int, steps: int, seed: float, longest: int) -> Iterator[Any]:
-        if painted is None or painted["background"] is None:
-            raise UsageError(text("no_picture"))
-        picture = fitted(from_painting(painted["background"].convert("RGB")), longest)
-        mask = mask_of(painted["layers"], picture.size)
-        if not mask.any():
-            raise UsageError(text("no_mask"))
-        before, file, hole = page.new_file(".png"), page.new_file(".png"), page.new_file(".png")
-        picture.save(file)
-        Image.fromarray((mask * 255).astype(np.uint8)).save(hole)
-        Image.fromarray(np.where(mask[..., None], 127, np.asarray(picture)).astype(np.uint8)).save(before)
-        part = {"name": "mask", "file": str(hole)}
-        task = read_task(file, Degradation("mask", (part,), 0.0))
-        yield from finish(name, task, before, (int(n), int(steps), int(seed or 0)))
+    def _write_samples(self, task: Task, samples: Tensor, about: dict[str, Any]) -> list[Path]:
+        """Each sample as a file of the kind of the picture that was given, with its settings inside."""
+        paths = []
+        for k, signal in enumerate(samples):
+            paths.append(self.page.new_file(".png"))
+            image = task.photo.image(signal, task.known, task.colored)
+            image.save(paths[-1], pnginfo=png_metadata({**about, "answer": k}))
+        return paths
 
-    def on_enlarge(
-        name: str, file: str | None, factor: int, n: int, steps: int, seed: float, longest: int
-    ) -> Iterator[Any]:
-        small = working_file(page, file, max(int(longest) // int(factor), 8))
-        task = read_task(small, parse_degradation(f"down:{int(factor)}"))
-        yield from finish(
-            name, task, enlarged(page, small, int(factor)), (int(n), int(steps), int(seed or 0))
+    def _archive(self, paths: list[Path], spread: Tensor | None) -> Path:
+        archive = self.page.new_file(".zip")
+        with zipfile.ZipFile(archive, "w") as packed:
+            for k, path in enumerate(paths):
+                packed.write(path, f"sample-{k + 1}.png")
+            if spread is not None:
+                with packed.open("spread.png", "w") as file:
+                    Image.fromarray(spread.numpy()).save(file, "PNG")
+        return archive
+
+    def choose(self, restored: RestoredFiles | None, event: gr.SelectData) -> Any:
+        """The sample that was clicked, beside the picture before."""
+        return gr.skip() if restored is None else (str(restored.before), str(restored.samples[event.index]))
+
+    def _working_file(self, file: str | None, longest: int, multiple: int = 1) -> Path:
+        """A picture file as one that the page can work on, its sides multiples of a number.
+
+        Raises UsageError where there is none, and what `read_photo` raises.
+        """
+        if file is None:
+            raise UsageError("studio.no_picture")
+        photo = read_photo(Path(file))
+        image = limited(photo.image(photo.signal()[0]), longest)
+        width, height = (max(side // multiple, 1) * multiple for side in image.size)
+        path = self.page.new_file(".png")
+        image.crop((0, 0, width, height)).save(path)
+        return path
+
+    def _magnified(self, file: Path, factor: int) -> Path:
+        """The picture as large as its samples."""
+        path = self.page.new_file(".png")
+        with Image.open(file) as image:
+            magnified(image.convert("RGB"), factor).save(path)
+        return path
+
+
+class PaintingPanel:
+    """The picture under a brush: what is painted over is filled in. model: the choice of the model."""
+
+    def __init__(self, page: Page, model: gr.Dropdown):
+        self.page, self.model = page, model
+        self.past = gr.State([])
+        text = page.text
+        gr.Markdown(text("inpaint_help"))
+        self.editor = gr.ImageEditor(
+            type="pil",
+            format="png",  # what is known has to come back exactly
+            label=text("picture_and_mask"),
+            brush=gr.Brush(default_size=36, colors=["#ff3d8b"], color_mode="fixed"),
+            eraser=gr.Eraser(default_size=36),
+            layers=False,
+            transforms=(),
+            sources=("upload", "clipboard"),
+            height=400,
+            elem_id="editor",
         )
+        with gr.Row():
+            self.inpaint_button = gr.Button(
+                text("inpaint"), variant="primary", elem_id="inpaint-button", min_width=90
+            )
+            self.example_button = gr.Button(text("generate_example"), elem_id="inpaint-example", min_width=90)
+            self.undo_button = gr.Button(text("undo"), elem_id="inpaint-undo", min_width=90)
 
-    def on_restore(name: str, file: str | None, what: str, spoil: bool, *settings: Any) -> Iterator[Any]:
-        n, steps, seed, longest = settings
-        degradation = parse_degradation(str(what))
-        if any("file" in part for part in degradation.parts):
-            raise UsageError(text("no_files"))
-        times = degradation.factor
-        given = working_file(
-            page, file, max(int(longest) // (1 if spoil else times), 8), times if spoil else 1
-        )
-        if spoil:
-            image = degrade(read_photo(given), degradation, seed=int(seed or 0))
-            given = page.new_file(".png")
-            image.save(given)
-        task = read_task(given, degradation)
-        before = enlarged(page, given, times)
-        yield from finish(name, task, before, (int(n), int(steps), int(seed or 0)))
+    def connect(self, seed: gr.Number, continue_button: gr.Button, slider: gr.ImageSlider) -> None:
+        """Connect the handlers. seed: of the example. continue_button: takes the sample on the slider."""
+        page, editor = self.page, self.editor
+        editor.upload(page.handler(self.uploaded), editor, editor, **LIGHT)
+        self.example_button.click(page.handler(self.example), [self.model, seed], editor, **ONE_AT_A_TIME)
+        states = [editor, self.past]
+        continue_button.click(page.handler(self.take), [slider, editor, self.past], states, **LIGHT)
+        self.undo_button.click(page.handler(self.undo), self.past, states, **LIGHT)
 
-    def on_example(name: str, seed: float) -> Iterator[Any]:
-        loaded = page.shelf.load(name)
-        *_, record = sample(loaded, 1, patient_settings(loaded), first=int(seed or 0))
-        assert record.result is not None
-        yield for_painting(Image.fromarray(record.result[0].numpy()))
-
-    def on_upload(painted: Any) -> Iterator[Any]:
+    def uploaded(self, painted: Any) -> Iterator[Any]:
+        """The picture that was uploaded, large enough to paint on."""
         picture = painted["background"] if painted else None
-        yield gr.skip() if picture is None else for_painting(picture.convert("RGB"))
+        yield gr.skip() if picture is None else enlarged_for_painting(picture.convert("RGB"))
 
-    def choose(done: RestoredImages | None, event: gr.SelectData) -> Any:
-        return gr.skip() if done is None else (str(done.before), str(done.answers[event.index]))
+    def example(self, name: str, seed: float) -> Iterator[Any]:
+        """A sample of the model."""
+        model = self.page.models.load(name)
+        item = last(sample(model, 1, patient_settings(model), first=int(seed or 0)))
+        picture = on_white(model.codec.preview(item))[0]
+        yield enlarged_for_painting(Image.fromarray(picture.numpy()))
 
-    def take(pair: Any, painted: Any, past: list[Any]) -> Iterator[Any]:
+    def take(self, pair: Any, painted: Any, past: list[Any]) -> Iterator[Any]:
+        """The sample on the slider in the place of the picture."""
         if pair is None:
-            raise UsageError(text("no_picture"))
+            raise UsageError("studio.no_picture")
         before = painted["background"] if painted else None
-        with Image.open(pair[1]) as answer:
-            yield for_painting(answer.convert("RGB")), [*past[-8:], before]
+        with Image.open(pair[1]) as chosen:
+            yield enlarged_for_painting(chosen.convert("RGB")), [*past[-8:], before]
 
-    def back(past: list[Any]) -> Iterator[Any]:
+    def undo(self, past: list[Any]) -> Iterator[Any]:
+        """The picture before the last one that was taken."""
         yield (past[-1], past[:-1]) if past else (None, [])
 
-    settings = [n, steps, seed, longest]
-    outputs = [said, results, slider, gallery, apart, save, mended]
-    jobs = [
-        fill.click(page.told(on_fill), [model, editor, *settings], outputs, **ONE_AT_A_TIME),
-        enlarge.click(page.told(on_enlarge), [model, small, factor, *settings], outputs, **ONE_AT_A_TIME),
-        restore.click(
-            page.told(on_restore), [model, spoilt, degradation, spoil, *settings], outputs, **ONE_AT_A_TIME
-        ),
-    ]
-    cancelling(page, stop, jobs, said)
-    editor.upload(page.told(on_upload), editor, editor, **LIGHT)
-    example.click(page.told(on_example), [model, seed], editor, **ONE_AT_A_TIME)
-    gallery.select(choose, mended, slider, **LIGHT)
-    go_on.click(page.told(take), [slider, editor, past], [editor, past], **LIGHT)
-    undo.click(page.told(back), past, [editor, past], **LIGHT)
 
-
-def painting_factor(width: int, height: int) -> int:
-    """How many times a picture is enlarged to be painted on: the editor shows no less than its pixels."""
-    return max(PAINTED // max(width, height), 1)
-
-
-def for_painting(image: Image.Image) -> Image.Image:
-    """A small picture with its pixels enlarged, so that a brush is finer than it."""
-    times = painting_factor(*image.size)
-    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-
-
-def from_painting(image: Image.Image) -> Image.Image:
-    """The picture before `for_painting`, to the bit; another one as it is."""
-    for times in range(PAINTED // 8, 1, -1):
-        width, height = image.width // times, image.height // times
-        if (width * times, height * times) == image.size and painting_factor(width, height) == times:
-            small = image.resize((width, height), Image.Resampling.NEAREST)
-            if np.array_equal(np.asarray(for_painting(small)), np.asarray(image)):
-                return small
-    return image
-
-
-def spread_of(page: Page, shown: np.ndarray) -> str:
-    """The map of how far the answers lie apart, with what it means."""
-    said = html.escape(page.text("spread"))
-    picture = f'<img src="{data_uri(shown)}" alt="">'
-    return f'<div class="pair"><figure>{picture}<figcaption>{said}</figcaption></figure></div>'
-
-
-def fitted(image: Image.Image, longest: int) -> Image.Image:
-    """The picture, made smaller where a side is longer than this many pixels."""
-    image = image.copy()
-    image.thumbnail((min(int(longest), LONGEST),) * 2, Image.Resampling.LANCZOS)
-    return image
-
-
-def mask_of(layers: list[Image.Image], size: tuple[int, int]) -> np.ndarray:
-    """Where anything was painted, (h, w) bool, at this (width, height)."""
-    mask = np.zeros(size[::-1], bool)
-    for layer in layers:
-        alpha = layer.convert("RGBA").getchannel("A")
-        mask |= np.asarray(alpha.resize(size, Image.Resampling.BOX)) > 12
-    return mask
-
-
-def working_file(page: Page, file: str | None, longest: int, multiple: int = 1) -> Path:
-    """A picture file as one that the page can work on, its sides multiples of a number.
-
-    Raises what `read_photo` raises.
-    """
-    if file is None:
-        raise UsageError(page.text("no_picture"))
-    photo = read_photo(Path(file))
-    image = photo.image(photo.signal()[0])
-    path = page.new_file(".png")
-    image = fitted(image, longest)
-    width, height = (max(side // multiple, 1) * multiple for side in image.size)
-    image.crop((0, 0, width, height)).save(path)
-    return path
-
-
-def enlarged(page: Page, file: Path, factor: int) -> Path:
-    """The picture as large as its answers, its pixels visible."""
-    path = page.new_file(".png")
-    with Image.open(file) as image:
-        size = image.width * factor, image.height * factor
-        image.convert("RGB").resize(size, Image.Resampling.NEAREST).save(path)
-    return path
+def to_numbers(values: Any) -> Numbers:
+    """The values of the controls, whole."""
+    samples, steps, seed, longest = values
+    return Numbers(int(samples), int(steps), int(seed or 0), int(longest))

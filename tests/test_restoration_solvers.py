@@ -1,6 +1,5 @@
-"""Posterior solvers on Gaussian data, where the posterior is known, and in their limits."""
+"""Solvers on Gaussian data, where the posterior is known, and in their limits."""
 
-import math
 from itertools import pairwise
 
 import pytest
@@ -15,10 +14,10 @@ from alphabar.errors import UsageError
 from alphabar.restoration.operators.compose import PerSampleOperator, compose
 from alphabar.restoration.operators.convolution import Convolution
 from alphabar.restoration.operators.mask import Mask
-from alphabar.restoration.operators.registry import OPERATORS
+from alphabar.restoration.operators.registry import build_operator
 from alphabar.restoration.solvers.base import Observation
-from alphabar.restoration.solvers.ddnm import itinerary
-from alphabar.restoration.solvers.mmps import _conjugate_gradients
+from alphabar.restoration.solvers.ddnm import time_travel_schedule
+from alphabar.restoration.solvers.mmps import conjugate_gradients
 from alphabar.restoration.solvers.registry import SOLVERS
 from exact import GaussianDenoiser
 from gaussian_restoration import SHAPE, exact_denoiser, law, nearness, posterior
@@ -40,7 +39,7 @@ PLAIN = {"direct"}
 
 
 def operator(spec, shape=SHAPE):
-    return OPERATORS.build(spec, shape=shape)()
+    return build_operator(spec, shape)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def test_a_linear_solver_is_as_near_the_posterior_as_its_method(solver, problem,
 def test_mmps_converges_to_the_posterior(schedule):
     """Its mean is exact, its variance to first order in the steps."""
     denoiser = exact_denoiser(SCHEDULES.build(schedule))
-    A, errors = operator({"name": "average", "factor": 4}), []
+    A, errors = operator({"name": "area_downsample", "factor": 4}), []
     exact = posterior(denoiser.mean, denoiser.cov, A, 0.1)
     for steps in (20, 40):
         times = TIMESTEPS.build("karras")(denoiser.schedule, steps)
@@ -116,7 +115,7 @@ def test_knowing_nothing_is_sampling(solver, schedule):
     A = operator({"name": "random", "share": 0.5})
     spec = {"name": solver, **(UNCONDITIONAL[solver] or {})}
     y = torch.ones(2, *SHAPE, dtype=torch.float64)
-    end = last_step(SOLVERS.build(spec)(denoiser, x, times, noise, Observation(A, y, 1e9), None)).x
+    end = last_step(SOLVERS.build(spec).solve(denoiser, x, times, noise, Observation(A, y, 1e9))).x
     if UNCONDITIONAL[solver]:
         wanted = last_step(SAMPLERS.build("ancestral")(denoiser, x, times, noise, None)).x
     else:
@@ -144,7 +143,7 @@ def test_without_noise_what_is_known_is_kept(solver, denoiser):
     times = TIMESTEPS.build("karras")(denoiser.schedule, 100 if solver == "dps" else 30)
     truth = denoiser.mean.reshape(1, *SHAPE) + 0.3 * noise.normal(98, torch.zeros(2, *SHAPE).double())
     x = denoiser.schedule(times[0]).sigma * noise.normal(99, truth)
-    end = last_step(SOLVERS.build(solver)(denoiser, x, times, noise, Observation(A, A.A(truth), 0.0), None)).x
+    end = last_step(SOLVERS.build(solver).solve(denoiser, x, times, noise, Observation(A, A.A(truth), 0.0))).x
     # By construction, but for DPS, which only leans that way, and mmps by two iterations of its solve.
     atol = {"dps": 0.5, "mmps": 0.05, "pigdm": 1e-3}.get(solver, 1e-6)
     torch.testing.assert_close(A.A(end), A.A(truth), rtol=0, atol=atol)
@@ -152,26 +151,26 @@ def test_without_noise_what_is_known_is_kept(solver, denoiser):
 
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS)))
 def test_a_batch_of_two_is_two_singles(solver, denoiser):
-    A = operator("denoise" if solver in PLAIN else "average")
+    A = operator("denoise" if solver in PLAIN else "area_downsample")
     sigma_y = 0.0 if solver in NOISELESS else 0.1
-    times, solve = TIMESTEPS.build("karras")(denoiser.schedule, 6), SOLVERS.build(solver)
+    times, method = TIMESTEPS.build("karras")(denoiser.schedule, 6), SOLVERS.build(solver)
     generator = torch.Generator().manual_seed(0)
-    y = torch.rand(2, *A.measured, generator=generator, dtype=torch.float64)
+    y = torch.rand(2, *A.measurement_shape, generator=generator, dtype=torch.float64)
     x = 80 * torch.randn(2, *SHAPE, generator=generator, dtype=torch.float64)
 
     def end(rows):
         noise = Noise(3, [7 + row for row in rows], "batch")
-        return last_step(solve(denoiser, x[rows], times, noise, Observation(A, y[rows], sigma_y), None)).x
+        return last_step(method.solve(denoiser, x[rows], times, noise, Observation(A, y[rows], sigma_y))).x
 
     torch.testing.assert_close(end([0, 1]), torch.cat([end([0]), end([1])]), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("solver", ["ddnm", "diffpir", "pigdm", "mmps", "perturb_and_map", "dps"])
 def test_operators_may_differ_within_a_batch(solver, denoiser):
-    operators = [operator("box"), operator({"name": "average", "factor": 2})]
+    operators = [operator("box"), operator({"name": "area_downsample", "factor": 2})]
     each, times = PerSampleOperator(operators), TIMESTEPS.build("karras")(denoiser.schedule, 6)
     truth = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x, solve = 80 * truth.flip(2), SOLVERS.build(solver)
+    x, method = 80 * truth.flip(2), SOLVERS.build(solver)
     sigma_y = 0.0 if solver in NOISELESS else 1e-3
 
     class Silent:
@@ -180,7 +179,7 @@ def test_operators_may_differ_within_a_batch(solver, denoiser):
 
     def end(A, rows):
         observation = Observation(A, A.A(truth[rows]), sigma_y)
-        return last_step(solve(denoiser, x[rows], times, Silent(), observation, None)).x
+        return last_step(method.solve(denoiser, x[rows], times, Silent(), observation)).x
 
     singles = torch.cat([end(A, [i]) for i, A in enumerate(operators)])
     torch.testing.assert_close(end(each, [0, 1]), singles, rtol=0, atol=1e-6)
@@ -194,14 +193,23 @@ def test_jpeg_is_taken_by_solvers_that_need_no_linearity(solver):
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: x / (1 + schedule(t[:1]).sigma.to(x) ** 2))
     times = TIMESTEPS.build("karras")(schedule, 30)
     x = 80 * noise.normal(99, truth)
-    end = last_step(SOLVERS.build(solver)(denoiser, x, times, noise, Observation(A, A.A(truth), 0.0), None)).x
+    end = last_step(SOLVERS.build(solver).solve(denoiser, x, times, noise, Observation(A, A.A(truth), 0.0))).x
     free = last_step(SAMPLERS.build("ancestral")(denoiser, x, times, noise, None)).x
     assert (A.A(end) - A.A(truth)).norm() < 0.6 * (A.A(free) - A.A(truth)).norm()
 
 
-def test_time_travel_walks_up_and_down():
-    assert list(itinerary(3, 2, 2)) == [(0, 1), (1, 2), (2, 0), (0, 1), (1, 2), (2, 3), (3, 2), (2, 3)]
-    assert list(itinerary(3, 1, 1)) == [(0, 1), (1, 2), (2, 3)]
+def test_time_travel_goes_up_and_down():
+    assert list(time_travel_schedule(3, 2, 2)) == [
+        (0, 1),
+        (1, 2),
+        (2, 0),
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (3, 2),
+        (2, 3),
+    ]
+    assert list(time_travel_schedule(3, 1, 1)) == [(0, 1), (1, 2), (2, 3)]
 
 
 def test_time_travel_keeps_the_law_of_noise():
@@ -223,7 +231,7 @@ def test_time_travel_keeps_the_law_of_noise():
 @pytest.mark.parametrize(
     ("solver", "spec", "sigma_y", "message"),
     [
-        ("ddnm", "box", 0.1, "'ddnm' is for pictures without noise"),
+        ("ddnm", "box", 0.1, "ddnm is for images without noise"),
         ("direct", "denoise", 0.0, "plain denoising"),
         ("direct", "box", 0.1, "plain denoising"),
         *[(name, "jpeg", 0.1, "linear degradations only") for name in BOUNDS],
@@ -235,7 +243,7 @@ def test_what_a_solver_cannot_do_it_says(solver, spec, sigma_y, message):
     A, x = operator(spec, (3, 8, 8)), torch.zeros(1, 3, 8, 8)
     times = TIMESTEPS.build("karras")(schedule, 3)
     with pytest.raises(UsageError, match=message):
-        list(SOLVERS.build(solver)(denoiser, x, times, Noise(0, [0], ""), Observation(A, x, sigma_y), None))
+        list(SOLVERS.build(solver).solve(denoiser, x, times, Noise(0, [0], ""), Observation(A, x, sigma_y)))
 
 
 def test_ddrm_needs_singular_values_and_nobody_begins_at_pure_noise():
@@ -244,10 +252,10 @@ def test_ddrm_needs_singular_values_and_nobody_begins_at_pure_noise():
     schedule = SCHEDULES.build("rectified_flow")
     denoiser = FunctionDenoiser(schedule, lambda x, t, cond: x)
     with pytest.raises(UsageError, match="singular values"):
-        list(SOLVERS.build("ddrm")(denoiser, x, torch.tensor([0.9, 0]), noise, Observation(A, x, 0.1), None))
+        list(SOLVERS.build("ddrm").solve(denoiser, x, torch.tensor([0.9, 0]), noise, Observation(A, x, 0.1)))
     with pytest.raises(UsageError, match="pure noise"):
         list(
-            SOLVERS.build("diffpir")(denoiser, x, torch.tensor([1.0, 0]), noise, Observation(A, x, 0.1), None)
+            SOLVERS.build("diffpir").solve(denoiser, x, torch.tensor([1.0, 0]), noise, Observation(A, x, 0.1))
         )
 
 
@@ -266,12 +274,13 @@ class TestBound:
         times = TIMESTEPS.build("linear_beta")(schedule, 12)
         x = 80 * noise.normal(99, y)
         largest = {}
-        for bound in (1.0, math.inf):
-            steps = SOLVERS.build(solver)(
-                FunctionDenoiser(schedule, wild), x, times, noise, Observation(A, y, 0.0, bound), None
+        for bounds in ((-1.0, 1.0), None):
+            observation = Observation(A, y, 0.0, bounds)
+            steps = SOLVERS.build(solver).solve(
+                FunctionDenoiser(schedule, wild), x, times, noise, observation
             )
-            largest[bound] = max(step.x0.abs().max().item() for step in steps)
-        assert largest[1.0] <= 1.0 < largest[math.inf]
+            largest[bounds] = max(step.x0.abs().max().item() for step in steps)
+        assert largest[(-1.0, 1.0)] <= 1.0 < largest[None]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -282,6 +291,6 @@ def test_a_solve_ends_where_it_is_exact(dtype):
     def matrix(v):
         return u * (u * v).sum(1, keepdim=True)
 
-    v = _conjugate_gradients(matrix, 0.7 * u, 20)
+    v = conjugate_gradients(matrix, 0.7 * u, 20)
     torch.testing.assert_close(matrix(v), 0.7 * u)
     assert v.abs().max() < 1

@@ -1,0 +1,99 @@
+"""Pieces of HTML that the tabs share: notes, progress bars, figures and grids of pictures."""
+
+import base64
+import html
+import io
+import mimetypes
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from alphabar.codecs.base import Codec
+
+Picture = NDArray[np.uint8] | Tensor
+"""One picture, (h, w, 3 or 4) uint8."""
+
+
+def note(text: str) -> str:
+    """A sentence in quiet type."""
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def progress_bar(done: float, total: float, text: str) -> str:
+    """A bar, and a sentence below it."""
+    return f'<progress max="{total}" value="{done}"></progress>{note(text)}'
+
+
+def placeholder(text: str) -> str:
+    """A quiet frame in the place where pictures will be."""
+    return f'<div class="placeholder"><span>{html.escape(text)}</span></div>'
+
+
+def heading(text: str) -> str:
+    """The heading of a part of a tab."""
+    return f'<h3 class="part">{html.escape(text)}</h3>'
+
+
+def data_address(data: bytes, suffix: str) -> str:
+    """The bytes of a file as a ``data:`` address. suffix: of the file's name, such as ".png"."""
+    kind = mimetypes.guess_type(f"file{suffix}")[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def picture_address(picture: Picture, lossless: bool = True) -> str:
+    """A picture as a ``data:`` address; where it need not be lossless and has no alpha, as a smaller JPEG."""
+    array, buffer = np.asarray(picture), io.BytesIO()
+    jpeg = not lossless and array.shape[-1] == 3
+    if jpeg:
+        Image.fromarray(array).save(buffer, "JPEG", quality=88)
+    else:
+        Image.fromarray(array).save(buffer, "PNG")
+    return data_address(buffer.getvalue(), ".jpg" if jpeg else ".png")
+
+
+def figure(address: str, caption: str) -> str:
+    """A picture with a line below it."""
+    text = html.escape(caption)
+    return f'<figure><img src="{address}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def figures(pictures: Iterable[Picture], captions: Iterable[str], kind: str = "figures") -> str:
+    """Pictures side by side with their captions. kind: the class in the style sheet."""
+    shown = "".join(figure(picture_address(p), text) for p, text in zip(pictures, captions, strict=True))
+    return f'<div class="{kind}">{shown}</div>'
+
+
+def picture_grid(
+    pictures: Tensor, files: Sequence[bytes] | None = None, names: Sequence[str] = (), hint: str = ""
+) -> str:
+    """Pictures (n, h, w, 3 or 4) uint8 as a grid.
+
+    files: the files that a click on each saves, with their names; hint: what a click does, for the mouse.
+    """
+    cells = []
+    for i, picture in enumerate(pictures):
+        image = f'<img src="{picture_address(picture, lossless=files is not None)}" alt="{i + 1}">'
+        if files is not None:
+            address = data_address(files[i], Path(names[i]).suffix)
+            name, title = html.escape(names[i]), html.escape(hint)
+            image = f'<a href="{address}" download="{name}" title="{title}">{image}</a>'
+        cells.append(image)
+    columns = min(len(cells), 8 if len(cells) > 16 else 4)
+    return f'<div class="grid" style="--columns:{columns}">{"".join(cells)}</div>'
+
+
+def item_files(codec: Codec, items: Tensor, metadata: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    """The files of items (n, *item_shape), each with its metadata inside."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"item{codec.suffix}"
+        files = []
+        for item, about in zip(items, metadata, strict=True):
+            codec.write(item, path, about)
+            files.append(path.read_bytes())
+    return files
