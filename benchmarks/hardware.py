@@ -123,10 +123,10 @@ def main() -> None:
         " activations through the memory. Between hosts, float32 gradients travel at"
         f" {NETWORK_BANDWIDTH / 1e9:.0f} GB/s per card. How many pictures of 64 px a thread prepares per"
         " second is measured on the machine that wrote this page; larger ones are scaled by their pixels,"
-        f' and every card has a process with {MAX_THREADS} threads. "To the rule" is the chosen size divided by'
-        " the size that the planner's rule recommends. The last column is the time after which every picture"
-        f" has been seen {MANY_EPOCHS} times; from there on more time or a larger machine needs more"
-        " pictures.",
+        f' and every card has a process with {MAX_THREADS} threads. "To the rule" is the chosen size'
+        " divided by the size that the planner's rule recommends. The last column is the time after which"
+        f" every picture has been seen {MANY_EPOCHS} times; from there on more time or a larger machine needs"
+        " more pictures.",
     )
     head = ["card", "size", "widths", "parameters", "GFLOP", "pictures/s", "pictures seen", "epochs", "batch"]
     loading = MAX_THREADS * measure_loading(args.measured)

@@ -173,8 +173,8 @@ class Deepinv:
     def __init__(self, denoiser: NetworkDenoiser, problem: Problem):
         import deepinv
 
-        operator = problem.operator
-        assert isinstance(operator, Linear)
+        assert isinstance(problem.operator, Linear)
+        operator: Linear = problem.operator
 
         class SamePhysics(deepinv.physics.LinearPhysics):  # type: ignore[misc]
             def A(self, x: Tensor, **_: Any) -> Tensor:

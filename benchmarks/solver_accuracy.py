@@ -15,7 +15,8 @@ import torch
 
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
-from alphabar.restoration.operators.registry import OPERATORS
+from alphabar.restoration.operators.base import Linear
+from alphabar.restoration.operators.registry import build_operator
 from common import argument_parser, note
 from gaussian_restoration import SHAPE, exact_denoiser, law, nearness
 
@@ -45,7 +46,8 @@ def rows(all_steps: tuple[int, ...]) -> Iterator[list[str]]:
     """A row for each problem and each solver that can take it; a cell for each number of steps."""
     denoiser = exact_denoiser(SCHEDULES.build("variance_exploding"))
     for problem, (spec, sigma_y) in PROBLEMS.items():
-        operator = OPERATORS.build(spec, shape=SHAPE)()
+        operator = build_operator(spec, SHAPE)
+        assert isinstance(operator, Linear)
         for name, solver in SOLVERS.items():
             if solver["name"] == "direct" and spec["name"] != "denoise":
                 continue
