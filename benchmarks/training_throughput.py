@@ -382,7 +382,7 @@ def print_measurement(found: Measurement, convolution_batch: int) -> None:
         f" Numbers are medians of {len(found.rounds)} rounds in which all take turns, and ratios are medians"
         " of the ratios of each round. The training monitor and the checkpoints are put off, and the plain"
         " loop, where it takes part, has its pictures decoded beforehand, as alphabar has. The runtime that"
-        f" alphabar's probe chose: {'; '.join(found.runtime.notes)}.",
+        f" alphabar's probe chose: {' '.join(found.runtime.notes)}",
     )
     print_contenders(found)
     print_goals(found)
