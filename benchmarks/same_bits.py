@@ -36,7 +36,7 @@ SMALL = {
 class Before:
     """The calls of version 0.1, commit 2cc0284."""
 
-    settings = "watch.share=0 watch.levels=0 watch.distance=0 watch.grid=1".split()
+    settings = ["watch.share=0", "watch.levels=0", "watch.distance=0", "watch.grid=1"]
 
     def load(self) -> Any:
         from alphabar.training.run import load_model
@@ -57,6 +57,7 @@ class Before:
 
     def dataset(self) -> Any:
         from alphabar.data.cache import prepare
+
         from alphabar.data.sources import open_source
 
         return list(prepare(open_source("toycars:200"), SIZE))[-1].dataset
@@ -123,7 +124,7 @@ class Before:
 class After(Before):
     """The same calls of the refactored package."""
 
-    settings = "monitor.share=0 monitor.levels=0 monitor.distance=0 monitor.samples=1".split()
+    settings = ["monitor.share=0", "monitor.levels=0", "monitor.distance=0", "monitor.samples=1"]
 
     def load(self) -> Any:
         from alphabar import load_model

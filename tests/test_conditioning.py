@@ -488,7 +488,11 @@ class TestClassifier:
         assert torch.equal(network.output(network.features(x, c_noise)), network(x, c_noise))
         pictures = torch.from_numpy(dataset.items[np.arange(100) % 24])
         found = classifier_features(classifier[0].denoiser, classifier[0].codec, pictures)
-        assert torch.allclose(classifier_features(classifier[0].denoiser, classifier[0].codec, pictures[:3]), found[:3], atol=1e-5)
+        assert torch.allclose(
+            classifier_features(classifier[0].denoiser, classifier[0].codec, pictures[:3]),
+            found[:3],
+            atol=1e-5,
+        )
         labels = dataset.labels[np.arange(100) % 24]
         assert (network.output(found).argmax(1).numpy() == labels)[labels >= 0].all()
 

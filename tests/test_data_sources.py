@@ -43,7 +43,8 @@ def facts(source):
 
 def test_an_unknown_name_says_the_three_forms():
     with pytest.raises(
-        UsageError, match=r"Did you mean 'toycars'.*folder.*name of a source.*toycars.*hf://datasets/owner/name"
+        UsageError,
+        match=r"Did you mean 'toycars'.*folder.*name of a source.*toycars.*hf://datasets/owner/name",
     ):
         open_source("toycar")
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alphabar.codecs.image import ImageCodec, to_signal
+from alphabar.codecs.image import to_signal
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import ddim, last_step
@@ -178,7 +178,9 @@ class TestNetworks:
         with FlopCounterMode(display=False) as counter:
             method.prepare(x, x, 0, 0.0, 1e-4)
             method.losses(x, torch.ones(8), x, None).mean().backward()
-        assert counter.get_total_flops() / 8 == pytest.approx(method_of(recipe).training_flops(recipe), rel=0.1)
+        assert counter.get_total_flops() / 8 == pytest.approx(
+            method_of(recipe).training_flops(recipe), rel=0.1
+        )
 
 
 @pytest.mark.parametrize("name", OPPONENTS)
@@ -234,7 +236,9 @@ class TestShortened:
         """Pixels from N(0, c²): the probability flow keeps x in proportion to its standard deviation."""
         c = 0.5
         method = built(
-            with_settings(distilled(tiny("lean"), steps), ["method.teacher_steps=60", "method.sigma_min=0.002"])
+            with_settings(
+                distilled(tiny("lean"), steps), ["method.teacher_steps=60", "method.sigma_min=0.002"]
+            )
         )
         schedule = method.denoiser.schedule
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from alphabar.sampling.guided import guided_denoiser
 
 from alphabar.conditioning import text_encoder as text
 from alphabar.conditioning.clusters import clusters, number_of_clusters
@@ -16,7 +17,6 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
 from alphabar.sampling.comparison import comparison_settings
-from alphabar.sampling.guided import guided_denoiser
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import sampling_settings
 from alphabar.training.labels import conditions_of

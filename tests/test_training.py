@@ -422,7 +422,9 @@ def test_a_batch_is_its_pieces_wherever_it_is_cut(dataset):
     feed = batches_of(dataset, recipe)
     whole = feed.batch(range(5, 37))
     for cut in (6, 8, 19):
-        for one, two, both in zip(feed.batch(range(5, cut))[:3], feed.batch(range(cut, 37))[:3], whole[:3], strict=True):
+        for one, two, both in zip(
+            feed.batch(range(5, cut))[:3], feed.batch(range(cut, 37))[:3], whole[:3], strict=True
+        ):
             assert torch.equal(torch.cat([one, two]), both)
     assert abs(whole.eps.mean()) < 0.05 and whole.eps.std() == pytest.approx(1, abs=0.05)
     assert len(whole.eps.flatten(1).unique(dim=0)) == 32
@@ -448,7 +450,9 @@ def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_pat
 def test_the_end_is_looked_at_once(dataset, tmp_path):
     run = begin(tmp_path / "run", tiny_recipe())
     seen = run_all(dataset, run, images=16, checkpoint_every=0)
-    assert [(r.images, r.preview) for r in seen if r.preview] == [(16, run.path / "samples" / "000000016.png")]
+    assert [(r.images, r.preview) for r in seen if r.preview] == [
+        (16, run.path / "samples" / "000000016.png")
+    ]
     assert not any(r.preview for r in run_all(dataset, run, images=16))
 
 

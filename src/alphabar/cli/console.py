@@ -88,7 +88,7 @@ def run_to_end(
         tasks: dict[str, Any] = {}
         for record in records:
             result = record.result
-            name = stage or record.stage
+            name = stage or localized(record.stage)
             if name not in tasks:
                 tasks[name] = bars.add_task(name, detail="")
                 if bars.disable and not quiet:

@@ -152,7 +152,7 @@ def _print_report(report: Any) -> None:
 
 def _print_attributes(result: Any) -> None:
     """How often attribute values are generated, appearance, and how often samples have their condition."""
-    for each in result.frequencies:
+    for each in result.attribute_frequencies:
         wrong = "; ".join(
             f"{f.value} {f.verdict}-produced: {f.samples:.1%} [{f.low:.1%}, {f.high:.1%}], data {f.data:.1%}"
             for f in each.frequencies
@@ -160,10 +160,10 @@ def _print_attributes(result: Any) -> None:
         )
         accuracy = f"classified with accuracy {each.accuracy:.0%}"
         print(f"{each.attribute} ({accuracy}): {wrong or 'as frequent as in the data'}")
-    for shift in result.shifts:
+    for shift in result.appearance:
         interval = f"[{shift.low:+.1f}, {shift.high:+.1f}]"
         print(f"{shift.statistic}: {shift.difference:+.1f} {interval} of 255, data {shift.data:.1f}")
-    for a in result.agreements:
+    for a in result.condition_agreement:
         print(
             f"{a.attribute}: {a.agreed:.0%} [{a.low:.0%}, {a.high:.0%}] of {a.n} samples have the value of their"
             f" condition; the classifier is right for {a.accuracy:.0%} of real pictures"

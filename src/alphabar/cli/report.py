@@ -40,16 +40,16 @@ def compare(
     For example: alphabar compare runs/mine runs/other
     """
     from alphabar.reporting.comparison import compare as compare_runs
-    from alphabar.reporting.comparison import rows, write_page
+    from alphabar.reporting.comparison_page import comparison_rows, write_comparison
 
     result = run_to_end(compare_runs(runs))
     rankings = [(), *(table.ranking for table in result.tables)]
-    for (title, (head, *body)), ranking in zip(rows(result), rankings, strict=True):
+    for (title, (head, *body)), ranking in zip(comparison_rows(result), rankings, strict=True):
         print(title)
         print_table(head, body)
-        print("\n".join((*ranking, "")))
+        print("\n".join((*map(localized, ranking), "")))
     for note in result.notes:
         print(f"Note: {localized(note)}")
-    write_page(result, out)
+    write_comparison(result, out)
     say(f"The page is at {out}")
     print_json(as_json, {"page": str(out), **result.to_dict()})

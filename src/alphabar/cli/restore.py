@@ -121,35 +121,47 @@ def degrade(
     For example: alphabar degrade car.png --degradation blur:2+noise:0.05 --out blurred
     """
     from alphabar.restoration.degradation import parse_degradation
-    from alphabar.restoration.photo import picture_files
-    from alphabar.restoration.task import degrade_all
+    from alphabar.restoration.photo import image_files
+    from alphabar.restoration.task import degrade_files
     from alphabar.sampling.outputs import check_free
 
     parsed = parse_degradation(degradation)
     check_free(out)
-    files, names = picture_files(image)
-    run_to_end(degrade_all(files, names, parsed, out, seed))
+    files, names = image_files(image)
+    run_to_end(degrade_files(files, names, parsed, out, seed))
     say(f"{len(files)} degraded pictures are in {out}")
     print_json(as_json, {"out": str(out), "n": len(files), "degradation": degradation})
 
 
 def _restore(
-    model: Path, image: Path, degradation: str, out: Path, as_json: bool, *, n: int, **chosen: Any
+    model: Path,
+    image: Path,
+    degradation: str,
+    out: Path,
+    as_json: bool,
+    *,
+    n: int,
+    pag: float | None,
+    **chosen: Any,
 ) -> None:
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
     from alphabar.images import image_grid
     from alphabar.restoration.degradation import parse_degradation
     from alphabar.restoration.restore import restore as restore_task
     from alphabar.restoration.settings import restoration_settings
-    from alphabar.restoration.task import panels, read_task, write_answers
+    from alphabar.restoration.task import panels, read_task, write_restored
     from alphabar.runs.model import load_model
     from alphabar.sampling.outputs import check_free
 
     parsed = parse_degradation(degradation)
     check_free(out)
-    task = read_task(image, parsed)
     loaded = load_model(model)
-    settings = restoration_settings(loaded, task.operator, task.sigma_y, **chosen)
+    task = read_task(image, parsed, loaded.codec.channels)
+    for note in task.notes:
+        say(note)
+    settings = restoration_settings(
+        loaded, task.operator, task.sigma_y, guidance=None if pag is None else {"pag": pag}, **chosen
+    )
     answers = run_to_end(restore_task(loaded, task.y, task.operator, task.sigma_y, n=n, settings=settings))[
         :, 0
     ]
@@ -165,6 +177,6 @@ def _restore(
     overview = {"overview": image_grid(shown, len(shown))}
     if n > 1:
         overview["spread"] = image_grid(shown[-1:])
-    write_answers(task, answers, out, about, overview)
+    write_restored(task, answers, out, about, overview)
     say(f"{n} restoration{'s' * (n > 1)} and overview.png are in {out}")
     print_json(as_json, {"out": str(out), "n": n, **about})

@@ -34,7 +34,7 @@ def studio(
 
     For example: alphabar studio runs
     """
-    from alphabar.studio.app import serve
+    from alphabar.studio.server import serve
 
     def opened(address: str) -> None:
         say(f"The studio is at {address}")

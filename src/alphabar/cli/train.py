@@ -128,11 +128,9 @@ def _launch(
     data: str, as_json: bool, budget: str | None, images: str | None, checkpoint_every: str, **chosen: Any
 ) -> None:
     """Train behind a progress bar until the end or a signal. chosen: what `launch` takes besides."""
-    durations = {
-        "budget": budget and parse_duration(budget),
-        "checkpoint_every": parse_duration(checkpoint_every),
-    }
-    count = images and parse_count(images)
+    chosen["budget"] = None if budget is None else parse_duration(budget)
+    chosen["images"] = None if images is None else parse_count(images)
+    chosen["checkpoint_every"] = parse_duration(checkpoint_every)
 
     from alphabar.runtime import Runtime, processes
     from alphabar.training.launch import launch
@@ -140,7 +138,7 @@ def _launch(
     stop = threading.Event()
     with processes(), stop_on_signal(stop):
         main = Runtime().is_main
-        records = launch(data, images=count, stop=stop, **durations, **chosen)
+        records = launch(data, stop=stop, **chosen)
         result = run_to_end(records, quiet=not main, detail=_detail)
     if main:
         duration = format_duration(result.seconds)

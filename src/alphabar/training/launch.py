@@ -191,11 +191,7 @@ def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[TrainingResu
 def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> None:
     """Raises UsageError where a model is to be distilled on other labels than it was trained on."""
     model, vocabulary = chosen.model, conditions.vocabulary if conditions else None
-    if (
-        model
-        and chosen.recipe.condition.on == model.recipe.condition.on
-        and vocabulary != model.vocabulary
-    ):
+    if model and chosen.recipe.condition.on == model.recipe.condition.on and vocabulary != model.vocabulary:
         raise UsageError("training.distill_other_labels", model=model.path, data=data)
 
 

@@ -77,7 +77,9 @@ def open_training(
         notes += _load(training, checkpoint, run)
     else:
         _start(training, run)
-        statistics = pack_tensors(fit_gaussian(_signals(dataset, training), build_codec(recipe.data))._asdict())
+        statistics = pack_tensors(
+            fit_gaussian(_signals(dataset, training), build_codec(recipe.data))._asdict()
+        )
     if not runtime.is_main:
         return OpenedTraining(training, None, notes)
     run.rewind(training.images)
