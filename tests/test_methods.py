@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from alphabar.codecs.image import to_signal
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import ddim, last_step
@@ -177,13 +178,7 @@ class TestNetworks:
         # Without penalties: the counter cannot follow a gradient of gradients.
         free = ["method.gamma=0", "method.augment=false"] if name == "gan" else []
         if name == "distillation":
-<<<<<<< HEAD
             recipe = distilled(tiny("lean", pag(2.0, (0.2, 2.5))))
-=======
-            recipe = distilled(
-                tiny("lean", 'sampling.guidance=[{"name":"pag","scale":2,"interval":[0.2,2.5]}]')
-            )
->>>>>>> core
         else:
             recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
@@ -221,11 +216,7 @@ class TestLife:
         *_, again = sample(model, 5)
         assert torch.equal(drawn.result, again.result[:3])
         for wrong in ({"steps": 5}, {"sampler": "heun"}, {"initial_noise": "gaussian"}):
-<<<<<<< HEAD
             with pytest.raises(UsageError, match="samples in its own way"):
-=======
-            with pytest.raises(UsageError, match="leave out"):
->>>>>>> core
                 sampling_settings(model, **wrong)
         with pytest.raises(UsageError, match="without conditions"):
             sample(model, 1, sampling_settings(model, conditions=[{"class": "red"}]))
@@ -337,24 +328,15 @@ class TestDistilled:
         assert abs(np.asarray(Image.open(watched).convert("RGB"), int) - drawn.result[0].numpy()).max() <= 1
         with pytest.raises(UsageError, match="cannot be distilled"):
             distilled(again.recipe)
-<<<<<<< HEAD
         with pytest.raises(UsageError, match="its own way, in 2 steps"):
-=======
-        with pytest.raises(UsageError, match="in 2 steps: leave out steps"):
->>>>>>> core
             sampling_settings(again, steps=5)
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
         with pytest.raises(UsageError, match="restoring, give the model that it was distilled from"):
             restore(again, torch.zeros(1, *hole.measured), hole)
 
     def test_guidance_is_learnt_from_the_model_as_it_was(self, dataset, tmp_path):
-<<<<<<< HEAD
         guidance = [pag(20.0)]
         run = begin(tmp_path / "run", tiny("lean", *guidance, "optimizer.warm_up=0"))
-=======
-        guidance = 'sampling.guidance=[{"name":"pag","scale":20}]'
-        run = begin(tmp_path / "run", tiny("lean", guidance, "optimizer.warm_up=0"))
->>>>>>> core
         list(train(dataset, run, images=320, runtime=Runtime()))
         model = load_model(run.path, "cpu")
         recipe = with_settings(distilled(model.recipe), ["optimizer.warm_up=0"])
@@ -378,19 +360,15 @@ class TestDistilled:
             method.denoiser.network.load_state_dict(model.denoiser.network.state_dict())
             method.prepare(torch.empty(0), torch.empty(0), 0, 0.0, 0.0)
             method.denoiser.network.load_state_dict(network.state_dict())
-            x0 = model.codec.encode(torch.from_numpy(dataset.items[:]))
+            x0 = to_signal(torch.from_numpy(dataset.items[:]))
             eps = Noise(1, range(len(x0)), "held-out").normal(0, x0)
             with torch.no_grad():
                 losses.append(method.losses(x0, torch.ones(len(x0)), eps, None).mean().item())
         assert losses[1] < 0.8 * losses[0]
 
-    @pytest.mark.parametrize("guidance", ["[]", '["pag"]'])
+    @pytest.mark.parametrize("guidance", [0, 2])
     def test_lost_weights_are_an_error(self, dataset, tmp_path, guidance):
-<<<<<<< HEAD
         short = begin(tmp_path / "short", distilled(tiny("lean", pag(guidance))))
-=======
-        short = begin(tmp_path / "short", distilled(tiny("lean", f"sampling.guidance={guidance}")))
->>>>>>> core
         with pytest.raises(AlphabarError, match="lacks the weights"):
             list(train(dataset, short, images=16, runtime=Runtime()))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
 from alphabar.runs.run import Run
 
 CHILD = Path(__file__).with_name("training_child.py")
@@ -43,9 +42,6 @@ def test_a_kill_changes_no_bit(picture_folder, tmp_path):
         _, problems = child.communicate(timeout=120)
         assert child.returncode == 0, problems.decode()
     assert hashes(killed, reached + 40) == hashes(undisturbed, reached + 40)
-=======
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "crash_safety.py"
->>>>>>> bench
 
 
 @pytest.mark.slow

@@ -38,11 +38,7 @@ def open_source(data: str | Path) -> Source:
     if path.exists():
         return open_path(path)
     near = get_close_matches(str(data), SOURCES, n=1, cutoff=0.5)
-<<<<<<< HEAD
     hint = message("registry.nearest", nearest=repr(near[0])) if near else ""
-=======
-    hint = message("registry.nearest", nearest=near[0]) if near else ""
->>>>>>> studio
     raise UsageError("data.no_such_data", data=str(data), hint=hint, names=", ".join(SOURCES))
 
 
