@@ -33,7 +33,6 @@ def untrained(folder: Path, *settings: str) -> Model:
     return load_model(folder / "model")
 
 
-
 def attending(model: Model, *settings: str) -> Model:
     """The model with a network that has self-attention, with noise on its weights."""
     small = ["data.size=16", "network.widths=[8,16]", "network.head_dim=8"]

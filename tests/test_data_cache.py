@@ -240,7 +240,7 @@ def test_another_kind_of_item_needs_a_codec_alone(tmp_path):
 
         def read(self, data, fit, box=None):
             if len(data) < 32:
-                raise Unreadable("codecs.empty_file")
+                raise Unreadable.because("too short")
             return Reading(np.frombuffer(data[:32], np.uint8).astype(np.int16))
 
         def encode(self, items):
@@ -258,7 +258,7 @@ def test_another_kind_of_item_needs_a_codec_alone(tmp_path):
         (tmp_path / f"{i}.png").write_bytes(bytes([i]) * (40 if i else 1))
     dataset = last(prepare(open_source(tmp_path), Waves(), "cut"))
     assert dataset.items.tolist() == [[1] * 32, [2] * 32] and dataset.items.dtype == np.int16
-    assert [str(skip.reason) for skip in dataset.skipped] == ["empty: 0 bytes"]
+    assert [str(skip.reason) for skip in dataset.skipped] == ["too short"]
 
 
 # ---------------------------------------------------------------- the split

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from alphabar.sampling.guided import guided_denoiser
 
 from alphabar.conditioning import text_encoder as text
 from alphabar.conditioning.clusters import clusters, number_of_clusters

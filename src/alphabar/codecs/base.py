@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -31,10 +31,15 @@ Raw = bytes | Image.Image
 class Unreadable(AlphabarError):
     """Why one file cannot be used. Where a data set is read, it becomes a skipped item.
 
-    An extension whose reason is not in the catalogue raises ``Unreadable("codecs.reason", reason=...)``.
+    An extension, whose reasons are not in the catalogue, raises ``Unreadable.because("it has no header")``.
     """
 
     message: Message
+
+    @classmethod
+    def because(cls, reason: str) -> Self:
+        """The error for a reason in plain words, in one language."""
+        return cls("codecs.reason", reason=reason)
 
 
 class Unread(Unreadable):
