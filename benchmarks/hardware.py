@@ -1,9 +1,11 @@
-"""What the budget dial would pick on machines that we do not have: arithmetic, nothing measured but the data.
+"""What would the budget planner choose on hardware that was not available?
 
-    python benchmarks/machines.py
+    python benchmarks/hardware.py
 
-A training picture costs the longer of two times: its FLOPs at a share of the peak of the tensor cores, and
-its activations through the memory. The dial itself is the one of `alphabar plan`.
+Prints section 3 of docs/results/hardware.md: for some GPUs and image sizes the model that `alphabar plan`
+would choose. This is arithmetic; only the rate at which pictures are prepared is measured. A training picture
+costs the longer of two times: its FLOPs at a share of the peak of the tensor cores, and its activations
+through the memory.
 """
 
 import time
@@ -12,30 +14,30 @@ from typing import NamedTuple
 import torch
 
 import alphabar
-from alphabar.codecs.image import ImageCodec
-from alphabar.data.dataset import Dataset
+from alphabar.codecs import build_codec
 from alphabar.networks import NETWORKS
-from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.training.batches import MAX_THREADS, TrainingBatches
 from alphabar.training.budget import BATCHES, MANY_EPOCHS, PASSES, Machine, Plan, plan
 from alphabar.training.model_sizes import sizes
+from common import argument_parser, load_dataset, print_command, print_section, print_table
 
-START = 0.01  # seconds that an update takes whatever the batch, kernels recorded: about that on an H200
-# How often what is kept for the backward pass crosses the memory: written and read going forward, read
-# going backward, and its gradient written and read.
-CROSSINGS = 5
-BYTES = 2 / 4  # of bfloat16 or float16, to those of float32
-NETWORK = 50e9  # bytes a second between cards of different hosts: 400 Gbit/s for each
+UPDATE_START = (
+    0.01  # seconds that an update takes whatever its batch, with CUDA graphs: about that of an H200
+)
+# How often what is kept for the backward pass goes through the memory: written and read in the forward
+# pass, read in the backward pass, and its gradient written and read.
+MEMORY_PASSES = 5
+HALF_PRECISION = 2 / 4  # bytes of bfloat16 or float16 over those of float32
+NETWORK_BANDWIDTH = 50e9  # bytes a second between the GPUs of different hosts: 400 Gbit/s for each
 PICTURES = 8_144  # the training pictures of Stanford Cars
-HOURS = 2
 
 
 class Card(NamedTuple):
     """The makers' figures: dense FLOP/s in half precision, bytes/s and bytes of memory.
 
-    utilisation: of the peak, which convolutions of some hundred channels reach in training.
+    utilisation: the share of the peak that convolutions of some hundred channels reach in training.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Card(NamedTuple):
     bandwidth: float
     memory: float
     utilisation: float
-    count: int = 1
+    number: int = 1
 
 
 CARDS = (
@@ -55,72 +57,88 @@ CARDS = (
 
 
 def machine(card: Card, recipe: Recipe, loading: float) -> Machine:
-    """loading: pictures a second that one process makes ready; every card has its own process."""
+    """The machine as the planner would have measured it.
+
+    loading: pictures a second that one process prepares; every card has a process of its own.
+    """
     speeds = []
     for size in sizes(recipe):
         computing = PASSES * size.flops / (card.utilisation * card.peak)
-        moving = CROSSINGS * BYTES * size.activations / card.bandwidth
-        rate = card.count / max(computing, moving)
-        if card.count > 1:
+        moving = MEMORY_PASSES * HALF_PRECISION * size.activations / card.bandwidth
+        rate = card.number / max(computing, moving)
+        if card.number > 1:
             # A ring sends the gradients out and back, while the next ones are computed.
-            rate = min(rate, BATCHES[1] * NETWORK / (2 * 4 * size.parameters))
+            rate = min(rate, BATCHES[1] * NETWORK_BANDWIDTH / (2 * 4 * size.parameters))
         speeds.append((float(size.flops), rate))
-    return Machine(card.name, tuple(speeds), loading * card.count, int(card.memory), START)
+    return Machine(card.name, tuple(speeds), loading * card.number, int(card.memory), UPDATE_START)
 
 
-def loading() -> float:
-    """Pictures of 64 px a second, mirrored and with their noise, that a thread makes ready here."""
-    recipe = alphabar.named_recipe("lean")
-    *_, prepared = alphabar.prepare(alphabar.open_source("toycars"), ImageCodec(64))
-    dataset: Dataset = prepared.result
+def measure_loading(pictures: int) -> float:
+    """Pictures of 64 px a second, mirrored and with their noise, that a thread prepares here."""
+    recipe = alphabar.with_settings(alphabar.named_recipe("lean"), ["data.size=64"])
+    dataset = load_dataset("toycars", build_codec(recipe.data))
     index, _ = dataset.split(recipe.data.held_out)
-    feed = TrainingBatches(dataset, index, recipe, build_denoiser(recipe).schedule)
-    feed.batch(range(8))
+    batches = TrainingBatches(dataset, index, recipe, build_denoiser(recipe).schedule)
+    batches.batch(range(8))
     began = time.perf_counter()
-    feed.batch(range(1024))
-    return 1024 / (time.perf_counter() - began)
+    batches.batch(range(pictures))
+    return pictures / (time.perf_counter() - began)
 
 
-def row(card: Card, picture: int, planned: Plan) -> str:
+def row(card: Card, size: int, planned: Plan) -> list[str]:
+    """What the planner chooses for pictures of one size on a card."""
     best = planned.chosen
     with torch.device("meta"):
         network = NETWORKS.build(best.size.network, channels=3)
     parameters = sum(p.numel() for p in network.parameters())
-    at_limit = " (pictures made ready)" if best.rate == planned.machine.loading else ""
-    return (
-        f"| {card.name} | {picture}² | {best.size.shape} | {parameters / 1e6:.0f} M"
-        f" | {best.size.flops / 1e9:.1f} | {best.rate:,.0f}{at_limit} | {best.images / 1e6:.1f} M"
-        f" | {best.epochs:,.0f} | {best.batch} | {best.off:.2g}"
-        f" | {MANY_EPOCHS * PICTURES / best.rate / 60:,.0f} min |"
-    )
+    limit = " (limited by preparing pictures)" if best.rate == planned.machine.loading else ""
+    return [
+        card.name,
+        f"{size}²",
+        best.size.shape,
+        f"{parameters / 1e6:.0f} M",
+        f"{best.size.flops / 1e9:.1f}",
+        f"{best.rate:,.0f}{limit}",
+        f"{best.images / 1e6:.1f} M",
+        f"{best.epochs:,.0f}",
+        str(best.batch),
+        f"{best.off:.2g}",
+        f"{MANY_EPOCHS * PICTURES / best.rate / 60:,.0f} min",
+    ]
 
 
 def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--hours", type=float, default=2.0, help="of training")
+    parser.add_argument("--measured", type=int, default=1024, help="pictures whose preparation is timed")
+    args = parser.parse_args()
     recipe = alphabar.named_recipe("lean")
-    print(
-        f"What `alphabar plan --budget {HOURS}h` would pick for {PICTURES:,} pictures. Nothing in this table"
-        f" ran on these cards: a picture costs the longer of {PASSES} × its FLOPs at"
-        f" {CARDS[0].utilisation:.0%} (T4, L4: assumed) or {CARDS[-1].utilisation:.0%} (H100: seen on an"
-        f" H200) of the dense peak in half precision, and {CROSSINGS} crossings of the memory by its"
-        " activations; between hosts,"
-        f" gradients in float32 go at {NETWORK / 1e9:.0f} GB/s a card. How many pictures of 64 px a thread"
-        " makes ready a second is measured, on the machine that wrote this page; larger ones go by their"
-        f" pixels, and every card has its process of {MAX_THREADS} threads. *To the rule* is the size picked to"
-        " the size that the rule wants; the last column says after how long every picture has been seen"
-        f" {MANY_EPOCHS} times. From there on more time or a larger machine asks for more pictures: that is"
-        " where it stops making sense.\n"
+    print_section(
+        "## 3. Estimates for hardware that was not available",
+        f"What would `alphabar plan --budget {args.hours:g}h` choose for {PICTURES:,} pictures on other"
+        " GPUs?",
+        f"Nothing in this table ran on these cards. A picture costs the longer of two times: {PASSES} × its"
+        f" FLOPs at {CARDS[0].utilisation:.0%} (T4, L4: assumed) or {CARDS[-1].utilisation:.0%} (H100:"
+        f" measured on an H200) of the dense peak in half precision, and {MEMORY_PASSES} passes of its"
+        " activations through the memory. Between hosts, float32 gradients travel at"
+        f" {NETWORK_BANDWIDTH / 1e9:.0f} GB/s per card. How many pictures of 64 px a thread prepares per"
+        " second is measured on the machine that wrote this page; larger ones are scaled by their pixels,"
+        f' and every card has a process with {MAX_THREADS} threads. "To the rule" is the chosen size'
+        " divided by the size that the planner's rule recommends. The last column is the time after which"
+        f" every picture has been seen {MANY_EPOCHS} times; from there on more time or a larger machine needs"
+        " more pictures.",
     )
-    print(
-        "| card | pictures | widths | parameters | GFLOP | pictures/s | seen | epochs | batch | to the rule"
-        f" | {MANY_EPOCHS} times |"
-    )
-    print("|---" * 11 + "|")
-    ready = MAX_THREADS * loading()
-    for card in CARDS:
-        for picture in (64, 128, 256):
-            sized = with_settings(recipe, [f"data.size={picture}"])
-            there = machine(card, sized, ready * (64 / picture) ** 2)
-            print(row(card, picture, plan(there, sized, PICTURES, HOURS * 3600.0)))
+    head = ["card", "size", "widths", "parameters", "GFLOP", "pictures/s", "pictures seen", "epochs", "batch"]
+    loading = MAX_THREADS * measure_loading(args.measured)
+
+    def planned(card: Card, size: int) -> Plan:
+        sized = alphabar.with_settings(recipe, [f"data.size={size}"])
+        there = machine(card, sized, loading * (64 / size) ** 2)
+        return plan(there, sized, PICTURES, args.hours * 3600)
+
+    rows = (row(card, size, planned(card, size)) for card in CARDS for size in (64, 128, 256))
+    print_table([*head, "to the rule", f"seen {MANY_EPOCHS} times after"], rows)
+    print_command()
 
 
 if __name__ == "__main__":

@@ -1,24 +1,27 @@
-"""How well a trained model restores pictures it has never seen, beside classical methods.
+"""How close do restorations come to the original, compared with classical methods and deepinv?
 
-    python benchmarks/restoration.py --model runs/cars --data stanford_cars --n 32 --gallery gallery.png
+    python benchmarks/restoration.py --model cars64 --data stanford_cars --n 8 --first 10 --solvers
 
-prints a table a task: every solver that can take it, at --steps steps, the classical baseline and, where the
-extra "deepinv" is installed, deepinv's own algorithms with the same network, at their defaults but for the
-number of steps. Pictures are --n, from number --first on, of those that the model's recipe holds out of
-training. Needs opencv-python-headless and scikit-image (the extra "benchmarks"). Noise levels are in the
-units of [-1, 1]; y is neither rounded nor clipped. The lite0 distance is 1 - cosine between features: of
-mended pictures whose original is known it stands in for LPIPS, whose weights cannot be had offline. The
-Fréchet distance is that from the training pictures; so few are far away whatever they are, and that of their
-originals is printed first. With --size pictures are larger than the model's, for deepinv's algorithms too.
+Prints a table for each task (section 2 and appendix H of docs/results/restoration.md): the classical method,
+the default restoration, every solver of ``--solvers`` in ``--steps`` steps, and where the extra "deepinv" is
+installed deepinv's algorithms with the same network, with their defaults except for the number of steps.
+Pictures are ``--n``, from number ``--first`` on, of those that the model's recipe holds out of training. With
+``--size`` pictures are larger than the model's, for deepinv's algorithms too. Needs the extra "benchmarks"
+(OpenCV, scikit-image).
+
+Noise levels are in the units of [-1, 1]; y is neither rounded nor clipped. The lite0 distance is 1 − cosine
+between features of result and original, which stands in for LPIPS, whose weights are not to be had offline.
+The Fréchet distance is that from the training pictures; so few pictures are far from them in any case, and
+that of the originals is printed first.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,61 +29,108 @@ import skimage.metrics
 import skimage.restoration
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import alphabar
-from alphabar.codecs.image import ImageCodec, to_pictures, to_signal
-from alphabar.data.dataset import cache_root
+from alphabar.codecs.image import ImageCodec
+from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
 from alphabar.diffusion.random import Noise
 from alphabar.errors import UsageError
 from alphabar.images import image_grid
 from alphabar.metrics.distances import frechet_distance
-from alphabar.metrics.features import EXTRACTORS, extract
-from alphabar.restoration.degradation import Degradation, parse_degradation
-from alphabar.restoration.operators.base import ROUNDING_STD, Operator
+from alphabar.metrics.features import EXTRACTORS
+from alphabar.progress import last
+from alphabar.restoration.deepinv import DeepinvDenoiser
+from alphabar.restoration.degradation import parse_degradation
+from alphabar.restoration.operators.base import ROUNDING_STD, Linear, Operator, Spectral
 from alphabar.restoration.restore import restore
-from alphabar.restoration.settings import restoration_settings
+from alphabar.restoration.settings import RestorationSettings, restoration_settings
 from alphabar.restoration.solvers.registry import SOLVERS
 from alphabar.restoration.task import sample_std
 from alphabar.runs.model import Model
+from common import argument_parser, compute_features, load_dataset, print_command, print_table
+
+CODEC = ImageCodec(64)  # of pictures of any size
 
 
-def telea(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
+@dataclass(frozen=True)
+class Problem:
+    """Measurements y of pictures, (n, *measurement_shape), and the degradation that left them."""
+
+    operator: Operator
+    y: Tensor
+    sigma_y: float
+
+    @property
+    def stated_sigma(self) -> float:
+        """The noise that solvers are given: the singular values of a blur amplify the rounding of float32."""
+        whole = self.operator.measurement_shape == self.operator.shape
+        blurred = isinstance(self.operator, Linear) and whole and not self.operator.is_mask
+        return max(self.sigma_y, ROUNDING_STD) if blurred and not self.operator.is_identity else self.sigma_y
+
+    def consistency(self, x: Tensor) -> str:
+        """‖A x − y‖² / (m·sigma_y²); without noise the root mean square of A x − y, in brackets."""
+        error = (self.operator.A(x) - self.y).square().mean().item()
+        if isinstance(self.operator, Spectral) and self.operator.is_mask:
+            error /= self.operator.s.mean().item()
+        return f"{error / self.sigma_y**2:.2f}" if self.sigma_y > 0 else f"({error**0.5:.4f})"
+
+
+def degraded(x: Tensor, task: str) -> Problem:
+    """What a degradation leaves of pictures x (n, 3, h, w)."""
+    degradation = parse_degradation(task)
+    operator, sigma_y = degradation.operator(tuple(x.shape[1:])), degradation.sigma or 0.0
+    y = operator.A(x)
+    return Problem(operator, y + sigma_y * Noise(0, range(len(y)), "benchmark").normal(0, y), sigma_y)
+
+
+# Classical methods
+
+
+def telea(problem: Problem) -> Tensor:
     """Telea's inpainting (2004), OpenCV, radius 3."""
-    missing = (operator.s[0] == 0).numpy().astype(np.uint8)
-    filled = [cv2.inpaint(picture, missing, 3, cv2.INPAINT_TELEA) for picture in to_pictures(y).numpy()]
-    return to_signal(torch.from_numpy(np.stack(filled)))
-
-
-def bicubic(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
-    return F.interpolate(y, operator.shape[1:], mode="bicubic").clamp(-1, 1)
-
-
-def wiener(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
-    """Wiener deconvolution, scikit-image, with the best of five balances (an oracle's choice)."""
-    kernel = torch.zeros(1, 3, *operator.shape[1:])
-    h, w = operator.shape[1:]
-    kernel[..., h // 2, w // 2] = 1
-    psf = operator.A(kernel)[0, 0].numpy()
-    radius = min(h, w) // 2 - 1
-    psf = psf[h // 2 - radius : h // 2 + radius + 1, w // 2 - radius : w // 2 + radius + 1]
-    planes = y.numpy()
-    answers = [
-        torch.tensor(
-            np.stack(
-                [[skimage.restoration.wiener(p, psf, b, clip=True) for p in picture] for picture in planes]
-            )
-        ).float()
-        for b in (1e-4, 1e-3, 1e-2, 3e-2, 0.1)
+    assert isinstance(problem.operator, Spectral)
+    missing = (problem.operator.s[0] == 0).numpy().astype(np.uint8)
+    filled = [
+        cv2.inpaint(picture, missing, 3, cv2.INPAINT_TELEA) for picture in CODEC.decode(problem.y).numpy()
     ]
-    return min(answers, key=lambda x: (operator.A(x) - y).square().mean().sub(sigma_y**2).abs().item())
+    return CODEC.encode(torch.from_numpy(np.stack(filled)))
 
 
-def as_given(y: Tensor, operator: Operator, sigma_y: float) -> Tensor:
-    return y.expand(-1, 3, -1, -1)
+def bicubic(problem: Problem) -> Tensor:
+    """Bicubic interpolation."""
+    return F.interpolate(problem.y, problem.operator.shape[1:], mode="bicubic").clamp(-1, 1)
 
 
-TASKS: dict[str, Callable[[Tensor, Operator, float], Tensor]] = {
+def wiener(problem: Problem) -> Tensor:
+    """Wiener deconvolution, scikit-image, with the best of five balances, chosen by the known noise."""
+    operator = problem.operator
+    h, w = operator.shape[1:]
+    impulse = torch.zeros(1, 3, h, w)
+    impulse[..., h // 2, w // 2] = 1
+    radius = min(h, w) // 2 - 1
+    rows, columns = (slice(n // 2 - radius, n // 2 + radius + 1) for n in (h, w))
+    psf = operator.A(impulse)[0, 0, rows, columns].numpy()
+
+    def deconvolved(balance: float) -> Tensor:
+        planes = [
+            [skimage.restoration.wiener(plane, psf, balance, clip=True) for plane in picture]
+            for picture in problem.y.numpy()
+        ]
+        return torch.from_numpy(np.array(planes)).float()
+
+    def misfit(x: Tensor) -> float:
+        return ((operator.A(x) - problem.y).square().mean() - problem.sigma_y**2).abs().item()
+
+    return min((deconvolved(balance) for balance in (1e-4, 1e-3, 1e-2, 3e-2, 0.1)), key=misfit)
+
+
+def as_given(problem: Problem) -> Tensor:
+    """The measurement itself."""
+    return problem.y.expand(-1, 3, -1, -1)
+
+
+TASKS: dict[str, Callable[[Problem], Tensor]] = {
     "box": telea,
     "random:0.7": telea,
     "downsample:4": bicubic,
@@ -95,237 +145,219 @@ TASKS: dict[str, Callable[[Tensor, Operator, float], Tensor]] = {
 }
 
 
-class Counted(nn.Module):
-    """A denoiser that counts the pictures it is asked for, and the backward passes through it."""
+# deepinv
 
-    def __init__(self, denoiser):
-        super().__init__()
-        self.denoiser, self.schedule, self.network = denoiser, denoiser.schedule, denoiser.network
-        self.asked = self.backwards = 0
 
-    def forward(self, x, t, cond=None):
-        self.asked += len(x)
-        D = self.denoiser(x, t, cond)
+class CountingDenoiser(NetworkDenoiser):
+    """A denoiser that counts the pictures that it denoises, and the backward passes through it."""
+
+    def __init__(self, denoiser: NetworkDenoiser):
+        super().__init__(denoiser.network, denoiser.parameterization, denoiser.schedule)
+        self.evaluations = self.backward_passes = 0
+
+    def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        self.evaluations += len(x)
+        D = super().forward(x, t, cond)
         if D.requires_grad:
-            D.register_hook(self._through)
+            D.register_hook(self.count_backward)
         return D
 
-    def _through(self, gradient):
-        self.backwards += len(gradient)
+    def count_backward(self, gradient: Tensor) -> None:
+        """Called with the gradient (n, ...) of each backward pass."""
+        self.backward_passes += len(gradient)
 
 
-class Judge:
-    """What pictures look like to lite0, and those that the model was trained on."""
+class Deepinv:
+    """deepinv's algorithms, given the same denoiser and the same operator, in deepinv's units of [0, 1]."""
 
-    def __init__(self, model: Model, data: str, size: int):
-        recipe = model.recipe.data
-        *_, prepared = alphabar.prepare(alphabar.open_source(data), ImageCodec(size), recipe.fit)
-        self.pictures = prepared.result.items
-        train, self.held_out = prepared.result.split(recipe.held_out)
-        self.extractor = EXTRACTORS.build("lite0", device="cpu")
-        *_, done = extract(self.extractor, self.pictures, cache=cache_root() / "features")
-        self.real = done.result.features[train]
-
-    def originals(self, n: int, first: int) -> Tensor:
-        """n pictures, from number ``first`` on, that the model's recipe holds out, (n, 3, size, size)."""
-        if len(self.held_out) < first + n:
-            raise SystemExit(f"{len(self.held_out)} pictures are held out, {first + n} are asked for")
-        return to_signal(torch.from_numpy(np.asarray(self.pictures[self.held_out[first : first + n]])))
-
-    def looks(self, pictures: Tensor) -> Tensor:
-        """Features of pictures (n, h, w, 3) uint8."""
-        *_, done = extract(self.extractor, pictures)
-        return done.result.features
-
-
-def observe(x: Tensor, degradation: Degradation) -> tuple[Operator, Tensor, float]:
-    operator = degradation.operator(tuple(x.shape[1:]))
-    y = operator.A(x)
-    y = y + degradation.sigma * Noise(0, range(len(y)), "benchmark").normal(0, y)
-    return operator, y, degradation.sigma
-
-
-def measures(
-    x: Tensor, truth: Tensor, y: Tensor, operator: Operator, sigma_y: float, judge: Judge
-) -> list[str]:
-    ours, theirs = to_pictures(x).numpy(), to_pictures(truth).numpy()
-    psnr = [skimage.metrics.peak_signal_noise_ratio(b, a) for a, b in zip(ours, theirs)]
-    ssim = [
-        skimage.metrics.structural_similarity(b, a, channel_axis=2, win_size=7) for a, b in zip(ours, theirs)
-    ]
-    seen, wanted = (judge.looks(torch.from_numpy(p)) for p in (ours, theirs))
-    distance = 1 - F.cosine_similarity(seen, wanted).mean().item()
-    frechet = frechet_distance(seen, judge.real)
-    miss = (operator.A(x) - y).square().mean().item()
-    if operator.is_mask:
-        miss /= operator.s.mean().item()
-    consistency = f"{miss / sigma_y**2:.2f}" if sigma_y > 0 else f"({miss**0.5:.4f})"
-    return [
-        f"{statistics.mean(psnr):.2f}",
-        f"{statistics.mean(ssim):.3f}",
-        f"{distance:.4f}",
-        f"{frechet:.0f}",
-        consistency,
-    ]
-
-
-class Rivals:
-    """deepinv's algorithms, given the same denoiser and the same operator, in its units of [0, 1]."""
-
-    def __init__(self, denoiser: Counted, operator: Operator, sigma_y: float):
+    def __init__(self, denoiser: NetworkDenoiser, problem: Problem):
         import deepinv
-        import numpy
 
-        from alphabar.restoration.deepinv import DeepinvDenoiser
+        assert isinstance(problem.operator, Linear)
+        operator: Linear = problem.operator
 
-        class Same(deepinv.physics.LinearPhysics):
-            def A(self, x, **_):
+        class SamePhysics(deepinv.physics.LinearPhysics):  # type: ignore[misc]
+            def A(self, x: Tensor, **_: Any) -> Tensor:
                 return operator.A(x.float())
 
-            def A_adjoint(self, y, **_):
-                return operator.adjoint(y.float())  # type: ignore[attr-defined]
+            def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:
+                return operator.adjoint(y.float())
 
-        noise = deepinv.physics.GaussianNoise(max(sigma_y, 2 * ROUNDING_STD) / 2)
+        noise = deepinv.physics.GaussianNoise(max(problem.sigma_y, 2 * ROUNDING_STD) / 2)
         self.masked = operator.is_mask
-        if self.masked:
+        if isinstance(operator, Spectral) and operator.is_mask:
             known = operator.s.float().expand(1, *operator.shape)
             self.physics = deepinv.physics.Inpainting(operator.shape, mask=known, noise_model=noise)
         else:
-            self.physics = Same(img_size=operator.shape, noise_model=noise)
-        self.zero = operator.A(torch.ones(1, *operator.shape))
-        self.sigma, self.denoiser = noise.sigma.item(), DeepinvDenoiser(denoiser)  # type: ignore[arg-type]
-        self.sampling, self.optim, self.linspace = deepinv.sampling, deepinv.optim, numpy.linspace
+            self.physics = SamePhysics(img_size=operator.shape, noise_model=noise)
+        self.of_ones = operator.A(torch.ones(1, *operator.shape))
+        self.sigma, self.denoiser = noise.sigma.item(), DeepinvDenoiser(denoiser)
+        self.sampling, self.fidelity = deepinv.sampling, deepinv.optim.data_fidelity.L2()
 
-    def algorithms(self, steps: int) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-        s, L2 = self.sampling, self.optim.data_fidelity.L2()
-        yield "deepinv DiffPIR", s.DiffPIR(self.denoiser, L2, sigma=self.sigma, max_iter=steps)
+    def algorithms(self, steps: int) -> Iterator[tuple[str, Callable[..., Tensor]]]:
+        """Those that can take the operator, by name."""
+        s = self.sampling
+        yield "DiffPIR", s.DiffPIR(self.denoiser, self.fidelity, sigma=self.sigma, max_iter=steps)
         if self.masked:
-            # It asks for the singular values, which deepinv knows of masks and not of the other operators.
-            yield "deepinv DDRM", s.DDRM(self.denoiser, sigmas=self.linspace(1, 0, steps))
-        yield "deepinv DPS", s.DPS(self.denoiser, num_steps=steps)
+            # It needs the singular values, which deepinv knows of masks and not of the other operators.
+            yield "DDRM", s.DDRM(self.denoiser, sigmas=np.linspace(1, 0, steps))
+        yield "DPS", s.DPS(self.denoiser, num_steps=steps)
         for name, fidelity in (
-            ("deepinv PiGDM", s.PiGDMDataFidelity()),
-            ("deepinv moment matching", s.MomentMatchingDataFidelity()),
+            ("PiGDM", s.PiGDMDataFidelity()),
+            ("moment matching", s.MomentMatchingDataFidelity()),
         ):
-            yield (
-                name,
-                s.PosteriorDiffusion(
-                    fidelity,
-                    self.denoiser,
-                    s.VariancePreservingDiffusion(alpha=1.0),
-                    s.DDPMSolver(timesteps=torch.linspace(1, 0, steps, dtype=torch.float64)),
-                ),
-            )
+            process = s.VariancePreservingDiffusion(alpha=1.0)
+            solver = s.DDPMSolver(timesteps=torch.linspace(1, 0, steps, dtype=torch.float64))
+            yield name, s.PosteriorDiffusion(fidelity, self.denoiser, process, solver)
 
     def restore(self, algorithm: Callable[..., Tensor], y: Tensor) -> Tensor:
+        """The result for y in the units of [-1, 1]."""
         torch.manual_seed(0)
-        x = algorithm((y + self.zero) / 2, self.physics)
+        x = algorithm((y + self.of_ones) / 2, self.physics)
         return 2 * x.detach().float() - 1
 
 
-def rows(
-    model: Model, truth: Tensor, task: str, solvers: Sequence[str], steps: int, judge: Judge
-) -> Iterator[list[str]]:
-    operator, y, sigma_y = observe(truth, parse_degradation(task))
-    baseline = TASKS[task]
+# Rows
+
+
+class Reference:
+    """Held-out pictures of a data set, and the features of those that the model was trained on."""
+
+    def __init__(self, model: Model, data: str, size: int | None, n: int, first: int):
+        settings = model.recipe.data
+        codec = ImageCodec(size) if size else model.codec
+        dataset = load_dataset(data, codec, settings.fit)
+        train, held_out = dataset.split(settings.held_out)
+        if len(held_out) < first + n:
+            raise SystemExit(f"{len(held_out)} pictures are held out, fewer than {first + n}")
+        self.extractor = EXTRACTORS.build("lite0", device="cpu")
+        self.real = compute_features(self.extractor, dataset.items, cached=True)[train]
+        self.items = torch.from_numpy(np.asarray(dataset.items[held_out[first : first + n]]))
+        self.features = compute_features(self.extractor, self.items)
+
+    def compare(self, x: Tensor, problem: Problem) -> list[str]:
+        """PSNR, SSIM, lite0 distance, Fréchet distance and consistency of results x (n, 3, h, w)."""
+        items = CODEC.decode(x)
+        pairs = list(zip(self.items.numpy(), items.numpy()))
+        psnr = [skimage.metrics.peak_signal_noise_ratio(truth, found) for truth, found in pairs]
+        ssim = [
+            skimage.metrics.structural_similarity(truth, found, channel_axis=2, win_size=7)
+            for truth, found in pairs
+        ]
+        features = compute_features(self.extractor, items)
+        distance = 1 - F.cosine_similarity(features, self.features).mean().item()
+        return [
+            f"{statistics.mean(psnr):.2f}",
+            f"{statistics.mean(ssim):.3f}",
+            f"{distance:.4f}",
+            f"{frechet_distance(features, self.real):.0f}",
+            problem.consistency(x),
+        ]
+
+
+def timed(
+    work: Callable[[], Tensor], reference: Reference, problem: Problem, counter: CountingDenoiser | None
+) -> list[str]:
+    """The cells of a row: how close the result is, and what it cost per picture."""
     begin = time.perf_counter()
-    x = baseline(y, operator, sigma_y)
-    seconds = time.perf_counter() - begin
-    name = baseline.__name__.replace("_", " ")
-    yield [name, *measures(x, truth, y, operator, sigma_y, judge), "", "", f"{seconds / len(y):.2f}"]
-    # The smallest singular values of a blur amplify the rounding of float32.
-    told = max(sigma_y, ROUNDING_STD) if task.startswith(("blur", "motion")) else sigma_y
-    for solver in ["default", *solvers]:
-        counted = Counted(model.denoiser)
+    x = work()
+    seconds, n = time.perf_counter() - begin, len(problem.y)
+    cost = ["", ""]
+    if counter:
+        cost = [f"{counter.evaluations / n:.0f}", f"{counter.backward_passes / n:.0f}"]
+    return [*reference.compare(x, problem), *cost, f"{seconds / n:.2f}"]
+
+
+def described(settings: RestorationSettings) -> str:
+    """The default: its solver, steps and guidance."""
+    guidance = "".join(f", {spec['name'].upper()} {spec['scale']:g}" for spec in settings.guidance)
+    return f"**default: {settings.solver['name']}, {settings.steps}{guidance}**"
+
+
+def rows(
+    model: Model, reference: Reference, task: str, solvers: Sequence[str], steps: int
+) -> Iterator[list[str]]:
+    """The classical method, the default, the solvers that can take the operator, and deepinv's algorithms."""
+    problem = degraded(CODEC.encode(reference.items), task)
+    operator, sigma_y = problem.operator, problem.stated_sigma
+    classical = TASKS[task]
+    name = classical.__name__.replace("_", " ")
+    yield [name, *timed(lambda: classical(problem), reference, problem, None)]
+    choices = [restoration_settings(model, operator, sigma_y)]
+    choices += [
+        restoration_settings(model, operator, sigma_y, solver=solver, steps=steps, guidance={})
+        for solver in solvers
+    ]
+    for settings in choices:
+        counting = CountingDenoiser(model.denoiser)
+        counted = replace(model, denoiser=counting)
+
+        def work(counted: Model = counted, settings: RestorationSettings = settings) -> Tensor:
+            return last(restore(counted, problem.y, operator, sigma_y, settings=settings))[0]
+
+        name = described(settings) if settings is choices[0] else f"`{settings.solver['name']}`"
         try:
-            if solver == "default":
-                settings = restoration_settings(model, operator, told)
-            else:
-                settings = restoration_settings(
-                    model, operator, told, solver=solver, steps=steps, guidance={}
-                )
-            begin = time.perf_counter()
-            *_, last = restore(replace(model, denoiser=counted), y, operator, told, settings=settings)
-        except UsageError:
+            yield [name, *timed(work, reference, problem, counting)]
+        except UsageError:  # a solver that cannot take the operator
             continue
-        seconds = time.perf_counter() - begin
-        assert last.result is not None
-        name = f"`{solver}`"
-        if solver == "default":
-            name = (
-                f"**default: {settings.solver['name']}, {settings.steps}"
-                + "".join(f", {spec['name']} {spec['scale']:g}" for spec in settings.guidance)
-                + "**"
-            )
-        yield [
-            name,
-            *measures(last.result[0], truth, y, operator, sigma_y, judge),
-            f"{counted.asked / len(y):.0f}",
-            f"{counted.backwards / len(y):.0f}",
-            f"{seconds / len(y):.2f}",
-        ]
-    if not operator.linear or not find_spec("deepinv"):
-        return
-    counted = Counted(model.denoiser)
-    rivals = Rivals(counted, operator, sigma_y)
-    for name, algorithm in rivals.algorithms(steps):
-        counted.asked = counted.backwards = 0
-        begin = time.perf_counter()
-        x = rivals.restore(algorithm, y)
-        seconds = time.perf_counter() - begin
-        yield [
-            name,
-            *measures(x, truth, y, operator, sigma_y, judge),
-            f"{counted.asked / len(y):.0f}",
-            f"{counted.backwards / len(y):.0f}",
-            f"{seconds / len(y):.2f}",
-        ]
+    if isinstance(operator, Linear) and find_spec("deepinv"):
+        yield from deepinv_rows(model, reference, problem, steps)
 
 
-def gallery(model: Model, truth: Tensor, tasks: Sequence[str], file: Path) -> None:
-    """A row a task: original, what is left, four answers of the default, their spread."""
+def deepinv_rows(model: Model, reference: Reference, problem: Problem, steps: int) -> Iterator[list[str]]:
+    """A row for each of deepinv's algorithms."""
+    counting = CountingDenoiser(model.denoiser)
+    deepinv = Deepinv(counting, problem)
+    for name, algorithm in deepinv.algorithms(steps):
+        counting.evaluations = counting.backward_passes = 0
+
+        def work(algorithm: Callable[..., Tensor] = algorithm) -> Tensor:
+            return deepinv.restore(algorithm, problem.y)
+
+        yield [f"deepinv {name}", *timed(work, reference, problem, counting)]
+
+
+def write_gallery(model: Model, items: Tensor, tasks: Sequence[str], file: Path) -> None:
+    """One row per task: original, degraded, four default restorations, and their per-pixel spread."""
     panels: list[Tensor] = []
     for i, task in enumerate(tasks):
-        x = truth[i % len(truth)][None]
-        operator, y, sigma_y = observe(x, parse_degradation(task))
-        told = max(sigma_y, ROUNDING_STD) if task.startswith(("blur", "motion")) else sigma_y
-        *_, last = restore(model, y, operator, told, n=4)
-        assert last.result is not None
-        apart = sample_std(last.result)
-        shown = F.interpolate(y.expand(-1, 3, -1, -1), x.shape[2:], mode="nearest")
-        scaled = (2 * apart / apart.max().clamp(min=1e-6) - 1).expand(1, 3, -1, -1)
-        panels += [x, shown, *last.result, scaled]
-    image_grid(to_pictures(torch.cat(panels)), 7, scale=2).save(file)
+        x = CODEC.encode(items[i % len(items)][None])
+        problem = degraded(x, task)
+        found = last(restore(model, problem.y, problem.operator, problem.stated_sigma, n=4))
+        spread = sample_std(found)
+        y = F.interpolate(problem.y.expand(-1, 3, -1, -1), x.shape[2:], mode="nearest")
+        panels += [x, y, *found, (2 * spread / spread.max().clamp(min=1e-6) - 1).expand(1, 3, -1, -1)]
+    image_grid(CODEC.decode(torch.cat(panels)), 7, scale=2).save(file)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--n", type=int, default=16)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--size", type=int, help="of the pictures, a multiple of the model's, which it is")
-    parser.add_argument("--steps", type=int, default=50, help="of every solver but the default")
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
-    parser.add_argument("--solvers", nargs="*", default=list(SOLVERS))
-    parser.add_argument("--gallery", type=Path)
-    given = parser.parse_args()
+    parser = argument_parser(__doc__)
+    parser.add_argument("--model", required=True, help="a run, a model folder or a shipped model")
+    parser.add_argument("--data", required=True, help="the pictures that the model was trained on")
+    parser.add_argument("--n", type=int, default=16, help="held-out pictures")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first of them")
+    parser.add_argument("--size", type=int, help="of the pictures: the model's, or a multiple of it")
+    parser.add_argument("--steps", type=int, default=50, help="of everything except the default")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="TASK")
+    parser.add_argument("--solvers", nargs="*", default=list(SOLVERS), metavar="SOLVER")
+    parser.add_argument("--gallery", type=Path, help="a PNG with default restorations of every task")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    model = alphabar.load_model(given.model, "cpu")
-    judge = Judge(model, given.data, given.size or model.recipe.data.size)
-    truth = judge.originals(given.n, given.first)
-    head = ["", "PSNR", "SSIM", "lite0 distance", "Fréchet", "consistency"]
-    head += ["evaluations", "backward", "s a picture"]
-    floor = frechet_distance(judge.looks(to_pictures(truth)), judge.real)
-    print(f"{model.images:,} images seen; {given.n} held-out pictures of {given.data}; {given.steps} steps;")
-    print(f"Fréchet distance of the originals {floor:.0f}\n")
-    for task in given.tasks:
-        print(f"### `{task}`\n", *(f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head))), sep="\n")
-        for row in rows(model, truth, task, given.solvers, given.steps, judge):
-            print(f"| {' | '.join(row)} |", flush=True)
-        print()
-    if given.gallery:
-        gallery(model, truth, given.tasks, given.gallery)
+    model = alphabar.load_model(args.model, "cpu")
+    reference = Reference(model, args.data, args.size, args.n, args.first)
+    originals = frechet_distance(reference.features, reference.real)
+    print(
+        f"{model.images:,} images seen; {args.n} held-out pictures of {args.data}; {args.steps} steps;"
+        f" Fréchet distance of the originals {originals:.0f}\n"
+    )
+    head = ["method", "PSNR", "SSIM", "lite0 distance", "Fréchet", "consistency"]
+    head += ["NFE", "backward passes", "s/picture"]
+    for task in args.tasks:
+        print(f"`{task}`\n")
+        print_table(head, rows(model, reference, task, args.solvers, args.steps))
+    print_command()
+    if args.gallery:
+        write_gallery(model, reference.items, args.tasks, args.gallery)
 
 
 if __name__ == "__main__":

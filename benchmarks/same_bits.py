@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 UPDATES, BATCH, SIZE = 40, 8, 32
 SOLVERS = ("ddnm", "ddrm", "diffpir", "pigdm", "mmps", "perturb_and_map", "dps", "direct", None)
@@ -36,7 +36,7 @@ SMALL = {
 class Before:
     """The calls of version 0.1, commit 2cc0284."""
 
-    settings = ["watch.share=0", "watch.levels=0", "watch.distance=0", "watch.grid=1"]
+    settings: ClassVar[list[str]] = ["watch.share=0", "watch.levels=0", "watch.distance=0", "watch.grid=1"]
 
     def load(self) -> Any:
         from alphabar.training.run import load_model
@@ -124,7 +124,7 @@ class Before:
 class After(Before):
     """The same calls of the refactored package."""
 
-    settings = ["monitor.share=0", "monitor.levels=0", "monitor.distance=0", "monitor.samples=1"]
+    settings: ClassVar[list[str]] = ["monitor.share=0", "monitor.levels=0", "monitor.distance=0", "monitor.samples=1"]
 
     def load(self) -> Any:
         from alphabar import load_model

@@ -1,23 +1,24 @@
-"""Which noise levels a model is best sampled on: the quick distance of n samples, grid by grid.
+"""Which timesteps serve a model best, and with which sampler?
 
-    python benchmarks/grids.py --model cars64 --data stanford_cars -n 300
+    python benchmarks/timesteps.py --model cars64 --data stanford_cars -n 300
 
-The distances are those that a training watches: lite0 features at 96 px, 2,000 training pictures.
+Prints a table with the distances of n samples for several samplers and timesteps, without guidance (appendix
+G of docs/results/quality_vs_compute.md). The distances are those of the training monitor: lite0 features at
+96 px, 2,000 training pictures.
 """
 
-import argparse
 from typing import Any
 
 import numpy as np
-import torch
 
 import alphabar
-from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.metrics.distances import frechet_distance, kid
-from alphabar.metrics.features import EXTRACTORS, extract
+from alphabar.metrics.features import EXTRACTORS
+from alphabar.progress import last
+from common import argument_parser, compute_features, dataset_of, print_command, print_table
 
-LINES: tuple[tuple[str, Any, int], ...] = (
+CHOICES: tuple[tuple[str, Any, int], ...] = (
     ("unipc", "log_snr", 10),
     ("unipc", "log_snr", 20),
     ("unipc", {"name": "log_snr", "sigma_min": 0.05}, 10),
@@ -30,39 +31,38 @@ LINES: tuple[tuple[str, Any, int], ...] = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("-n", type=int, default=300)
-    given = parser.parse_args()
-    model = alphabar.load_model(given.model)
-    recipe = model.recipe.data
-    *_, prepared = alphabar.prepare(alphabar.open_source(given.data), ImageCodec(recipe.size), recipe.fit)
-    train, _ = prepared.result.split(recipe.held_out)
+    parser = argument_parser(__doc__)
+    parser.add_argument("--model", required=True, help="a run, a model folder or a shipped model")
+    parser.add_argument("--data", required=True, help="the pictures that the model was trained on")
+    parser.add_argument("-n", type=int, default=300, help="samples in a row")
+    args = parser.parse_args()
+    model = alphabar.load_model(args.model)
+    dataset = dataset_of(model, args.data)
+    train, _ = dataset.split(model.recipe.data.held_out)
     extractor = EXTRACTORS.build("lite0_96", device="cpu")
+    reference = compute_features(extractor, np.asarray(dataset.items[np.sort(train[:2000])]))
 
-    def features(pictures: torch.Tensor) -> torch.Tensor:
-        *_, done = extract(extractor, pictures)
-        return done.result.features
-
-    reference = features(torch.from_numpy(np.asarray(prepared.result.items[np.sort(train[:2000])])))
-    print(f"{model.images:,} images seen; n = {given.n}\n")
-    print("| sampler | noise levels | steps | last level | Fréchet | KID |")
-    print("| --- " * 6 + "|")
-    for sampler, timesteps, steps in LINES:
+    def row(sampler: str, timesteps: Any, steps: int) -> tuple[str, ...]:
         settings = alphabar.sampling_settings(
-            model, sampler=sampler, timesteps=timesteps, steps=steps, pag=0.0
+            model, sampler=sampler, timesteps=timesteps, steps=steps, guidance={}
         )
         times = TIMESTEPS.build(settings.timesteps)(model.denoiser.schedule, steps)
         level = model.denoiser.schedule(times[-2])
-        *_, drawn = alphabar.sample(model, given.n, settings)
-        found = features(drawn.pictures)
-        value = kid(found, reference)
-        print(
-            f"| {sampler} | {settings.timesteps['name']} | {steps} | {(level.sigma / level.alpha).item():.3f}"
-            f" | {frechet_distance(found, reference):.0f} | {value.value:.2f} ± {value.standard_error:.2f} |",
-            flush=True,
+        found = compute_features(extractor, last(alphabar.sample(model, args.n, settings)))
+        distance = kid(found, reference)
+        return (
+            sampler,
+            settings.timesteps["name"],
+            str(steps),
+            f"{(level.sigma / level.alpha).item():.3f}",
+            f"{frechet_distance(found, reference):,.0f}",
+            f"{distance.value:.2f} ± {distance.standard_error:.2f}",
         )
+
+    print(f"{model.images:,} images seen; n = {args.n}\n")
+    head = ("sampler", "timesteps", "steps", "last noise level before 0", "Fréchet", "KID")
+    print_table(head, (row(*choice) for choice in CHOICES))
+    print_command()
 
 
 if __name__ == "__main__":

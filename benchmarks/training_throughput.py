@@ -1,92 +1,104 @@
-"""How fast training is, and where its time goes: `classic` beside the mission's loop, or another recipe.
+"""How fast is training, and where does its time go?
 
-    python benchmarks/training_throughput.py > docs/results/training_throughput.md
-    python benchmarks/training_throughput.py --recipe lean --set network.widths=[32,64,128]
+    python benchmarks/training_throughput.py --minutes 5
+    python benchmarks/training_throughput.py --recipe lean --set network.widths=[32,64,128] \\
+        --minutes 2 --no-compile
 
-Takes turns: in every round each contender trains for some seconds, then the convolutions are timed, so
-that a machine that slows down or is shared slows all alike. Figures are medians over the rounds, ratios
-medians of the rounds' ratios. Six minutes, and the compilation where it is tried.
+Prints a section of docs/results/training_throughput.md: alphabar's trainer beside the bare update step,
+`classic` also beside the plain loop that the project began with, and the convolutions of the network by
+themselves. All take turns: in every round each trains for some seconds, then the convolutions are timed, so
+that a machine that becomes slower or is shared slows all alike. Numbers are medians over the rounds, ratios
+medians of the ratios of each round.
 """
 
-import argparse
 import math
-import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from alphabar.codecs.image import ImageCodec, to_signal
-from alphabar.data.dataset import Dataset, prepare
-from alphabar.data.sources import open_source
+import alphabar
+from alphabar.codecs import build_codec
+from alphabar.codecs.base import Codec
+from alphabar.data.dataset import Dataset
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network, flops
-from alphabar.recipes.overrides import with_settings
-from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe
-from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
-from alphabar.training.loop import train
 from alphabar.training.probe import bf16_refused, probe
+from common import argument_parser, load_dataset, note, print_command, print_section, print_table
 
-Steps = Generator[float, None, None]
+Updates = Generator[float, None, None]
 """An update of the weights for each ``next``; yields the share of the time spent waiting for data."""
 
+PLAIN, TRAINER, BARE = "plain", "trainer", "bare"
+TITLES = {
+    PLAIN: "the plain loop (fp32, NCHW, eager, Adam)",
+    TRAINER: "`{}` in alphabar",
+    BARE: "the bare update step in the same runtime",
+}
+PROFILED_UPDATES = 4
 
-def mission(dataset: Dataset, recipe: Recipe) -> Steps:
-    """The loop that the mission's notebook has: fp32, NCHW, eager, Adam, linear betas, eps, MSE.
 
-    Its pictures are decoded beforehand, which the notebook does anew for every batch.
+# What takes turns
+
+
+def plain_loop(dataset: Dataset, codec: Codec, recipe: Recipe) -> Updates:
+    """The loop that the project began with: fp32, NCHW, eager, Adam, linear betas, eps, MSE.
+
+    Its pictures are decoded beforehand, as alphabar's are.
     """
     steps = recipe.schedule["steps"]
     betas = torch.linspace(recipe.schedule["beta_min"], recipe.schedule["beta_max"], steps)
     alphas_cumprod = torch.cumprod(1 - betas, dim=0)
-    pictures = to_signal(torch.from_numpy(dataset.items[:])).contiguous()
+    pictures = codec.encode(torch.from_numpy(dataset.items[:])).contiguous()
     loader = DataLoader(TensorDataset(pictures), batch_size=recipe.batch, shuffle=True, drop_last=True)
-    model = NETWORKS.build(recipe.network, channels=3)
+    model = NETWORKS.build(recipe.network, channels=codec.channels)
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.optimizer.learning_rate)
     while True:
         for (x,) in loader:
             optimizer.zero_grad()
             t = torch.randint(0, steps, (recipe.batch,)).long()
             noise = torch.randn_like(x)
-            abar = alphas_cumprod[t][:, None, None, None]
-            x_noisy = abar.sqrt() * x + (1 - abar).sqrt() * noise
-            F.mse_loss(model(x_noisy, (t + 1) / steps), noise).backward()
+            alpha_bar = alphas_cumprod[t][:, None, None, None]
+            x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
+            F.mse_loss(model(x_t, (t + 1) / steps), noise).backward()
             optimizer.step()
             yield 0.0
 
 
-def trainer(dataset: Dataset, recipe: Recipe, runtime: Runtime, folder: Path) -> Steps:
-    """Our trainer at work, its looks at the model and its checkpoints put off."""
-    run = Run(folder)
-    run.create(recipe)
-    for record in train(dataset, run, images=sys.maxsize, runtime=runtime, checkpoint_every=math.inf):
+def trainer(dataset: Dataset, recipe: Recipe, runtime: Runtime, folder: Path) -> Updates:
+    """alphabar's trainer, with the training monitor and the checkpoints put off."""
+    run = alphabar.begin(folder, recipe)
+    for record in alphabar.train(
+        dataset, run, images=sys.maxsize, runtime=runtime, checkpoint_every=math.inf
+    ):
         if record.loss is not None:
             yield record.wait
 
 
-def bare(recipe: Recipe, runtime: Runtime) -> Steps:
-    """What cannot be left out of a step in the same runtime: forward, backward, update; no data, no noise."""
-    network = NETWORKS.build(recipe.network, channels=3).train()
+def bare_update(codec: Codec, recipe: Recipe, runtime: Runtime) -> Updates:
+    """What no update can do without, in the same runtime: forward, backward, optimizer; no data, no noise."""
+    network = NETWORKS.build(recipe.network, channels=codec.channels).train()
     runtime.place(network)
-    step = runtime.parallel(network)
+    forward = runtime.parallel(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.optimizer.learning_rate, fused=runtime.fused)
-    size = recipe.data.size
-    x = runtime.put(torch.randn(recipe.batch, 3, size, size))
+    x = runtime.put(torch.randn(recipe.batch, *codec.shape))
     t = torch.rand(recipe.batch).to(runtime.device)
     while True:
         with runtime.autocast():
-            loss = F.mse_loss(step(x, t).float(), x)
+            loss = F.mse_loss(forward(x, t).float(), x)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -94,7 +106,27 @@ def bare(recipe: Recipe, runtime: Runtime) -> Steps:
         yield 0.0
 
 
-PARTS = {  # of a step, by what the names of operations contain, the first that fits
+# Measurements
+
+
+def synchronize(runtime: Runtime) -> None:
+    if runtime.device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def timed(updates: Updates, batch: int, seconds: float, runtime: Runtime) -> tuple[float, float]:
+    """(images a second, share of waiting) of whole updates over at least so many seconds."""
+    synchronize(runtime)
+    began, done = time.perf_counter(), 0
+    while True:
+        wait = next(updates)
+        done += 1
+        if time.perf_counter() - began >= seconds:
+            synchronize(runtime)
+            return done * batch / (time.perf_counter() - began), wait
+
+
+PARTS = {  # of an update, by what the names of operations contain; the first that fits
     "convolutions": ("conv",),
     "attention": ("attention", "softmax"),
     "other matrix products": ("mm", "linear", "matmul"),
@@ -104,245 +136,274 @@ PARTS = {  # of a step, by what the names of operations contain, the first that 
 }
 
 
-def profiled(steps: Steps, number: int) -> dict[str, float]:
-    """Share of the processor's time in so many steps, by part; what the optimizer does is one of them."""
+def profiled(updates: Updates, number: int) -> dict[str, float]:
+    """The share of the processor's time that each part takes in so many updates."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(number):
-            next(steps)
+            next(updates)
     spent: Counter[str] = Counter()
     for event in profile.events() or ():
         above = event
         while above and not above.name.startswith("Optimizer.step"):
             above = above.cpu_parent
-        fits = (part for part, names in PARTS.items() if any(name in event.name for name in names))
-        spent["the update of the weights" if above else next(fits, "all else")] += event.self_cpu_time_total
+        fitting = (part for part, names in PARTS.items() if any(name in event.name for name in names))
+        part = "the update of the weights" if above else next(fitting, "everything else")
+        spent[part] += event.self_cpu_time_total
     return {part: time / spent.total() for part, time in spent.most_common()}
 
 
-Shape = tuple[int, int, int]  # of a 3x3 convolution: channels in, channels out, pixels a side
+class Convolution(NamedTuple):
+    """The shape of a 3×3 convolution. side: of the picture, in pixels."""
+
+    channels_in: int
+    channels_out: int
+    side: int
 
 
-def convolutions(network: Network, size: int) -> Counter[Shape]:
-    """The network's 3x3 convolutions and how often each shape occurs; that of the picture itself left out."""
-    shapes: Counter[Shape] = Counter()
+def convolutions(network: Network, codec: Codec) -> Counter[Convolution]:
+    """The network's 3×3 convolutions, except that of the picture itself, and how often each occurs."""
+    found: Counter[Convolution] = Counter()
 
     def count(layer: nn.Conv2d, _inputs: object, y: Tensor) -> None:
         if layer.in_channels > network.channels:
-            shapes[layer.in_channels, layer.out_channels, y.shape[-1]] += 1
+            found[Convolution(layer.in_channels, layer.out_channels, y.shape[-1])] += 1
 
-    watched = deepcopy(network).eval()
-    for layer in watched.modules():
+    observed = deepcopy(network).eval()
+    for layer in observed.modules():
         if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
             layer.register_forward_hook(count)
     with torch.no_grad():
-        watched(torch.zeros(1, network.channels, size, size), torch.ones(1))
-    return shapes
+        observed(torch.zeros(1, *codec.shape), torch.ones(1))
+    return found
 
 
-Rates = dict[Shape, tuple[float, float]]  # FLOP and seconds of each
+Times = dict[Convolution, tuple[float, float]]
+"""FLOP and seconds of each convolution."""
 
 
-def time_convolutions(shapes: Counter[Shape], n: int, dtype: torch.dtype, runtime: Runtime) -> Rates:
+def time_convolutions(shapes: Counter[Convolution], n: int, dtype: torch.dtype, runtime: Runtime) -> Times:
     """Forward and backward passes of each convolution for n pictures, channels_last."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape).to(runtime.device, dtype, memory_format=torch.channels_last)
 
-    rates = {}
-    for c_in, c_out, side in shapes:
-        x = normal(n, c_in, side, side).requires_grad_()
-        weight = normal(c_out, c_in, 3, 3).requires_grad_()
-        grad = normal(n, c_out, side, side)
+    found = {}
+    for shape in shapes:
+        x = normal(n, shape.channels_in, shape.side, shape.side).requires_grad_()
+        weight = normal(shape.channels_out, shape.channels_in, 3, 3).requires_grad_()
+        gradient = normal(n, shape.channels_out, shape.side, shape.side)
         times = []
         for _ in range(2):
             synchronize(runtime)
             began = time.perf_counter()
-            F.conv2d(x, weight, padding=1).backward(grad)
+            F.conv2d(x, weight, padding=1).backward(gradient)
             synchronize(runtime)
             times.append(time.perf_counter() - began)
-        rates[c_in, c_out, side] = (3.0 * 2 * 9 * c_in * c_out * side**2 * n, min(times))
-    return rates
+        work = 3.0 * 2 * 9 * shape.channels_in * shape.channels_out * shape.side**2 * n
+        found[shape] = (work, min(times))
+    return found
 
 
-def rate_of_all(shapes: Counter[Shape], rates: Rates) -> float:
+def rate_of_all(shapes: Counter[Convolution], times: Times) -> float:
     """FLOP/s over all the convolutions of the network."""
-    work = sum(shapes[shape] * flop for shape, (flop, _) in rates.items())
-    return work / sum(shapes[shape] * seconds for shape, (_, seconds) in rates.items())
+    work = sum(shapes[shape] * flop for shape, (flop, _) in times.items())
+    return work / sum(shapes[shape] * seconds for shape, (_, seconds) in times.items())
 
 
-def synchronize(runtime: Runtime) -> None:
-    if runtime.device.startswith("cuda"):
-        torch.cuda.synchronize()
+@dataclass(frozen=True)
+class Round:
+    """One turn of each.
+
+    rates: images a second. waits: shares of waiting for data. times: of the convolutions, by type.
+    convolution_rates: FLOP/s over all of them, by type.
+    """
+
+    rates: dict[str, float]
+    waits: dict[str, float]
+    times: dict[str, Times]
+    convolution_rates: dict[str, float]
 
 
-def timed(steps: Steps, batch: int, seconds: float, runtime: Runtime) -> tuple[float, float]:
-    """(images a second, share of waiting) of whole steps over at least so many seconds."""
-    synchronize(runtime)
-    began, done = time.perf_counter(), 0
-    while True:
-        wait = next(steps)
-        done += 1
-        if time.perf_counter() - began >= seconds:
-            synchronize(runtime)
-            return done * batch / (time.perf_counter() - began), wait
+@dataclass(frozen=True)
+class Measurement:
+    """All rounds, and what they measured. flop: of one image in an update. shares: of the profiler."""
+
+    recipe: Recipe
+    runtime: Runtime
+    shapes: Counter[Convolution]
+    flop: float
+    rounds: list[Round]
+    shares: dict[str, float]
+
+    @property
+    def dtypes(self) -> list[str]:
+        """The types in which convolutions were timed."""
+        return list(self.rounds[0].times)
+
+    @property
+    def contenders(self) -> list[str]:
+        """Who took turns."""
+        return list(self.rounds[0].rates)
+
+    def middle(self, of: Callable[[Round], float]) -> float:
+        """The median over the rounds."""
+        return median(map(of, self.rounds))
+
+    def share_of_convolutions(self, name: str, dtype: str) -> str:
+        """How much of the rate of its own convolutions a contender reaches."""
+        share = self.middle(lambda r: r.rates[name] * self.flop / r.convolution_rates[dtype])
+        return f"{100 * share:.0f} %"
 
 
-TITLES = {
-    "mission": "the mission's loop (fp32, NCHW, eager, Adam)",
-    "trainer": "`{}` in our trainer",
-    "bare": "the bare step in the same runtime",
-}
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--recipe", default="classic", help="only classic runs beside the mission's loop")
-    parser.add_argument("--data", default="toycars", help="a folder or a built-in name")
-    parser.add_argument("--minutes", type=float, default=6.0, help="of measuring")
-    parser.add_argument("--window", type=float, default=8.0, help="seconds at least of a contender's turn")
-    parser.add_argument("--convolution-batch", type=int, default=32, help="pictures in a timed convolution")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--set", action="append", default=[], help="key=value of the recipe, for all loops")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = arguments()
-    recipe = with_settings(named_recipe(args.recipe), ["monitor.share=0", *args.set])
-    *_, prepared = prepare(open_source(args.data), ImageCodec(recipe.data.size), recipe.data.fit)
-    dataset = prepared.result
-    assert dataset is not None
+def measure(recipe: Recipe, args: Any) -> Measurement:
+    """Rounds of turns until the time is over, then the profile of some updates."""
+    codec = build_codec(recipe.data)
+    dataset = load_dataset(args.data, codec, recipe.data.fit)
     if len(dataset.items) < recipe.batch:
         sys.exit(f"{args.data} has {len(dataset.items)} pictures, too few for a batch of {recipe.batch}")
-    size, batch = recipe.data.size, recipe.batch
-    network = NETWORKS.build(recipe.network, channels=3)
-    shapes = convolutions(network, size)
-    say("probing the machine …")
-    runtime = probe(network, (size, size), batch=batch, try_compile=not args.no_compile)
-    say("\n".join(runtime.notes))
+    network = NETWORKS.build(recipe.network, channels=codec.channels)
+    shapes = convolutions(network, codec)
+    note("probing the machine …")
+    runtime = probe(network, codec.spatial, batch=recipe.batch, try_compile=not args.no_compile)
+    note("\n".join(runtime.notes))
     dtypes = {"fp32": torch.float32}
     if not bf16_refused(runtime.device):  # emulated, its convolutions take minutes
         dtypes["bf16"] = torch.bfloat16
-
-    rounds: list[dict[str, float]] = []
-    rates: list[dict[str, Rates]] = []
+    rounds: list[Round] = []
     with TemporaryDirectory() as folder:
-        contenders: dict[str, Steps] = {}
-        if args.recipe == "classic":
-            contenders["mission"] = mission(dataset, recipe)
-        contenders |= {
-            "trainer": trainer(dataset, recipe, runtime, Path(folder) / "run"),
-            "bare": bare(recipe, runtime),
+        contenders = {
+            TRAINER: trainer(dataset, recipe, runtime, Path(folder) / "run"),
+            BARE: bare_update(codec, recipe, runtime),
         }
-        for name, steps in contenders.items():
-            say(f"warming up: {name} …")
-            next(steps)
+        if args.recipe == "classic":
+            contenders = {PLAIN: plain_loop(dataset, codec, recipe)} | contenders
+        for name, updates in contenders.items():
+            note(f"warming up: {name} …")
+            next(updates)
         deadline = time.monotonic() + 60 * args.minutes
         while not rounds or time.monotonic() < deadline:
-            figures: dict[str, float] = {}
-            for name, steps in contenders.items():
-                figures[name], figures[f"{name} waits"] = timed(steps, batch, args.window, runtime)
-            rates.append(
-                {d: time_convolutions(shapes, args.convolution_batch, dtypes[d], runtime) for d in dtypes}
+            turns = {
+                name: timed(updates, recipe.batch, args.window, runtime)
+                for name, updates in contenders.items()
+            }
+            times = {
+                name: time_convolutions(shapes, args.convolution_batch, dtype, runtime)
+                for name, dtype in dtypes.items()
+            }
+            rounds.append(
+                Round(
+                    {name: rate for name, (rate, _) in turns.items()},
+                    {name: wait for name, (_, wait) in turns.items()},
+                    times,
+                    {name: rate_of_all(shapes, of) for name, of in times.items()},
+                )
             )
-            rounds.append(figures | {d: rate_of_all(shapes, rates[-1][d]) for d in dtypes})
-            say(
-                f"round {len(rounds)}: "
-                + ", ".join(f"{name} {value:.3g}" for name, value in rounds[-1].items())
-            )
-        shares = profiled(contenders["trainer"], 4)
-        for steps in contenders.values():
-            steps.close()  # the trainer writes a last checkpoint, while there is a folder
+            note(f"round {len(rounds)}: {rounds[-1].rates} images/s, {rounds[-1].convolution_rates} FLOP/s")
+        shares = profiled(contenders[TRAINER], PROFILED_UPDATES)
+        for updates in contenders.values():
+            updates.close()  # the trainer writes a last checkpoint, while there is a folder
+    # A backward pass takes two forward passes.
+    return Measurement(recipe, runtime, shapes, 3 * flops(network, codec.spatial), rounds, shares)
 
-    work = 3 * flops(network, (size, size))  # a backward pass takes two forward passes
 
-    def middle(of: Callable[[dict[str, float]], float]) -> float:
-        return median(map(of, rounds))
+# The section
 
-    def reached(contender: str, dtype: str) -> str:
-        return f"{100 * middle(lambda r: r[contender] * work / r[dtype]):.0f} %"
 
-    def contender_row(title: str, name: str) -> list[str]:
-        speed = middle(lambda r: r[name])
-        ratio = [f"{middle(lambda r: r[name] / r['mission']):.2f}×"] if "mission" in contenders else []
-        reach = [reached(name, dtype) for dtype in dtypes]
-        return [title, f"{speed:.2f}", f"{speed * work / 1e9:.0f}", *reach, *ratio]
+def print_contenders(found: Measurement) -> None:
+    """How fast each trains."""
+    beside_plain = PLAIN in found.contenders
 
-    def convolution_row(shape: Shape) -> list[str]:
-        c_in, c_out, side = shape
-        speeds = [median(flop / seconds for flop, seconds in (r[d][shape] for r in rates)) for d in dtypes]
-        told = [f"{speed / 1e9:.0f}" for speed in speeds]
-        return [f"{c_in} → {c_out}", f"{side}×{side}", str(shapes[shape]), *told]
+    def row(name: str) -> list[str]:
+        rate = found.middle(lambda r: r.rates[name])
+        ratio = [f"{found.middle(lambda r: r.rates[name] / r.rates[PLAIN]):.2f}×"] if beside_plain else []
+        shares = (found.share_of_convolutions(name, dtype) for dtype in found.dtypes)
+        title = TITLES[name].format(found.recipe.name)
+        return [title, f"{rate:.2f}", f"{rate * found.flop / 1e9:.0f}", *ratio, *shares]
 
-    contender_table = table(
-        [
-            *("", "images/s", "GFLOP/s", *(f"of {dtype} convolution" for dtype in dtypes)),
-            *(["to the mission"] if "mission" in contenders else []),
-        ],
-        [contender_row(TITLES[name].format(args.recipe), name) for name in contenders],
+    head = ["", "images/s", "GFLOP/s", *(["relative"] if beside_plain else [])]
+    head += [f"of the {dtype} convolution rate" for dtype in found.dtypes]
+    print_table(head, map(row, found.contenders))
+
+
+def print_goals(found: Measurement) -> None:
+    """What was measured beside what it should be."""
+    rows = []
+    if PLAIN in found.contenders:
+        ratio = found.middle(lambda r: r.rates[TRAINER] / r.rates[PLAIN])
+        rows.append(["alphabar relative to the plain loop", f"{ratio:.2f}×", "≥ 5.5× with AMX"])
+    bf16 = "no fast bf16 on this machine"
+    if "bf16" in found.dtypes:
+        bf16 = found.share_of_convolutions(TRAINER, "bf16")
+    cost = found.middle(lambda r: r.rates[BARE] / r.rates[TRAINER] - 1)
+    wait = found.middle(lambda r: r.waits[TRAINER])
+    rows += [
+        ["share of the bf16 convolution rate", bf16, "≥ 40 % with AMX"],
+        ["cost of the trainer over its bare step", f"{100 * cost:.1f} %", "≤ 5 %"],
+        ["waiting for data", f"{100 * wait:.2f} %", "≤ 3 %"],
+    ]
+    print_table(["", "measured", "goal"], rows)
+
+
+def print_convolutions(found: Measurement, batch: int) -> None:
+    """The rate of each of the network's convolutions."""
+
+    def row(shape: Convolution) -> list[str]:
+        rates = (
+            median(flop / seconds for flop, seconds in (r.times[dtype][shape] for r in found.rounds))
+            for dtype in found.dtypes
+        )
+        return [
+            f"{shape.channels_in} → {shape.channels_out}",
+            f"{shape.side}×{shape.side}",
+            str(found.shapes[shape]),
+            *(f"{rate / 1e9:.0f}" for rate in rates),
+        ]
+
+    print("## Appendix: the convolutions by themselves\n")
+    print(
+        "The network's 3×3 convolutions, forward and backward, channels_last, batches of"
+        f" {batch}, in GFLOP/s. `{found.recipe.name}`:\n"
     )
-    cost = middle(lambda r: r["bare"] / r["trainer"] - 1)
-    wait = middle(lambda r: r["trainer waits"])
-    beside = []
-    if "mission" in contenders:
-        ratio = middle(lambda r: r["trainer"] / r["mission"])
-        beside = [["our trainer to the mission's loop", f"{ratio:.2f}×", "≥ 5.5× with AMX"]]
-    wanted_table = table(
-        ["", "measured", "wanted"],
-        [
-            *beside,
-            [
-                "of the bf16 convolution rate",
-                reached("trainer", "bf16") if "bf16" in dtypes else "no fast bf16 on this machine",
-                "≥ 40 % with AMX",
-            ],
-            ["the trainer costs over its bare step", f"{100 * cost:.1f} %", "≤ 5 %"],
-            ["waiting for data", f"{100 * wait:.2f} %", "≤ 3 %"],
-        ],
+    every = (median(r.convolution_rates[dtype] for r in found.rounds) / 1e9 for dtype in found.dtypes)
+    print_table(
+        ["channels", "at", "times", *found.dtypes],
+        [*map(row, found.shapes), ["all", "", "", *(f"{rate:.0f}" for rate in every)]],
     )
-    convolution_table = table(
-        ["channels", "at", "times", *dtypes],
-        [
-            *map(convolution_row, shapes),
-            ["all", "", "", *(f"{median(r[d] for r in rounds) / 1e9:.0f}" for d in dtypes)],
-        ],
+
+
+def print_measurement(found: Measurement, convolution_batch: int) -> None:
+    size = "×".join(map(str, build_codec(found.recipe.data).spatial))
+    print_section(
+        f"## `{found.recipe.name}`" + " beside a plain training loop" * (PLAIN in found.contenders),
+        f"How fast does alphabar train the network of `{found.recipe.name}`, and how much of the machine's"
+        " convolution speed does it use?",
+        f"{size}, batches of {found.recipe.batch}, {found.flop / 3e9:.2f} GFLOP forward per picture and"
+        f" three times that per update; {torch.get_num_threads()} threads, torch {torch.__version__}."
+        f" Numbers are medians of {len(found.rounds)} rounds in which all take turns, and ratios are medians"
+        " of the ratios of each round. The training monitor and the checkpoints are put off, and the plain"
+        " loop, where it takes part, has its pictures decoded beforehand, as alphabar has. The runtime that"
+        f" alphabar's probe chose: {' '.join(found.runtime.notes)}",
     )
-    share_table = table(["of a step of our trainer", ""], [[k, f"{v:.1%}"] for k, v in shares.items()])
-    notes = "\n".join(f"- {note}" for note in runtime.notes)
-    print(f"""# Training throughput
+    print_contenders(found)
+    print_goals(found)
+    shares = ([part, f"{share:.1%}"] for part, share in found.shares.items())
+    print_table(["part of an update", "share of the processor's time"], shares)
+    print_command()
+    print_convolutions(found, convolution_batch)
 
-```
-{shlex.join(["python", "benchmarks/training_throughput.py", *sys.argv[1:]])}
-```
 
-{size}×{size}, batches of {batch}, {work / 3e9:.2f} GFLOP forward a picture and three times that a step.
-Medians of {len(rounds)} rounds in which all take turns. The trainer's looks at the model and its checkpoints
-are put off, and the mission's loop, where it takes part, has its pictures decoded beforehand, as ours has.
-
-The runtime that the probe chose:
-
-{notes}
-
-{contender_table}
-
-{wanted_table}
-
-Where the processor's time goes, by the profiler:
-
-{share_table}
-
-The network's 3×3 convolutions by themselves, forward and backward, channels_last, batches of
-{args.convolution_batch}, in GFLOP/s:
-
-{convolution_table}""")
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--recipe", default="classic", help="classic takes turns with the plain loop too")
+    parser.add_argument("--data", default="toycars", help="a folder or a built-in name")
+    parser.add_argument("--minutes", type=float, default=6.0, help="of measuring")
+    parser.add_argument("--window", type=float, default=8.0, help="seconds at least of each one's turn")
+    parser.add_argument("--convolution-batch", type=int, default=32, help="pictures in a timed convolution")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--set", action="append", default=[], help="key=value of the recipe, for all loops")
+    args = parser.parse_args()
+    recipe = alphabar.with_settings(alphabar.named_recipe(args.recipe), ["monitor.share=0", *args.set])
+    print_measurement(measure(recipe, args), args.convolution_batch)
 
 
 if __name__ == "__main__":

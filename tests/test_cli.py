@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from alphabar.cli.parse import parse_conditions, parse_count, parse_duration
 from PIL import Image
 
-from alphabar.cli.__main__ import app, main
+from alphabar.cli.__main__ import main
+from alphabar.cli.app import COMMANDS
+from alphabar.cli.options import parse_conditions
 from alphabar.errors import UsageError
+from alphabar.formatting import parse_count, parse_duration
 from alphabar.progress import Progress
 from alphabar.recipes.schema import make_recipe
 from alphabar.runs.model import load_model
@@ -22,7 +24,6 @@ TINY = [
     "monitor.share=0", "monitor.samples=4", "monitor.steps=2", "monitor.levels=4", "monitor.distance=8",
     "ema.snapshots=3",
 ]  # fmt: skip
-COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_help_needs_no_torch():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(call, command):
     code, out, _ = call(command, "--help")
-    assert code == 0 and "--json" in out
+    assert code == 0 and "--json" in out and "For example: alphabar" in " ".join(out.split())
 
 
 def test_inspect(call, picture_folder):
@@ -96,10 +97,11 @@ def test_resume_and_mismatch(call, trained, picture_folder):
 
 def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeypatch):
     from alphabar.runs.run import Run
-    from alphabar.training import budget as room
 
     slow = Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
-    monkeypatch.setattr(room, "measure", lambda *_: iter([Progress("measuring", 1, 1, slow)]))
+    monkeypatch.setattr(
+        "alphabar.training.launch.measure", lambda *_: iter([Progress("measuring", 1, 1, slow)])
+    )
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
     settings = [part for s in ["data.size=16", *TINY[4:]] for part in ("--set", s)]
     code, out, err = call("plan", picture_folder, "--budget", "2s", *settings, "--json")
@@ -116,35 +118,31 @@ def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeyp
     assert run.recipe.data.size == 16 and run.recipe.monitor.share == 0
 
 
-def test_train_goes_on_from_a_model(call, trained, picture_folder, tmp_path):
+def test_finetuning_starts_from_the_weights_of_a_model(call, trained, picture_folder, tmp_path):
     run = tmp_path / "on"
-    command = ["train", picture_folder, "--from", trained, "--run", run, "--images", 16]
+    command = ["finetune", trained, picture_folder, "--run", run, "--images", 16]
     assert call(*command, "--set", "optimizer.learning_rate=1e-30")[0] == 0
     model, before = load_model(run), load_model(trained)
     for a, b in zip(model.denoiser.parameters(), before.denoiser.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
-    assert model.recipe.name == "ddpm from run" and model.images == 16
+    assert model.recipe.name == "ddpm finetuned from run" and model.images == 16
     code, _, err = call(*command, "--set", "optimizer.learning_rate=1e-30")
-    assert code == 0 and "already trained that far" in err
-    wider = ["train", picture_folder, "--from", trained, "--run", tmp_path / "wider", "--images", 16]
+    assert code == 0 and "already" in err
+    wider = ["finetune", trained, picture_folder, "--run", tmp_path / "wider", "--images", 16]
     code, _, err = call(*wider, "--set", "network.widths=[32,64]")
-    assert code == 2 and "trained weights do not fit this network" in err
-    code, _, err = call(*wider, "--recipe", "lean")
-    assert code == 2 and "give one of --recipe, --from and --shorten" in err
-    code, _, err = call(*wider, "--steps", 2)
-    assert code == 2 and "--steps is for --shorten" in err
+    assert code == 2 and "do not fit" in err
     assert not (tmp_path / "wider").exists()
 
 
-def test_a_shortened_model_draws_in_the_steps_it_was_made_for(call, trained, picture_folder, tmp_path):
-    short = ["train", picture_folder, "--shorten", trained, "--run", tmp_path / "short", "--images", 16]
-    code, _, err = call(*short, "--steps", 0)
-    assert code == 2 and "--steps must be at least 1" in err and not (tmp_path / "short").exists()
-    assert call(*short, "--steps", 2)[0] == 0
-    code, out, _ = call("sample", tmp_path / "short", "-n", 2, "--out", tmp_path / "drawn", "--json")
+def test_a_distilled_model_samples_in_the_steps_that_it_was_made_for(call, trained, picture_folder, tmp_path):
+    distill = ["distill", trained, picture_folder, "--run", tmp_path / "fast", "--images", 16]
+    code, _, err = call(*distill, "--steps", 0)
+    assert code == 2 and "at least 1" in err and not (tmp_path / "fast").exists()
+    assert call(*distill, "--steps", 2)[0] == 0
+    code, out, _ = call("sample", tmp_path / "fast", "-n", 2, "--out", tmp_path / "samples", "--json")
     assert code == 0 and json.loads(out)["steps"] == 2
-    code, _, err = call("sample", tmp_path / "short", "-n", 2, "--out", tmp_path / "more", "--steps", 5)
-    assert code == 2 and "draws in 2 steps of its own" in err and not (tmp_path / "more").exists()
+    code, _, err = call("sample", tmp_path / "fast", "-n", 2, "--out", tmp_path / "more", "--steps", 5)
+    assert code == 2 and "steps" in err and not (tmp_path / "more").exists()
 
 
 def test_sample(call, trained, tmp_path):
@@ -166,7 +164,7 @@ def test_sample(call, trained, tmp_path):
     assert abs(one - other).max() <= 1
 
 
-def test_compare_draws_a_row_a_noise_and_a_column_a_value(call, trained, tmp_path):
+def test_a_comparison_has_a_row_for_each_noise_and_a_column_for_each_value(call, trained, tmp_path):
     out, plain = tmp_path / "compared", tmp_path / "plain"
     code, text, _ = call(
         "sample", trained, "-n", 2, "--out", out, "--steps", 4, "--compare", "autoguidance=1,1000", "--json"
@@ -174,12 +172,8 @@ def test_compare_draws_a_row_a_noise_and_a_column_a_value(call, trained, tmp_pat
     assert code == 0 and json.loads(text.splitlines()[-1])["compare"] == {"autoguidance": ["1", "1000"]}
     pictures = [Image.open(out / f"{i:06d}.png") for i in range(4)]
     about = [json.loads(picture.text["alphabar"]) for picture in pictures]
-    assert [(a["position"], a["autoguidance"]) for a in about] == [
-        (0, 1.0),
-        (0, 1000.0),
-        (1, 1.0),
-        (1, 1000.0),
-    ]
+    scales = [{g["name"]: g["scale"] for g in a["guidance"]}.get("autoguidance") for a in about]
+    assert [a["position"] for a in about] == [0, 0, 1, 1] and scales == [None, 1000.0] * 2
     assert Image.open(out / "overview" / "grid.png").size == (34, 34)
     assert call("sample", trained, "-n", 2, "--out", plain, "--steps", 4)[0] == 0
     for i in range(2):
@@ -189,15 +183,15 @@ def test_compare_draws_a_row_a_noise_and_a_column_a_value(call, trained, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("classes", "attributes", "asked"),
+    ("classes", "attributes", "conditions"),
     [
         ([], [], []),
         (["a", "b"], ["color=red"], [{"class": "a", "color": "red"}, {"class": "b", "color": "red"}]),
         ([], ["x=1", "x = 2"], [{"x": "1"}, {"x": "2"}]),
     ],
 )
-def test_what_is_asked(classes, attributes, asked):
-    assert parse_conditions(classes, attributes) == asked
+def test_conditions_are_all_combinations(classes, attributes, conditions):
+    assert parse_conditions(classes, attributes) == conditions
 
 
 def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
@@ -212,13 +206,13 @@ def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
     call("sample", trained, "-n", 12, "--out", samples)
     code, out, _ = call("evaluate", samples, "-n", 12, *arguments)
     again = json.loads(out.splitlines()[-1])
-    values, values_again = ({m["key"]: m["value"] for m in r["measures"]} for r in (result, again))
+    values, values_again = ({m["key"]: m["value"] for m in r["metrics"]} for r in (result, again))
     # Not equal: the folder knows nothing of the pictures that the model held out.
     assert values_again["frechet"] == pytest.approx(values["frechet"], rel=0.2)
     code, out, _ = call("evaluate", trained, "-n", 12, *arguments, "--ema", "0.05,0.2")
     swept = json.loads(out.splitlines()[-1])["ema"]
     assert code == 0 and [r["length"] for r in swept] == [0.05, 0.2]
-    assert swept[0]["measures"] != swept[1]["measures"] and out.count("\n0.") == 2
+    assert swept[0]["metrics"] != swept[1]["metrics"] and out.count("\n0.") == 2
     code, out, _ = call("report", trained, "--json")
     page = json.loads(out)["report"]
     html = Path(page).read_text(encoding="utf-8")
@@ -256,7 +250,7 @@ def test_compare_two_runs(call, trained, tmp_path):
 
 NEW = ["train", "{data}", "--run", "{new}"]
 MISTAKES = {
-    "no such data": (["inspect", "nowhere"], 2, "no data called 'nowhere'"),
+    "no such data": (["inspect", "nowhere"], 2, "'nowhere'"),
     "no pictures": (["inspect", "{empty}"], 1, "no pictures in"),
     "built-in misspelt": (["inspect", "toycar"], 2, "did you mean 'toycars'"),
     "unknown recipe": ([*NEW, "--recipe", "clasic"], 2, "did you mean 'classic'"),
@@ -286,7 +280,7 @@ MISTAKES = {
     ),
     "guidance towards nothing": (["sample", "{run}", "--out", "{out}", "--guidance", "2"], 2, "say what"),
     "an attribute without a value": (
-        ["sample", "{run}", "--out", "{out}", "--set", "red"], 2, "should read key=value"
+        ["sample", "{run}", "--out", "{out}", "--attribute", "red"], 2, "should read key=value"
     ),
     "no interval": (
         ["sample", "{run}", "--out", "{out}", "--guidance-interval", "5"], 2, "is no interval"
@@ -315,14 +309,14 @@ MISTAKES = {
     "weights where none are taken": (
         ["evaluate", "{run}", "--against", "{data}", "--weights", "{data}"], 2, "'weights'"
     ),
-    "a folder asked": (
-        ["evaluate", "{data}", "--against", "{data}", "--set", "color=red"], 2, "is a folder of pictures",
+    "conditions for a folder": (
+        ["evaluate", "{data}", "--against", "{data}", "--attribute", "color=red"], 2, "is a folder of samples",
     ),
-    "a folder guided": (
-        ["evaluate", "{data}", "--against", "{data}", "--pag", "0"], 2, "is a folder of pictures",
+    "guidance for a folder": (
+        ["evaluate", "{data}", "--against", "{data}", "--pag", "0"], 2, "is a folder of samples",
     ),
-    "all and nothing": (
-        ["sample", "{run}", "--out", "{out}", "--unconditional", "--class", "a"], 2, "asks for nothing",
+    "no condition and one": (
+        ["sample", "{run}", "--out", "{out}", "--unconditional", "--class", "a"], 2, "means no condition",
     ),
     "a length of no number": (["evaluate", "{run}", "--against", "{data}", "--ema", "long"], 2, "0.03,0.1"),
     "an average out of reach": (["sample", "{run}", "--out", "{out}", "--ema", "0.9"], 2, "0.01 to 0.25"),

@@ -26,11 +26,15 @@ GROUP = "alphabar.extensions"
 
 @dataclass(frozen=True)
 class Extension:
-    """A loaded extension. sha256: of its file. added: what it has registered, (kind, name)."""
+    """A loaded extension. sha256: of its file. added: what it has registered, (kind, name).
+
+    file: as `load_extension` was given it; None for an installed package.
+    """
 
     name: str
     sha256: str
     added: tuple[tuple[str, str], ...]
+    file: Path | None = None
 
 
 class ExtensionChanged(UserWarning):
@@ -67,7 +71,7 @@ def load_extension(path: str | Path) -> Extension:
         line = lines[-1] if lines else getattr(error, "lineno", None) or 1
         problem = f"{type(error).__name__}: {error}"
         raise AlphabarError("extensions.fails", path=path, line=line, problem=problem) from error
-    return _remember(path.stem, sha256, before)
+    return _remember(path.stem, sha256, before, path.resolve())
 
 
 def load_installed() -> None:
@@ -80,8 +84,8 @@ def load_installed() -> None:
             _remember(entry.name, hashlib.sha256(code).hexdigest(), before)
 
 
-def _remember(name: str, sha256: str, before: int) -> Extension:
-    LOADED[name] = Extension(name, sha256, tuple(ADDED[before:]))
+def _remember(name: str, sha256: str, before: int, file: Path | None = None) -> Extension:
+    LOADED[name] = Extension(name, sha256, tuple(ADDED[before:]), file)
     return LOADED[name]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.extensions import LOADED
 from alphabar.runs.run import Run
 from alphabar.studio.models import ModelStore
 
@@ -76,9 +77,13 @@ class TrainingJobs:
                     job.process.wait(SECONDS_TO_LEAVE)
         if sum(job.running for job in self.jobs.values()) >= MAX_RUNNING:
             raise AlphabarError("studio.already_training")
+        extensions = [part for e in LOADED.values() if e.file for part in ("--extension", str(e.file))]
         output = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
         process = subprocess.Popen(
-            [sys.executable, "-m", "alphabar.cli", *command, "--run", str(run), "--budget", budget],
+            [
+                *(sys.executable, "-m", "alphabar.cli", *extensions),
+                *(*command, "--run", str(run), "--budget", budget),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
