@@ -1,4 +1,4 @@
-"""Launching a training from Python: the decisions that the commands train, finetune, distill and plan take."""
+"""Launching a training from Python, as the commands train, finetune, distill and plan do."""
 
 from pathlib import Path
 
@@ -8,12 +8,14 @@ from PIL import Image
 
 from alphabar.errors import UsageError
 from alphabar.progress import Progress, last
+from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.budget import Machine
 from alphabar.training.launch import default_run, launch, plan_training
+from alphabar.training.loop import begin
 
 TINY = [
     "data.size=16", "network.widths=[8,16]", "network.head_dim=16", "batch=8", "monitor.share=0",
@@ -43,6 +45,12 @@ def test_a_run_begins_with_a_recipe_and_continues_without(trained, picture_folde
     assert again.reason.identifier == "training.already_trained"
     with pytest.raises(UsageError, match=r"another recipe \(batch: 8 → 4\)"):
         launched(picture_folder, run=trained, settings=["batch=4"])
+
+
+def test_a_run_whose_recipe_leaves_the_channels_open_continues(picture_folder, tmp_path):
+    begin(tmp_path / "run", with_settings(named_recipe("lean"), TINY))
+    assert launched(picture_folder, run=tmp_path / "run", settings=[]).images == 16
+    assert launched(picture_folder, run=tmp_path / "run", recipe="lean", images=24).images == 24
 
 
 def test_finetuning_begins_with_the_weights_of_a_model(trained, picture_folder, tmp_path):

@@ -17,6 +17,7 @@ from alphabar.data.sources import open_source
 from alphabar.errors import UsageError
 from alphabar.formatting import format_duration
 from alphabar.messages import Message, message
+from alphabar.methods.registry import method_of
 from alphabar.progress import Progress, staged
 from alphabar.recipes.derive import distilled, finetuned
 from alphabar.recipes.overrides import with_settings
@@ -28,7 +29,7 @@ from alphabar.runtime import Runtime, processes
 from alphabar.training.budget import Plan, measure, plan
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, train
-from alphabar.training.records import TrainingResult
+from alphabar.training.records import Limits, TrainingResult
 
 PLANNED = "lean"  # the recipe that the budget planner sizes
 DISTILLED_STEPS = 4
@@ -65,27 +66,13 @@ def launch(
 
     Yields records of all stages; those of the training are `TrainingProgress`, and the last has the result. A
     record with a message is a sentence for the person; the budget planner's has the `Plan` as preview.
-    Raises UsageError for choices that do not fit one another, before anything is written, and as `train`
-    does.
+    Raises UsageError for choices that do not fit, before anything is written, and as `train` does.
     """
+    Limits(images, budget)  # raises for a limit that is not above zero
     settings = [*settings, *([f"condition.on={condition}"] if condition else [])]
     chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget)
-    source = open_source(data)
     with processes():
-        final = yield from _with_channels(source, chosen)
-        if Run(chosen.run).exists:
-            begin(chosen.run, final)
-        dataset = yield from _prepared(source, final)
-        conditions = conditions_of(dataset, final)
-        _check_labels(chosen, conditions, data)
-        if chosen.planned:
-            planned = yield from _planned(dataset, final, budget or 0.0)
-            final = with_settings(planned.recipe, settings)
-        main = Runtime().is_main
-        opened = begin(chosen.run, final, start=chosen.model) if main else Run(chosen.run)
-        if main:
-            opened.remember_data(data)
-        Runtime().barrier()
+        dataset, opened, conditions = yield from _begin(data, chosen, settings, budget)
         yield from train(
             dataset,
             opened,
@@ -105,8 +92,7 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
     `launch` carries out when it is given only a budget. Raises as `measure` and `plan` do.
     """
     source = open_source(data)
-    chosen = _Chosen(Path(), with_settings(named_recipe(PLANNED), settings), None, True)
-    recipe = yield from _with_channels(source, chosen)
+    recipe = yield from _with_channels(source, with_settings(named_recipe(PLANNED), settings))
     dataset = yield from _prepared(source, recipe)
     planned = yield from _planned(dataset, recipe, budget)
     yield Progress(message("training.stage_planning"), 1, 1, planned)
@@ -156,6 +142,27 @@ def _choose(
     return _Chosen(path, with_settings(named_recipe(PLANNED), settings), None, True)
 
 
+def _begin(
+    data: str, chosen: _Chosen, settings: Iterable[str], budget: float | None
+) -> Generator[Progress[Any], None, tuple[Dataset, Run, Conditions | None]]:
+    """The data set, the run and the conditions of a training. What does not fit fails before it is made."""
+    source, run = open_source(data), Run(chosen.run)
+    recipe = yield from _with_channels(source, chosen.recipe, chosen.model, run)
+    if run.exists:
+        begin(chosen.run, recipe)
+    dataset = yield from _prepared(source, recipe)
+    conditions = conditions_of(dataset, recipe)
+    _check_labels(chosen, conditions, data)
+    if chosen.planned:
+        planned = yield from _planned(dataset, recipe, budget or 0.0)
+        recipe = with_settings(planned.recipe, settings)
+    if Runtime().is_main:
+        begin(chosen.run, recipe, start=chosen.model)
+        run.remember_data(data)
+    Runtime().barrier()
+    return dataset, run, conditions
+
+
 def _named(recipe: str | Recipe) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
@@ -168,18 +175,22 @@ def default_run(data: str, finetune: bool = False, distill: bool = False) -> Pat
     return Path("runs") / (name + "-finetuned" * finetune + "-distilled" * distill)
 
 
-def _with_channels(source: Source, chosen: _Chosen) -> Generator[Progress[Any], None, Recipe]:
-    """The recipe with its number of channels: what it says, those of its model, or what the data needs."""
-    recipe = chosen.recipe
+def _with_channels(
+    source: Source, recipe: Recipe, model: Model | None = None, run: Run | None = None
+) -> Generator[Progress[Any], None, Recipe]:
+    """The recipe with its number of channels: its own, those of its run or model, or what the data needs."""
     if recipe.data.channels is not None or recipe.data.codec["name"] != ImageCodec.name:
         return recipe
-    if chosen.model:
-        channels = chosen.model.codec.channels
+    channels: int | None
+    if run and run.exists:
+        channels = run.recipe.data.channels
+    elif model:
+        channels = model.codec.channels
     else:
         channels = yield from staged(choose_channels(source))
         if channels == 1:
             yield _note(message("data.all_grey"))
-    return with_settings(recipe, [f"data.channels={channels}"])
+    return recipe if channels is None else with_settings(recipe, [f"data.channels={channels}"])
 
 
 def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[Any], None, Dataset]:
@@ -196,7 +207,8 @@ def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[Any], None, 
 def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> None:
     """Raises UsageError where a model is to be distilled on other labels than it was trained on."""
     model, vocabulary = chosen.model, conditions.vocabulary if conditions else None
-    if model and chosen.recipe.condition.on == model.recipe.condition.on and vocabulary != model.vocabulary:
+    distills = method_of(chosen.recipe).needs_trained_weights
+    if distills and model and vocabulary != model.vocabulary:
         raise UsageError("training.distill_other_labels", model=model.path, data=data)
 
 

@@ -85,14 +85,13 @@ def train(
     Yields records; the last has the result. Raises AlphabarError where the data changed since the run began,
     every checkpoint is damaged, another process trains in the run, or the loss stays non-finite.
     """
-    for name, value in (("images", images), ("budget", budget)):
-        if value is not None and value <= 0:
-            raise UsageError("training.nothing_to_do", option=f"--{name}", value=value)
+    limits = Limits(images, budget)
     recipe = run.recipe
+    if images is None and budget is None:
+        limits = Limits(recipe.images, None)
     codec = build_codec(recipe.data)
     if dataset.items.shape[1:] != codec.item_shape:
         raise UsageError("training.item_shape", items=dataset.items.shape[1:], recipe=codec.item_shape)
-    limits = Limits(images if images or budget else recipe.images, budget)
     with run.lock() if Runtime().is_main else nullcontext():
         if conditions is None:
             conditions = conditions_of(dataset, recipe)

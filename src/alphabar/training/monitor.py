@@ -26,12 +26,13 @@ from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import SAMPLERS, generate, last_step
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.files import write_file, writing
-from alphabar.images import image_grid, on_white
+from alphabar.images import image_grid
 from alphabar.messages import Message, message
 from alphabar.methods.classifier import accuracy_by_field, log_prob
 from alphabar.methods.registry import method_of
 from alphabar.metrics.distances import frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, Features, extract
+from alphabar.metrics.pictures import metric_pictures
 from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.registry import Spec
@@ -238,10 +239,8 @@ class TrainingMonitor:
         extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
         if self._reference is None:
             index = np.sort(self.train_index[:REFERENCE])
-            self._reference = last(
-                extract(extractor, self._pictures(torch.from_numpy(self.dataset.items[index])))
-            )
-        features = last(extract(extractor, self._pictures(items))).features
+            self._reference = last(extract(extractor, metric_pictures(self.codec, self.dataset.items[index])))
+        features = last(extract(extractor, metric_pictures(self.codec, items))).features
         reference = self._reference.features
         value = kid(features, reference)
         return {
@@ -266,7 +265,3 @@ class TrainingMonitor:
     def _signals(self, rows: np.ndarray) -> Tensor:
         """The signals of these items, on the device."""
         return self.runtime.put(self.codec.encode(torch.from_numpy(self.dataset.items[rows])))
-
-    def _pictures(self, items: Tensor) -> Tensor:
-        """Items as pictures (n, h, w, 3), for feature networks."""
-        return on_white(self.codec.preview(items))

@@ -4,16 +4,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from alphabar.errors import UsageError
 from alphabar.messages import Message
 from alphabar.progress import Progress
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a training ends: after so many images, after a budget in seconds, or whichever comes first."""
+    """When a training ends: after so many images, after a budget in seconds, or whichever comes first.
+
+    Raises UsageError for a limit that is not above zero.
+    """
 
     images: int | None
     budget: float | None
+
+    def __post_init__(self) -> None:
+        for name in ("images", "budget"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError("training.nothing_to_do", option=f"--{name}", value=value)
 
     def share(self, images: int, seconds: float) -> float:
         """How much of the training is done, in [0, 1]."""
