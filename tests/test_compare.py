@@ -59,7 +59,7 @@ def make_run(path: Path, *settings: str, images: int = 96, evaluated: tuple[dict
     statistics = fit_gaussian([torch.rand(20, 3, 16, 16)], ImageCodec(16))
     weights = pack_tensors(network.state_dict())
     files = {"model.safetensors": weights, "statistics.safetensors": pack_tensors(statistics._asdict())}
-    run.save(images, {**files, "state.json": pack_json({})})
+    run.checkpoints.save(images, {**files, "state.json": pack_json({})})
     for i in (1, 2, 3):
         run.log.append("train", images * i // 3, seconds=40.0 * i, loss=1.0)
         run.log.append("distance", images * i // 3, features="lite0_96", n=8, n_reference=90, kid=1.0 / i)

@@ -24,7 +24,10 @@ from alphabar.progress import last
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.recipes.schema import make_recipe
+from alphabar.reporting.report import write_report
+from alphabar.reporting.report_figures import make_report_figures
 from alphabar.runs.model import build_denoiser, load_model
+from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.sampling.comparison import comparison_settings, per_sample_settings
 from alphabar.sampling.outputs import write_samples
@@ -475,6 +478,13 @@ class TestClassifier:
         )
         labels = dataset.labels[np.arange(100) % 24]
         assert (network.output(found).argmax(1).numpy() == labels)[labels >= 0].all()
+
+    def test_its_report_shows_its_accuracy_and_no_samples(self, classifier, two_colors):
+        path = classifier[0].path
+        assert last(make_report_figures(Run(path), str(two_colors))) == path / "report"
+        html = write_report(path).read_text(encoding="utf-8")
+        assert "plot-accuracy" in html and "Classifier of noisy images" in html
+        assert 'id="samples"' not in html and "GFLOP per evaluation" in html
 
     @pytest.mark.parametrize("which", ["conditional", "unconditional"])
     def test_its_gradient_guides_towards_a_class(self, which, classifier, request):

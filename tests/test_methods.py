@@ -400,4 +400,4 @@ def test_its_report_has_no_process_to_show(name, dataset, tmp_path, picture_fold
     list(make_report_figures(run, str(picture_folder)))
     html = write_report(run.path).read_text(encoding="utf-8")
     assert "adversarial" in html or "autoencoder" in html
-    assert "From a picture into noise" not in html and "What it draws" in html
+    assert "The forward process" not in html and "Samples along the training" in html

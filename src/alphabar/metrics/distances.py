@@ -260,7 +260,8 @@ def classifier_score(logits: Tensor, splits: int = 10) -> Score:
     On Inception's logits this is the Inception Score (Salimans et al. 2016). From 1 to the number of
     classes; it knows nothing of the real pictures, and grows with n / splits. The standard error is that of
     the mean over the splits, by the delta method: what one picture moves of E_x KL is its own KL, since the
-    change of p(y) adds nothing to first order. Papers print the standard deviation, which is none.
+    change of p(y) adds nothing to first order. The standard deviation that papers print is not a standard
+    error.
     """
     check_features("logits", logits, at_least=max(splits, 2))
     n = len(logits)

@@ -80,7 +80,7 @@ def plot(
         axes.grid(axis="y")
         axes.tick_params(length=0, pad=5)
         for curve in curves:
-            _draw(axes, curve)
+            _add_curve(axes, curve)
         if baseline is not None:
             axes.axhline(baseline, color=INK, linestyle=":", linewidth=1.6, label="real images (baseline)")
         _scale(axes, counts, log_y)
@@ -94,7 +94,7 @@ def plot(
     return _inline(buffer.getvalue(), name, description)
 
 
-def _draw(axes: Any, curve: Curve) -> None:
+def _add_curve(axes: Any, curve: Curve) -> None:
     if curve.error is not None:
         y, error = np.asarray(curve.y), np.asarray(curve.error)
         axes.fill_between(curve.x, y - error, y + error, color=curve.color, alpha=0.18, linewidth=0)

@@ -110,7 +110,7 @@ def _by_level(
 
 
 def _curves(name: str, curves: Sequence[Curve], *, log_y: bool = True, **settings: Any) -> Markup | None:
-    """The plot, or None where there is nothing to draw."""
+    """The plot, or None where there is nothing to show."""
     if not curves:
         return None
     positive = all(value > 0 for curve in curves for value in curve.y)
