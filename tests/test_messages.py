@@ -97,6 +97,19 @@ def test_every_message_is_in_the_catalogue():
     assert not missing
 
 
+def test_no_error_is_plain_text():
+    plain = [
+        f"{path}:{node.lineno}"
+        for path, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and callee(node) in errors()
+        and node.args
+        and isinstance(node.args[0], ast.JoinedStr)
+    ]
+    assert not plain
+
+
 def test_every_field_of_a_message_is_given():
     missing = []
     for where, identifier, given, more in uses():

@@ -15,7 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from alphabar.codecs import build_codec
 from alphabar.codecs.png_metadata import png_metadata, read_png_metadata
+from alphabar.data.dataset import prepare
+from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import guidance_class
 from alphabar.progress import last
@@ -392,3 +395,81 @@ def test_controls_become_sampling_settings():
     assert {g["name"]: g["scale"] for g in settings.guidance} == {"classifier_free": 1.5, "pag": 2.0}
     _, settings = settings_from_controls(model, (*usual, "SUV", "", "", ""))
     assert settings.conditions == ({"body": "SUV"},)
+
+
+# ---------------------------------------------------------------- tabs, without a browser
+
+
+@pytest.fixture(scope="module", params=["data.channels=1", "data.channels=4", "data.size=[16,24]"])
+def unusual(request, picture_folder, tmp_path_factory):
+    """A page with a model that is grey, has alpha or is not square, and its name."""
+    gr = pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+    from alphabar.studio.page import Page
+
+    folder = tmp_path_factory.mktemp("unusual")
+    recipe = tiny_recipe(request.param)
+    dataset = last(prepare(open_source(picture_folder), build_codec(recipe.data), "squash"))
+    run = begin(folder / "unusual", recipe)
+    run.remember_data(str(picture_folder))
+    last(train(dataset, run, images=16, runtime=Runtime()))
+    files = tmp_path_factory.mktemp("files")
+    with gr.Blocks() as blocks:
+        yield Page("en", ModelStore(folder), files, blocks), "unusual"
+
+
+def test_unusual_models_generate_and_reproduce(unusual, tmp_path):
+    import gradio as gr
+
+    from alphabar.studio.tabs.generate import GenerateTab
+
+    page, name = unusual
+    model = page.models.load(name)
+    tab = GenerateTab(page, gr.Dropdown(), gr.HTML())
+    scales = [slider.value for slider in tab.scales.values()]
+    *_, (_, grid, archive) = tab.generate(name, 2, 0, "ddim", 2, "standard_normal", *scales)
+    assert grid.count("<img") == 2
+    with zipfile.ZipFile(archive["value"]) as packed:
+        packed.extract("unusual-0-001.png", tmp_path)
+    with Image.open(tmp_path / "unusual-0-001.png") as image:
+        assert image.size == model.codec.spatial[::-1] and len(image.getbands()) == model.codec.channels
+    *_, reproduced = tab.reproduce(str(tmp_path / "unusual-0-001.png"), name)
+    assert "identical" in reproduced or "at most 1 of" in reproduced
+    (updates,) = tab.adapt(name)
+    assert " × ".join(map(str, model.codec.spatial[::-1])) in updates[tab.model_facts]
+
+
+def test_unusual_models_show_the_process_and_compare(unusual):
+    import gradio as gr
+
+    from alphabar.studio.tabs.compare import CompareTab
+    from alphabar.studio.tabs.process import ProcessTab
+
+    page, name = unusual
+    tab = ProcessTab(page, gr.Dropdown())
+    *_, (taken, _) = tab.take(name, "data", 0, None)
+    assert tuple(taken[1].shape[1:]) == page.models.load(name).shape
+    ((pictures, _, _),) = tab.show(name, taken, 0.5, 0)
+    assert pictures.count("<img") == 3
+    compared = CompareTab(page, gr.Dropdown()).compare(name, "steps", [], "pag", "1, 2", "", 2, 0)
+    *_, (_, table) = compared
+    assert table.count("<img") == 4
+
+
+def test_unusual_models_inpaint(unusual):
+    import gradio as gr
+
+    from alphabar.studio.tabs.restore import RestoreTab
+
+    page, name = unusual
+    height, width = page.models.load(name).codec.spatial
+    tab = RestoreTab(page, gr.Dropdown())
+    (example,) = tab.painting.example(name, 0)
+    layer = Image.new("RGBA", example.size)
+    layer.paste((255, 0, 0, 255), (0, 0, example.width // 2, example.height))
+    painted = {"background": example, "layers": [layer]}
+    *_, (_, _, (before, _), samples, _, _, _) = tab.inpaint(name, painted, 2, 3, 0, 64)
+    assert len(samples) == 2
+    with Image.open(before) as given, Image.open(samples[0]) as sample_image:
+        assert given.size == sample_image.size == (width, height)
+        known, restored = (np.asarray(im.convert("RGB"))[:, width // 2 :] for im in (given, sample_image))
+    assert np.array_equal(known, restored)

@@ -45,7 +45,7 @@ class GenerateTab:
     def _add_controls(self) -> None:
         text = self.page.text
         with gr.Row():
-            self.number = gr.Slider(1, MAX_SAMPLES, 16, step=1, label=text("number"), min_width=140)
+            self.number = gr.Slider(1, MAX_SAMPLES, 16, step=1, label=text("samples"), min_width=140)
             self.seed = gr.Number(
                 0, label=text("seed"), precision=0, minimum=0, min_width=110, elem_id="seed"
             )
@@ -90,7 +90,7 @@ class GenerateTab:
     def _add_results(self) -> None:
         text = self.page.text
         self.status = gr.HTML(note(""), elem_id="generate-status")
-        self.samples = gr.HTML(placeholder(text("samples_appear_here")), elem_id="samples")
+        self.sample_grid = gr.HTML(placeholder(text("samples_appear_here")), elem_id="samples")
         self.save = gr.DownloadButton(text("save_all"), visible=False, elem_id="generate-save", min_width=90)
         with gr.Accordion(text("reproduce"), open=False, elem_id="reproduce"):
             gr.Markdown(text("reproduce_help"))
@@ -125,7 +125,7 @@ class GenerateTab:
         job = self.generate_button.click(
             page.handler(self.generate),
             [model, *settings],
-            [self.status, self.samples, self.save],
+            [self.status, self.sample_grid, self.save],
             **ONE_AT_A_TIME,
         )
         page.cancel_button(self.cancel_button, [job], self.status)
