@@ -5,6 +5,7 @@ from typing import Any
 
 from alphabar.errors import unknown
 from alphabar.recipes.schema import Recipe, make_recipe
+from alphabar.registry import Registry
 
 
 def classic() -> Recipe:
@@ -213,15 +214,18 @@ _ONE_STEP = {
 }
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "classic": classic,
-    "ddpm": ddpm,
-    "edm": edm,
-    "lean": lean,
-    "classifier": classifier,
-    "gan": gan,
-    "vae": vae,
-}
+RECIPES = Registry(
+    "recipe",
+    {
+        "classic": classic,
+        "ddpm": ddpm,
+        "edm": edm,
+        "lean": lean,
+        "classifier": classifier,
+        "gan": gan,
+        "vae": vae,
+    },
+)
 
 
 def named_recipe(name: str) -> Recipe:

@@ -17,6 +17,7 @@ from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.extensions import check_loaded, used_by
 from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method
 from alphabar.networks import NETWORKS
@@ -124,18 +125,20 @@ class Recipe(Section):
     accumulate: int = Field(1, ge=1)  # equal pieces a batch is computed in, to save memory
     images: int = Field(ge=1)  # seen in the whole training, unless a budget is given
     seed: int = 0
+    extensions: list[dict[str, str]] = []  # name and SHA-256 of each that a choice above comes from
 
     def to_toml(self) -> str:
         """The recipe as a TOML file, which `read_recipe` reads."""
         return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
 
 
-def make_recipe(values: dict[str, Any]) -> Recipe:
-    """A checked recipe from nested values.
+def make_recipe(values: dict[str, Any], where: str | Path = "recipe") -> Recipe:
+    """A checked recipe from nested values, which come from the file or folder `where`.
 
     Raises UsageError naming the first key that is unknown (with the nearest valid one) or missing, or whose
     value does not fit.
     """
+    check_loaded(values.get("extensions") or (), where)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -151,7 +154,7 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         )
     if recipe.batch % recipe.accumulate:
         raise UsageError("recipes.accumulate", batch=recipe.batch, accumulate=recipe.accumulate)
-    return recipe
+    return recipe.model_copy(update={"extensions": used_by(recipe.model_dump(mode="json"))})
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -165,7 +168,7 @@ def read_recipe(path: Path) -> Recipe:
         raise AlphabarError("recipes.missing", path=path) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise AlphabarError("recipes.unreadable", path=path, reason=error) from None
-    return make_recipe(values)
+    return make_recipe(values, path)
 
 
 def _without_none(values: Any) -> Any:
