@@ -74,7 +74,7 @@ def load_extension(path: str | Path) -> Extension:
     return _remember(path.stem, sha256, before, path.resolve())
 
 
-def load_installed() -> None:
+def load_installed_extensions() -> None:
     """Load the extensions of installed packages, named in their entry points under `GROUP`."""
     for entry in entry_points(group=GROUP):
         if entry.name not in LOADED:

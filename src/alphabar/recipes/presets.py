@@ -1,6 +1,5 @@
 """The recipes that come with alphabar."""
 
-from collections.abc import Callable
 from typing import Any
 
 from alphabar.errors import unknown
