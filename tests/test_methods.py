@@ -1,5 +1,6 @@
-"""The GAN and the VAE: their losses against closed forms, and the same life as any model."""
+"""The GAN, the VAE and distillation: their losses against closed forms, and the same life as any model."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from alphabar.tensor_files import unpack_tensors
 from alphabar.training.loop import begin, train
 from training_child import tiny_dataset
 
-OPPONENTS = ("gan", "vae")
+BASELINES = ("gan", "vae")
 
 
 def tiny(name: str, *settings: str) -> Recipe:
@@ -54,6 +55,12 @@ def tiny(name: str, *settings: str) -> Recipe:
     ]
     widths = ["network.widths=[8,16]", "network.head_dim=16"] if name == "lean" else ["network.width=4"]
     return with_settings(named_recipe(name), [*small, *widths, *settings])
+
+
+def pag(scale: float, interval: tuple[float, float] | None = None) -> str:
+    """The setting of a recipe that guides its samples with perturbed attention."""
+    spec = {"name": "pag", "scale": scale, "interval": interval}
+    return f"sampling.guidance={json.dumps([spec])}"
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +173,12 @@ class TestNetworks:
         changed = (network(moved, torch.ones(1)) - network(x, torch.ones(1))).abs().amax((0, 1))
         assert (changed > 0).all()
 
-    @pytest.mark.parametrize("name", [*OPPONENTS, "distillation"])
+    @pytest.mark.parametrize("name", [*BASELINES, "distillation"])
     def test_the_cost_of_training_is_what_is_computed(self, name):
         # Without penalties: the counter cannot follow a gradient of gradients.
         free = ["method.gamma=0", "method.augment=false"] if name == "gan" else []
         if name == "distillation":
-            recipe = distilled(tiny("lean", "sampling.pag=2", "sampling.pag_interval=[0.2,2.5]"))
+            recipe = distilled(tiny("lean", pag(2.0, (0.2, 2.5))))
         else:
             recipe = tiny(name, "network.width=16", *free)
         method, x = built(recipe), torch.randn(8, 3, 16, 16)
@@ -183,7 +190,7 @@ class TestNetworks:
         )
 
 
-@pytest.mark.parametrize("name", OPPONENTS)
+@pytest.mark.parametrize("name", BASELINES)
 class TestLife:
     def test_resume_equals_never_having_stopped(self, name, dataset, tmp_path):
         straight = begin(tmp_path / "straight", tiny(name))
@@ -209,14 +216,14 @@ class TestLife:
         *_, again = sample(model, 5)
         assert torch.equal(drawn.result, again.result[:3])
         for wrong in ({"steps": 5}, {"sampler": "heun"}, {"initial_noise": "gaussian"}):
-            with pytest.raises(UsageError, match="one evaluation"):
+            with pytest.raises(UsageError, match="samples in its own way"):
                 sampling_settings(model, **wrong)
         with pytest.raises(UsageError, match="without conditions"):
             sample(model, 1, sampling_settings(model, conditions=[{"class": "red"}]))
         with pytest.raises(UsageError, match="early snapshot"):
-            sample(model, 1, sampling_settings(model, autoguidance=2.0))
+            sample(model, 1, sampling_settings(model, guidance={"autoguidance": 2.0}))
         with pytest.raises(UsageError, match="self-attention"):
-            sample(model, 1, sampling_settings(model, pag=2.0))
+            sample(model, 1, sampling_settings(model, guidance={"pag": 2.0}))
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
         with pytest.raises(UsageError, match=f"method '{name}': restoring needs a diffusion model"):
             restore(model, torch.zeros(1, *hole.measured), hole)
@@ -230,7 +237,7 @@ class TestLife:
             with_settings(named_recipe(name), ["condition.on=class"])
 
 
-class TestShortened:
+class TestDistilled:
     @pytest.mark.parametrize("steps", [1, 2, 4])
     def test_what_is_learnt_leads_where_the_flow_does(self, steps):
         """Pixels from N(0, c²): the probability flow keeps x in proportion to its standard deviation."""
@@ -290,12 +297,12 @@ class TestShortened:
             built(with_settings(distilled(tiny("lean")), ["batch=3"]))
         blind = built(distilled(tiny("lean", "network.attention=0")))
         assert (
-            blind.pag
+            blind.guidance
             and blind.guided(blind.copy())(torch.zeros(1, 3, 16, 16), torch.ones(1)).isfinite().all()
         )
         with pytest.raises(UsageError, match="teacher_steps = 0"):
             built(with_settings(distilled(tiny("lean")), ["method.teacher_steps=0"]))
-        with pytest.raises(UsageError, match="sampling.timesteps=log_snr"):
+        with pytest.raises(UsageError, match=r"sampling\.timesteps=log_snr"):
             built(
                 with_settings(
                     distilled(tiny("lean")), ["schedule=rectified_flow", "sampling.timesteps=uniform"]
@@ -303,7 +310,7 @@ class TestShortened:
             )
 
     def test_it_begins_with_the_model_and_leaves_it_alone(self, dataset, tmp_path):
-        run = begin(tmp_path / "run", tiny("lean", "sampling.pag=0"))
+        run = begin(tmp_path / "run", tiny("lean", "sampling.guidance=[]"))
         list(train(dataset, run, images=32, runtime=Runtime()))
         before = {path: path.read_bytes() for path in run.path.rglob("*.safetensors")}
         model = load_model(run.path)
@@ -321,19 +328,20 @@ class TestShortened:
         assert abs(np.asarray(Image.open(watched).convert("RGB"), int) - drawn.result[0].numpy()).max() <= 1
         with pytest.raises(UsageError, match="cannot be distilled"):
             distilled(again.recipe)
-        with pytest.raises(UsageError, match="draws in 2 steps of its own"):
+        with pytest.raises(UsageError, match="its own way, in 2 steps"):
             sampling_settings(again, steps=5)
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
         with pytest.raises(UsageError, match="restoring, give the model that it was distilled from"):
             restore(again, torch.zeros(1, *hole.measured), hole)
 
     def test_guidance_is_learnt_from_the_model_as_it_was(self, dataset, tmp_path):
-        guidance = ["sampling.pag=20", "sampling.pag_interval=none"]
+        guidance = [pag(20.0)]
         run = begin(tmp_path / "run", tiny("lean", *guidance, "optimizer.warm_up=0"))
         list(train(dataset, run, images=320, runtime=Runtime()))
         model = load_model(run.path, "cpu")
         recipe = with_settings(distilled(model.recipe), ["optimizer.warm_up=0"])
-        assert (recipe.method["pag"], recipe.method["pag_interval"], recipe.sampling.pag) == (20.0, None, 0)
+        assert recipe.method["guidance"] == [{"name": "pag", "scale": 20.0, "interval": None}]
+        assert recipe.sampling.guidance == []
         short = begin(tmp_path / "short", recipe, start=model)
         list(train(dataset, short, images=1200, runtime=Runtime()))
         assert len(list(train(dataset, short, images=1280, runtime=Runtime()))) > 0  # goes on
@@ -360,7 +368,7 @@ class TestShortened:
 
     @pytest.mark.parametrize("guidance", [0, 2])
     def test_lost_weights_are_an_error(self, dataset, tmp_path, guidance):
-        short = begin(tmp_path / "short", distilled(tiny("lean", f"sampling.pag={guidance}")))
+        short = begin(tmp_path / "short", distilled(tiny("lean", pag(guidance))))
         with pytest.raises(AlphabarError, match="lacks the weights"):
             list(train(dataset, short, images=16, runtime=Runtime()))
 
@@ -385,7 +393,7 @@ def test_old_recipes_are_of_diffusion():
     assert isinstance(build_denoiser(named_recipe("gan")), NetworkDenoiser)
 
 
-@pytest.mark.parametrize("name", OPPONENTS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_its_report_has_no_process_to_show(name, dataset, tmp_path, picture_folder):
     run = begin(tmp_path / "run", tiny(name))
     list(train(dataset, run, images=16, runtime=Runtime()))

@@ -1,5 +1,4 @@
-"""Files and folders that are either whole or not there: written beside, flushed, checksummed, renamed; and
-locks.
+"""Files and folders that are either whole or not there, and locks.
 
 torch.save truncates its target before it writes, and safetensors never flushes to disk; neither notices a
 flipped bit. `write_folder` lists every file of a folder with its SHA-256 in MANIFEST.json, gives the folder
@@ -63,9 +62,8 @@ def writing_folder(
     """A temporary folder beside ``path`` to write files into; at the end of the block it becomes ``path``.
 
     existing: what happens where there is already something at ``path`` by then: an error, unless it is an
-    empty
-        folder ("refuse"); the new folder takes its place ("replace"); it stays, and the new one is dropped
-        ("keep", for caches that two processes may write).
+        empty folder ("refuse"); the new folder takes its place ("replace"); it stays, and the new one is
+        dropped ("keep", for caches that two processes may write).
     flush: whether every file must be on the disk before the folder gets its name.
 
     A kill or a full disk at any moment leaves the old folder or the new one, and at worst a folder
@@ -92,11 +90,10 @@ def writing_folder(
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Writes ``files`` (name → bytes) with their checksums as the folder ``path``, replacing one that is
-    there.
+    """Writes ``files`` (name → bytes) with their checksums as the folder ``path``.
 
-    The old folder or the new one is there at any moment. Raises AlphabarError where the disk is full or
-    read-only.
+    A folder that is there is replaced; the old or the new one is there at any moment. Raises AlphabarError
+    where the disk is full or read-only.
     """
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     with writing_folder(path, existing="replace", flush=True) as beside:

@@ -128,7 +128,7 @@ def channels_last(signal: Tensor) -> Tensor:
 
 
 def accumulating(network: nn.Module) -> AbstractContextManager[Any]:
-    """The context of all but the last forward and backward pass of an update: gradients are not averaged yet."""
+    """The context of all but the last pass of an update, in which gradients are not averaged yet."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
@@ -179,9 +179,7 @@ def describe_machine(device: str) -> str:
 
 
 def compiled(network: nn.Module) -> nn.Module:
-    """The network through torch.compile, sharing its parameters; on a GPU its kernels are recorded (CUDA
-    graphs).
-    """
+    """The network through torch.compile, sharing its parameters; on a GPU with CUDA graphs."""
     # "reduce-overhead" is the default mode where there is no GPU.
     return torch.compile(network, dynamic=False, mode="reduce-overhead")  # type: ignore[return-value]
 

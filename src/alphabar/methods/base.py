@@ -87,8 +87,7 @@ class Method(ABC):
     name: in the registry `METHODS`.
     denoises: its network is a denoiser at every noise level, so that it can be guided, edit and restore.
     trains_denoiser: its loss goes through the denoiser alone, which may therefore be compiled, compute in
-    fp16 and
-        run on several processes; its samples come from noise in one or more steps.
+        fp16 and run on several processes; its samples come from noise in one or more steps.
     samples: it generates samples. one_step: in one evaluation of the network.
     fixed_sampling: only with its recipe's own sampler, timesteps and number of steps.
     classifies: it predicts labels of noisy samples. needs_condition: it cannot be trained without labels.
@@ -107,7 +106,9 @@ class Method(ABC):
     needs_trained_weights: ClassVar[bool] = False
     networks: ClassVar[tuple[str, ...]] = ()
 
-    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
+    def prepare(  # noqa: B027  (most methods need nothing)
+        self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float
+    ) -> None:
         """Whatever has to happen before an update of the network, such as an update of a second one.
 
         x0, eps: the signals of the batch and their noise, (n, ...). images: seen so far; share: of the
@@ -122,12 +123,12 @@ class Method(ABC):
         """What a checkpoint must hold beside the network and its optimizer: file name → bytes."""
         return {}
 
-    def load_state(self, files: Mapping[str, bytes]) -> None:
+    def load_state(self, files: Mapping[str, bytes]) -> None:  # noqa: B027
         """Puts back what `state_files` took."""
 
     @classmethod
     def training_flops(cls, recipe: Choices) -> float:
-        """Floating-point operations of training for one sample: a backward pass takes twice a forward pass."""
+        """Floating-point operations of training for one sample; a backward pass takes twice a forward."""
         return 3.0 * network_flops(recipe)
 
     @classmethod

@@ -9,7 +9,7 @@ from torch import Tensor
 from alphabar.codecs.base import Codec
 from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import broadcast
 from alphabar.methods.base import Choices, Method, require_single_process
 from alphabar.networks.classifier import Classifier
@@ -43,9 +43,7 @@ def log_prob(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Condition)
 
 
 def accuracy_by_field(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: Condition) -> list[Tensor]:
-    """For each field of classes whether the likeliest is the one in cond, for every sample: (n,), NaN if
-    unknown.
-    """
+    """For each field of classes (n,): 1 where the likeliest class is that of cond, else 0; NaN if unknown."""
     return _network(classifier).correct(*_inputs(classifier, x, t), cond)
 
 
@@ -59,7 +57,7 @@ def noisy_inputs(classifier: NetworkDenoiser, codec: Codec, items: Tensor) -> It
     for first in range(0, len(items), SAMPLES_AT_ONCE):
         x0 = codec.encode(items[first : first + SAMPLES_AT_ONCE]).to(device)
         t = classifier.schedule.time(torch.full((len(x0),), -2 * math.log(LOW_NOISE), dtype=torch.float64))
-        eps = Noise(0, range(first, first + len(x0)), "classifier").normal(0, x0)
+        eps = Noise(0, range(first, first + len(x0)), Purpose.CLASSIFIER_INPUT).normal(0, x0)
         yield diffuse(classifier.schedule, x0, t, eps), t
 
 

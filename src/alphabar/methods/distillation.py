@@ -14,7 +14,7 @@ from torch import Tensor
 from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import count_nfe, last_step, unipc
 from alphabar.diffusion.schedules import SCHEDULES, Schedule, broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
@@ -109,15 +109,13 @@ class Distillation(Diffusion):
 
     @torch.no_grad()
     def teacher_end(self, x_t: Tensor, step: Tensor, cond: Condition | None) -> Tensor:
-        """Where the teacher arrives from signals x_t (n, ...) at the end of their steps (n,), ascending: (n,
-        ...).
-        """
+        """Where the teacher arrives from x_t (n, ...) at the end of each one's step (n,), ascending."""
         assert self.teacher is not None
         teacher = self.guided(self.teacher)
         shares = step.bincount(minlength=len(self.teacher_times)).tolist()
         conds = [None] * len(shares) if cond is None else cond.split(shares)
         ends = [
-            last_step(unipc(teacher, x, times, Noise(0, [], "distillation"), c)).x
+            last_step(unipc(teacher, x, times, Noise(0, [], Purpose.TEACHER), c)).x
             for x, times, c in zip(x_t.split(shares), self.teacher_times, conds, strict=True)
             if len(x)
         ]
@@ -163,10 +161,9 @@ def teacher_times(schedule: Schedule, times: Tensor, steps: int, sigma_min: floa
         if s > 0:
             last = -schedule(s).log_snr / 2
             log_sigma = torch.linspace(first, last, steps + 1, dtype=torch.float64)[:-1]
+        elif first > math.log(sigma_min):
+            log_sigma = torch.linspace(first, math.log(sigma_min), steps, dtype=torch.float64)
         else:
-            last = math.log(sigma_min)
-            log_sigma = (
-                torch.linspace(first, last, steps, dtype=torch.float64) if first > last else first[None]
-            )
+            log_sigma = first[None]
         found.append(torch.cat([schedule.time(-2 * log_sigma), s[None]]))
     return found

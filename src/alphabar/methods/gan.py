@@ -119,9 +119,7 @@ class Gan(Method):
 
 
 def gradient_penalty(c: Tensor, signals: Tensor) -> Tensor:
-    """|grad C|² (n,) at signals (n, ...) of scores c (n,); R1 at real ones (Mescheder et al. 2018), R2 at
-    generated.
-    """
+    """|grad C|² (n,) at signals (n, ...) of scores c (n,): R1 at real ones, R2 at generated ones."""
     (gradient,) = torch.autograd.grad(c.sum(), signals, create_graph=True)
     return gradient.square().flatten(1).sum(1)
 

@@ -37,8 +37,7 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
 
 
 def distilled(recipe: Recipe, steps: int = 4, settings: Iterable[str] = ()) -> Recipe:
-    """The recipe that distills a trained model to sample in a few steps of one evaluation each, without
-    guidance.
+    """The recipe that distills a model to sample in a few steps of one evaluation each, without guidance.
 
     steps: of the result, at least 1. settings: changes to the result, as of `with_settings`.
     The steps are even in log SNR and begin in noise with the mean and the covariance of the data; the teacher
@@ -79,10 +78,10 @@ def distilled(recipe: Recipe, steps: int = 4, settings: Iterable[str] = ()) -> R
 
 
 def _in_small_batches(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's values with batches of 32 at most, the learning rate less by the root (Malladi et al.
-    2022).
+    """The recipe's values with batches of 32 at most; the learning rate falls by the root of the factor.
 
-    A model that was trained on a GPU may be finetuned where an update with its batch would take a minute.
+    A model that was trained on a GPU may be finetuned where an update with its batch would take a minute. For
+    the root see Malladi et al. 2022.
     """
     values = recipe.model_dump(mode="json")
     batch = min(recipe.batch, LARGEST_BATCH)

@@ -86,13 +86,12 @@ def edm() -> Recipe:
 
 
 def lean() -> Recipe:
-    """The best quality for little compute: a small U-Net on blocks of pixels, trained by Muon (Jordan et al.
-    2024).
+    """The best quality for little compute: a small U-Net on blocks of pixels, trained by Muon.
 
-    A cosine schedule down to pure noise; the network predicts v. Most noise levels of the training lie where
-    the shapes of an image appear, and only there, in four steps of ten, perturbed-attention guidance (Ahn et
-    al. 2024) acts on samples. Each choice was compared with others at equal time: docs/results/ablations.md
-    and quality_vs_compute.md.
+    Muon: Jordan et al. 2024. A cosine schedule down to pure noise; the network predicts v. Most noise levels
+    of the training lie where the shapes of an image appear, and only there, in four steps of ten,
+    perturbed-attention guidance (Ahn et al. 2024) acts on samples. Each choice was compared with others at
+    equal time: docs/results/ablations.md and quality_vs_compute.md.
     """
     return make_recipe(
         {
@@ -164,7 +163,7 @@ def gan() -> Recipe:
 
 
 def vae() -> Recipe:
-    """A variational autoencoder (Kingma & Welling 2014) that learns the variance of its pixels (sigma-VAE)."""
+    """A variational autoencoder (Kingma & Welling 2014) that learns the variance of pixels (sigma-VAE)."""
     return make_recipe(
         {
             "name": "vae",

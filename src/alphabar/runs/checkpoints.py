@@ -39,7 +39,7 @@ class CheckpointFolder:
         return sorted(p for p in self.path.glob("[0-9]*") if p.is_dir())
 
     def newest(self) -> tuple[Checkpoint | None, list[Message]]:
-        """The newest checkpoint whose every byte is right, and a sentence for each damaged one that is newer."""
+        """The newest checkpoint without a damaged byte, and a sentence for each damaged one that is newer."""
         problems: list[Message] = []
         for folder in reversed(self.folders()):
             try:

@@ -1,6 +1,4 @@
-"""The exponential moving average (EMA) of the weights, and post-hoc EMA: its length chosen after the
-training.
-"""
+"""The exponential moving average (EMA) of the weights, and post-hoc EMA: a length chosen afterwards."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -47,8 +45,7 @@ class EMA:
 
 
 class PowerFunctionEMA:
-    """An average of the weights at time t of the training in which those at tau < t have the weight
-    tau^gamma.
+    """An average of the weights up to time t of the training; those at tau < t have the weight tau^gamma.
 
     sigma_rel: the length of the average, the standard deviation of this profile as a share of the training.
     """
@@ -60,9 +57,7 @@ class PowerFunctionEMA:
 
     @torch.no_grad()
     def update(self, images: int, batch: int) -> None:
-        """Moves toward the network after an update with ``batch`` images, ``images`` seen in all (EDM2 eq.
-        127).
-        """
+        """Moves toward the network after an update (EDM2 eq. 127); arguments as of `EMA.update`."""
         self.follow((1 - batch / images) ** (self.gamma + 1))
 
 
@@ -85,10 +80,10 @@ def post_hoc_weights(
 
 
 class EmaSnapshots:
-    """The folder in which a run saves averages for post-hoc EMA: a file for each moment, named by the images
-    seen.
+    """The folder in which a run saves averages for post-hoc EMA.
 
-    A file holds tensors named "SIGMA_REL/PARAMETER".
+    There is a file for each moment, named by the images seen. A file holds tensors named
+    "SIGMA_REL/PARAMETER".
     """
 
     def __init__(self, path: Path):

@@ -8,7 +8,7 @@ from alphabar.files import write_file, writing
 
 
 class RunLog:
-    """Records of a training and of its evaluations, in order. Each has a kind and the images seen until then."""
+    """Records of a training and of evaluations, in order. Each has a kind and the images seen until then."""
 
     def __init__(self, path: Path):
         self.path = path

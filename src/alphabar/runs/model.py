@@ -70,7 +70,7 @@ class Model:
 
     @property
     def attention(self) -> Attention | None:
-        """The attention that self-attention and perturbed-attention guidance use, where the network has one."""
+        """The attention that self- and perturbed-attention guidance use, where the network has one."""
         network = self.denoiser.network
         return network.middle_attention() if isinstance(network, Network) else None
 
@@ -148,9 +148,7 @@ def load_model(
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Fills a network with weights. Raises AlphabarError naming ``path`` where they are those of another
-    network.
-    """
+    """Fills a network with weights. Raises AlphabarError naming ``path`` where they do not fit."""
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -15,7 +15,7 @@ from alphabar.codecs import build_codec
 from alphabar.data.dataset import Dataset
 from alphabar.diffusion.loss import drop_labels
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, stratified
-from alphabar.diffusion.random import Noise, block_normal, stream_seed
+from alphabar.diffusion.random import Noise, Purpose, block_normal, stream_seed
 from alphabar.diffusion.schedules import Schedule
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import Runtime, channels_last
@@ -60,7 +60,7 @@ class TrainingBatches:
         self.permutation = lru_cache(2)(self._permutation)
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        key = stream_seed(self.recipe.seed, "order", epoch)
+        key = stream_seed(self.recipe.seed, Purpose.ITEM_ORDER, epoch)
         return torch.randperm(len(self.index), generator=torch.Generator().manual_seed(key)).numpy()
 
     def items_at(self, positions: range) -> np.ndarray:
@@ -76,20 +76,20 @@ class TrainingBatches:
         chosen = self.items_at(positions)
         items = torch.from_numpy(self.dataset.items[chosen])
         if recipe.data.flip:
-            items = self.codec.flip(items, Noise(recipe.seed, positions, "flip").uniform(0) < 0.5)
-        u = Noise(recipe.seed, positions, "level").uniform(0)
+            items = self.codec.flip(items, Noise(recipe.seed, positions, Purpose.MIRRORING).uniform(0) < 0.5)
+        u = Noise(recipe.seed, positions, Purpose.NOISE_LEVEL).uniform(0)
         if recipe.stratified:
             u = stratified(u, torch.tensor(positions), recipe.batch)
         return Batch(
             x0=self.codec.encode(items),
             t=self.noise_distribution(self.schedule, u),
-            eps=channels_last(block_normal(recipe.seed, "train", positions, self.codec.shape)),
+            eps=channels_last(block_normal(recipe.seed, Purpose.BATCH_NOISE, positions, self.codec.shape)),
             cond=None if self.cond is None else self._dropped(self.cond[chosen], positions),
         )
 
     def _dropped(self, cond: Tensor, positions: range) -> Tensor:
         """Condition rows with some labels hidden, as `ConditionSettings.drop` says."""
-        drop, labels = self.recipe.condition.drop, Noise(self.recipe.seed, positions, "label")
+        drop, labels = self.recipe.condition.drop, Noise(self.recipe.seed, positions, Purpose.LABEL_DROPPING)
         cond = drop_labels(cond, labels.uniform(0), drop)
         if len(self.fields) > 1 and drop:
             # A model that saw all labels or none could not be conditioned on some of them.
@@ -143,7 +143,8 @@ class BatchLoader:
         batch = self.batches.batch(positions)
         if "cuda" not in self.runtime.device:
             return batch
-        return Batch(*(part if part is None else part.pin_memory() for part in batch))
+        x0, t, eps = (part.pin_memory() for part in (batch.x0, batch.t, batch.eps))
+        return Batch(x0, t, eps, None if batch.cond is None else batch.cond.pin_memory())
 
 
 def loading_threads(device: str) -> int:

@@ -1,6 +1,4 @@
-"""Starting or continuing a training from a few choices: what the commands train, finetune, distill and plan
-do.
-"""
+"""Starting or continuing a training from a few choices, as the commands train, finetune, distill and plan."""
 
 import re
 import threading
@@ -8,8 +6,11 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from alphabar.codecs import build_codec
+from alphabar.codecs.image import ImageCodec
+from alphabar.data.channels import choose_channels
 from alphabar.data.dataset import Dataset, prepare
 from alphabar.data.items import Source
 from alphabar.data.sources import open_source
@@ -54,14 +55,11 @@ def launch(
     data: a folder of images, "toycars" or hf://datasets/owner/name.
     run: the run folder; by default runs/NAME of the data, with "-finetuned" or "-distilled" behind it.
     recipe: a name, the path of a recipe.toml, or a recipe; by default that of the run, or for a new run what
-    the
-        budget planner makes of ``lean``.
+        the budget planner makes of ``lean``.
     finetune: a trained model to continue on this data; distill: one to distill to ``steps`` network
-    evaluations
-        (default 4), on the data that it was trained on. Either takes the place of a recipe.
+        evaluations (default 4), on the data that it was trained on. Either takes the place of a recipe.
     settings: changes of the recipe, "key=value", as of `with_settings`. condition: what samples are
-    conditioned on:
-        class, attributes, text or clusters.
+        conditioned on: class, attributes, text or clusters.
     budget: seconds to train in all; images: how many to see in all; by default the recipe's number.
     checkpoint_every: seconds between checkpoints. stop: set it to save and end. runtime: how to compute.
 
@@ -170,21 +168,26 @@ def default_run(data: str, finetune: bool = False, distill: bool = False) -> Pat
     return Path("runs") / (name + "-finetuned" * finetune + "-distilled" * distill)
 
 
-def _with_channels(source: Source, chosen: _Chosen) -> Generator[Progress[TrainingResult], None, Recipe]:
+def _with_channels(source: Source, chosen: _Chosen) -> Generator[Progress[Any], None, Recipe]:
     """The recipe with its number of channels: what it says, those of its model, or what the data needs."""
     recipe = chosen.recipe
-    if recipe.data.channels is not None:
+    if recipe.data.channels is not None or recipe.data.codec["name"] != ImageCodec.name:
         return recipe
-    channels = chosen.model.codec.channels if chosen.model else 3
+    if chosen.model:
+        channels = chosen.model.codec.channels
+    else:
+        channels = yield from staged(choose_channels(source))
     return with_settings(recipe, [f"data.channels={channels}"])
 
 
-def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[TrainingResult], None, Dataset]:
-    """The data set of a source, with a sentence where files are left out."""
+def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[Any], None, Dataset]:
+    """The data set of a source, with sentences about files that are left out or were changed."""
     dataset = yield from staged(prepare(source, build_codec(recipe.data), recipe.data.fit))
     if dataset.skipped:
         first, n = dataset.skipped[0], len(dataset.skipped)
         yield _note(message("training.skipped", n=n, key=first.key, reason=first.reason))
+    for note in (*source.notes, *dataset.notes):
+        yield _note(note)
     return dataset
 
 
@@ -195,9 +198,7 @@ def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> 
         raise UsageError("training.distill_other_labels", model=model.path, data=data)
 
 
-def _planned(
-    dataset: Dataset, recipe: Recipe, budget: float
-) -> Generator[Progress[TrainingResult], None, Plan]:
+def _planned(dataset: Dataset, recipe: Recipe, budget: float) -> Generator[Progress[Any], None, Plan]:
     """The plan for a budget, after measuring this machine, with sentences about it."""
     machine = yield from staged(measure(dataset, recipe))
     train_index, _ = dataset.split(recipe.data.held_out)
@@ -217,5 +218,5 @@ def _planned(
     return planned
 
 
-def _note(text: Message, preview: Plan | None = None) -> Progress[TrainingResult]:
+def _note(text: Message, preview: Plan | None = None) -> Progress[Any]:
     return Progress(message("training.stage_planning"), 1, 1, None, preview, text)

@@ -73,17 +73,14 @@ def train(
     """Trains the run's recipe on a data set, continuing from its newest whole checkpoint.
 
     images: end after this many images since the beginning of the run (rounded up to whole batches); without
-    it and
-        without a budget, the recipe's number.
+        it and without a budget, the recipe's number.
     budget: end after this many seconds of training since the beginning of the run. With ``images`` the result
-    is a
-        function of recipe and data; with a budget it depends on the clock.
+        is a function of recipe and data; with a budget it depends on the clock.
     runtime: how to compute; by default the machine is probed, once a run.
     conditions: of the data set, where the caller has them already (`conditions_of`).
     checkpoint_every: seconds between checkpoints.
     stop: set it, from a signal handler for example, to save and end after the current update on all
-    processes.
-        Closing the generator does the same on one process.
+        processes. Closing the generator does the same on one process.
 
     Yields records; the last has the result. Raises AlphabarError where the data changed since the run began,
     every checkpoint is damaged, another process trains in the run, or the loss stays non-finite.

@@ -1,8 +1,7 @@
-"""The training monitor: samples from fixed noise, the error per noise level and a quick distance, during
-training.
+"""The training monitor: samples from fixed noise, the error per noise level and a quick distance.
 
-It uses random numbers of its own and never changes the weights, so how often it measures (as often as a share
-of the time allows) has no influence on the trained model.
+It measures during training, with random numbers of its own, and never changes the weights, so how often it
+measures (as often as a share of the time allows) has no influence on the trained model.
 """
 
 import math
@@ -23,7 +22,7 @@ from alphabar.diffusion.denoiser import Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.initial_noise import INITIAL_NOISES, DataStatistics
 from alphabar.diffusion.loss import denoising_error
-from alphabar.diffusion.random import Noise
+from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import SAMPLERS, generate, last_step
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.files import write_file, writing
@@ -154,7 +153,7 @@ class TrainingMonitor:
         A conditional model is given the conditions of training items chosen at random.
         """
         recipe, monitor = self.recipe, self.recipe.monitor
-        chosen = Noise(recipe.seed, positions, "asked").uniform(0) * len(self.train_index)
+        chosen = Noise(recipe.seed, positions, Purpose.MONITOR_CONDITIONS).uniform(0) * len(self.train_index)
         rows = self.train_index[chosen.long().numpy()]
         sampler: Spec = "dpmpp_2m"
         timesteps: Spec = "linear_beta"
@@ -195,7 +194,7 @@ class TrainingMonitor:
                 error[name] = None
                 continue
             x0 = self._signals(chosen)
-            eps = Noise(self.recipe.seed, range(len(chosen)), "held-out").normal(0, x0)
+            eps = Noise(self.recipe.seed, range(len(chosen)), Purpose.HELD_OUT_ERROR).normal(0, x0)
             cond = None if self.cond is None else self.cond[chosen]
             error[name] = [
                 denoising_error(denoiser, x0, t.expand(len(x0)), eps, cond).mean().item() for t in times
@@ -230,12 +229,12 @@ class TrainingMonitor:
         for at in range(0, len(chosen), SAMPLES_AT_ONCE):
             rows = chosen[at : at + SAMPLES_AT_ONCE]
             x0 = self._signals(rows)
-            eps = Noise(self.recipe.seed, range(at, at + len(rows)), "held-out").normal(0, x0)
+            eps = Noise(self.recipe.seed, range(at, at + len(rows)), Purpose.HELD_OUT_ERROR).normal(0, x0)
             t = classifier.schedule.time(torch.full((len(rows),), -2 * math.log(sigma), dtype=torch.float64))
             yield diffuse(classifier.schedule, x0, t, eps), t, self.cond[rows]
 
     def distance(self, items: Tensor) -> dict[str, Any]:
-        """The quick distance of samples, (n, *item_shape), from training items. Its feature network is small."""
+        """The quick distance of samples (n, *item_shape) from training items, in a small feature network."""
         extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
         if self._reference is None:
             index = np.sort(self.train_index[:REFERENCE])

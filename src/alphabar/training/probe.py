@@ -45,8 +45,7 @@ def probe(
     try_compile: whether torch.compile is worth trying; it takes about a minute.
     fp16: whether a GPU without bf16 may compute in fp16, which needs a scaled loss.
     recorded: what `Runtime.to_dict` gave when this training began. It is used again on the same machine; on
-    another
-        one the choice is made anew and its notes say so.
+        another one the choice is made anew and its notes say so.
 
     Takes some ten seconds on two CPU cores without compilation, and leaves torch's random state as it was.
     Of several processes the main one measures for all.
@@ -169,9 +168,7 @@ class Trial:
 
 
 def precisions(device: str, fp16: bool, notes: list[str]) -> list[torch.dtype | None]:
-    """What is worth timing: fp32, and bf16, or fp16 on a GPU without bf16 (a T4). notes: receives why not
-    bf16.
-    """
+    """What is worth timing: fp32, and bf16, or fp16 on a GPU without bf16 (a T4). notes: gets the reason."""
     if why := bf16_refused(device):
         notes.append(message("training.no_bf16", reason=why))
         return [None, torch.float16] if fp16 and device.startswith("cuda") else [None]
@@ -226,9 +223,7 @@ def _compiled_if_faster(eager: Runtime, trial: Trial, n: int, notes: list[str]) 
 
 
 def bf16_refused(device: str) -> Message | None:
-    """Why bf16 is not worth timing, found with one convolution, since emulated bf16 would make the probe
-    slow.
-    """
+    """Why bf16 is not worth timing, found with one convolution: emulated bf16 would make the probe slow."""
     if device.startswith("cuda"):
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
         return None if supported else message("training.bf16_missing")

@@ -1,6 +1,4 @@
-"""When a training ends, and what it reports: a record after each update, sentences in between, and the
-result.
-"""
+"""When a training ends, and what it reports: records of updates, sentences in between, and the result."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

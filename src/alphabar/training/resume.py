@@ -100,7 +100,7 @@ def open_training(
 
 
 def probe_for(recipe: Recipe, limits: Limits, state: dict[str, Any] | None) -> Runtime:
-    """The runtime that suits a recipe and the length of its training, or that a checkpoint's state records."""
+    """The runtime that suits a recipe and the length of its training, or that a checkpoint records."""
     codec, method = build_codec(recipe.data), method_of(recipe)
     with torch.random.fork_rng(devices=[]):
         network = NETWORKS.build(recipe.network, channels=codec.channels)

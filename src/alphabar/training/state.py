@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alphabar.data.dataset import Dataset
 from alphabar.diffusion.denoiser import NetworkDenoiser
-from alphabar.diffusion.random import stream_seed
+from alphabar.diffusion.random import Purpose, stream_seed
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import pack_json
 from alphabar.methods.registry import METHODS, method_of
@@ -101,7 +101,7 @@ class TrainingState:
         """
         recipe, runtime = self.recipe, self.runtime
         # Dropout and augmentation use random numbers where the loss is computed.
-        torch.manual_seed(stream_seed(recipe.seed, "dropout", self.images, runtime.rank))
+        torch.manual_seed(stream_seed(recipe.seed, Purpose.DROPOUT, self.images, runtime.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.method.prepare(batch.x0, batch.eps, self.images, share, learning_rate)
@@ -132,9 +132,7 @@ class TrainingState:
         return mean_loss
 
     def _backward(self, batch: Batch) -> Tensor:
-        """Gradients of the mean loss over the batch, piece by piece. Returns this process's share of the
-        loss.
-        """
+        """Gradients of the mean loss, piece by piece. Returns the mean loss over this process's part."""
         runtime, pieces = self.runtime, self.recipe.accumulate
         total = torch.zeros((), device=runtime.device)
         conds = [None] * pieces if batch.cond is None else batch.cond.chunk(pieces)

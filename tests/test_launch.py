@@ -1,0 +1,114 @@
+"""Launching a training from Python: the decisions that the commands train, finetune, distill and plan take."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from alphabar.errors import UsageError
+from alphabar.progress import Progress, last
+from alphabar.recipes.presets import named_recipe
+from alphabar.runs.model import load_model
+from alphabar.runs.run import Run
+from alphabar.runtime import Runtime
+from alphabar.training.budget import Machine
+from alphabar.training.launch import default_run, launch, plan_training
+
+TINY = [
+    "data.size=16", "network.widths=[8,16]", "network.head_dim=16", "batch=8", "monitor.share=0",
+    "monitor.samples=1", "monitor.steps=2", "monitor.levels=0", "monitor.distance=0",
+]  # fmt: skip
+PLANNED = [setting for setting in TINY if not setting.startswith(("network", "batch"))]
+
+
+def launched(data, **options):
+    return last(launch(str(data), runtime=Runtime(), **{"images": 16, "settings": TINY} | options))
+
+
+@pytest.fixture(scope="module")
+def trained(picture_folder, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "trained"
+    launched(picture_folder, run=path, recipe="lean")
+    return path
+
+
+def test_a_run_begins_with_a_recipe_and_continues_without(trained, picture_folder):
+    run = Run(trained)
+    assert run.recipe.name == "lean" and run.recipe.data.channels == 3 and run.data == str(picture_folder)
+    result = launched(picture_folder, run=trained, images=24, settings=[])
+    assert (result.images, result.run) == (24, trained)
+    assert result.reason.identifier == "training.finished"
+    again = launched(picture_folder, run=trained, recipe="lean", images=24)
+    assert again.reason.identifier == "training.already_trained"
+    with pytest.raises(UsageError, match=r"another recipe \(batch: 8 → 4\)"):
+        launched(picture_folder, run=trained, settings=["batch=4"])
+
+
+def test_finetuning_begins_with_the_weights_of_a_model(trained, picture_folder, tmp_path):
+    path = tmp_path / "finetuned"
+    launched(picture_folder, run=path, finetune=trained, settings=["optimizer.learning_rate=1e-30"])
+    model, before = load_model(path, "cpu"), load_model(trained, "cpu")
+    assert model.recipe.name == "lean, finetuned from trained"
+    for a, b in zip(model.denoiser.parameters(), before.denoiser.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_distillation_takes_the_steps_that_are_asked_for(trained, picture_folder, tmp_path):
+    path = tmp_path / "distilled"
+    launched(picture_folder, run=path, distill=trained, steps=2, settings=[])
+    assert load_model(path, "cpu").recipe.sampling.steps == 2
+
+
+def test_choices_that_do_not_fit_are_refused_before_anything_is_written(trained, picture_folder, tmp_path):
+    path = tmp_path / "run"
+    for options, told in (
+        ({"recipe": "lean", "finetune": trained}, "only one"),
+        ({"recipe": "lean", "steps": 2}, "only for distillation"),
+        ({}, "no run at"),
+        ({"recipe": "lean", "condition": "class"}, "no labels"),
+        ({"recipe": "lean", "images": 0}, "more than zero"),
+        ({"recipe": "lena"}, "'lean'"),
+    ):
+        with (
+            pytest.raises(UsageError, match=told)
+            if told != "no labels"
+            else pytest.raises(Exception, match=told)
+        ):
+            launched(picture_folder, run=path, **options)
+    assert not path.exists() or not Run(path).checkpoints.folders()
+
+
+def test_the_default_folder_is_named_after_data_and_task():
+    assert default_run("pictures/my cars/") == Path("runs/my-cars")
+    assert default_run("toycars:200", distill=True) == Path("runs/toycars-200-distilled")
+    assert default_run("toycars", finetune=True) == Path("runs/toycars-finetuned")
+
+
+def test_a_budget_alone_is_planned(picture_folder, tmp_path, monkeypatch):
+    slow = Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
+    monkeypatch.setattr(
+        "alphabar.training.launch.measure", lambda *_: iter([Progress("measuring", 1, 1, slow)])
+    )
+    monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
+    planned = last(plan_training(str(picture_folder), budget=2.0, settings=PLANNED))
+    assert planned.budget == 2.0 and planned.chosen.size.network["widths"] == (32, 64)
+    run = tmp_path / "run"
+    options = {"run": run, "budget": 2.0, "images": None, "settings": PLANNED}
+    result = launched(picture_folder, **options)
+    assert result.seconds >= 2.0
+    assert Run(run).recipe.to_toml() == planned.recipe.to_toml()
+    assert launched(picture_folder, **options).reason.identifier == "training.already_trained"
+
+
+def test_grey_images_train_with_one_channel_and_give_grey_samples(tmp_path):
+    folder = tmp_path / "grey"
+    folder.mkdir()
+    for i in range(24):
+        Image.new("RGB", (16, 16), (10 * i,) * 3).save(folder / f"{i}.png")
+    launched(folder, run=tmp_path / "run", recipe="lean")
+    model = load_model(tmp_path / "run", "cpu")
+    assert model.recipe.data.channels == 1 and model.shape == (1, 16, 16)
+    colored = [*TINY, "data.channels=3"]
+    launched(folder, run=tmp_path / "rgb", recipe=named_recipe("lean"), settings=colored)
+    assert load_model(tmp_path / "rgb", "cpu").shape == (3, 16, 16)
