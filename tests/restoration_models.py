@@ -13,8 +13,7 @@ from alphabar.recipes.presets import named_recipe
 from alphabar.restoration.operators.base import Operator
 from alphabar.restoration.restore import restore
 from alphabar.restoration.settings import restoration_settings
-from alphabar.runs.model import Model, build_denoiser, load_model
-from alphabar.runs.run import Run
+from alphabar.runs.model import Model, build_denoiser, export_model, load_model
 from alphabar.tensor_files import pack_tensors
 from exact import GaussianDenoiser
 
@@ -26,12 +25,13 @@ def untrained(folder: Path, *settings: str) -> Model:
     small = ["data.size=16", "network.widths=[16,32]", "network.attention=0", *settings]
     recipe = with_settings(named_recipe("ddpm"), small)
     denoiser = build_denoiser(recipe)
-    run = Run(folder)
     model = Model(denoiser, recipe, DataStatistics(torch.zeros(1), torch.zeros(1)), 0, folder)
     statistics = DataStatistics(torch.zeros(model.shape), torch.eye(64 * model.shape[0]))
-    weights = pack_tensors(denoiser.network.state_dict())
-    run.export(recipe, weights, pack_tensors(statistics._asdict()), 0, {})
-    return load_model(run.path / "model")
+    tensors = {"model": denoiser.network.state_dict(), "statistics": statistics._asdict()}
+    files = {f"{name}.safetensors": pack_tensors(values) for name, values in tensors.items()}
+    export_model(folder / "model", recipe, 0, files)
+    return load_model(folder / "model")
+
 
 
 def attending(model: Model, *settings: str) -> Model:

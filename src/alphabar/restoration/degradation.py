@@ -56,11 +56,6 @@ class Degradation:
         return math.prod(part["factor"] for part in self.parts if "factor" in part)
 
     @property
-    def removes_color(self) -> bool:
-        """Whether one of its parts is grayscale."""
-        return any(part["name"] == "grayscale" for part in self.parts)
-
-    @property
     def needs_files(self) -> bool:
         """Whether one of its parts names a file."""
         return any(part["name"] in FILES for part in self.parts)

@@ -31,6 +31,7 @@ class Task:
     """An image file and what happened to it, ready for `restore`.
 
     y: (1, *operator.measurement_shape). sigma_y: with the rounding to 8 bits, where that matters.
+    colored: whether the degradation took the colours away, so that restored files have some and this one not.
     notes: what a person should know about how the file was taken.
     """
 
@@ -39,12 +40,8 @@ class Task:
     operator: Operator
     y: Tensor
     sigma_y: float
+    colored: bool
     notes: tuple[Message, ...] = ()
-
-    @property
-    def colored(self) -> bool:
-        """Whether the restoration is to have colours that the file does not have."""
-        return self.degradation.removes_color and self.operator.shape[0] >= 3
 
     @property
     def known(self) -> Tensor | None:
@@ -67,6 +64,7 @@ def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
         notes.append(message("restoration.grey_model", file=path.name))
     h, w = (side * degradation.factor for side in photo.pixels.shape[:2])
     operator = degradation.operator((channels, h, w))
+    colored = operator.measurement_shape[0] < channels
     exact = operator.is_mask and degradation.sigma == 0
     if photo.grey and operator.measurement_shape[0] >= 3 and operator.linear and not exact:
         # One channel of noise, not three that are equal.
@@ -82,7 +80,7 @@ def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
         sigma = estimate_noise(y[0])
     elif sigma < ROUNDING_STD and not operator.is_mask and operator.linear:
         sigma = ROUNDING_STD
-    return Task(photo, degradation, operator, y, sigma, tuple(notes))
+    return Task(photo, degradation, operator, y, sigma, colored, tuple(notes))
 
 
 def degrade(photo: Photo, degradation: Degradation, *, seed: int = 0, position: int = 0) -> Image.Image:
