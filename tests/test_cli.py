@@ -252,7 +252,7 @@ NEW = ["train", "{data}", "--run", "{new}"]
 MISTAKES = {
     "no such data": (["inspect", "nowhere"], 2, "'nowhere'"),
     "no pictures": (["inspect", "{empty}"], 1, "no pictures in"),
-    "built-in misspelt": (["inspect", "toycar"], 2, "Did you mean 'toycars'"),
+    "built-in misspelt": (["inspect", "toycar"], 2, "did you mean 'toycars'"),
     "unknown recipe": ([*NEW, "--recipe", "clasic"], 2, "did you mean 'classic'"),
     "no recipe": (NEW, 2, "say which recipe"),
     "missing recipe file": ([*NEW, "--recipe", "x.toml"], 1, "no recipe at"),

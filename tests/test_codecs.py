@@ -82,6 +82,15 @@ class TestContract:
         assert once.shape == items.shape and torch.equal(once[1], items[1])
         assert torch.equal(codec.flip(once, torch.tensor([True, False, True])), items)
 
+    def test_coarse_content_is_linear_and_small(self, codec, kind):
+        a, b = codec.encode(items_of(codec, 2)).double()
+        coarse = codec.coarsen(torch.stack([a, b, 2 * a - b]))
+        torch.testing.assert_close(coarse[2], 2 * coarse[0] - coarse[1], atol=1e-5, rtol=1e-5)
+        assert coarse.ndim == 2 and coarse.shape[1] <= min(1024, a.numel())
+        fine = codec.refine(coarse)
+        assert fine.shape[1:] == codec.shape
+        torch.testing.assert_close(fine[2], 2 * fine[0] - fine[1], atol=1e-5, rtol=1e-5)
+
     def test_what_is_no_file_of_its_kind_is_unreadable(self, codec, kind):
         with pytest.raises(Unreadable, match="empty: 0 bytes"):
             codec.read(b"", codec.fits[0])

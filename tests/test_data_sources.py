@@ -44,7 +44,7 @@ def facts(source):
 def test_an_unknown_name_says_the_three_forms():
     with pytest.raises(
         UsageError,
-        match=r"Did you mean 'toycars'.*folder.*name of a source.*toycars.*hf://datasets/owner/name",
+        match=r"did you mean 'toycars'.*folder.*name of a source.*toycars.*hf://datasets/owner/name",
     ):
         open_source("toycar")
 
@@ -88,7 +88,7 @@ def test_a_source_of_ones_own_is_called_by_its_name(tmp_path, monkeypatch):
     assert len(open_source("numbers").items) == 3
     *_, record = prepare(open_source("numbers:5"), ImageCodec(8, 1))
     assert record.result.items[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(UsageError, match="Did you mean 'numbers'"):
+    with pytest.raises(UsageError, match="did you mean 'numbers'"):
         open_source("number")
 
 

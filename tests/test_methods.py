@@ -13,7 +13,6 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alphabar.codecs.image import to_signal
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import ddim, last_step
@@ -360,7 +359,7 @@ class TestDistilled:
             method.denoiser.network.load_state_dict(model.denoiser.network.state_dict())
             method.prepare(torch.empty(0), torch.empty(0), 0, 0.0, 0.0)
             method.denoiser.network.load_state_dict(network.state_dict())
-            x0 = to_signal(torch.from_numpy(dataset.items[:]))
+            x0 = model.codec.encode(torch.from_numpy(dataset.items[:]))
             eps = Noise(1, range(len(x0)), "held-out").normal(0, x0)
             with torch.no_grad():
                 losses.append(method.losses(x0, torch.ones(len(x0)), eps, None).mean().item())

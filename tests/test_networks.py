@@ -52,6 +52,15 @@ class TestEveryNetwork:
         assert network(x, t).shape == x.shape
         assert network.double()(x.double(), t.double()).dtype == torch.float64
 
+    @pytest.mark.parametrize("name", NETWORKS)
+    def test_signals_need_not_be_square(self, name: str) -> None:
+        network = NETWORKS.build(name, channels=3).eval()
+        spatial = network.reduction, 3 * network.reduction
+        network.check_size(spatial)
+        y = network(torch.randn(2, 3, *spatial), torch.tensor([0.2, 0.8]))
+        assert y.shape == ((2, 1) if name == "classifier" else (2, 3, *spatial))
+        assert flops(network, spatial) == flops(network, spatial[::-1])
+
     def test_gradients_reach_every_parameter(self, network: nn.Module) -> None:
         network(*batch()).square().mean().backward()
         dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
@@ -457,7 +466,7 @@ class TestMPUNet:
         network = awake(MPUNet(channels=3, **SMALL)).eval()
         x, t = batch()
         y = network(x, t)
-        with network.middle_attention().each_alone(torch.tensor([True, False, True, False])):
+        with network.middle_attention().identity_attention(torch.tensor([True, False, True, False])):
             changed = (network(x, t) - y).flatten(1).abs().amax(1) > 1e-6
         assert changed.tolist() == [True, False, True, False]
         assert torch.equal(network(x, t), y)

@@ -29,7 +29,10 @@ Raw = bytes | Image.Image
 
 
 class Unreadable(AlphabarError):
-    """Why one file cannot be used. Where a data set is read, it becomes a skipped item."""
+    """Why one file cannot be used. Where a data set is read, it becomes a skipped item.
+
+    An extension whose reason is not in the catalogue raises ``Unreadable("codecs.reason", reason=...)``.
+    """
 
     message: Message
 

@@ -23,7 +23,7 @@ class ImageCodec(Codec):
 
     size: the side of a square, or (height, width), in pixels.
     A signal is linear in the levels: 0 → -1, 255 → 1. Colours of transparent pictures are premultiplied by
-    alpha in the signal and straight in the item. Under alpha 0 there is no colour: read and decode give black.
+    alpha in the signal and straight in the item. Under alpha 0 there is no colour, but black.
     """
 
     name = "image"
@@ -67,7 +67,7 @@ class ImageCodec(Codec):
         return signals.div_(127.5).sub_(1)
 
     def decode(self, signals: Tensor) -> Tensor:
-        """Signals (n, c, h, w) as the nearest pictures (n, h, w, c) uint8; values outside [-1, 1] are clamped."""
+        """Signals (n, c, h, w) as the nearest pictures (n, h, w, c) uint8, clamped to [-1, 1]."""
         levels = self.clamp(signals.to(torch.float32)).add(1).mul(127.5)
         if self.channels == 4:
             color, alpha = levels.split([3, 1], dim=1)
@@ -102,23 +102,3 @@ class ImageCodec(Codec):
     def flip(self, items: Tensor, mask: Tensor) -> Tensor:
         """Pictures (n, h, w, c) whose left and right are exchanged where the mask (n,) says so."""
         return torch.where(mask[:, None, None, None], items.flip(2), items)
-
-
-def to_signal(pictures: Tensor) -> Tensor:
-    """Pictures (n, h, w, 3) uint8 as float32 (n, 3, h, w), channels last in memory: 0 → -1, 255 → 1."""
-    return pictures.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
-
-
-def to_pictures(signal: Tensor) -> Tensor:
-    """Signals (n, 3, h, w) as the nearest pictures (n, h, w, 3) uint8; values outside [-1, 1] are clamped."""
-    levels = signal.to(torch.float32).clamp(-1, 1).add(1).mul(127.5).round()
-    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def flip(pictures: Tensor, mask: Tensor) -> Tensor:
-    """Pictures or signals whose left and right are exchanged where the mask, (n,) bool, says so.
-
-    The width is the third of the four dimensions of pictures (uint8), the last of signals.
-    """
-    width = 2 if pictures.dtype is torch.uint8 else 3
-    return torch.where(mask[:, None, None, None], pictures.flip(width), pictures)

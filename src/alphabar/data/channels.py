@@ -11,6 +11,7 @@ from alphabar.codecs.image_files import GREY_SIDE, is_grey, read_image
 from alphabar.data.dataset import CHUNK, cache_root
 from alphabar.data.items import Item, Source, read
 from alphabar.files import pack_json, write_file, writing
+from alphabar.messages import message
 from alphabar.progress import Progress
 
 VERSION = 1  # raise it when the same files give another answer
@@ -34,14 +35,14 @@ def choose_channels(source: Source) -> Iterator[Progress[int]]:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, pack_json({"channels": channels}))
-    yield Progress("looking for colour", total, total, channels)
+    yield Progress(message("data.stage_color"), total, total, channels)
 
 
 def _search(source: Source) -> Generator[Progress[int], None, int]:
     total, seen = len(source.items), 0
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, total, CHUNK):
-            yield Progress("looking for colour", start, total)
+            yield Progress(message("data.stage_color"), start, total)
             with quietly():
                 answers = list(
                     pool.map(lambda item: _grey(source, item), source.items[start : start + CHUNK])

@@ -108,7 +108,7 @@ def prepare(source: Source, codec: Codec, fit: str = "squash") -> Iterator[Progr
     if dataset is None:
         raise AlphabarError("data.cache_damaged", folder=folder)
     check_codec(codec, dataset.items[:CHECKED])
-    yield Progress("decoding", total, total, dataset)
+    yield Progress(message("data.stage_decoding"), total, total, dataset)
 
 
 def _build(folder: Path, source: Source, codec: Codec, fit: str) -> Iterator[Progress[Dataset]]:
@@ -151,7 +151,7 @@ def _write_items(
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(source.items), CHUNK):
             chunk = source.items[start : start + CHUNK]
-            yield Progress("decoding", start, len(source.items))
+            yield Progress(message("data.stage_decoding"), start, len(source.items))
             with quietly():
                 results = list(pool.map(lambda item: _read(source, item, codec, fit), chunk))
             for item, result in zip(chunk, results, strict=True):

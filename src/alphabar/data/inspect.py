@@ -111,7 +111,7 @@ def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Pro
     total = len(source.items)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, total, CHUNK):
-            yield Progress("inspecting", start, total)
+            yield Progress(message("data.stage_inspecting"), start, total)
             with quietly():
                 chunk = source.items[start : start + CHUNK]
                 for result in pool.map(lambda item: _inspect(source, item), chunk):
@@ -123,7 +123,7 @@ def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Pro
         raise nothing_in(source.name, skipped)
     with quietly():
         report = _report(source, seen, skipped, held_out)
-    yield Progress("inspecting", total, total, report)
+    yield Progress(message("data.stage_inspecting"), total, total, report)
 
 
 def _inspect(source: Source, item: Item) -> ReadableImage | Skipped:

@@ -47,27 +47,30 @@ class Skipped:
 
 
 class Source(Protocol):
-    """A set of files that have not been decoded yet.
-
-    name: what to call it in reports.
-    skipped: what was found unusable without reading it.
-    notes: sentences that a person should know, such as a missing piece and what does not work without it.
-    fingerprint: changes when the files or anything known about them change.
-    """
+    """A set of files that have not been decoded yet."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What to call it in reports."""
+
     @property
-    def items(self) -> Sequence[Item]: ...
+    def items(self) -> Sequence[Item]:
+        """Everything that may be used, in an order that is the same on every machine."""
+
     @property
-    def skipped(self) -> Sequence[Skipped]: ...
+    def skipped(self) -> Sequence[Skipped]:
+        """What was found unusable without reading it."""
+
     @property
-    def notes(self) -> Sequence[Message]: ...
+    def notes(self) -> Sequence[Message]:
+        """Sentences that a person should know, such as a missing piece and what does not work without it."""
+
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """A string that changes when the files or anything known about them change."""
+
     def read(self, item: Item) -> Raw:
         """The file's bytes, or a picture that was never a file. Raises OSError or Unreadable; thread-safe."""
-        ...
 
 
 def read(source: Source, item: Item) -> bytes | Image.Image:

@@ -1,9 +1,9 @@
 """The sources there are, and how an argument becomes one.
 
-Two registries take new ones. ``SOURCES`` holds those that an argument calls by name: ``NAME`` or ``NAME:REST``
-calls ``SOURCES[NAME](REST)``, where REST is None without a colon. ``LAYOUTS`` holds those that are recognized in
-a folder or file: functions (path, name or None) → source, or None where the path holds something else. The
-layout that was registered last is tried first.
+Two registries take new ones. ``SOURCES`` holds those that an argument calls by name: ``NAME`` or
+``NAME:REST`` calls ``SOURCES[NAME](REST)``, where REST is None without a colon. ``LAYOUTS`` holds those that
+are recognized in a folder or file: functions (path, name or None) → source, or None where the path holds
+something else. The layout that was registered last is tried first.
 """
 
 import re
@@ -38,7 +38,7 @@ def open_source(data: str | Path) -> Source:
     if path.exists():
         return open_path(path)
     near = get_close_matches(str(data), SOURCES, n=1, cutoff=0.5)
-    hint = message("registry.did_you_mean", nearest=near[0]) if near else ""
+    hint = message("registry.nearest", nearest=repr(near[0])) if near else ""
     raise UsageError("data.no_such_data", data=str(data), hint=hint, names=", ".join(SOURCES))
 
 

@@ -177,6 +177,8 @@ def _with_channels(source: Source, chosen: _Chosen) -> Generator[Progress[Any], 
         channels = chosen.model.codec.channels
     else:
         channels = yield from staged(choose_channels(source))
+        if channels == 1:
+            yield _note(message("data.all_grey"))
     return with_settings(recipe, [f"data.channels={channels}"])
 
 
