@@ -15,7 +15,7 @@ from alphabar.files import pack_json
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.reporting.comparison import PROTOCOL, Comparison, Cost, Entry, compare, comparison_tables
-from alphabar.reporting.comparison_page import write_comparison
+from alphabar.reporting.comparison_page import comparison_rows, write_comparison
 from alphabar.runs.model import build_denoiser, load_model
 from alphabar.runs.run import Run
 from alphabar.tensor_files import pack_tensors

@@ -17,18 +17,17 @@ from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label
 from alphabar.data.dataset import prepare
 from alphabar.data.sources import open_source
 from alphabar.diffusion.loss import drop_labels
-from alphabar.diffusion.samplers import last_step
-from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.methods.classifier import classifier_features
 from alphabar.networks import NETWORKS
+from alphabar.progress import last
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.recipes.schema import make_recipe
 from alphabar.runs.model import build_denoiser, load_model
 from alphabar.runtime import Runtime
 from alphabar.sampling.comparison import comparison_settings, per_sample_settings
-from alphabar.sampling.outputs import write_pictures
+from alphabar.sampling.outputs import write_samples
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import (
     SamplingSettings,
@@ -132,7 +131,7 @@ def test_requests():
     row = vocabulary.row({"year": "2015"})
     assert row[0].isnan() and row[1] == 1.5
     assert vocabulary.row({}).isnan().all()
-    with pytest.raises(UsageError, match="condition of this model 'yaer'.*'year'"):
+    with pytest.raises(UsageError, match=r"condition of this model 'yaer'.*'year'"):
         vocabulary.row({"yaer": "2015"})
     with pytest.raises(
         UsageError, match=r"year = 'old' is not a number. Its values are numbers, 2000 on average"
@@ -272,118 +271,100 @@ def test_of_several_labels_some_are_shown_alone(dataset, recipe):
         assert found.double().mean() == pytest.approx(wanted, abs=0.03)
 
 
-def test_a_model_draws_the_class_that_is_asked(model):
+CFG = {"classifier_free": 1.5}
+
+
+def test_a_model_generates_the_class_of_its_condition(model):
     settings = sampling_settings(
-        model, seed=3, steps=8, conditions=[{"class": "red"}, {"class": "blue"}], guidance=1.5
+        model, seed=3, steps=8, conditions=[{"class": "red"}, {"class": "blue"}], guidance=CFG
     )
-    *_, last = sample(model, 8, settings)
-    means = last.result.float().mean((1, 2))
+    samples = last(sample(model, 8, settings))
+    means = samples.float().mean((1, 2))
     assert (means[0::2, 0] > means[0::2, 2] + 40).all() and (means[1::2, 2] > means[1::2, 0] + 40).all()
-    same = SamplingSettings(**json.loads(json.dumps(settings.to_dict())))
-    *_, other = sample(model, 3, same, batch=2)
-    assert (other.result.int() - last.result[:3].int()).abs().max() <= 1
+    same = SamplingSettings.from_dict(json.loads(json.dumps(settings.to_dict())))
+    other = last(sample(model, 3, same, batch=2))
+    assert (other.int() - samples[:3].int()).abs().max() <= 1
 
 
-def test_a_model_draws_of_every_kind_as_often_as_its_data(model, tmp_path):
-    seen = training_conditions(model)
-    red = [row.get("class") for row in seen].count("red") / len(seen)
+def test_a_model_generates_each_class_as_often_as_its_data_has_it(model, tmp_path):
+    labels = training_conditions(model)
+    red = [row.get("class") for row in labels].count("red") / len(labels)
     assert red == pytest.approx(11 / 24, abs=0.08)
-    assert {} in seen  # of two pictures nothing is known
-    settings = sampling_settings(model, seed=3, steps=8, guidance=1.5)
-    assert (
-        uses_training_conditions(model, settings) and not sampling_settings(model, conditions=()).conditions
-    )
-    assert [v.conditions for v in comparison_settings(model, settings, "class", ["red"])] == [
-        ({"class": "red"},)
-    ]
-    *_, last = sample(model, 12, settings)
-    means = last.result.float().mean((1, 2))
-    for asked, mean in zip(seen, means, strict=False):
-        if asked:
-            assert (mean[0] > mean[2]).item() == (asked["class"] == "red")
-    write_pictures(last.result, tmp_path / "out", settings.to_dict(), {}, per_sample_settings(settings, 12))
-    stamped = read_png_metadata(tmp_path / "out" / "000007.png")
-    assert stamped["conditions"] == [seen[7]]
-    *_, alone = sample(model, 1, SamplingSettings.from_dict(stamped), first=stamped["position"])
-    assert (alone.result[0].int() - last.result[7].int()).abs().max() <= 1
+    assert {} in labels  # the labels of two images are unknown
+    settings = sampling_settings(model, seed=3, steps=8, guidance=CFG)
+    assert uses_training_conditions(model, settings)
+    assert not sampling_settings(model, conditions=()).conditions
+    (compared,) = comparison_settings(model, settings, "class", ["red"])
+    assert compared.conditions == ({"class": "red"},)
+    samples = last(sample(model, 12, settings))
+    for condition, mean in zip(labels, samples.float().mean((1, 2)), strict=False):
+        if condition:
+            assert (mean[0] > mean[2]).item() == (condition["class"] == "red")
+    each = per_sample_settings(settings, 12)
+    write_samples(samples, tmp_path / "out", model.codec, settings.to_dict(), {}, each)
+    metadata = read_png_metadata(tmp_path / "out" / "000007.png")
+    assert metadata["conditions"] == [labels[7]]
+    alone = last(sample(model, 1, SamplingSettings.from_dict(metadata), first=metadata["position"]))
+    assert (alone[0].int() - samples[7].int()).abs().max() <= 1
+
+
+def end(model, settings):
+    """The signals of two samples, before they are rounded to items."""
+    *_, record = sample(model, 2, settings)
+    return record.preview.step.x
 
 
 @pytest.mark.parametrize("guidance", [{"sag": 0.5}, {"pag": 2.0}, {"autoguidance": 2.0}])
-def test_every_guidance_moves_the_pictures_and_only_inside_its_interval(model, guidance):
-    *_, plain = sample(model, 2, sampling_settings(model, steps=4))
-    *_, moved = sample(model, 2, sampling_settings(model, steps=4, **guidance))
-    *_, outside = sample(
-        model, 2, sampling_settings(model, steps=4, guidance_interval=(1e8, 1e9), **guidance)
-    )
-    assert (plain.preview.step.x - moved.preview.step.x).abs().max() > 1e-3
-    assert torch.equal(plain.preview.step.x, outside.preview.step.x)
+def test_every_guidance_changes_the_samples_and_only_inside_its_interval(model, guidance):
+    plain = end(model, sampling_settings(model, steps=4))
+    changed = end(model, sampling_settings(model, steps=4, guidance=guidance))
+    outside = sampling_settings(model, steps=4, guidance_interval=(1e8, 1e9), guidance=guidance)
+    assert (plain - changed).abs().max() > 1e-3
+    assert torch.equal(plain, end(model, outside))
 
 
-def test_a_recipe_may_choose_perturbed_attention_and_one_can_leave_it(model):
-    chosen = replace(model, recipe=with_settings(model.recipe, ["sampling.pag=2"]))
-    *_, plain = sample(model, 2, sampling_settings(model, steps=4))
-    *_, asked = sample(model, 2, sampling_settings(model, steps=4, pag=2.0))
-    *_, own = sample(chosen, 2, sampling_settings(chosen, steps=4))
-    *_, without = sample(chosen, 2, sampling_settings(chosen, steps=4, pag=0.0))
-    assert torch.equal(own.preview.step.x, asked.preview.step.x) and torch.equal(
-        without.preview.step.x, plain.preview.step.x
-    )
+def with_guidance(model, interval=None):
+    spec = {"name": "pag", "scale": 2.0, "interval": interval}
+    return replace(model, recipe=with_settings(model.recipe, [f"sampling.guidance={json.dumps([spec])}"]))
 
 
-def test_a_recipe_may_choose_where_it_acts(model):
-    ratios = [1.0, 1e6]
-    chosen = replace(
-        model, recipe=with_settings(model.recipe, ["sampling.pag=2", f"sampling.pag_interval={ratios}"])
-    )
+def test_a_recipe_may_choose_a_guidance_and_a_person_may_switch_it_off(model):
+    chosen = with_guidance(model)
+    plain = end(model, sampling_settings(model, steps=4))
+    given = end(model, sampling_settings(model, steps=4, guidance={"pag": 2.0}))
+    assert not torch.equal(given, plain)
+    assert torch.equal(end(chosen, sampling_settings(chosen, steps=4)), given)
+    assert torch.equal(end(chosen, sampling_settings(chosen, steps=4, guidance={"pag": 0.0})), plain)
+
+
+def test_a_recipe_may_choose_the_interval_of_a_guidance(model):
+    ratios = (1.0, 1e6)
+    chosen = with_guidance(model, list(ratios))
     own = sampling_settings(chosen, steps=4)
-    within = sampling_settings(model, steps=4, pag=2.0, guidance_interval=tuple(ratios))
-    pictures = [
-        last_step(sample(model, 2, settings)).preview.step.x
-        for settings in (own, within, sampling_settings(model, steps=4, pag=2.0))
-    ]
-    assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[0], pictures[2])
+    within = sampling_settings(model, steps=4, guidance={"pag": 2.0}, guidance_interval=ratios)
+    everywhere = sampling_settings(model, steps=4, guidance={"pag": 2.0})
+    assert torch.equal(end(chosen, own), end(model, within))
+    assert not torch.equal(end(chosen, own), end(model, everywhere))
     assert nfe_per_sample(model, own) == nfe_per_sample(model, within) < 8
-    assert (
-        sampling_settings(chosen, guidance_interval=(0.0, 5.0)).pag_interval is None
-    )  # what is asked for goes first
-    assert sampling_settings(chosen, pag=0.0).pag_interval is None
-    with pytest.raises(UsageError, match=r"pag_interval 5,1: the first must be below"):
-        sample(model, 1, replace(own, pag_interval=(5.0, 1.0)))
 
 
-def test_a_recipe_that_chooses_it_draws_without_where_there_is_no_attention(model):
-    recipe = with_settings(model.recipe, ["sampling.pag=2"])
-    without = with_settings(recipe, ["network=tutorial_unet", "condition.on=none"])
-    bare = replace(model, recipe=recipe, denoiser=build_denoiser(without))
-    assert sampling_settings(bare).pag == 0
+def test_a_guidance_of_the_recipe_is_left_out_where_the_network_has_no_means_for_it(model):
+    chosen = with_guidance(model)
+    without = with_settings(chosen.recipe, ["network=tutorial_unet", "condition.on=none"])
+    bare = replace(chosen, denoiser=build_denoiser(without))
+    assert sampling_settings(bare).guidance == ()
     with pytest.raises(UsageError, match="self-attention"):
-        sample(bare, 1, sampling_settings(bare, pag=2.0))
+        sample(bare, 1, sampling_settings(bare, guidance={"pag": 2.0}))
 
 
-def test_passes_count_what_guidance_asks(model):
-    def count(**settings):
-        return nfe_per_sample(
-            model,
-            sampling_settings(model, steps=4, sampler="euler", timesteps="log_snr", pag=0.0, **settings),
-        )
-
-    assert count() == 4
-    assert count(autoguidance=2.0) == count(sag=1.0) == 8
-    assert count(autoguidance=2.0, guidance=2.0, conditions=[{"class": "red"}]) == 12
-    assert count(autoguidance=2.0, guidance_interval=(1e8, 1e9)) == 4
-    schedule = model.denoiser.schedule
-    alpha, sigma = (part.item() for part in schedule(TIMESTEPS.build("log_snr")(schedule, 4)[1]))
-    assert count(autoguidance=2.0, guidance_interval=(0.99 * sigma / alpha, 1.01 * sigma / alpha)) == 5
-
-
-def test_what_a_model_cannot_do_is_told(model, dataset, recipe):
-    for wrong, told in (
+def test_what_a_model_cannot_do_is_said(model):
+    for wrong, message in (
         ({"conditions": [{"class": "green"}]}, "class 'green'"),
         ({"conditions": [{"color": "red"}]}, "condition of this model 'color'"),
-        ({"guidance": 2.0, "conditions": ()}, "say what"),
-        ({"guidance_interval": (5.0, 1.0)}, "the first must be below the second"),
+        ({"guidance": {"classifier_free": 2.0}, "conditions": ()}, "the samples have none"),
+        ({"guidance_interval": (5.0, 1.0)}, "contains no noise level"),
     ):
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             sample(model, 1, sampling_settings(model, **wrong))
 
 
@@ -393,7 +374,7 @@ def test_what_a_model_cannot_do_is_told(model, dataset, recipe):
         (
             ["a car", "seen from the front Left"],
             [],
-            "caption says left or right \\('seen from the front Left'",
+            r"caption says left or right \('seen from the front Left'",
         ),
         (["a car", "seen from the front left"], ["data.flip=false"], None),
         (["bright as a leftover", None], [], None),
@@ -447,8 +428,8 @@ def classifier(dataset, tmp_path_factory):
         ],
     )
     run = begin(tmp_path_factory.mktemp("runs") / "classifier", recipe)
-    records = list(train(dataset, run, runtime=Runtime(), images=1600))
-    return load_model(run.path), [r for r in records if r.loss is None and r.message][-1]
+    list(train(dataset, run, runtime=Runtime(), images=1600))
+    return load_model(run.path), [r for r in run.log.records() if r["kind"] == "accuracy"][-1]
 
 
 @pytest.fixture(scope="module")
@@ -476,11 +457,10 @@ class TestClassifier:
         (right,) = network.correct(x, c_noise, cond)
         assert right[0] == float(said[0, :4].argmax() == 2) and right[1:].isnan().all()
 
-    def test_it_tells_held_out_pictures_where_the_noise_leaves_any(self, classifier):
-        _, watched = classifier
-        accuracy = dict(zip(watched.accuracy["sigma"], watched.accuracy["accuracy"], strict=True))
-        assert watched.grid is None and watched.accuracy["n"] > 0
-        assert accuracy[0.1] == 1.0
+    def test_it_is_right_about_held_out_images_of_little_noise(self, classifier):
+        _, measured = classifier
+        accuracy = dict(zip(measured["sigma"], measured["accuracy"], strict=True))
+        assert measured["n"] > 0 and accuracy[0.1] == 1.0
 
     def test_its_last_layer_decides_by_its_features_whatever_the_batch(self, classifier, dataset):
         network = classifier[0].denoiser.network.eval()
@@ -497,42 +477,27 @@ class TestClassifier:
         assert (network.output(found).argmax(1).numpy() == labels)[labels >= 0].all()
 
     @pytest.mark.parametrize("which", ["conditional", "unconditional"])
-    def test_a_class_is_drawn_by_its_gradient(self, which, classifier, request):
-        """Also of a model that was never told of classes, and lives on another schedule."""
-        guide = str(classifier[0].path)
-        drawer = request.getfixturevalue("model" if which == "conditional" else which)
+    def test_its_gradient_guides_towards_a_class(self, which, classifier, request):
+        """Also a model that is trained without classes, and has another schedule."""
+        model = request.getfixturevalue("model" if which == "conditional" else which)
         conditions = [{"class": "red"}, {"class": "blue"}]
-        settings = sampling_settings(
-            drawer, seed=3, steps=16, conditions=conditions, classifier=guide, classifier_scale=3.0
-        )
-        *_, last = sample(drawer, 16, settings)
-        means = last.result.float().mean((1, 2))
+        guidance = {"classifier": {"scale": 3.0, "model": str(classifier[0].path)}}
+        settings = sampling_settings(model, seed=3, steps=16, conditions=conditions, guidance=guidance)
+        means = last(sample(model, 16, settings)).float().mean((1, 2))
         redder = means[:, 0] - means[:, 2]
         assert redder[0::2].mean() > redder[1::2].mean() + 100
-        *_, none = sample(drawer, 4, replace(settings, classifier_scale=0.0))
-        *_, plain = sample(
-            drawer,
-            4,
-            replace(
-                settings, classifier=None, conditions=settings.conditions if which == "conditional" else ()
-            ),
-        )
-        assert torch.equal(none.result, plain.result)
 
-    def test_what_it_cannot_do_is_told(self, classifier, model, unconditional, dataset, tmp_path):
-        guide = classifier[0]
-        with pytest.raises(UsageError, match="is a classifier and draws nothing"):
-            sampling_settings(guide)
-        for drawer, wrong, told in (
-            (unconditional, {"classifier": str(guide.path)}, "say what"),
-            (
-                unconditional,
-                {"classifier": str(guide.path), "conditions": [{"class": "green"}]},
-                "class 'green'",
-            ),
-            (model, {"classifier": str(model.path), "conditions": [{"class": "red"}]}, "--recipe classifier"),
+    def test_what_it_cannot_do_is_said(self, classifier, model, unconditional, dataset):
+        with pytest.raises(UsageError, match="generates no samples"):
+            sampling_settings(classifier[0])
+        guide = {"classifier": {"scale": 1.0, "model": str(classifier[0].path)}}
+        no_guide = {"classifier": {"scale": 1.0, "model": str(model.path)}}
+        for sampled, wrong, message in (
+            (unconditional, {"guidance": guide}, "the samples have none"),
+            (unconditional, {"guidance": guide, "conditions": [{"class": "green"}]}, "class 'green'"),
+            (model, {"guidance": no_guide, "conditions": [{"class": "red"}]}, "--recipe classifier"),
         ):
-            with pytest.raises(UsageError, match=told):
-                sample(drawer, 1, sampling_settings(drawer, **wrong))
-        with pytest.raises(UsageError, match="needs something to tell"):
+            with pytest.raises(UsageError, match=message):
+                sample(sampled, 1, sampling_settings(sampled, **wrong))
+        with pytest.raises(UsageError, match="needs labels"):
             conditions_of(dataset, named_recipe("classifier"))

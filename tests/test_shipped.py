@@ -19,7 +19,7 @@ def model(request):
 def test_cars64_is_shipped_and_found_by_its_name():
     assert "cars64" in [path.name for path in shipped()]
     assert holds_model(locate("cars64"))
-    with pytest.raises(AlphabarError, match="shipped one: cars64"):
+    with pytest.raises(AlphabarError, match="shipped models are: cars64"):
         load_model("cars65")
 
 

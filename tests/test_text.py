@@ -14,6 +14,7 @@ from alphabar.conditioning.fields import CAPTION, Text
 from alphabar.conditioning.text_encoder import IDENTITY, PACKAGE, embed
 from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label_columns
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.progress import last
 from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
 from alphabar.sampling.comparison import comparison_settings
@@ -48,9 +49,9 @@ class TestEncoder:
             torch.testing.assert_close(embed([sentence])[0], vector, atol=1e-5, rtol=0)
         assert torch.equal(together[0], together[3])
 
-    def test_the_cache_is_used_and_mended(self, tmp_path, monkeypatch):
+    def test_the_cache_is_used_and_a_damaged_one_replaced(self, tmp_path, monkeypatch):
         first = embed(["a car", "a van"], tmp_path)
-        monkeypatch.setattr(text, "_encode", lambda sentences: pytest.fail("it was kept"))
+        monkeypatch.setattr(text.MiniLM, "forward", lambda self, tokens: pytest.fail("it was kept"))
         assert torch.equal(embed(["a van", "a car"], tmp_path), first.flip(0))
         monkeypatch.undo()
         next(tmp_path.iterdir()).write_bytes(b"damaged")
@@ -78,32 +79,30 @@ def run(tmp_path_factory):
 
 @encoder
 class TestTextModel:
-    def test_it_draws_what_is_written(self, run):
+    def test_it_generates_what_a_prompt_says(self, run):
         model = load_model(run.path)
         assert model.vocabulary.fields == (Text(CAPTION, IDENTITY),)
         reds = []
         for prompt in ("a red thing", "a blue thing"):
-            settings = sampling_settings(model, conditions=[{CAPTION: prompt}], guidance=2.0, steps=20)
-            *_, drawn = sample(model, 6, settings)
-            reds.append((drawn.result[..., 0].float() - drawn.result[..., 2].float()).mean())
+            settings = sampling_settings(
+                model, conditions=[{CAPTION: prompt}], guidance={"classifier_free": 2.0}, steps=20
+            )
+            samples = last(sample(model, 6, settings)).float()
+            reds.append((samples[..., 0] - samples[..., 2]).mean())
         assert reds[0] > reds[1] + 60
 
     def test_negative_leads_away(self, run):
         model = load_model(run.path)
-        conditions = [{CAPTION: "a thing"}]
-        settings = sampling_settings(
-            model, conditions=conditions, guidance=3.0, negative="a red thing", steps=20
-        )
-        away = sampling_settings(
-            model, conditions=conditions, guidance=3.0, negative="a blue thing", steps=20
-        )
-        means = []
-        for each in (settings, away):
-            *_, drawn = sample(model, 6, each)
-            means.append((drawn.result[..., 0].float() - drawn.result[..., 2].float()).mean())
-        assert means[0] < means[1] - 30
-        with pytest.raises(UsageError, match="--guidance"):
-            guided_denoiser(model, sampling_settings(model, conditions=conditions, negative="x"))
+
+        def reds(negative):
+            guidance = {"classifier_free": {"scale": 3.0, "negative": negative}}
+            settings = sampling_settings(
+                model, conditions=[{CAPTION: "a thing"}], guidance=guidance, steps=20
+            )
+            samples = last(sample(model, 6, settings)).float()
+            return (samples[..., 0] - samples[..., 2]).mean()
+
+        assert reds("a red thing") < reds("a blue thing") - 30
 
     def test_sentences_are_compared(self, run):
         model = load_model(run.path)

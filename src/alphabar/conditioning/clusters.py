@@ -23,9 +23,9 @@ def clusters(features: Tensor, k: int, seed: int = 0) -> Tensor:
     there are fewer than k where fewer rows differ.
     """
     x = features.double()
-    x = ((x - x.mean(0)) / x.std(0).clamp(min=1e-9)).numpy()
-    distinct = len({hash(row.tobytes()) for row in x})
-    _, found = kmeans2(x, min(k, distinct), iter=ITERATIONS, minit="++", seed=seed)
+    rows = ((x - x.mean(0)) / x.std(0).clamp(min=1e-9)).numpy()
+    distinct = len({hash(row.tobytes()) for row in rows})
+    _, found = kmeans2(rows, min(k, distinct), iter=ITERATIONS, minit="++", seed=seed)
     _, own = torch.from_numpy(found).long().unique(return_inverse=True)  # without numbers that no row has
     order = own.bincount().argsort(descending=True, stable=True)
     return order.argsort()[own]

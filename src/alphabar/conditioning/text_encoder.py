@@ -48,6 +48,7 @@ class MiniLM(nn.Module):
         self.layers = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """The mean over a sentence's tokens, scaled to length one."""
         present = tokens > 0
         h = self.norm(self.word(tokens) + self.position[: tokens.shape[1]])
         h = self.layers(h, src_key_padding_mask=~present)

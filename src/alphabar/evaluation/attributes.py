@@ -86,7 +86,7 @@ def estimate_frequencies(
     if precision.value < REALISTIC * (precision.baseline or 1.0):
         return (), (message("evaluation.not_realistic", share=f"{precision.value:.0%}"),)
     found: list[AttributeFrequencies] = []
-    notes: list[Message] = []
+    notes: list[Any] = []
     for attribute, values in known_attributes(reference.dataset, labels.index):
         yield Progress(message("evaluation.counting"), len(found), len(found) + 1)
         try:

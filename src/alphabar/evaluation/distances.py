@@ -61,7 +61,7 @@ def extract_features(
 
 def metric_reports(sets: FeatureSets, reference: Reference) -> tuple[MetricReport, MetricReport | None]:
     """The distances from the training data, and from the held-out data where there is enough of it."""
-    known = {"extractor": sets.extractor.name, "protocol": sets.protocol}
+    known: dict[str, Any] = {"extractor": sets.extractor.name, "protocol": sets.protocol}
     without = f", without the {reference.held_out:.0%} held out" if reference.held_out else ""
     report = metric_report(
         sets.fake,

@@ -127,7 +127,7 @@ def known_conditions(model: Model, dataset: Dataset, index: NDArray[np.int64]) -
     if on is None or model.vocabulary is None:
         return ()
     try:
-        columns = known_columns(dataset, on)
+        columns = known_columns(dataset, on, model.codec)
         same = build_vocabulary(on, columns) == model.vocabulary
     except AlphabarError:  # the data has no such labels
         return ()

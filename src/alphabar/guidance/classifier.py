@@ -57,11 +57,10 @@ class ClassifierGuidance(Guidance):
         Raises UsageError where none is named, for a model that is no classifier or predicts other labels, and
         where samples have no condition.
         """
-        if self.model is None:
+        if self.model is None or load_model is None:
             raise UsageError("guidance.needs_classifier")
         if not conditioned:
             raise UsageError("guidance.needs_condition", option="guidance-classifier")
-        assert load_model is not None
         classifier = load_model(self.model)
         if not classifier.method.classifies:
             raise UsageError(

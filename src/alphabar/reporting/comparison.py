@@ -17,7 +17,6 @@ from PIL import Image
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.images import image_grid
 from alphabar.messages import Message, message
-from alphabar.methods.registry import training_flops
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress, last
 from alphabar.recipes.schema import MonitorSettings
@@ -157,7 +156,7 @@ def _entry(path: Path, name: str) -> Entry:
         raise AlphabarError("reporting.cannot_sample", path=path, method=model.recipe.method["name"])
     evaluations = {tuple(e.get(key) for key in PROTOCOL): e for e in _evaluations(path)}
     newest = next(reversed(evaluations.values()), {})
-    records = [r for r in run.records() if r.get("images", 0) <= model.images]
+    records = [r for r in run.log.records() if r.get("images", 0) <= model.images]
     train = [r for r in records if r.get("kind") == "train" and "seconds" in r]
     codec = model.codec
     samples = last(sample(model, SHOWN, patient_settings(model)))
@@ -184,7 +183,7 @@ def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]])
     evaluations = nfe_per_sample(model, of_samples)
     return Cost(
         images=model.images,
-        train_flop=training_flops(model.recipe) * model.images,
+        train_flop=model.method.training_flops(model.recipe) * model.images,
         train_seconds=train[-1]["seconds"] if train else None,
         parameters=sum(p.numel() for p in network.parameters()),
         evaluations=evaluations,

@@ -69,7 +69,8 @@ def plot(
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    style: Any = STYLE | {"svg.hashsalt": name}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(6, 3.9), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)

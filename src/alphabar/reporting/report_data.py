@@ -45,7 +45,7 @@ def report_data(run: Path) -> dict[str, Any]:
     environment = _read(run / "environment.json", json.loads, {}, problems)
     if about.get("terminal_warning"):
         problems.append(about["terminal_warning"])
-    records = [r for r in Run(run).records() if isinstance(r, dict) and finite(r.get("images"))]
+    records = [r for r in Run(run).log.records() if isinstance(r, dict) and finite(r.get("images"))]
     images = max((r["images"] for r in records), default=0)
     return {
         "name": run.resolve().name,

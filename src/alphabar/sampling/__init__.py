@@ -1,0 +1,1 @@
+"""Generating samples: settings, sampling, interpolation, editing, comparison, and the files of a sampling."""

@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from alphabar.codecs import build_codec
+from alphabar.codecs.base import Codec
 from alphabar.conditioning.clusters import clusters, number_of_clusters
 from alphabar.conditioning.label_frequencies import LabelFrequencies, label_frequencies
 from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label_columns
@@ -15,6 +16,7 @@ from alphabar.errors import UsageError
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
 from alphabar.metrics.features import EXTRACTORS, extract
+from alphabar.metrics.pictures import metric_pictures
 from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import extractor_device
@@ -42,26 +44,26 @@ def conditions_of(dataset: Dataset, recipe: Recipe) -> Conditions | None:
         if method_of(recipe).needs_condition:
             raise UsageError("training.needs_condition", method=recipe.method["name"])
         return None
-    known = known_columns(dataset, on)
+    known = known_columns(dataset, on, build_codec(recipe.data))
     vocabulary = build_vocabulary(on, known)
     train, _ = dataset.split(recipe.data.held_out)
     frequencies = label_frequencies(vocabulary, known, train, recipe.seed)
     return Conditions(vocabulary, frequencies, vocabulary.rows(known, cache_root() / "text"))
 
 
-def known_columns(dataset: Dataset, kind: str) -> Mapping[str, Sequence[Any]]:
-    """What is known about the items, by field name.
+def known_columns(dataset: Dataset, on: str, codec: Codec) -> Mapping[str, Sequence[Any]]:
+    """The labels of the items, by field name.
 
-    kind: "class", "attributes", "text", or "clusters", which are found here.
-    Raises AlphabarError or UsageError where the data says nothing of the kind.
+    on: "class", "attributes", "text", or "clusters", which are found here in the codec's previews.
+    Raises AlphabarError or UsageError where the data says no such labels.
     """
-    if kind == "clusters":
+    if on == "clusters":
         extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
-        items = torch.from_numpy(dataset.items[:])
-        features = last(extract(extractor, items, cache=cache_root() / "features")).features
-        found = clusters(features, number_of_clusters(len(items)))
+        pictures = metric_pictures(codec, dataset.items[:])
+        features = last(extract(extractor, pictures, cache=cache_root() / "features")).features
+        found = clusters(features, number_of_clusters(len(pictures)))
         return {"cluster": [f"cluster {i}" for i in found.tolist()]}
-    return label_columns(kind, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
+    return label_columns(on, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
 
 
 def mirror_warning(dataset: Dataset, recipe: Recipe) -> Message | None:
@@ -69,7 +71,7 @@ def mirror_warning(dataset: Dataset, recipe: Recipe) -> Message | None:
     on = recipe.condition.on
     if not recipe.data.flip or on not in ("class", "attributes", "text"):
         return None
-    for name, values in known_columns(dataset, on).items():
+    for name, values in known_columns(dataset, on, build_codec(recipe.data)).items():
         for value in values:
             if isinstance(value, str) and {"left", "right"} & set(re.findall(r"[a-z]+", value.lower())):
                 return message("training.mirrored_labels", field=name, value=value)
