@@ -124,7 +124,9 @@ class Before:
 class After(Before):
     """The same calls of the refactored package."""
 
-    settings: ClassVar[list[str]] = ["monitor.share=0", "monitor.levels=0", "monitor.distance=0", "monitor.samples=1"]
+    settings: ClassVar[list[str]] = [
+        *("monitor.share=0", "monitor.levels=0", "monitor.distance=0", "monitor.samples=1")
+    ]
 
     def load(self) -> Any:
         from alphabar import load_model
