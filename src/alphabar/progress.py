@@ -36,7 +36,7 @@ def last(records: Iterable[Progress[T]]) -> T:
 
 
 def staged(records: Iterable[Progress[T]], stage: str | None = None) -> Generator[Progress[Any], None, T]:
-    """The records of a part of a larger work without their result, under another stage's name if one is given.
+    """The records of a part of a larger work without their result, under another stage's name if given.
 
     A generator's ``return`` hands the result to ``yield from``::
 
