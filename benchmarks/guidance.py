@@ -9,7 +9,7 @@ samples for each choice of guidances. Needs the development extras. The first pa
 generates and evaluates n samples per row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -20,7 +20,6 @@ from torch import Tensor
 import alphabar
 from alphabar.diffusion.denoiser import without_condition
 from alphabar.diffusion.schedules import SCHEDULES
-from alphabar.errors import UsageError
 from alphabar.guidance import Autoguidance, ClassifierGuidance, SelfAttentionGuidance, guidance_class, guided
 from alphabar.metrics.condition_agreement import condition_agreement
 from alphabar.metrics.distances import frechet_distance, kid, precision_recall
@@ -185,13 +184,13 @@ class Samples:
             f"{met.agreed:.0%} ({met.low:.0%} to {met.high:.0%})",
         )
 
-    def rows(self, choices: Iterator[Scales]) -> Iterator[tuple[str, ...]]:
-        """Those that the model has the means for."""
+    def rows(self, choices: Iterable[Scales]) -> Iterator[tuple[str, ...]]:
+        """A row for each choice that the model has the means for."""
         for choice in choices:
-            try:
+            if all(guidance_class(name).available(self.model) for name in choice):
                 yield self.row(choice)
-            except UsageError as problem:
-                note(f"left out {described(choice)}: {problem}")
+            else:
+                note(f"left out, since the model has not the means: {described(choice)}")
 
 
 def print_model(args: Any) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alphabar.codecs.image import to_signal
+from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import ddim, last_step
@@ -226,7 +226,7 @@ class TestLife:
             sample(model, 1, sampling_settings(model, guidance={"pag": 2.0}))
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
         with pytest.raises(UsageError, match=f"method '{name}': restoring needs a diffusion model"):
-            restore(model, torch.zeros(1, *hole.measured), hole)
+            restore(model, torch.zeros(1, *hole.measurement_shape), hole)
 
     def test_what_does_not_belong_together_is_refused(self, name):
         with pytest.raises(UsageError, match=r"choose one of (generator|autoencoder)"):
@@ -332,7 +332,7 @@ class TestDistilled:
             sampling_settings(again, steps=5)
         hole = Mask(torch.ones(1, 16, 16), (3, 16, 16))
         with pytest.raises(UsageError, match="restoring, give the model that it was distilled from"):
-            restore(again, torch.zeros(1, *hole.measured), hole)
+            restore(again, torch.zeros(1, *hole.measurement_shape), hole)
 
     def test_guidance_is_learnt_from_the_model_as_it_was(self, dataset, tmp_path):
         guidance = [pag(20.0)]
@@ -360,7 +360,7 @@ class TestDistilled:
             method.denoiser.network.load_state_dict(model.denoiser.network.state_dict())
             method.prepare(torch.empty(0), torch.empty(0), 0, 0.0, 0.0)
             method.denoiser.network.load_state_dict(network.state_dict())
-            x0 = to_signal(torch.from_numpy(dataset.items[:]))
+            x0 = ImageCodec(16).encode(torch.from_numpy(dataset.items[:]))
             eps = Noise(1, range(len(x0)), "held-out").normal(0, x0)
             with torch.no_grad():
                 losses.append(method.losses(x0, torch.ones(len(x0)), eps, None).mean().item())
@@ -400,4 +400,4 @@ def test_its_report_has_no_process_to_show(name, dataset, tmp_path, picture_fold
     list(make_report_figures(run, str(picture_folder)))
     html = write_report(run.path).read_text(encoding="utf-8")
     assert "adversarial" in html or "autoencoder" in html
-    assert "The forward process" not in html and "Samples along the training" in html
+    assert "The forward process" not in html and "The reverse process" not in html and 'id="samples"' in html

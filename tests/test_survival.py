@@ -12,7 +12,7 @@ import pytest
 from alphabar.runs.run import Run
 
 CHILD = Path(__file__).with_name("training_child.py")
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "survival.py"
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "crash_safety.py"
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 
 

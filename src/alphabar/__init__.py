@@ -1,4 +1,4 @@
-"""alphabar: train an image diffusion model on your own pictures, judge it honestly, use it.
+"""alphabar: train diffusion models on your own data, measure how good they are, and use them for every task.
 
 The public API; names are imported when they are first used, so that ``import alphabar`` costs nothing.
 """
@@ -11,6 +11,10 @@ __version__ = "0.1.0"  # also in pyproject.toml
 _MODULES = {
     "AlphabarError": "errors",
     "UsageError": "errors",
+    "Progress": "progress",
+    "last": "progress",
+    "load_extension": "extensions",
+    "load_installed_extensions": "extensions",
     "open_source": "data.sources",
     "prepare": "data.dataset",
     "inspect": "data.inspect",
@@ -20,10 +24,14 @@ _MODULES = {
     "Run": "runs.run",
     "begin": "training.loop",
     "train": "training.loop",
+    "launch": "training.launch",
     "Model": "runs.model",
     "load_model": "runs.model",
     "sampling_settings": "sampling.settings",
     "sample": "sampling.sample",
+    "interpolate": "sampling.interpolate",
+    "edit": "sampling.edit",
+    "restoration_settings": "restoration.settings",
     "restore": "restoration.restore",
     "parse_degradation": "restoration.degradation",
     "evaluate": "evaluation.evaluate",
@@ -40,6 +48,10 @@ if TYPE_CHECKING:
     from alphabar.errors import AlphabarError as AlphabarError
     from alphabar.errors import UsageError as UsageError
     from alphabar.evaluation.evaluate import evaluate as evaluate
+    from alphabar.extensions import load_extension as load_extension
+    from alphabar.extensions import load_installed_extensions as load_installed_extensions
+    from alphabar.progress import Progress as Progress
+    from alphabar.progress import last as last
     from alphabar.recipes.overrides import with_settings as with_settings
     from alphabar.recipes.presets import named_recipe as named_recipe
     from alphabar.recipes.schema import Recipe as Recipe
@@ -47,11 +59,15 @@ if TYPE_CHECKING:
     from alphabar.reporting.report import write_report as write_report
     from alphabar.restoration.degradation import parse_degradation as parse_degradation
     from alphabar.restoration.restore import restore as restore
+    from alphabar.restoration.settings import restoration_settings as restoration_settings
     from alphabar.runs.model import Model as Model
     from alphabar.runs.model import load_model as load_model
     from alphabar.runs.run import Run as Run
+    from alphabar.sampling.edit import edit as edit
+    from alphabar.sampling.interpolate import interpolate as interpolate
     from alphabar.sampling.sample import sample as sample
     from alphabar.sampling.settings import sampling_settings as sampling_settings
+    from alphabar.training.launch import launch as launch
     from alphabar.training.loop import begin as begin
     from alphabar.training.loop import train as train
 

@@ -32,7 +32,7 @@ class UsageError(AlphabarError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a list of names, with the nearest one that is; of many, with a few.
 
-    kind: what the names are of, such as "sampler"; in another language where the catalogue has it under "kind.…".
+    kind: what the names are of, such as "sampler"; the catalogue may translate it under "kind.…".
     Returns the error, for the caller to raise.
     """
     known = sorted(known)

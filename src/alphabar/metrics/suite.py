@@ -21,6 +21,7 @@ from alphabar.metrics.distances import (
 )
 from alphabar.metrics.features import Features
 from alphabar.metrics.intervals import Z95
+from alphabar.registry import Registry
 
 NEIGHBORS = 3  # of precision and recall
 
@@ -33,7 +34,8 @@ COMPARABLE_N = 50_000
 
 KEYS = ("frechet", "frechet_infinite", "kid", "score", "precision", "recall", "density", "coverage")
 
-LOWER_IS_BETTER = ("frechet", "frechet_infinite", "kid")
+LOWER_IS_BETTER = {"frechet", "frechet_infinite", "kid"}
+"""Keys of numbers that are better when they are lower; an extension adds those of its own."""
 
 NAMES = {
     "frechet": "Fréchet distance",
@@ -156,28 +158,68 @@ def metric_report(
     )
 
 
-def compare_features(
-    fake: Features, real: Features, extrapolate: bool
-) -> dict[str, Estimate | tuple[float, None]]:
-    """Every distance by its key, in the order of ``KEYS``: value, standard error or None.
+Values = dict[str, Estimate | tuple[float, None]]
+"""Numbers by their key, each with its standard error or None."""
+
+
+def _frechet(fake: Features, real: Features) -> Values:
+    return {"frechet": (frechet_distance(fake.features, real.features), None)}
+
+
+def _frechet_infinite(fake: Features, real: Features) -> Values:
+    return {"frechet_infinite": frechet_infinite(fake.features, real.features)}
+
+
+def _kid(fake: Features, real: Features) -> Values:
+    return {"kid": kid(fake.features, real.features)}
+
+
+def _score(fake: Features, real: Features) -> Values:
+    if fake.logits is None:
+        return {}
+    score = classifier_score(fake.logits, splits=min(SPLITS, len(fake.logits)))
+    return {"score": Estimate(score.mean, score.standard_error)}
+
+
+def _precision_recall(fake: Features, real: Features) -> Values:
+    inside = precision_recall(real.features, fake.features, NEIGHBORS)
+    return {key: (value, None) for key, value in inside._asdict().items()}
+
+
+def _density_coverage(fake: Features, real: Features) -> Values:
+    dense = density_coverage(real.features, fake.features, BALL_NEIGHBORS)
+    return {key: (value, None) for key, value in dense._asdict().items()}
+
+
+METRICS = Registry(
+    "metric",
+    {
+        "frechet": _frechet,
+        "frechet_infinite": _frechet_infinite,
+        "kid": _kid,
+        "score": _score,
+        "precision_recall": _precision_recall,
+        "density_coverage": _density_coverage,
+    },
+)
+"""Name → function (features of samples, features of real images) → numbers by key, in the order printed."""
+
+
+def compare_features(fake: Features, real: Features, extrapolate: bool) -> Values:
+    """The numbers of all metrics by their key: value, and standard error or None.
 
     extrapolate: whether "frechet_infinite" is among them; "score" is where the features have logits.
     """
-    a, b = fake.features, real.features
-    result: dict[str, Estimate | tuple[float, None]] = {"frechet": (frechet_distance(a, b), None)}
-    if extrapolate:
-        result["frechet_infinite"] = frechet_infinite(a, b)
-    result["kid"] = kid(a, b)
-    if fake.logits is not None:
-        score = classifier_score(fake.logits, splits=min(SPLITS, len(fake.logits)))
-        result["score"] = Estimate(score.mean, score.standard_error)
-    inside, dense = precision_recall(b, a, NEIGHBORS), density_coverage(b, a, BALL_NEIGHBORS)
-    return result | {key: (value, None) for key, value in (inside._asdict() | dense._asdict()).items()}
+    values: Values = {}
+    for name, metric in METRICS.items():
+        if extrapolate or name != "frechet_infinite":
+            values |= metric(fake, real)
+    return values
 
 
 def _metrics(
-    values: dict[str, Estimate | tuple[float, None]],
-    baseline: dict[str, Estimate | tuple[float, None]],
+    values: Values,
+    baseline: Values,
     extractor: str,
 ) -> Iterator[Metric]:
     for key, (value, error) in values.items():

@@ -1,10 +1,10 @@
 """The recipes that come with alphabar."""
 
-from collections.abc import Callable
 from typing import Any
 
 from alphabar.errors import unknown
 from alphabar.recipes.schema import Recipe, make_recipe
+from alphabar.registry import Registry
 
 
 def classic() -> Recipe:
@@ -213,15 +213,18 @@ _ONE_STEP = {
 }
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "classic": classic,
-    "ddpm": ddpm,
-    "edm": edm,
-    "lean": lean,
-    "classifier": classifier,
-    "gan": gan,
-    "vae": vae,
-}
+RECIPES = Registry(
+    "recipe",
+    {
+        "classic": classic,
+        "ddpm": ddpm,
+        "edm": edm,
+        "lean": lean,
+        "classifier": classifier,
+        "gan": gan,
+        "vae": vae,
+    },
+)
 
 
 def named_recipe(name: str) -> Recipe:

@@ -17,6 +17,7 @@ from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.extensions import check_loaded, used_by
 from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method
 from alphabar.networks import NETWORKS
@@ -124,18 +125,20 @@ class Recipe(Section):
     accumulate: int = Field(1, ge=1)  # equal pieces a batch is computed in, to save memory
     images: int = Field(ge=1)  # seen in the whole training, unless a budget is given
     seed: int = 0
+    extensions: list[dict[str, str]] = []  # name and SHA-256 of each that a choice above comes from
 
     def to_toml(self) -> str:
         """The recipe as a TOML file, which `read_recipe` reads."""
         return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
 
 
-def make_recipe(values: dict[str, Any]) -> Recipe:
-    """A checked recipe from nested values.
+def make_recipe(values: dict[str, Any], where: str | Path = "recipe") -> Recipe:
+    """A checked recipe from nested values, which come from the file or folder `where`.
 
     Raises UsageError naming the first key that is unknown (with the nearest valid one) or missing, or whose
     value does not fit.
     """
+    check_loaded(values.get("extensions") or (), where)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -151,7 +154,7 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         )
     if recipe.batch % recipe.accumulate:
         raise UsageError("recipes.accumulate", batch=recipe.batch, accumulate=recipe.accumulate)
-    return recipe
+    return recipe.model_copy(update={"extensions": used_by(recipe.model_dump(mode="json"))})
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -165,7 +168,7 @@ def read_recipe(path: Path) -> Recipe:
         raise AlphabarError("recipes.missing", path=path) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise AlphabarError("recipes.unreadable", path=path, reason=error) from None
-    return make_recipe(values)
+    return make_recipe(values, path)
 
 
 def _without_none(values: Any) -> Any:
@@ -177,15 +180,24 @@ def _without_none(values: Any) -> Any:
 
 def _usage_error(error: ValidationError) -> UsageError:
     first = error.errors()[0]
-    *parents, last = (str(part) for part in first["loc"])
+    section, keys = _location(first["loc"])
+    where = ".".join(keys)
+    if where == "data.size":
+        return UsageError("recipes.bad_size", value=repr(first["input"]))
     if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = Recipe
-        for parent in parents:
-            model = model.model_fields[parent].annotation  # type: ignore[assignment]
-        return unknown(
-            "recipe key", ".".join([*parents, last]), [".".join([*parents, f]) for f in model.model_fields]
-        )
-    where = ".".join([*parents, last])
+        return unknown("recipe key", where, [".".join([*keys[:-1], field]) for field in section.model_fields])
     if first["type"] == "missing":
         return UsageError("recipes.missing_key", key=where)
     return UsageError("recipes.bad_value", key=where, value=repr(first["input"]), reason=first["msg"].lower())
+
+
+def _location(parts: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
+    """The section that an error's location lies in, and the keys that lead to what is wrong."""
+    section: type[BaseModel] = Recipe
+    for at, part in enumerate(parts):
+        field = section.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)) or at == len(parts) - 1:
+            return section, [str(key) for key in parts[: at + 1]]
+        section = inner
+    return section, []

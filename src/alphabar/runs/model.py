@@ -181,4 +181,4 @@ def _read_model_folder(path: Path) -> tuple[Mapping[str, bytes], Recipe, int]:
         raise AlphabarError("runs.no_model", path=path, shipped=", ".join(s.name for s in shipped()) or "–")
     files = read_folder(path)
     about = json.loads(files["recipe.json"])
-    return files, make_recipe(about["recipe"]), about["images"]
+    return files, make_recipe(about["recipe"], path), about["images"]
