@@ -165,7 +165,7 @@ class After(Before):
         from alphabar import begin, train
         from alphabar.runtime import Runtime
 
-        run = begin(folder, recipe, weights=start)
+        run = begin(folder, recipe, initial_model=start)
         list(train(dataset, run, images=UPDATES * BATCH, runtime=Runtime(), checkpoint_every=1e9))
 
     def load_run(self, folder: Path) -> Any:
