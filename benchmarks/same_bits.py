@@ -6,8 +6,8 @@
 Both checkouts run on this machine in the plain runtime: float32, contiguous, eager, one thread. Printed is a
 table of hashes: (a) 64 samples of `cars64` for three seeds, with its own guidance, with none and with
 classifier-free guidance; (b) the weights and their EMA after 40 updates of every recipe at 32 px; (c) a
-restoration by every solver; (d) the numbers of an evaluation; (e) interpolation, editing, and the restoration of
-a picture larger than the model.
+restoration by every solver; (d) the numbers of an evaluation; (e) interpolation, editing, and the restoration
+of a picture larger than the model.
 """
 
 import argparse

@@ -40,7 +40,7 @@ RECENT = 50  # updates over which rate and waiting time are measured
 def begin(path: str | Path, recipe: Recipe, *, initial_model: Model | None = None) -> Run:
     """The run at ``path``: created with the recipe or, where it exists, checked against it.
 
-    initial_model: the model whose weights the training begins with, of the recipe's network or a narrower one.
+    initial_model: the model whose weights the training begins with, of the recipe's network or narrower.
     Raises UsageError where the run was made with another recipe, naming what differs, and where the weights
     do not fit; AlphabarError where the folder holds something else.
     """
