@@ -6,8 +6,8 @@
 Both checkouts run on this machine in the plain runtime: float32, contiguous, eager, one thread. Printed is a
 table of hashes: (a) 64 samples of `cars64` for three seeds, with its own guidance, with none and with
 classifier-free guidance; (b) the weights and their EMA after 40 updates of every recipe at 32 px; (c) a
-restoration by every solver; (d) the numbers of an evaluation; (e) interpolation, editing, and the restoration of
-a picture larger than the model.
+restoration by every solver; (d) the numbers of an evaluation; (e) interpolation, editing, and the restoration
+of a picture larger than the model.
 """
 
 import argparse
@@ -165,7 +165,7 @@ class After(Before):
         from alphabar import begin, train
         from alphabar.runtime import Runtime
 
-        run = begin(folder, recipe, weights=start)
+        run = begin(folder, recipe, initial_model=start)
         list(train(dataset, run, images=UPDATES * BATCH, runtime=Runtime(), checkpoint_every=1e9))
 
     def load_run(self, folder: Path) -> Any:

@@ -12,11 +12,11 @@ MOST_SHOWN = 12  # of a long list of names
 class AlphabarError(Exception):
     """Something outside the code is wrong: the message names it and says what to do. Exit code 1.
 
-    identifier: of the message in the catalogue; values: what stands in its fields.
+    identifier: of the message in the catalogue; values: what stands in its fields. An extension, which has no
+        place in the catalogue, gives a plain sentence instead.
     """
 
     def __init__(self, identifier: str, **values: Any):
-        # TRANSITION: plain text is accepted until every message is in the catalogue.
         self.message = message(identifier, **values) if identifier in catalogue() else identifier
         super().__init__(self.message)
 
