@@ -3,10 +3,11 @@
     git worktree add ../before 2cc0284
     python benchmarks/same_bits.py ../before .
 
-Both checkouts run on this machine in the plain runtime: float32, contiguous, eager, one thread. Printed is a table
-of hashes: (a) 64 samples of `cars64` for three seeds, with its own guidance, with none and with classifier-free
-guidance; (b) the weights and their EMA after 40 updates of every recipe at 32 px; (c) a restoration by every solver;
-(d) the numbers of an evaluation; (e) interpolation, editing, and the restoration of a picture larger than the model.
+Both checkouts run on this machine in the plain runtime: float32, contiguous, eager, one thread. Printed is a
+table of hashes: (a) 64 samples of `cars64` for three seeds, with its own guidance, with none and with
+classifier-free guidance; (b) the weights and their EMA after 40 updates of every recipe at 32 px; (c) a
+restoration by every solver; (d) the numbers of an evaluation; (e) interpolation, editing, and the restoration
+of a picture larger than the model.
 """
 
 import argparse
@@ -124,7 +125,9 @@ class Before:
 class After(Before):
     """The same calls of the refactored package."""
 
-    settings: ClassVar[list[str]] = ["monitor.share=0", "monitor.levels=0", "monitor.distance=0", "monitor.samples=1"]
+    settings: ClassVar[list[str]] = [
+        *("monitor.share=0", "monitor.levels=0", "monitor.distance=0", "monitor.samples=1")
+    ]
 
     def load(self) -> Any:
         from alphabar import load_model
@@ -162,7 +165,7 @@ class After(Before):
         from alphabar import begin, train
         from alphabar.runtime import Runtime
 
-        run = begin(folder, recipe, weights=start)
+        run = begin(folder, recipe, initial_model=start)
         list(train(dataset, run, images=UPDATES * BATCH, runtime=Runtime(), checkpoint_every=1e9))
 
     def load_run(self, folder: Path) -> Any:
@@ -285,7 +288,7 @@ def trained(api: Before) -> Iterator[tuple[str, str]]:
 
 
 def weights_of(run: Path) -> str:
-    """The hash of the weights and their EMA in the newest checkpoint of a run, in the order of their names."""
+    """The hash of the weights and their EMA in the newest checkpoint of a run, in the order of names."""
     from safetensors.torch import load_file
 
     folder = max((run / "checkpoints").glob("[0-9]*"))

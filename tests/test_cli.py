@@ -310,7 +310,8 @@ MISTAKES = {
         ["evaluate", "{run}", "--against", "{data}", "--weights", "{data}"], 2, "'weights'"
     ),
     "conditions for a folder": (
-        ["evaluate", "{data}", "--against", "{data}", "--attribute", "color=red"], 2, "is a folder of samples",
+        ["evaluate", "{data}", "--against", "{data}", "--attribute", "color=red"], 2,
+        "is a folder of samples",
     ),
     "guidance for a folder": (
         ["evaluate", "{data}", "--against", "{data}", "--pag", "0"], 2, "is a folder of samples",

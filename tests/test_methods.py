@@ -314,7 +314,7 @@ class TestDistilled:
         list(train(dataset, run, images=32, runtime=Runtime()))
         before = {path: path.read_bytes() for path in run.path.rglob("*.safetensors")}
         model = load_model(run.path)
-        short = begin(tmp_path / "short", distilled(model.recipe, 2), start=model)
+        short = begin(tmp_path / "short", distilled(model.recipe, 2), initial_model=model)
         still = with_settings(short.recipe, ["optimizer.learning_rate=1e-30"])
         write_file(short.path / "recipe.toml", still.to_toml().encode())
         list(train(dataset, short, images=16, runtime=Runtime()))
@@ -342,7 +342,7 @@ class TestDistilled:
         recipe = with_settings(distilled(model.recipe), ["optimizer.warm_up=0"])
         assert recipe.method["guidance"] == [{"name": "pag", "scale": 20.0, "interval": None}]
         assert recipe.sampling.guidance == []
-        short = begin(tmp_path / "short", recipe, start=model)
+        short = begin(tmp_path / "short", recipe, initial_model=model)
         list(train(dataset, short, images=1200, runtime=Runtime()))
         assert len(list(train(dataset, short, images=1280, runtime=Runtime()))) > 0  # goes on
         teacher = unpack_tensors(short.checkpoints.newest()[0].files["teacher.safetensors"])

@@ -89,7 +89,7 @@ def test_little_memory_cuts_the_batch_and_then_the_model():
 def test_no_faster_than_pictures_are_made_ready():
     p = plan(replace(TWO_CORES, loading=5.0), LEAN, 8000, 7200.0)
     assert p.chosen.rate == 5.0 and any("Preparing" in note for note in p.notes)
-    p = plan(replace(TWO_CORES, loading=3.3, start=0.01), LEAN, 8000, 7200.0)
+    p = plan(replace(TWO_CORES, loading=3.3, overhead=0.01), LEAN, 8000, 7200.0)
     assert p.chosen.rate == 3.3 and any("Preparing" in note for note in p.notes)
 
 
@@ -102,7 +102,7 @@ def test_more_epochs_than_the_data_can_bear_are_reported():
 
 
 def test_where_starting_takes_long_batches_are_large():
-    gpu = replace(faster(300), start=0.05)
+    gpu = replace(faster(300), overhead=0.05)
     option = chosen(gpu, seconds=60.0)
     computed = gpu.rate(option.size.flops)
     assert chosen(faster(300), seconds=60.0).batch == 32

@@ -77,7 +77,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], None]:
         def start(trial: Trial, runtime: Runtime, n: int) -> Callable[[], float]:
             return lambda: n * clock(runtime)
 
-        monkeypatch.setattr(Trial, "start", start)
+        monkeypatch.setattr(Trial, "step", start)
         monkeypatch.setattr(Trial, "gradients", lambda trial: torch.ones(3))
         monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: None)
         monkeypatch.setattr(shutil, "which", lambda name: name)
@@ -108,13 +108,13 @@ class TestProbe:
     def test_a_slow_machine_is_not_made_to_take_whole_batches(self, clocked, monkeypatch) -> None:
         clocked(lambda runtime: 1.0)
         taken = []
-        start = Trial.start
+        start = Trial.step
 
         def recording(trial: Trial, runtime: Runtime, n: int) -> Callable[[], float]:
             taken.append(n)
             return start(trial, runtime, n)
 
-        monkeypatch.setattr(Trial, "start", recording)
+        monkeypatch.setattr(Trial, "step", recording)
         probe(tiny(), (8, 8), batch=128)
         assert max(taken) == 1
 

@@ -16,7 +16,8 @@ SOURCE = Path(alphabar.__file__).parent
 ROOT = SOURCE.parents[1]
 # Words without an ordinary meaning in this field, in texts; \w* takes their other forms.
 DROPPED = re.compile(
-    r"\b(mend(s|ed|ing)?|teller\w*|knower\w*|spoil\w*|shorten(s|ed|ing)?|as the data has it|asked for|told of)\b",
+    r"\b(mend(s|ed|ing)?|teller\w*|knower\w*|spoil\w*|shorten(s|ed|ing)?"
+    r"|as the data has it|asked for|told of)\b",
     re.I,
 )
 # Names that say nothing of a value: of functions, parameters, options, settings and keys.

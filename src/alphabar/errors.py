@@ -12,11 +12,11 @@ MOST_SHOWN = 12  # of a long list of names
 class AlphabarError(Exception):
     """Something outside the code is wrong: the message names it and says what to do. Exit code 1.
 
-    identifier: of the message in the catalogue; values: what stands in its fields.
+    identifier: of the message in the catalogue; values: what stands in its fields. An extension, which has no
+        place in the catalogue, gives a plain sentence instead.
     """
 
     def __init__(self, identifier: str, **values: Any):
-        # TRANSITION: plain text is accepted until every message is in the catalogue.
         self.message = message(identifier, **values) if identifier in catalogue() else identifier
         super().__init__(self.message)
 
@@ -32,7 +32,7 @@ class UsageError(AlphabarError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a list of names, with the nearest one that is; of many, with a few.
 
-    kind: what the names are of, such as "sampler"; in another language where the catalogue has it under "kind.…".
+    kind: what the names are of, such as "sampler"; the catalogue may translate it under "kind.…".
     Returns the error, for the caller to raise.
     """
     known = sorted(known)

@@ -1,8 +1,8 @@
-"""Extensions: a person's own samplers, networks, operators and so on, in a Python file or an installed package.
+"""Extensions: a person's own samplers, networks, operators and so on, in a Python file or a package.
 
-An extension registers its choices (`alphabar.registry.Registry.register`) when it is loaded, and from then on they
-are known by name everywhere. It is loaded only when a person names it: a run or a model records which extensions
-it needs, by name and hash, but never runs code by itself.
+An extension registers its choices (`alphabar.registry.Registry.register`) when it is loaded, and from then on
+they are known by name everywhere. It is loaded only when a person names it: a run or a model records which
+extensions it needs, by name and hash, but never runs code by itself.
 """
 
 import hashlib
@@ -47,8 +47,8 @@ LOADED: dict[str, Extension] = {}
 def load_extension(path: str | Path) -> Extension:
     """Run a Python file that registers choices; a file that is loaded already is not run again.
 
-    Raises UsageError where there is no such file or it registers a name that is taken, AlphabarError naming the
-    line where the file's own code fails.
+    Raises UsageError where there is no such file or it registers a name that is taken, AlphabarError naming
+    the line where the file's own code fails.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Long work as a generator of progress records: whoever consumes it can show it, stop it, or wait for the end."""
+"""Long work as a generator of progress records: whoever consumes it can show it, stop it, or wait for it."""
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ T = TypeVar("T")
 class Progress(Generic[T]):
     """How far a piece of work has come. The last record of the work carries its result.
 
-    stage: what is being done, a short phrase. done, total: how much of it, in units of the work's own. preview: something to look at on the way, such as a sampler's step.
-    message: a sentence for the person who waits.
+    stage: what is being done, a short phrase. done, total: how much of it, in units of the work's own.
+    preview: something to look at on the way, such as a sampler's step. message: a sentence for the person.
 
     Closing the generator that yields these records cancels the work.
     """
@@ -36,7 +36,7 @@ def last(records: Iterable[Progress[T]]) -> T:
 
 
 def staged(records: Iterable[Progress[T]], stage: str | None = None) -> Generator[Progress[Any], None, T]:
-    """The records of a part of a larger work, without their result; under another stage's name if one is given.
+    """The records of a part of a larger work without their result, under another stage's name if given.
 
     A generator's ``return`` hands the result to ``yield from``::
 

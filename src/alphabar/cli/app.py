@@ -1,4 +1,4 @@
-"""The commands by name. Each is imported only when it is called, so that ``alphabar --help`` needs no PyTorch."""
+"""The commands by name. Each is imported when it is called, so that ``alphabar --help`` needs no PyTorch."""
 
 from importlib import import_module
 from typing import Annotated, Any

@@ -36,7 +36,7 @@ def localized(text: str) -> str:
 
 @contextmanager
 def stop_on_signal(stop: threading.Event) -> Iterator[None]:
-    """While open, SIGTERM or Ctrl-C sets ``stop``, so that the work saves and ends; a second one ends it at once."""
+    """While open, SIGTERM or Ctrl-C sets ``stop``: the work saves and ends; a second one ends it at once."""
 
     def request(number: int, frame: Any) -> None:
         say("\nfinishing this update and saving; once more to leave at once")

@@ -48,7 +48,7 @@ def evaluate(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how good samples are: distances with their protocol and baseline, copies, attribute frequencies.
+    """Measure how good samples are: distances with protocol and baseline, copies, attribute frequencies.
 
     For example: alphabar evaluate runs/mine --against my_pictures -n 2000
     """
@@ -165,8 +165,8 @@ def _print_attributes(result: Any) -> None:
         print(f"{shift.statistic}: {shift.difference:+.1f} {interval} of 255, data {shift.data:.1f}")
     for a in result.condition_agreement:
         print(
-            f"{a.attribute}: {a.agreed:.0%} [{a.low:.0%}, {a.high:.0%}] of {a.n} samples have the value of their"
-            f" condition; the classifier is right for {a.accuracy:.0%} of real pictures"
+            f"{a.attribute}: {a.agreed:.0%} [{a.low:.0%}, {a.high:.0%}] of {a.n} samples have the value of"
+            f" their condition; the classifier is right for {a.accuracy:.0%} of real pictures"
         )
         if a.distances:
             _print_distances(a.attribute, a.distances)

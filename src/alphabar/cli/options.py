@@ -55,7 +55,7 @@ class SamplingOptions:
         return [name for name, value in self.values.items() if value not in (None, False, [])]
 
     def settings(self, model: "Model", seed: int, without_guidance: bool = False) -> "SamplingSettings":
-        """The settings that follow for a model. without_guidance: leave out the recipe's where none is given."""
+        """The settings that follow for a model. without_guidance: leave the recipe's guidance out."""
         from alphabar.guidance import GUIDANCES
         from alphabar.sampling.settings import sampling_settings
 

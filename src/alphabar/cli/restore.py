@@ -35,8 +35,8 @@ DegradationOption = Annotated[
     str,
     typer.Option(
         metavar="SPEC",
-        help="The degradation, for example downsample:4, blur:1.5+noise:0.05, motion:9,45, grayscale, jpeg:10,"
-        " noise:auto, random:0.7 or mask:FILE+noise:0.1.",
+        help="The degradation, for example downsample:4, blur:1.5+noise:0.05, motion:9,45, grayscale,"
+        " jpeg:10, noise:auto, random:0.7 or mask:FILE+noise:0.1.",
     ),
 ]
 

@@ -40,8 +40,8 @@ def sample(
         str | None,
         typer.Option(
             metavar="KEY=A,B,…",
-            help="Use the same noise with each value of a guidance's option, class, an attribute or caption=A|B|…;"
-            " the overview has a row for each noise and a column for each value.",
+            help="Use the same noise with each value of a guidance's option, class, an attribute or"
+            " caption=A|B|…; the overview has a row for each noise and a column for each value.",
         ),
     ] = None,
     ema: Annotated[

@@ -39,7 +39,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(RECIPES)}, or the path of a recipe.toml; by default the budget planner sizes 'lean'.",
+            help=f"{', '.join(RECIPES)}, or the path of a recipe.toml; by default the planner sizes 'lean'.",
         ),
     ] = None,
     budget: BudgetOption = None,

@@ -1,7 +1,7 @@
 """Every sentence that the library says to a person, in English and in Spanish, by identifier.
 
-The catalogue is the folder ``catalogue`` beside this file: a TOML file for each area, a table for each message,
-for example::
+The catalogue is the folder ``catalogue`` beside this file: a TOML file for each area, a table for each
+message, for example::
 
     ["sampling.too_few_steps"]
     en = "The sampler needs at least 1 step, not {steps}."

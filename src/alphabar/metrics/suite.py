@@ -202,7 +202,7 @@ METRICS = Registry(
         "density_coverage": _density_coverage,
     },
 )
-"""Name → function (features of samples, features of real images) → its numbers by key, in the order printed."""
+"""Name → function (features of samples, features of real images) → numbers by key, in the order printed."""
 
 
 def compare_features(fake: Features, real: Features, extrapolate: bool) -> Values:

@@ -180,15 +180,24 @@ def _without_none(values: Any) -> Any:
 
 def _usage_error(error: ValidationError) -> UsageError:
     first = error.errors()[0]
-    *parents, last = (str(part) for part in first["loc"])
+    section, keys = _location(first["loc"])
+    where = ".".join(keys)
+    if where == "data.size":
+        return UsageError("recipes.bad_size", value=repr(first["input"]))
     if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = Recipe
-        for parent in parents:
-            model = model.model_fields[parent].annotation  # type: ignore[assignment]
-        return unknown(
-            "recipe key", ".".join([*parents, last]), [".".join([*parents, f]) for f in model.model_fields]
-        )
-    where = ".".join([*parents, last])
+        return unknown("recipe key", where, [".".join([*keys[:-1], field]) for field in section.model_fields])
     if first["type"] == "missing":
         return UsageError("recipes.missing_key", key=where)
     return UsageError("recipes.bad_value", key=where, value=repr(first["input"]), reason=first["msg"].lower())
+
+
+def _location(parts: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
+    """The section that an error's location lies in, and the keys that lead to what is wrong."""
+    section: type[BaseModel] = Recipe
+    for at, part in enumerate(parts):
+        field = section.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)) or at == len(parts) - 1:
+            return section, [str(key) for key in parts[: at + 1]]
+        section = inner
+    return section, []

@@ -114,10 +114,10 @@ class BatchLoader:
     def batch(self, images: int) -> Batch:
         """The batch after so many images, its signals on the device."""
         if self._next is None or self._next[0] != images:
-            self._next = images, self._start(images)
+            self._next = images, self._load(images)
         pieces = [piece.result() for piece in self._next[1]]
         after = images + self.batches.recipe.batch
-        self._next = after, self._start(after)
+        self._next = after, self._load(after)
         x0, eps = (
             torch.cat([self.runtime.put(signals) for signals in column])
             for column in zip(*((piece.x0, piece.eps) for piece in pieces), strict=True)
@@ -130,7 +130,7 @@ class BatchLoader:
         """Ends the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _start(self, images: int) -> list[Future[Batch]]:
+    def _load(self, images: int) -> list[Future[Batch]]:
         """Begins to prepare the batch after so many images, in as many pieces as there are threads."""
         local = self.batches.recipe.batch // self.runtime.world_size
         first = images + self.runtime.rank * local

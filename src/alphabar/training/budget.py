@@ -53,7 +53,7 @@ class Machine:
     """What was measured on a machine.
 
     speeds: (FLOPs of a network's forward pass, samples trained a second) for a few networks. loading: samples
-    that are prepared a second. memory: free bytes. start: seconds that an update takes whatever the batch,
+    that are prepared a second. memory: free bytes. overhead: seconds that an update takes whatever the batch,
     because kernels are started one by one on a GPU.
     """
 
@@ -61,7 +61,7 @@ class Machine:
     speeds: tuple[tuple[float, float], ...]
     loading: float
     memory: int
-    start: float = 0.0
+    overhead: float = 0.0
 
     def rate(self, forward: float) -> float:
         """Samples a second that a network of so many FLOPs trains on, once an update has started.
@@ -160,14 +160,14 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Progress[Machine]]:
     loading = _loading_rate(dataset, recipe)
     yield Progress(stage, 1, total)
     runtime: Runtime | None = None
-    speeds, starts = [], [0.0]
+    speeds, overheads = [], [0.0]
     for done, size in enumerate(timed):
         with torch.random.fork_rng(devices=[]):
             network = NETWORKS.build(size.network, channels=codec.channels)
         runtime = runtime or probe(network, codec.spatial, batch=recipe.batch, try_compile=False)
         timing = training_rate(network, codec.spatial, runtime, most=recipe.batch)
         speeds.append((float(size.flops), timing.rate))
-        starts.append(timing.start)
+        overheads.append(timing.overhead)
         yield Progress(stage, done + 2, total)
     assert runtime is not None
     processes = runtime.world_size if runtime.device.startswith("cuda") else 1
@@ -176,7 +176,7 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Progress[Machine]]:
         tuple((f, rate * processes) for f, rate in speeds),
         loading,
         free_memory(runtime.device),
-        max(starts),
+        max(overheads),
     )
     yield Progress(stage, total, total, machine)
 
@@ -233,9 +233,9 @@ def _candidate(size: Size, machine: Machine, pictures: int, seconds: float) -> C
     computed = machine.rate(size.flops)
     least, most = BATCHES
     # At least as many as take as long to compute as an update takes to start.
-    wanted = max(min(computed, machine.loading) * seconds / UPDATES, machine.start * computed, 1)
+    wanted = max(min(computed, machine.loading) * seconds / UPDATES, machine.overhead * computed, 1)
     batch = min(max(2 ** round(math.log2(wanted)), least), most)
-    rate = min(batch / (machine.start + batch / computed), machine.loading)
+    rate = min(batch / (machine.overhead + batch / computed), machine.loading)
     images = int(rate * seconds)
     fixed = BYTES_PER_PARAMETER * size.parameters
     room = MEMORY_SHARE * machine.memory - fixed

@@ -157,7 +157,7 @@ def _begin(
         planned = yield from _planned(dataset, recipe, budget or 0.0)
         recipe = with_settings(planned.recipe, settings)
     if Runtime().is_main:
-        begin(chosen.run, recipe, start=chosen.model)
+        begin(chosen.run, recipe, initial_model=chosen.model)
         run.remember_data(data)
     Runtime().barrier()
     return dataset, run, conditions

@@ -37,25 +37,25 @@ EARLY = 1 / 8  # share of the training after which weights are kept for autoguid
 RECENT = 50  # updates over which rate and waiting time are measured
 
 
-def begin(path: str | Path, recipe: Recipe, *, start: Model | None = None) -> Run:
+def begin(path: str | Path, recipe: Recipe, *, initial_model: Model | None = None) -> Run:
     """The run at ``path``: created with the recipe or, where it exists, checked against it.
 
-    start: the model whose weights the training begins with, of the recipe's network or a narrower one.
+    initial_model: the model whose weights the training begins with, of the recipe's network or narrower.
     Raises UsageError where the run was made with another recipe, naming what differs, and where the weights
     do not fit; AlphabarError where the folder holds something else.
     """
     run = Run(path)
-    if start:
+    if initial_model:
         network = build_denoiser(recipe).network
         assert isinstance(network, Network)
-        network.load_compatible(start.denoiser.network.state_dict())
+        network.load_compatible(initial_model.denoiser.network.state_dict())
     if not run.exists:
         run.create(recipe)
     elif changed := differences(run.recipe, recipe):
         shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
         raise UsageError("training.other_recipe", path=path, differences=shown)
-    if start and not run.checkpoints.folders():
-        write_file(run.initial_weights, pack_tensors(start.denoiser.network.state_dict()))
+    if initial_model and not run.checkpoints.folders():
+        write_file(run.initial_weights, pack_tensors(initial_model.denoiser.network.state_dict()))
     return run
 
 

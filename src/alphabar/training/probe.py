@@ -57,24 +57,24 @@ def probe(
 
 
 class Timing(NamedTuple):
-    """What a forward and backward pass takes: ``start`` seconds and n / ``rate`` for n samples."""
+    """What a forward and backward pass takes: ``overhead`` seconds and n / ``rate`` for n samples."""
 
     rate: float
-    start: float
+    overhead: float
 
 
 def training_rate(network: Network, spatial: Sequence[int], runtime: Runtime, *, most: int) -> Timing:
     """Samples a second of forward and backward passes, timed for about a second.
 
     most: samples at once; fewer where so many take longer than half a second. On a GPU one sample takes
-    nearly as long as many, because kernels are started one by one: there ``start`` is timed as well.
+    nearly as long as many, because kernels are started one by one: there ``overhead`` is timed as well.
     """
     gpu = runtime.device.startswith("cuda")
     with torch.random.fork_rng(devices=[runtime.device] if gpu else []):
         trial = Trial(network, spatial)
 
         def seconds(n: int) -> float:
-            step = trial.start(runtime, n)
+            step = trial.step(runtime, n)
             step()
             return min(step(), step())
 
@@ -140,7 +140,7 @@ class Trial:
             if isinstance(module, nn.Dropout):
                 module.p = 0.0  # eager and compiled steps must be comparable
 
-    def start(self, runtime: Runtime, n: int) -> Callable[[], float]:
+    def step(self, runtime: Runtime, n: int) -> Callable[[], float]:
         """A training step on n samples, to be called for the seconds that it takes."""
         runtime.place(self.network)
         step = compiled(self.network) if runtime.compile else self.network
@@ -179,12 +179,12 @@ def _fastest_eager(
     plain: Runtime, trial: Trial, batch: int, dtypes: Sequence[torch.dtype | None], notes: list[str]
 ) -> tuple[Runtime, float]:
     """The fastest of precisions and memory formats, with its samples a second."""
-    step = trial.start(plain, 1)
+    step = trial.step(plain, 1)
     step()
     n = max(1, min(batch, round(0.4 / step())))
     speeds: dict[Runtime, float] = {}
     for runtime in [replace(plain, dtype=d, channels_last=c) for d in dtypes for c in (False, True)]:
-        step = trial.start(runtime, n)
+        step = trial.step(runtime, n)
         step()  # the first one sets up
         speeds[runtime] = n / min(step(), step())
     best = max(speeds, key=lambda runtime: speeds[runtime])
@@ -198,10 +198,10 @@ def _fastest_eager(
 def _compiled_if_faster(eager: Runtime, trial: Trial, n: int, notes: list[str]) -> Runtime:
     candidate = replace(eager, compile=True)
     try:
-        eager_step = trial.start(eager, n)
+        eager_step = trial.step(eager, n)
         eager_seconds = min(eager_step(), eager_step())
         expected = trial.gradients()
-        compiled_step = trial.start(candidate, n)
+        compiled_step = trial.step(candidate, n)
         compilation = compiled_step()
         compiled_seconds = min(compiled_step() for _ in range(3))  # a GPU's kernels are recorded in the first
         error = ((trial.gradients() - expected).norm() / expected.norm()).item()

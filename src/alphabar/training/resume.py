@@ -76,7 +76,7 @@ def open_training(
         statistics = checkpoint.files["statistics.safetensors"]
         notes += _load(training, checkpoint, run)
     else:
-        _start(training, run)
+        _set_initial_weights(training, run)
         statistics = pack_tensors(
             fit_gaussian(_signals(dataset, training), build_codec(recipe.data))._asdict()
         )
@@ -125,7 +125,7 @@ def _load(training: TrainingState, checkpoint: Checkpoint, run: Run) -> Iterator
     yield message("training.resuming", path=run.path, images=training.images)
 
 
-def _start(training: TrainingState, run: Run) -> None:
+def _set_initial_weights(training: TrainingState, run: Run) -> None:
     """Takes over the weights that the run begins with, where there are any."""
     if run.initial_weights.exists():
         training.start_from(unpack_tensors(run.initial_weights.read_bytes()))
