@@ -278,7 +278,9 @@ MISTAKES = {
     "a class of a model without": (
         ["sample", "{run}", "--out", "{out}", "--class", "BMW"], 2, "trained without conditions"
     ),
-    "guidance towards nothing": (["sample", "{run}", "--out", "{out}", "--guidance", "2"], 2, "strengthens a condition"),
+    "guidance towards nothing": (
+        ["sample", "{run}", "--out", "{out}", "--guidance", "2"], 2, "strengthens a condition"
+    ),
     "an attribute without a value": (
         ["sample", "{run}", "--out", "{out}", "--attribute", "red"], 2, "should read key=value"
     ),
