@@ -224,7 +224,7 @@ NAMES = {
 def compute(benchmark: Benchmark, key: str) -> Result:
     """Train and sample the contestant of that key."""
     args = benchmark.args
-    few, short, lean = max(args.n // SLOW_SHARE, 2), args.short, args.lean.split()
+    few, short, lean = max(args.n // SLOW_SHARE, 4), args.short, args.lean.split()
     works: dict[str, Callable[[], Result]] = {
         "notebook": lambda: benchmark.of_peer(notebook(args.steps), short, few),
         "classic": lambda: benchmark.of_recipe("classic", few, [], sampler="ddim", steps=args.steps),

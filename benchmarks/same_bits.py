@@ -22,6 +22,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 UPDATES, BATCH, SIZE = 40, 8, 32
+NOT_MEASURED = {
+    *("when", "seconds_per_sample", "sampler", "grid", "timesteps", "start", "initial_noise"),
+    *("guidance", "guidance_interval", "sag", "pag", "pag_interval", "autoguidance", "classifier_scale"),
+}
+"""Keys of an evaluation that hold times and settings: the settings have other names after the change."""
 SOLVERS = ("ddnm", "ddrm", "diffpir", "pigdm", "mmps", "perturb_and_map", "dps", "direct", None)
 SMALL = {
     "classic": ["network.widths=[16,32,32,32]"],
@@ -227,7 +232,7 @@ def hash_of_numbers(values: Any) -> str:
     def collect(value: Any) -> None:
         if isinstance(value, dict):
             for key, each in value.items():
-                if key not in ("when", "seconds_per_sample"):
+                if key not in NOT_MEASURED:
                     collect(each)
         elif isinstance(value, list | tuple):
             for each in value:

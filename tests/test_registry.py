@@ -42,7 +42,7 @@ def test_build_gives_context_and_settings():
         ({"name": "ball", "radius": 1}, "unknown setting of toy 'ball' 'radius'"),
         ({"name": "throw", "speed": "fast"}, "toy.speed = 'fast'"),
         ({"speed": 1}, "has no name"),
-        ('{"name": throw}', 'the toy {"name": throw} is no JSON'),
+        ('{"name": throw}', 'the toy {"name": throw} is not valid JSON'),
     ],
 )
 def test_mistakes_are_named(spec, told):

@@ -52,7 +52,10 @@ class SamplingOptions:
     @property
     def given(self) -> list[str]:
         """The names of the options that were given."""
-        return [name for name, value in self.values.items() if value not in (None, False, [])]
+        unset = (None, False)
+        return [
+            name for name, value in self.values.items() if not any(value is u for u in unset) and value != []
+        ]
 
     def settings(self, model: "Model", seed: int, without_guidance: bool = False) -> "SamplingSettings":
         """The settings that follow for a model. without_guidance: leave the recipe's guidance out."""
