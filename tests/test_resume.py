@@ -1,4 +1,4 @@
-"""Stopping changes nothing: every recipe resumes bit for bit in every memory format and with every optimizer."""
+"""Every recipe resumes bit for bit, in every memory format and with every optimizer."""
 
 import itertools
 import json
@@ -50,7 +50,6 @@ def opened(dataset, recipe: Recipe, runtime: Runtime) -> TrainingState:
 def steps(training: TrainingState, n: int) -> None:
     for _ in range(n):
         training.step(training.loader.batch(training.images), 1e-2, 0.0)
-    training.loader.close()
 
 
 def tensors(training: TrainingState) -> dict[str, torch.Tensor]:
@@ -74,13 +73,14 @@ def tensors(training: TrainingState) -> dict[str, torch.Tensor]:
 def test_ten_updates_and_five_are_fifteen(dataset, tmp_path, name, runtime):
     recipe = tiny(name)
     straight = opened(dataset, recipe, runtime)
-    steps(straight, BEFORE + AFTER)
-    stopped = opened(dataset, recipe, runtime)
-    steps(stopped, BEFORE)
-    files = stopped.files(b"")
+    steps(straight, BEFORE)
+    files = straight.files(b"")
+    steps(straight, AFTER)
     resumed = opened(dataset, recipe, runtime)
     resumed.load(files, json.loads(files["state.json"]), tmp_path)
     steps(resumed, AFTER)
+    straight.loader.close()
+    resumed.loader.close()
     expected, found = tensors(straight), tensors(resumed)
     assert expected.keys() == found.keys()
     for key, value in expected.items():
