@@ -192,6 +192,29 @@ def test_a_loss_that_stays_non_finite_ends_the_training(dataset, tmp_path, monke
         run_all(dataset, run, images=800)
 
 
+def test_a_parameter_without_gradients_is_told_once(dataset, tmp_path, monkeypatch):
+    real, calls, dead = loss, [], "middle.0.norm1.bias"
+
+    def cut_off(denoiser, x0, t, eps, **rest):
+        calls.append(1)
+        parameter = denoiser.network.get_parameter(dead)
+        if len(calls) == 1:
+            parameter.register_hook(lambda grad: grad * (0 if len(calls) != 30 else 1))
+        return real(denoiser, x0, t, eps, **rest)
+
+    monkeypatch.setattr("alphabar.methods.diffusion.loss", cut_off)
+    run = begin(tmp_path / "run", tiny_recipe("network.dropout=0"))
+    told = [r for r in run_all(dataset, run, images=8 * 200) if "no gradient" in (r.message or "")]
+    assert [r.message.identifier for r in told] == ["training.unmoved"]
+    assert told[0].message.values["names"] == dead and told[0].images == 8 * 100
+
+
+def test_a_whole_network_moves(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    records = run_all(dataset, run, images=8 * 55)
+    assert not any("no gradient" in (r.message or "") for r in records)
+
+
 def test_fp16_learns_what_fp32_does(dataset, tmp_path, monkeypatch):
     losses, norms = {}, {}
     clip = torch.nn.utils.clip_grad_norm_

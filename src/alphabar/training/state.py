@@ -25,6 +25,7 @@ from alphabar.tensor_files import pack_optimizer, pack_tensors, unpack_optimizer
 from alphabar.training.batches import Batch, BatchLoader, TrainingBatches
 from alphabar.training.labels import Conditions
 from alphabar.training.optimizers import make_optimizer
+from alphabar.training.unmoved import UnmovedParameters
 
 # In fp16 gradients below 6e-8 are zero and those above 65,504 infinite. So the loss is scaled for the
 # backward pass: by half as much after an infinite gradient, by twice as much after so many updates
@@ -40,6 +41,7 @@ class TrainingState:
     images: seen since the beginning of the run; with the recipe they decide everything random. seconds:
     spent.
     bad_steps: updates in a row that were left out because loss or gradient were not finite.
+    unmoved: the parameters that the last update found to have had no gradient for long; told once.
     Raises UsageError or AlphabarError where batch, processes and data do not fit one another.
     """
 
@@ -82,6 +84,8 @@ class TrainingState:
         self.loader = BatchLoader(
             TrainingBatches(dataset, self.train_index, recipe, denoiser.schedule, rows, fields), runtime
         )
+        self._unmoved = UnmovedParameters(dict(self.network.named_parameters()))
+        self.unmoved: list[str] = []
         self.early: bytes | None = None
         self.images, self.seconds, self.bad_steps = 0, 0.0, 0
         self.loss_scale = LOSS_SCALE if runtime.dtype is torch.float16 else 1.0
@@ -109,6 +113,7 @@ class TrainingState:
         if not self.network.training:
             self.network.train()
         total = self._backward(batch)
+        self.unmoved = self._unmoved.after_backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf)
         mean_loss, norm = torch.stack([runtime.mean(total), norm]).tolist()  # a GPU is waited for once
         if math.isfinite(mean_loss) and math.isfinite(norm):
