@@ -241,6 +241,32 @@ def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypa
         assert torch.isfinite(value).all()
 
 
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_a_refused_update_moves_no_weight_and_no_average(dataset, tmp_path, monkeypatch, kind):
+    run = begin(
+        tmp_path / "run", tiny_recipe("ema.snapshots=4", "network=tutorial_unet", "network.widths=[8,16]")
+    )
+    real, calls = loss, []
+
+    def third_is_bad(denoiser, x0, t, eps, **rest):
+        calls.append(1)
+        losses = real(denoiser, x0, t, eps, **rest)
+        if len(calls) == 3:
+            weight = next(denoiser.parameters()).sum()
+            # The root's slope at zero is infinite.
+            losses = losses + (math.nan if kind == "loss" else (weight - weight.detach()).abs().sqrt())
+        return losses
+
+    monkeypatch.setattr("alphabar.methods.diffusion.loss", third_is_bad)
+    files = {}
+    for record in train(dataset, run, images=32, runtime=Runtime(), checkpoint_every=0):
+        if checkpoint := run.checkpoints.newest()[0]:
+            files[checkpoint.images] = checkpoint.files
+            assert record.images <= 24 or checkpoint.state["bad_steps"] == (checkpoint.images == 24)
+    for name in (*WEIGHTS, "averages.safetensors"):
+        assert files[16][name] == files[24][name] != files[32][name], name
+
+
 def test_a_loss_that_stays_non_finite_ends_the_training(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "alphabar.methods.diffusion.loss",
