@@ -205,12 +205,10 @@ class Trainer:
 
     def _finish(self) -> Iterator[TrainingProgress]:
         stopped, trained = self._stopped(), bool(self._recent)
-        if self.writer:
-            yield from self.writer.finish(stopped)
         if trained:
             self.training.seconds = self.seconds()
         if self.writer:
-            self.writer.save_if_new()
+            yield from self.writer.finish(stopped)
         reason = "stopped" if stopped else "finished" if trained else "already_trained"
         training = self.training
         result = TrainingResult(

@@ -101,7 +101,7 @@ class TrainingState:
     def step(self, batch: Batch, learning_rate: float, share: float) -> float:
         """One update. share: of the training that is done, in [0, 1].
 
-        Returns the loss. Where it or the gradient is not finite, the weights stay as they were.
+        Returns the loss. Where it or the gradient is not finite, weights and averages stay as they were.
         """
         recipe, runtime = self.recipe, self.runtime
         # Dropout and augmentation use random numbers where the loss is computed.
@@ -116,10 +116,14 @@ class TrainingState:
         self.unmoved = self._unmoved.after_backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf)
         mean_loss, norm = torch.stack([runtime.mean(total), norm]).tolist()  # a GPU is waited for once
+        self.images += recipe.batch
         if math.isfinite(mean_loss) and math.isfinite(norm):
             self.optimizer.step()
             self.bad_steps = 0
+            for average in (*([self.ema] if self.ema else []), *self.averages.values()):
+                average.update(self.images, recipe.batch)
         else:
+            self.method.undo_prepare()
             for buffer, before in zip(self.buffers, buffers, strict=True):
                 buffer.copy_(before)
             if self.loss_scale > 1:
@@ -127,13 +131,8 @@ class TrainingState:
             else:
                 self.bad_steps += 1
         self.optimizer.zero_grad(set_to_none=True)
-        self.images += recipe.batch
         if runtime.dtype is torch.float16 and self.images % (UPDATES_TO_DOUBLE * recipe.batch) == 0:
             self.loss_scale = min(2 * self.loss_scale, LOSS_SCALE)
-        if self.ema:
-            self.ema.update(self.images, recipe.batch)
-        for average in self.averages.values():
-            average.update(self.images, recipe.batch)
         return mean_loss
 
     def _backward(self, batch: Batch) -> Tensor:
