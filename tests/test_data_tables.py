@@ -232,7 +232,7 @@ def test_a_blank_cell_leaves_the_caption_beside_the_picture(data):
 @pytest.mark.parametrize(
     "written",
     [
-        "sub/Größe.png", "./sub/Größe.png", "SUB/GRÖSSE.PNG", "sub\\Größe.png", "C:\\my files\\data\\sub\\Größe.png",
+        "sub/Größe.png", "./sub/Größe.png", "SUB/GRÖSSE.PNG", "sub\\Größe.png", "C:\\my files\\data\\sub\\Größe.png",  # noqa: E501
         "/home/me/data/sub/Größe.png", "data/sub/Größe.png", " sub/Größe.png ", "file:///x/sub/Größe.png",
         unicodedata.normalize("NFD", "sub/Größe.png"),
     ],
