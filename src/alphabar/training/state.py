@@ -121,7 +121,7 @@ class TrainingState:
             self.optimizer.step()
             self.bad_steps = 0
             for average in (*([self.ema] if self.ema else []), *self.averages.values()):
-                average.update(self.images, recipe.batch)
+                average.update(self.images, recipe.batch)  # type: ignore[attr-defined]
         else:
             self.method.undo_prepare()
             for buffer, before in zip(self.buffers, buffers, strict=True):
