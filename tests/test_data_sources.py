@@ -165,7 +165,7 @@ def test_captions_from_sidecars(tmp_path):
     (tmp_path / "b.txt").write_text("  \n")
     (tmp_path / "c.txt").write_bytes(b"caf\xe9")
     os.mkfifo(tmp_path / "d.txt")
-    assert [item.caption for item in open_source(tmp_path).items] == ["a réd car", None, "caf�", None]
+    assert [item.caption for item in open_source(tmp_path).items] == ["a réd car", None, "café", None]
 
 
 def test_metadata_csv(tmp_path):

@@ -16,6 +16,7 @@ from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
 from exact import GaussianDenoiser, MixtureDenoiser
+from refusals import refused
 
 MEAN = torch.tensor([0.4, -0.3], dtype=torch.float64)
 COV = torch.tensor([[0.25, 0.12], [0.12, 0.09]], dtype=torch.float64)
@@ -407,3 +408,14 @@ def test_the_seed_decides_the_noise_of_every_step():
 
     assert torch.equal(samples(1), samples(1))
     assert not torch.allclose(samples(1), samples(2))
+
+
+@pytest.mark.parametrize("eta", [-1, -0.01, 1.01, 2, float("nan"), float("inf"), "much"])
+def test_an_eta_outside_0_to_1_is_refused(eta):
+    with refused("registry.bad_value", setting="sampler.eta"):
+        SAMPLERS.resolve({"name": "ddim", "eta": eta})
+
+
+@pytest.mark.parametrize("eta", [0, 0.5, 1])
+def test_an_eta_from_0_to_1_is_taken(eta):
+    assert SAMPLERS.resolve({"name": "ddim", "eta": eta}) == {"name": "ddim", "eta": eta}

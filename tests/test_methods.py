@@ -20,7 +20,7 @@ from alphabar.diffusion.samplers import ddim, last_step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import write_file
-from alphabar.methods.gan import augmented, gradient_penalty
+from alphabar.methods.gan import Gan, augmented, gradient_penalty
 from alphabar.methods.registry import METHODS, method_of
 from alphabar.networks import NETWORKS
 from alphabar.networks.autoencoder import Autoencoder, kl_to_standard_normal
@@ -109,6 +109,38 @@ class TestLosses:
         for i in range(8):
             gan.prepare(x, x, 8 * i, 0.0, 1e-4)
         assert len(asked) == 2 * 2  # R1 and R2, twice
+
+    @pytest.mark.parametrize("whose", ["critic", "generator"])
+    def test_a_refused_update_puts_the_critic_back(self, dataset, tmp_path, monkeypatch, whose):
+        calls, name = [], "score" if whose == "critic" else "losses"
+        real = getattr(Gan, name)
+
+        def bad_in_the_third_update(self, *args):
+            calls.append(1)
+            return real(self, *args) * (math.nan if len(calls) == bad else 1)
+
+        # The critic scores real and generated samples of its own, then those of the generator.
+        bad = 2 * 4 + 1 if whose == "critic" else 3
+        monkeypatch.setattr(Gan, name, bad_in_the_third_update)
+        run = begin(tmp_path / "run", tiny("gan"))
+        files = {}
+        for _ in train(dataset, run, images=32, runtime=Runtime(), checkpoint_every=0):
+            if checkpoint := run.checkpoints.newest()[0]:
+                files[checkpoint.images] = checkpoint.files
+        for part in ("critic", "critic_optimizer"):
+            file = f"{part}.safetensors"
+            assert files[8][file] != files[16][file] == files[24][file] != files[32][file]
+        for part in ("model", "ema", "optimizer"):
+            file = f"{part}.safetensors"
+            assert (files[16][file] == files[24][file]) == (whose == "generator")
+
+    def test_a_refused_first_update_leaves_the_critics_optimizer_empty(self):
+        gan = built(tiny("gan"))
+        before, x = gan.state_files(), torch.randn(8, 3, 16, 16)
+        gan.prepare(x, x, 0, 0.0, 1e-4)
+        assert gan.state_files() != before
+        gan.undo_prepare()
+        assert gan.state_files() == before
 
     def test_kl_of_gaussians(self):
         mean, std = torch.randn(6, 4, 2, 2).double(), torch.rand(6, 4, 2, 2).double() + 0.2

@@ -1,6 +1,7 @@
 """Networks: the contract every architecture keeps, and what each promises of itself."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from alphabar.networks import NETWORKS
 from alphabar.networks.base import flops
 from alphabar.networks.layers import BatchNorm2d, SelfAttention, Sinusoid, group_norm
 from alphabar.networks.mp_unet import Block, MPAttention, MPConv, MPFourier, MPUNet, mp_silu, mp_sum, unit
+from alphabar.networks.resample import Upsample
 from alphabar.networks.tutorial_unet import TutorialUNet
 from alphabar.networks.unet import ResidualBlock, UNet
 
@@ -541,3 +543,34 @@ def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         torch.testing.assert_close(a[name], expected[name], atol=1e-6, rtol=1e-6)
         assert torch.equal(a[name], b[name])
+
+
+def gradients(network: nn.Module, step: nn.Module, *inputs: Tensor, bf16: bool) -> dict[str, Tensor]:
+    network.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        output = step(*inputs)
+    output.float().square().mean().backward()
+    return {name: p.grad.flatten().clone() for name, p in network.named_parameters()}
+
+
+class TestUpsample:
+    def test_it_repeats_rows_and_columns(self) -> None:
+        x = torch.randn(2, 3, 4, 5)
+        assert torch.equal(Upsample()(x), F.interpolate(x, scale_factor=2, mode="nearest"))
+
+    @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+    def test_compiled_in_bf16_its_gradient_is_right(self) -> None:
+        """With nn.Upsample in its place the gradients of the first convolution are 0 (torch 2.13)."""
+        torch.manual_seed(0)
+        up = nn.Sequential(Upsample(), nn.Conv2d(16, 16, 3, padding=1))
+        below = nn.Conv2d(3, 16, 3, padding=1)
+        network = nn.Sequential(below, up, nn.SiLU(), nn.Conv2d(16, 3, 3, padding=1))
+        x = torch.randn(4, 3, 8, 8)
+        right = gradients(network, network, x, bf16=False)
+        found = gradients(network, torch.compile(network, dynamic=False), x, bf16=True)
+        for name, wanted in right.items():
+            assert torch.cosine_similarity(found[name], wanted, dim=0) >= 0.9, name
+
+    def test_weights_keep_their_names(self) -> None:
+        names = UNet(channels=3, widths=(8, 16), attention=0).state_dict()
+        assert {"ups.0.grow.1.weight", "ups.0.grow.1.bias"} <= names.keys()

@@ -1,3 +1,6 @@
+import itertools
+import re
+
 import pytest
 
 from alphabar.errors import AlphabarError, UsageError
@@ -67,6 +70,28 @@ def test_mistakes_are_named_with_the_nearest(setting, told):
     with pytest.raises(UsageError) as error:
         with_settings(named_recipe("ddpm"), [setting])
     assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["optimizer.name=adam", 'optimizer={"name":"adam"}', "schedule=linear_beta", "schedule.name=linear_beta"],
+)
+def test_the_order_of_settings_does_not_matter(choice):
+    own = {"optimizer": "optimizer.learning_rate=0.0003", "schedule": "schedule.steps=500"}
+    recipe = named_recipe("lean")
+    section = re.split(r"[.=]", choice)[0]
+    settings = [choice, own[section], "batch=8"]
+    orders = [with_settings(recipe, order) for order in itertools.permutations(settings)]
+    assert all(other == orders[0] for other in orders)
+    assert orders[0].batch == 8 and orders[0].optimizer.name == ("adam" if section == "optimizer" else "muon")
+    if section == "optimizer":
+        assert orders[0].optimizer.learning_rate == 0.0003
+    else:
+        assert orders[0].schedule["name"] == "linear_beta" and orders[0].schedule["steps"] == 500
+
+
+def test_the_last_of_two_equal_settings_counts():
+    assert with_settings(named_recipe("lean"), ["batch=8", "batch=16"]).batch == 16
 
 
 def test_unknown_recipe_and_broken_file(tmp_path):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from alphabar.networks.unet import UNet
 from alphabar.runtime import Runtime, accumulating, broadcast, describe_machine, processes
-from alphabar.training.probe import Trial, bf16_refused, precisions, probe
+from alphabar.training.probe import Trial, bf16_refused, precisions, probe, wrong_gradient
 
 BF16 = torch.bfloat16
 
@@ -78,7 +78,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], None]:
             return lambda: n * clock(runtime)
 
         monkeypatch.setattr(Trial, "step", start)
-        monkeypatch.setattr(Trial, "gradients", lambda trial: torch.ones(3))
+        monkeypatch.setattr(Trial, "gradients", lambda trial: {"weight": torch.ones(3)})
         monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: None)
         monkeypatch.setattr(shutil, "which", lambda name: name)
         monkeypatch.setattr("alphabar.training.probe.default_device", lambda: "cpu")
@@ -168,6 +168,55 @@ class TestProbe:
         runtime = probe(tiny(), (8, 8), batch=4)
         assert runtime.compile == chosen
         assert any("gradients are wrong" in note for note in runtime.notes) != chosen
+
+    def wrong_for(self, monkeypatch: pytest.MonkeyPatch, parameter: str) -> None:
+        """Makes steps that are compiled or in bf16 give one parameter a gradient of zero."""
+        start = Trial.step
+
+        def broken(trial: Trial, runtime: Runtime, n: int) -> Callable[[], float]:
+            step = start(trial, runtime, n)
+
+            def seconds() -> float:
+                took = step()
+                if not (runtime.compile or runtime.dtype):
+                    return took
+                trial.network.get_parameter(parameter).grad = None
+                return took / 10
+
+            return seconds
+
+        monkeypatch.setattr(Trial, "step", broken)
+        monkeypatch.setattr(shutil, "which", lambda name: name)
+        monkeypatch.setattr("alphabar.training.probe.compiled", lambda network: network)
+
+    @pytest.mark.parametrize("emulated", [True, False])
+    def test_one_small_dead_parameter_is_enough_to_refuse(self, monkeypatch, emulated: bool) -> None:
+        name = "middle.0.attention.norm.bias"
+        why = "not in this test" if emulated else None
+        monkeypatch.setattr("alphabar.training.probe.bf16_refused", lambda device: why)
+        self.wrong_for(monkeypatch, name)
+        runtime = probe(tiny(), (8, 8), batch=4)
+        assert runtime.dtype is None and not runtime.compile
+        refused = [note for note in runtime.notes if name in note]
+        assert any(note.startswith("torch.compile: not chosen") for note in refused)
+        assert any(note.startswith("bf16") for note in refused) != emulated
+
+    def test_gradients_may_be_no_worse_than_rounding_makes_them(self) -> None:
+        right = {"a": torch.tensor([1.0, 0.0]), "unused": torch.zeros(2)}
+
+        def gradients(cosine: float, norm: float = 1.0) -> dict[str, Tensor]:
+            vector = torch.tensor([cosine, (1 - cosine**2) ** 0.5])
+            return {"a": norm * vector, "unused": torch.zeros(2)}
+
+        assert wrong_gradient(gradients(0.91), right) is None
+        assert wrong_gradient(gradients(0.89), right)
+        assert wrong_gradient(gradients(0.95, 1.24), right) is None
+        for norm in (1.26, 0.79, 0.0, float("nan")):
+            assert wrong_gradient(gradients(0.95, norm), right)
+        assert wrong_gradient(gradients(0.7), right, gradients(0.72)) is None
+        assert wrong_gradient(gradients(0.6), right, gradients(0.72))
+        assert wrong_gradient(gradients(0.7), right, gradients(0.95))
+        assert wrong_gradient(gradients(0.7, 0.0), right, gradients(0.7, 0.0))
 
     def test_a_failing_compiler_is_survived(self, monkeypatch) -> None:
         def broken(network: nn.Module) -> nn.Module:

@@ -1,14 +1,18 @@
 """Trainings that are killed and continue: a quick one, and the benchmark with twenty kills."""
 
 import hashlib
+import json
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from alphabar.cli.console import stop_on_signal
 from alphabar.runs.run import Run
 
 CHILD = Path(__file__).with_name("training_child.py")
@@ -42,6 +46,69 @@ def test_a_kill_changes_no_bit(picture_folder, tmp_path):
         _, problems = child.communicate(timeout=120)
         assert child.returncode == 0, problems.decode()
     assert hashes(killed, reached + 40) == hashes(undisturbed, reached + 40)
+
+
+class Command:
+    """``alphabar train`` of a tiny network as a process of its own, without an end of its own."""
+
+    def __init__(self, pictures: Path, run: Path, images: int = 1_000_000):
+        settings = ["data.size=16", "batch=8", "monitor.share=0", "monitor.distance=0", "monitor.samples=1"]
+        settings += ["network=tutorial_unet", "network.widths=[8,16]"]
+        command = [sys.executable, "-m", "alphabar.cli", "train", str(pictures), "--run", str(run)]
+        command += ["--recipe", "ddpm", "--images", str(images)]
+        self.child = subprocess.Popen(
+            [*command, *(part for setting in settings for part in ("--set", setting))],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        self.run = run
+
+    def wait_until_it_trains(self) -> None:
+        deadline = time.monotonic() + 120
+        while not any(kind == "train" for kind in self.logged()):
+            assert self.child.poll() is None and time.monotonic() < deadline, (
+                self.child.stderr.read().decode()
+            )
+            time.sleep(0.02)
+
+    def logged(self) -> list[str]:
+        log = self.run / "log.jsonl"
+        return [json.loads(line)["kind"] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+@pytest.mark.parametrize("names", [("SIGTERM", "SIGTERM"), ("SIGHUP", "SIGHUP", "SIGINT", "SIGINT")])
+def test_a_signal_however_often_it_is_delivered_saves_and_ends(picture_folder, tmp_path, names):
+    if not all(hasattr(signal, name) for name in names):
+        pytest.skip("this system has no such signal")
+    run = tmp_path / "run"
+    command = Command(picture_folder, run)
+    command.wait_until_it_trains()
+    for name in names:
+        command.child.send_signal(getattr(signal, name))
+        time.sleep(0.05)
+    _, said = command.child.communicate(timeout=120)
+    assert command.child.returncode == 0, said.decode()
+    reached = Run(run).checkpoints.newest()[0].images
+    assert 0 < reached < 1_000_000
+    again = Command(picture_folder, run, reached + 8)
+    _, said = again.child.communicate(timeout=120)
+    assert again.child.returncode == 0, said.decode()
+    assert Run(run).checkpoints.newest()[0].images == reached + 8
+
+
+@pytest.mark.parametrize(("between", "ends"), [(0.0, False), (0.9, False), (1.0, True)])
+def test_only_a_later_ctrl_c_ends_at_once(monkeypatch, between, ends):
+    now, stop = [100.0], threading.Event()
+    monkeypatch.setattr("alphabar.cli.console.monotonic", lambda: now[0])
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt) if ends else nullcontext(), stop_on_signal(stop):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+            assert stop.is_set()
+        now[0] += between
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +18,14 @@ from alphabar.diffusion.loss import loss
 from alphabar.diffusion.random import Noise
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.runs.checkpoints import CheckpointFolder
+from alphabar.runs.ema import EmaSnapshots
 from alphabar.runs.log import RunLog
 from alphabar.runs.model import build_denoiser, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.batches import BatchLoader, TrainingBatches
 from alphabar.training.loop import begin, train
+from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.optimizers import learning_rate_at
 from training_child import tiny_dataset, tiny_recipe
 
@@ -146,8 +149,7 @@ def test_old_checkpoints_go_but_one(dataset, tmp_path):
     assert [8] in there and [8, 16] in there and [16, 24] in there and there[-1] == [40, 48]
 
 
-@pytest.mark.parametrize("write", [(RunLog, "append"), (CheckpointFolder, "save")])
-def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, monkeypatch, write):
+def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, monkeypatch):
     run = begin(tmp_path / "run", tiny_recipe())
     run_all(dataset, run, images=16)
     before = final_weights(run, 16)
@@ -155,7 +157,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, mo
     def full(*args, **values):
         raise AlphabarError("no space left; what was saved before is intact")
 
-    monkeypatch.setattr(*write, full)
+    monkeypatch.setattr(CheckpointFolder, "save", full)
     seen = []
     with pytest.raises(AlphabarError, match="no space left"):
         for record in train(dataset, run, images=32, runtime=Runtime(), checkpoint_every=0):
@@ -163,6 +165,63 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(dataset, tmp_path, mo
     assert sum(r.loss is not None for r in seen) == 2
     assert any("training continues" in (r.message or "") for r in seen)
     assert final_weights(run, 16) == before
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        (RunLog, "append", AlphabarError("no space left")),
+        (EmaSnapshots, "save", AlphabarError("no space left")),
+        (TrainingMonitor, "samples", RuntimeError("no space left")),
+        (TrainingMonitor, "_write_grid", AlphabarError("no space left")),
+    ],
+)
+def test_whatever_fails_after_the_last_update_the_model_is_saved(dataset, tmp_path, monkeypatch, broken):
+    owner, name, error = broken
+
+    def fail(*args, **values):
+        raise error
+
+    monkeypatch.setattr(owner, name, fail)
+    run = begin(tmp_path / "run", tiny_recipe("ema.snapshots=2"))
+    records = run_all(dataset, run, images=16)
+    notes = [r.message for r in records if r.message]
+    failures = [note for note in notes if note.identifier == "training.finishing_failed"]
+    assert failures and all("no space left" in note for note in failures)
+    assert records[-1].result.reason.identifier == "training.finished"
+    assert run.checkpoints.newest()[0].images == load_model(run.path / "model").images == 16
+
+
+def test_a_monitor_that_always_fails_delays_no_checkpoint(dataset, tmp_path, monkeypatch):
+    measured = []
+
+    def fail(*args, **values):
+        measured.append(1)
+        raise AlphabarError("cannot measure")
+
+    monkeypatch.setattr(TrainingMonitor, "samples", fail)
+    run = begin(tmp_path / "run", tiny_recipe("monitor.share=0.99"))
+    saved = []
+    for record in train(dataset, run, images=40, runtime=Runtime(), checkpoint_every=0):
+        saved.append(len(run.checkpoints.folders()))
+        if record.message and record.message.identifier == "training.measuring_failed":
+            assert run.checkpoints.newest()[0].images == record.images
+    assert measured and 1 in saved[:4]
+
+
+@pytest.mark.parametrize(("pictures", "distance"), [(3, 128), (40, 2)])
+def test_a_quick_distance_of_too_few_pictures_is_left_out(picture_folder, tmp_path, pictures, distance):
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(picture_folder.iterdir())[:pictures]:
+        shutil.copy(path, few)
+    run = begin(tmp_path / "run", tiny_recipe("batch=16", f"monitor.distance={distance}"))
+    records = run_all(tiny_dataset(few), run, images=64)
+    assert run.checkpoints.newest()[0].images == 64
+    (note,) = [r.message for r in records if r.message]
+    assert note.identifier == "training.few_for_distance" and "at least 4" in note
+    assert not any(r["kind"] == "distance" for r in run.log.records())
+    assert (run.path / "samples" / "000000064.png").is_file()
 
 
 def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypatch):
@@ -182,6 +241,32 @@ def test_a_non_finite_loss_never_reaches_the_weights(dataset, tmp_path, monkeypa
         assert torch.isfinite(value).all()
 
 
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_a_refused_update_moves_no_weight_and_no_average(dataset, tmp_path, monkeypatch, kind):
+    run = begin(
+        tmp_path / "run", tiny_recipe("ema.snapshots=4", "network=tutorial_unet", "network.widths=[8,16]")
+    )
+    real, calls = loss, []
+
+    def third_is_bad(denoiser, x0, t, eps, **rest):
+        calls.append(1)
+        losses = real(denoiser, x0, t, eps, **rest)
+        if len(calls) == 3:
+            weight = next(denoiser.parameters()).sum()
+            # The root's slope at zero is infinite.
+            losses = losses + (math.nan if kind == "loss" else (weight - weight.detach()).abs().sqrt())
+        return losses
+
+    monkeypatch.setattr("alphabar.methods.diffusion.loss", third_is_bad)
+    files = {}
+    for record in train(dataset, run, images=32, runtime=Runtime(), checkpoint_every=0):
+        if checkpoint := run.checkpoints.newest()[0]:
+            files[checkpoint.images] = checkpoint.files
+            assert record.images <= 24 or checkpoint.state["bad_steps"] == (checkpoint.images == 24)
+    for name in (*WEIGHTS, "averages.safetensors"):
+        assert files[16][name] == files[24][name] != files[32][name], name
+
+
 def test_a_loss_that_stays_non_finite_ends_the_training(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "alphabar.methods.diffusion.loss",
@@ -190,6 +275,29 @@ def test_a_loss_that_stays_non_finite_ends_the_training(dataset, tmp_path, monke
     run = begin(tmp_path / "run", tiny_recipe())
     with pytest.raises(AlphabarError, match="not finite 20 times"):
         run_all(dataset, run, images=800)
+
+
+def test_a_parameter_without_gradients_is_told_once(dataset, tmp_path, monkeypatch):
+    real, calls, dead = loss, [], "middle.0.norm1.bias"
+
+    def cut_off(denoiser, x0, t, eps, **rest):
+        calls.append(1)
+        parameter = denoiser.network.get_parameter(dead)
+        if len(calls) == 1:
+            parameter.register_hook(lambda grad: grad * (0 if len(calls) != 30 else 1))
+        return real(denoiser, x0, t, eps, **rest)
+
+    monkeypatch.setattr("alphabar.methods.diffusion.loss", cut_off)
+    run = begin(tmp_path / "run", tiny_recipe("network.dropout=0"))
+    told = [r for r in run_all(dataset, run, images=8 * 200) if "no gradient" in (r.message or "")]
+    assert [r.message.identifier for r in told] == ["training.unmoved"]
+    assert told[0].message.values["names"] == dead and told[0].images == 8 * 100
+
+
+def test_a_whole_network_moves(dataset, tmp_path):
+    run = begin(tmp_path / "run", tiny_recipe())
+    records = run_all(dataset, run, images=8 * 55)
+    assert not any("no gradient" in (r.message or "") for r in records)
 
 
 def test_fp16_learns_what_fp32_does(dataset, tmp_path, monkeypatch):

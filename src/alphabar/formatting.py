@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 from alphabar.errors import UsageError
 
@@ -57,3 +58,26 @@ def format_number(value: float | None, digits: int = 4) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.{digits}g}"
+
+
+UNKNOWN_WORDS = frozenset({"nan", "-nan", "n/a", "#n/a", "<na>", "none", "null", "nat"})
+"""How tables write that a value is missing, apart from leaving the cell blank; case does not matter."""
+
+
+def known_value(value: Any) -> Any:
+    """A cell of a table, or None where it says that nothing is known: None, NaN, blank, "N/A", "null"."""
+    if isinstance(value, str) and (not value.strip() or value.strip().casefold() in UNKNOWN_WORDS):
+        return None
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def is_infinite(value: Any) -> bool:
+    """Whether a cell is infinite or a number beyond the range of floats, also where it is text."""
+    if not isinstance(value, int | float | str):
+        return False
+    try:
+        return math.isinf(float(value))
+    except OverflowError:
+        return True
+    except ValueError:
+        return False

@@ -63,7 +63,7 @@ class Registry(dict[str, Callable[..., Any]]):
             raise UsageError("registry.no_name", kind=self.kind, text=repr(spec))
         settings = self.settings(name)
         choice = self[name]
-        hints = get_type_hints(choice.__init__ if inspect.isclass(choice) else choice)
+        hints = get_type_hints(choice.__init__ if inspect.isclass(choice) else choice, include_extras=True)
         for key, value in given.items():
             if key not in settings:
                 raise unknown(message("registry.setting", kind=self.kind, name=name), key, settings)

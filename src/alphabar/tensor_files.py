@@ -24,9 +24,19 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
 
 
 def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
-    """Puts back what ``pack_optimizer`` took."""
+    """Puts back what ``pack_optimizer`` took.
+
+    Files hold contiguous tensors, while moments lie in memory as their parameters do: a fused optimizer walks
+    through both in the order of their memory.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in unpack_tensors(data).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    for parameter, moments in optimizer.state.items():
+        for key, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(
+                    value
+                )

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -15,6 +15,10 @@ from alphabar.messages import Message
 from alphabar.progress import Progress
 
 T = TypeVar("T")
+STOPPING_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+SECONDS_TO_INSIST = 1.0  # between the first Ctrl-C and one that ends the work at once
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where stderr is no terminal
 
 
@@ -36,15 +40,29 @@ def localized(text: str) -> str:
 
 @contextmanager
 def stop_on_signal(stop: threading.Event) -> Iterator[None]:
-    """While open, SIGTERM or Ctrl-C sets ``stop``: the work saves and ends; a second one ends it at once."""
+    """While open, SIGTERM, SIGHUP or Ctrl-C sets ``stop``: the work saves and ends.
+
+    Launchers and closing terminals may deliver a signal twice, so a repeated one changes nothing. Only a
+    Ctrl-C at least a second after another one ends the work at once.
+    """
+    interrupted: float | None = None
 
     def request(number: int, frame: Any) -> None:
-        say("\nfinishing this update and saving; once more to leave at once")
-        stop.set()
-        for each in previous:
-            signal.signal(each, previous[each])
+        nonlocal interrupted
+        now = monotonic()
+        if number == signal.SIGINT:
+            if interrupted is not None and now - interrupted >= SECONDS_TO_INSIST:
+                signal.signal(signal.SIGINT, previous[signal.SIGINT])
+                signal.raise_signal(signal.SIGINT)
+            elif interrupted is None:
+                interrupted = now
+        if not stop.is_set():
+            stop.set()
+            # The terminal may be gone, and a signal may arrive in the middle of a line.
+            with suppress(OSError, RuntimeError):
+                say("\nfinishing this update and saving; Ctrl-C once more, later, to leave at once")
 
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request) for number in STOPPING_SIGNALS}
     try:
         yield
     finally:

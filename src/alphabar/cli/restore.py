@@ -49,7 +49,8 @@ def inpaint(
         str,
         typer.Option(
             metavar="MASK",
-            help="A mask picture (white is filled in), box:x0,y0,x1,y1, random:0.7 or strokes:0.2.",
+            help="A mask picture (what is white, or painted on a clear layer, is filled in), box:x0,y0,x1,y1,"
+            " random:0.7 or strokes:0.2.",
         ),
     ],
     n: CountOption = 4,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from alphabar.conditioning.text_encoder import IDENTITY, SIZE, embed
 from alphabar.errors import UsageError, unknown
+from alphabar.formatting import is_infinite, known_value
 
 CONDITIONS = ("class", "attributes", "text", "clusters")
 """What a recipe may condition on (condition.on)."""
@@ -141,16 +142,20 @@ def field_from_dict(values: Mapping[str, Any]) -> Field:
 
 
 def label_value(value: Any) -> Value:
-    """A value of a data set as a label: text or a number; None for what is empty or has parts."""
+    """A value of a data set as a label: text or a number.
+
+    None for what is missing ("N/A", NaN, blank; see `known_value`), infinite, or has parts.
+    """
     if isinstance(value, bool):
         return str(value).lower()
-    return value if isinstance(value, int | float) or (isinstance(value, str) and value.strip()) else None
+    known = known_value(value)
+    return known if isinstance(known, int | float | str) and not is_infinite(known) else None
 
 
 def finite_number(value: Value) -> float | None:
     """The number that a label is or that its text writes; None where it is none."""
     try:
         x = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return x if math.isfinite(x) else None

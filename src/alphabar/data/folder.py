@@ -1,8 +1,7 @@
 """Any folder of pictures, flat or with a sub-folder for each class; captions and attributes beside them."""
 
-import csv
-import json
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,9 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alphabar.codecs.base import Unreadable, one_line
+from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image_files import looks_like_picture
 from alphabar.data.items import Item, Skipped, fingerprint_of
+from alphabar.data.levels import with_labels
+from alphabar.data.tables import CODE_PAGE, Names, Row, is_table, read_table, read_text
+from alphabar.formatting import known_value
 from alphabar.messages import Message, message
 
 # TIFF at heart, so that Pillow would open the thumbnail and call it the picture.
@@ -29,23 +31,25 @@ PICTURE_SUFFIXES = frozenset(
     }
 )
 
-SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
-
-METADATA = ("metadata.csv", "metadata.jsonl")
-
 LARGEST_FILE = 512  # MiB
 
 LARGEST_CAPTION = 64 * 2**10  # bytes
+
+# Names that browsers and download tools make of pictures: "a.jpg_large", "c.jpg?w=640", "d.jpeg.1".
+DOWNLOADED = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?|avif)([?:@!;&=].*|[_-][a-z]+|\.\d+)$", re.I)
+
+RUN, MODEL = {"recipe.toml", "log.jsonl"}, {"recipe.json", "MANIFEST.json"}  # files that tell their folders
 
 
 class Folder:
     """The pictures under a folder, sorted by path.
 
     The first folder level is the label, unless there is only one class; a level of splits (train, test, …)
-    above it becomes the attribute "split". Captions come from ``NAME.txt`` beside ``NAME.jpg`` or from
-    ``metadata.csv`` / ``metadata.jsonl`` in the Hugging Face convention: ``file_name``, then ``text`` or
-    ``caption`` → caption, ``label`` → label, all other columns → attributes. Hidden files and folders
-    are ignored.
+    above it becomes the attribute "split", folders around everything count for nothing (`with_labels`).
+    Captions come from ``NAME.txt`` beside ``NAME.jpg`` or from ``metadata.csv``, ``.tsv`` or ``.jsonl`` in
+    the Hugging Face convention: ``file_name`` (or another of `FILE_COLUMNS`), then ``text`` or ``caption`` →
+    caption, ``label`` → label, all other columns → attributes. Hidden files and folders are ignored, and so
+    are the folders of runs and models below the root; notes say what could not be used.
     """
 
     def __init__(self, root: Path, name: str | None = None):
@@ -55,10 +59,16 @@ class Folder:
         self.notes: list[Message] = []
         self._paths: dict[str, Path] = {}
         self._others: Counter[str] = Counter()
-        self._metadata: dict[str, dict[str, Any]] = {}
+        self._rows: list[tuple[str, str, Row]] = []  # (folder of the table, name in it, row)
+        self._code_page: list[str] = []  # captions that are no Unicode
         found = sorted(self._walk(root, set()), key=lambda found: found[0])
         self._paths = dict(found)
-        self.items = self._with_metadata(self._with_labels([self._item(key, path) for key, path in found]))
+        self.items = with_labels([self._item(key, path) for key, path in found], self.notes)
+        if self._rows:
+            self.items = self._with_metadata(self.items)
+        if self._code_page:
+            count, first = len(self._code_page), self._code_page[0]
+            self.notes.append(message("data.captions_code_page", count=count, first=first))
         if self._others:
             suffixes = ", ".join(
                 f"{count} {suffix or repr('')}" for suffix, count in self._others.most_common(5)
@@ -101,6 +111,10 @@ class Folder:
         here = (identity.st_dev, identity.st_ino)
         if here in above:
             return  # a link that leads back up
+        names = {entry.name for entry in entries}
+        if above and (names >= RUN or names >= MODEL):
+            self._skip(folder, "data.is_run")
+            return
         for entry in entries:
             if entry.name.startswith(".") or entry.name in ("__MACOSX", "@eaDir"):
                 continue
@@ -109,9 +123,8 @@ class Folder:
             try:
                 mode = entry.stat().st_mode
             except OSError as error:
-                if suffix in PICTURE_SUFFIXES:
-                    reason = "data.dead_link" if entry.is_symlink() else "data.cannot_be_read"
-                    self._skip(path, reason, error=error.strerror)
+                reason = "data.dead_link" if entry.is_symlink() else "data.cannot_be_read"
+                self._skip(path, reason, error=error.strerror)
                 continue
             if suffix in PICTURE_SUFFIXES:
                 if stat.S_ISREG(mode):
@@ -120,63 +133,54 @@ class Folder:
                     self._skip(path, "data.is_folder" if stat.S_ISDIR(mode) else "data.is_device")
             elif stat.S_ISDIR(mode):
                 yield from self._walk(path, above | {here})
-            elif entry.name in METADATA and stat.S_ISREG(mode):
-                self._read_metadata(path)
-            elif not suffix and stat.S_ISREG(mode) and _begins_like_picture(path):
+            elif is_table(entry.name) and stat.S_ISREG(mode):
+                self._read_table(path)
+            elif stat.S_ISREG(mode) and _may_be_picture(path):
                 yield self._key(path), path
             elif suffix != ".txt":
                 self._others[suffix] += 1
 
     def _item(self, key: str, path: Path) -> Item:
-        return Item(key, caption=_sidecar(path.with_suffix(".txt")))
+        caption, encoding = _sidecar(path)
+        if encoding == CODE_PAGE:
+            self._code_page.append(key)
+        return Item(key, caption=caption)
 
-    def _with_labels(self, items: list[Item]) -> list[Item]:
-        """The first folder level as label, below a level of splits where there is one."""
-        parents = [item.key.split("/")[:-1] for item in items]
-        if parents and all(parts and parts[0].lower() in SPLITS for parts in parents):
-            splits = [parts.pop(0) for parts in parents]
-            if len(set(splits)) > 1:
-                used = ", ".join(sorted(set(splits)))
-                self.notes.append(message("data.splits_of_folder", splits=used))
-            items = [replace(item, attributes={"split": s}) for item, s in zip(items, splits, strict=True)]
-        labels = [parts[0] if parts else None for parts in parents]
-        if len(set(labels)) < 2:
-            return items  # one folder around all pictures is a wrapping, not a class
-        return [replace(item, label=label) for item, label in zip(items, labels, strict=True)]
+    def _read_table(self, path: Path) -> None:
+        table = read_table(path, self._key(path))
+        self.notes += table.notes
+        folder = _printable(path.parent.relative_to(self.root).as_posix())
+        self._rows += [(folder, name, row) for name, row in table.rows]
 
     def _with_metadata(self, items: list[Item]) -> list[Item]:
-        described = []
-        for item in items:
-            row = dict(self._metadata.pop(item.key, {}))
-            caption = row.pop("text", None) or row.pop("caption", None) or item.caption
-            label = row.pop("label", None)
-            described.append(
-                replace(
-                    item,
-                    label=item.label if label in (None, "") else str(label),
-                    caption=str(caption) if caption is not None else None,
-                    attributes={**item.attributes, **row},
-                )
-            )
-        self.skipped += [Skipped(key, message("data.no_such_picture")) for key in self._metadata]
-        return described
+        """The items with what tables say about them; the last row of a picture counts."""
+        names = Names(self._paths, self.root)
+        rows: dict[str, Row] = {}
+        twice: list[str] = []
+        for folder, name, row in self._rows:
+            printable = _printable(name.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace"))
+            key = names.find(folder, printable)
+            if key is None:
+                missing = printable if printable.startswith("/") else names.joined(folder, printable)
+                self.skipped.append(Skipped(missing, message("data.no_such_picture")))
+                continue
+            if key in rows:
+                twice.append(key)
+            rows[key] = row
+        if twice:
+            self.notes.append(message("data.metadata_twice", count=len(set(twice)), first=twice[0]))
+        return [_described(item, rows[item.key]) if item.key in rows else item for item in items]
 
-    def _read_metadata(self, path: Path) -> None:
-        try:
-            rows = list(_rows(path))
-        except (OSError, ValueError, csv.Error) as error:
-            self.notes.append(
-                message("data.metadata_unreadable", file=self._key(path), error=one_line(error))
-            )
-            return
-        for row in rows:
-            name = row.pop("file_name", None)
-            if not isinstance(name, str) or not name:
-                self.notes.append(message("data.metadata_without_name", file=self._key(path)))
-                return
-            # Normalised as text, not by the file system: links must stay what they are.
-            beside = path.parent.relative_to(self.root) / name
-            self._metadata[_printable(os.path.normpath(beside))] = row
+
+def _described(item: Item, row: Row) -> Item:
+    attributes = {name: value for name, value in row.items() if name not in ("text", "label")}
+    label = row.get("label")
+    return replace(
+        item,
+        label=item.label if known_value(label) is None else str(label),
+        caption=item.caption if row["text"] is None else row["text"],
+        attributes={**item.attributes, **attributes},
+    )
 
 
 def _printable(path: str) -> str:
@@ -193,32 +197,25 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".csv":
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                yield {key: value for key, value in row.items() if isinstance(key, str)}
-        return
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is not an object")
-            yield row
+def _sidecar(path: Path) -> tuple[str | None, str]:
+    """The caption in the text file beside a picture, None where there is none; and the file's encoding."""
+    for suffix in (".txt", ".TXT"):
+        beside = path.with_suffix(suffix)
+        try:
+            if beside.is_file():
+                with open(beside, "rb") as file:
+                    data = file.read(LARGEST_CAPTION)
+                text, encoding = read_text(data, cut=len(data) == LARGEST_CAPTION)
+                return text.strip() or None, encoding
+        except OSError:
+            continue
+    return None, ""
 
 
-def _sidecar(path: Path) -> str | None:
-    try:
-        if not path.is_file():
-            return None
-        with open(path, "rb") as file:
-            text = file.read(LARGEST_CAPTION)
-    except OSError:
-        return None
-    return text.decode("utf-8-sig", "replace").strip() or None
-
-
-def _begins_like_picture(path: Path) -> bool:
+def _may_be_picture(path: Path) -> bool:
+    """Whether a file without a picture's suffix is one all the same: it begins like one."""
+    if path.suffix and not DOWNLOADED.search(path.name):
+        return False
     try:
         with open(path, "rb") as file:
             return looks_like_picture(file.read(16))

@@ -101,8 +101,8 @@ def fingerprint_of(items: Iterable[Item], states: Iterable[Any], skipped: Iterab
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def nothing_in(name: str, skipped: Sequence[Skipped]) -> AlphabarError:
-    """The error for a source without a single usable file, for the caller to raise."""
+def nothing_in(name: str, skipped: Sequence[Skipped], notes: Sequence[Message] = ()) -> AlphabarError:
+    """The error for a source without a single usable file, for the caller to raise; notes: what was seen."""
     if skipped:
         return AlphabarError(
             "data.nothing_readable",
@@ -111,4 +111,4 @@ def nothing_in(name: str, skipped: Sequence[Skipped]) -> AlphabarError:
             key=skipped[0].key,
             reason=skipped[0].reason,
         )
-    return AlphabarError("data.nothing_there", name=name)
+    return AlphabarError("data.nothing_there", name=name, notes="".join(f" {note}" for note in notes))

@@ -1,6 +1,7 @@
 """Parquet files as the Hugging Face Hub keeps data sets, on disk or fetched from there."""
 
 import json
+import os
 import re
 import threading
 from collections import OrderedDict
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alphabar.codecs.base import Raw, Unreadable, one_line
-from alphabar.data.folder import SPLITS
 from alphabar.data.items import Item, Skipped, fingerprint_of
+from alphabar.data.levels import SPLITS
 from alphabar.errors import AlphabarError
 from alphabar.messages import Message, message
 
@@ -25,7 +26,7 @@ def parquet_files(path: Path) -> list[Path]:
     """The parquet files under a folder, or the one that the path names; hidden ones left out."""
     if path.is_file():
         return [path]
-    found = (file for file in path.rglob("*.parquet") if file.is_file())
+    found = (file for file in path.rglob("*.parquet") if os.path.isfile(file))
     return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))
 
 

@@ -6,15 +6,17 @@ are recognized in a folder or file: functions (path, name or None) → source, o
 something else. The layout that was registered last is tried first.
 """
 
+import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
 
 from alphabar.codecs.base import one_line
-from alphabar.data.folder import METADATA, PICTURE_SUFFIXES, Folder
+from alphabar.data.folder import PICTURE_SUFFIXES, Folder
 from alphabar.data.items import Source, nothing_in
 from alphabar.data.parquet import Parquet, parquet_files
 from alphabar.data.stanford_cars import StanfordCars
+from alphabar.data.tables import TABLES
 from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.messages import message
@@ -34,8 +36,8 @@ def open_source(data: str | Path) -> Source:
         name, colon, rest = data.partition(":")
         if name in SOURCES:
             return SOURCES[name](rest if colon else None)
-    path = Path(data).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(data))
+    if os.path.exists(path):
         return open_path(path)
     near = get_close_matches(str(data), SOURCES, n=1, cutoff=0.5)
     hint = message("registry.nearest", nearest=repr(near[0])) if near else ""
@@ -53,7 +55,8 @@ def open_path(path: Path, name: str | None = None) -> Source:
             return source
     if not path.is_dir():
         raise UsageError("data.single_file", path=path)
-    raise nothing_in(str(path), Folder(path).skipped)
+    folder = Folder(path)
+    raise nothing_in(str(path), folder.skipped, folder.notes)
 
 
 def open_toycars(rest: str | None) -> Source:
@@ -92,7 +95,7 @@ def open_hub(rest: str | None) -> Source:
             wanted = ["*.parquet"]
         elif suffixes & PICTURE_SUFFIXES:
             wanted = [f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES | {".txt", ".mat"})] + [
-                f"*{name}" for name in METADATA
+                f"*{name}" for name in TABLES
             ]
         else:
             revision, wanted = "refs/convert/parquet", ["*.parquet"]

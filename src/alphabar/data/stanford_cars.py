@@ -9,6 +9,7 @@
 """
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -36,6 +37,16 @@ ANNOTATIONS = {
 CLASS_FOLDER = re.compile(r".+ (19|20)\d\d")  # every class ends in its year: "Acura TL Sedan 2012"
 
 MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
+
+MAKES = (
+    *("Acura", "Audi", "Bentley", "BMW", "Bugatti", "Buick", "Cadillac", "Chevrolet", "Chrysler", "Daewoo"),
+    *("Dodge", "Eagle", "Ferrari", "FIAT", "Fisker", "Ford", "Geo", "GMC", "Honda", "HUMMER", "Hyundai"),
+    *("Infiniti", "Isuzu", "Jaguar", "Jeep", "Lamborghini", "Lincoln", "Maybach", "Mazda", "McLaren"),
+    *("Mercedes-Benz", "MINI", "Mitsubishi", "Nissan", "Plymouth", "Porsche", "Ram", "Rolls-Royce", "Scion"),
+    *("smart", "Spyker", "Suzuki", "Tesla", "Toyota", "Volkswagen", "Volvo", *MAKES_OF_TWO_WORDS),
+)
+# A folder of a class: an album "Italy 2012" ends in a year, too, but begins with no make.
+MADE = re.compile(rf"({'|'.join(MAKES)}) .+ (19|20)\d\d", re.I)
 
 BODIES = {  # how class names end before the year
     "Sedan": "sedan",
@@ -97,7 +108,7 @@ class StanfordCars:
         Raises AlphabarError where the annotations are there and the pictures are not.
         """
         root = _unwrapped(path)
-        if root.name in PICTURE_FOLDERS or any((root / name).is_dir() for name in PICTURE_FOLDERS):
+        if root.name in PICTURE_FOLDERS or any(os.path.isdir(root / name) for name in PICTURE_FOLDERS):
             return _numbered_files(root)
         if any(_has_class_folders(root / split) for split in ("", "train", "test")):
             return _class_folders(root)
@@ -120,15 +131,12 @@ def _unwrapped(path: Path) -> Path:
     for _ in range(3):
         if path.name in PICTURE_FOLDERS:
             break
-        try:
-            folders = [child for child in path.iterdir() if child.is_dir() and not child.name.startswith(".")]
-        except OSError:
-            break
-        if len(folders) != 1 or folders[0].name in ("train", "test", *PICTURE_FOLDERS):
+        folders = _folders_in(path)
+        if len(folders) != 1 or folders[0] in ("train", "test", *PICTURE_FOLDERS):
             break
         if any(child.suffix.lower() in (".jpg", ".jpeg", ".png") for child in path.iterdir()):
             break
-        path = folders[0]
+        path = path / folders[0]
     return path
 
 
@@ -189,7 +197,7 @@ def _piece(root: Path, name: str, above: bool = True) -> Path | None:
     near = (root, *root.resolve().parents[:2]) if above else (root,)
     for place in near:
         for devkit in ("", "devkit", "devkit/devkit", "car_devkit", "car_devkit/devkit"):
-            if (place / devkit / name).is_file():
+            if os.path.isfile(place / devkit / name):
                 return place / devkit / name
     return None
 
@@ -244,13 +252,16 @@ def _annotation(record: Any) -> tuple[str, Annotation]:
 
 
 def _has_class_folders(folder: Path) -> bool:
+    names = _folders_in(folder)
+    return len(names) > 1 and all(MADE.fullmatch(name) for name in names)
+
+
+def _folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder that are not hidden; none where it cannot be read."""
     try:
-        names = [
-            child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
-        ]
+        return [n for n in os.listdir(folder) if not n.startswith(".") and os.path.isdir(folder / n)]
     except OSError:
-        return False
-    return len(names) > 1 and all(CLASS_FOLDER.fullmatch(name) for name in names)
+        return []
 
 
 def _class_folders(root: Path) -> StanfordCars:
@@ -268,7 +279,7 @@ def _class_folders(root: Path) -> StanfordCars:
 
 def _boxes(root: Path, name: str, notes: list[Message]) -> dict[str, Box]:
     for place in (root, *root.resolve().parents[:3]):
-        if (place / name).is_file():
+        if os.path.isfile(place / name):
             try:
                 return dict(_csv_boxes(place / name))
             except (OSError, ValueError, IndexError, csv.Error) as error:

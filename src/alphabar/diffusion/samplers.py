@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from alphabar.diffusion.denoiser import Condition, Denoiser, FunctionDenoiser
@@ -132,7 +133,7 @@ def ddim(
     noise: Noise,
     cond: Condition | None = None,
     *,
-    eta: float = 0.0,
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0,
 ) -> Iterator[Step]:
     """DDIM (Song et al. 2021, eq. 12 and 16): eta = 0 is deterministic, eta = 1 is `ancestral` sampling.
 

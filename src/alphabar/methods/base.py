@@ -115,6 +115,9 @@ class Method(ABC):
         training that is done, in [0, 1]; learning_rate: of the update.
         """
 
+    def undo_prepare(self) -> None:  # noqa: B027
+        """Puts back what the last `prepare` changed, where the update of the network is left out."""
+
     @abstractmethod
     def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Condition | None) -> Tensor:
         """The losses (n,) of the signals x0 (n, ...) at times t (n,) with noise eps (n, ...)."""

@@ -1,6 +1,8 @@
 """The generative adversarial network: what its critic and its generator learn."""
 
 from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,13 +62,16 @@ class Gan(Method):
             self.critic.parameters(), lr=o.learning_rate, betas=o.betas, fused=runtime.fused
         )
         self.runtime = runtime
+        # The critic and its optimizer before the last update, where there was one.
+        self._before: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     def score(self, signals: Tensor) -> Tensor:
         """C of signals (n, ...), (n,)."""
         return self.critic(signals)[:, 0]
 
     def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
-        """One update of the critic; none where its loss is not finite."""
+        """One update of the critic; none where its loss or gradient is not finite."""
+        self._before = None
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         with self.runtime.autocast():
@@ -84,8 +89,17 @@ class Gan(Method):
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters(), float("inf"))
         if torch.isfinite(value) and torch.isfinite(norm):
+            self._before = deepcopy((self.critic.state_dict(), self.optimizer.state_dict()))
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def undo_prepare(self) -> None:
+        """Puts back the critic and its optimizer as they were before the last update."""
+        if self._before:
+            critic, optimizer = self._before
+            self.critic.load_state_dict(critic)
+            self.optimizer.load_state_dict(optimizer)
+            self._before = None
 
     def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Condition | None) -> Tensor:
         generated = self.generator(eps, eps.new_ones(len(eps)))

@@ -15,6 +15,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.messages import message
 
 TILE = 2048  # rows of a matrix that are held at once
+KID_NEEDS = 4  # pictures on each side, for its standard error
 
 
 class Estimate(NamedTuple):
@@ -197,7 +198,7 @@ def kid(a: Tensor, b: Tensor) -> Estimate:
     estimated without bias: what single pictures of a and of b move, and what the pairs (a, a), (b, b),
     (a, b) move beyond their members. The pairs are all there is when both sets have one distribution.
     """
-    _check_pair(a, b, at_least=4)
+    _check_pair(a, b, at_least=KID_NEEDS)
     n, m = len(a), len(b)
     aa, bb, ab = _without_diagonal(a), _without_diagonal(b), _kernel_sums(a, b)
     value = aa.rows.sum() / (n * (n - 1)) + bb.rows.sum() / (m * (m - 1)) - 2 * ab.rows.sum() / (n * m)

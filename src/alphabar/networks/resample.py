@@ -1,9 +1,23 @@
-"""The levels of a U-Net: what happens at one resolution on the way down and on the way up."""
+"""The levels of a U-Net: what happens at one resolution on the way down and on the way up, and in between."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+
+class Upsample(nn.Module):
+    """Each position becomes a square of four: nearest neighbours, twice as many rows and columns.
+
+    It computes what ``nn.Upsample(scale_factor=2)`` does. That one (as F.interpolate in every mode) must not
+    be used between convolutions: with torch 2.13 on a CPU, compiled by torch.compile under bf16 autocast, it
+    passes a gradient of exactly zero to everything below. Eager, or in float32, its gradient is right there.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (n, width, h, w) → (n, width, 2h, 2w)."""
+        n, c, h, w = x.shape
+        return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
 
 
 class Down(nn.Module):

@@ -14,7 +14,7 @@ from alphabar.networks.layers import (
     group_norm,
     zero,
 )
-from alphabar.networks.resample import Down, Up
+from alphabar.networks.resample import Down, Up, Upsample
 
 
 class ResidualBlock(nn.Module):
@@ -116,7 +116,7 @@ class UNet(Network):
             grow: nn.Module = nn.Identity()
             if level:
                 shrink = nn.Conv2d(above, above, 3, stride=2, padding=1)
-                grow = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(w, above, 3, padding=1))
+                grow = nn.Sequential(Upsample(), nn.Conv2d(w, above, 3, padding=1))
             downs.append(Down(shrink, [block(w if i else above, w, attends) for i in range(blocks)]))
             ups.append(Up([block(2 * w, w, attends) for _ in range(blocks)], grow))
             above = w

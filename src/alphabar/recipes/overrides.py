@@ -12,11 +12,12 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """The recipe with ``key=value`` settings applied, keys dotted: ``optimizer.learning_rate=1e-4``.
 
     Values are read as JSON where they are JSON (numbers, true, lists), "none" as no value, and anything else
-    as plain text. ``schedule=cosine`` names another choice and resets its settings to their defaults.
+    as plain text. ``schedule=cosine`` or ``schedule.name=cosine`` names another choice and resets its
+    settings to their defaults, except those that are given here, before or after it.
     Raises UsageError for a key that does not exist or a value that does not fit.
     """
     values = recipe.model_dump(mode="json")
-    for setting in settings:
+    for setting in sorted(settings, key=lambda setting: not _names_choice(values, setting)):
         key, equals, text = setting.partition("=")
         if not equals:
             raise UsageError("recipes.no_setting", setting=setting)
@@ -33,6 +34,15 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             here.clear()
         here[last] = value
     return make_recipe(values)
+
+
+def _names_choice(values: dict[str, Any], setting: str) -> bool:
+    """Whether a setting replaces a whole section of a recipe, so that it comes before those inside it."""
+    *parents, last = setting.partition("=")[0].strip().split(".")
+    here: Any = values
+    for parent in parents:
+        here = here.get(parent) if isinstance(here, dict) else None
+    return isinstance(here, dict) and (isinstance(here.get(last), dict) or (last == "name" and bool(parents)))
 
 
 def differences(a: Recipe, b: Recipe) -> list[str]:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from alphabar.errors import UsageError, unknown
 from alphabar.messages import Message, message
+from alphabar.restoration.mask_files import read_mask
 from alphabar.restoration.operators.base import Operator, Shape
 from alphabar.restoration.operators.compose import compose
 from alphabar.restoration.operators.convolution import Convolution
@@ -114,8 +116,7 @@ def _parse_part(name: str, values: str) -> dict[str, Any]:
 
 def _build(part: dict[str, Any], shape: Shape) -> Operator:
     if part["name"] == "mask":
-        # White is missing, as painting programs and most inpainting tools have it.
-        return Mask(1 - (_grey_file(part["file"]) >= 0.5).double()[None], shape)
+        return Mask(torch.from_numpy(~read_mask(Path(part["file"])))[None].double(), shape)
     if part["name"] == "kernel":
         return Convolution(_grey_file(part["file"]), shape)
     return build_operator(part, shape)

@@ -56,7 +56,7 @@ def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
     The noise is estimated where the degradation says so. Whatever is not merely masked was rounded to 8
     bits after it was degraded, which counts as noise of standard deviation `ROUNDING_STD`. For a grey model
     a file in colour is taken in grey. Raises AlphabarError for a file that cannot be read, UsageError where
-    the degradation does not fit.
+    the degradation does not fit, and where a mask hides nothing or everything.
     """
     photo, notes = read_photo(path), []
     if channels == 1 and not photo.grey:
@@ -73,6 +73,7 @@ def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
     y = photo.signal(operator.measurement_shape[0])
     if operator.is_mask:
         y = operator.A(y)
+        notes.append(_share_filled(operator))
     sigma = degradation.sigma
     if sigma is None:
         if not operator.linear or operator.removes_pixels:
@@ -81,6 +82,16 @@ def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
     elif sigma < ROUNDING_STD and not operator.is_mask and operator.linear:
         sigma = ROUNDING_STD
     return Task(photo, degradation, operator, y, sigma, colored, tuple(notes))
+
+
+def _share_filled(mask: Operator) -> Message:
+    """What share of the image is filled in. Raises UsageError where that is nothing or everything."""
+    share = mask.missing(0.0).double().mean().item()
+    if share == 0:
+        raise UsageError("restoration.nothing_to_fill")
+    if share == 1:
+        raise UsageError("restoration.everything_to_fill")
+    return message("restoration.share_filled", share=f"{100 * share:.3g} %")
 
 
 def degrade(photo: Photo, degradation: Degradation, *, seed: int = 0, position: int = 0) -> Image.Image:

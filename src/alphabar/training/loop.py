@@ -30,6 +30,7 @@ from alphabar.training.optimizers import learning_rate_at
 from alphabar.training.records import Limits, TrainingProgress, TrainingResult
 from alphabar.training.resume import open_training
 from alphabar.training.state import TrainingState
+from alphabar.training.unmoved import UPDATES
 from alphabar.training.writer import RunWriter
 
 MAX_BAD_STEPS = 20  # updates in a row without a finite loss, after which a training gives up
@@ -136,6 +137,9 @@ class Trainer:
                 record = self.update()
                 if self.training.bad_steps:
                     yield self.note(message("training.not_finite", images=self.training.images))
+                if names := self.training.unmoved:
+                    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+                    yield self.note(message("training.unmoved", updates=UPDATES, names=shown))
                 yield record
                 if self.writer:
                     yield from self.writer.after_update(record)
@@ -201,12 +205,10 @@ class Trainer:
 
     def _finish(self) -> Iterator[TrainingProgress]:
         stopped, trained = self._stopped(), bool(self._recent)
-        if self.writer:
-            yield from self.writer.finish(stopped)
         if trained:
             self.training.seconds = self.seconds()
         if self.writer:
-            self.writer.save_if_new()
+            yield from self.writer.finish(stopped)
         reason = "stopped" if stopped else "finished" if trained else "already_trained"
         training = self.training
         result = TrainingResult(

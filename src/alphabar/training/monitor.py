@@ -30,7 +30,7 @@ from alphabar.images import image_grid
 from alphabar.messages import Message, message
 from alphabar.methods.classifier import accuracy_by_field, log_prob
 from alphabar.methods.registry import method_of
-from alphabar.metrics.distances import frechet_distance, kid
+from alphabar.metrics.distances import KID_NEEDS, frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, Features, extract
 from alphabar.metrics.pictures import metric_pictures
 from alphabar.progress import last
@@ -102,14 +102,13 @@ class TrainingMonitor:
         Raises AlphabarError where the run folder cannot be written.
         """
         began = time.monotonic()
-        measured = (
-            self._measure_classifier(denoiser, images)
-            if self.method.classifies
-            else self._measure_samples(denoiser, images)
-        )
-        share = self.recipe.monitor.share
-        self._next = seconds + (time.monotonic() - began) * (1 / share - 1) if share else None
-        return measured
+        try:
+            if self.method.classifies:
+                return self._measure_classifier(denoiser, images)
+            return self._measure_samples(denoiser, images)
+        finally:  # what fails costs its time, too
+            share = self.recipe.monitor.share
+            self._next = seconds + (time.monotonic() - began) * (1 / share - 1) if share else None
 
     def _measure_samples(self, denoiser: Denoiser, images: int) -> Measurement:
         monitor = self.recipe.monitor
@@ -121,12 +120,16 @@ class TrainingMonitor:
                 for first in range(0, n, SAMPLES_AT_ONCE)
             ]
         )
-        distance = self.distance(items[: monitor.distance]) if monitor.distance else None
         grid = self._write_grid(items[: monitor.samples], images)
         if error:
             self.run.log.append("held_out", images, **error)
-        if distance is None:
+        if not monitor.distance:
             return Measurement(message("training.samples", images=images, path=grid), grid)
+        sizes = {"samples": monitor.distance, "training": min(len(self.train_index), REFERENCE)}
+        if min(sizes.values()) < KID_NEEDS:
+            text = message("training.few_for_distance", images=images, path=grid, least=KID_NEEDS, **sizes)
+            return Measurement(text, grid)
+        distance = self.distance(items[: monitor.distance])
         self.run.log.append("distance", images, **distance)
         text = message(
             "training.samples_and_distance",

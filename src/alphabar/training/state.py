@@ -25,6 +25,7 @@ from alphabar.tensor_files import pack_optimizer, pack_tensors, unpack_optimizer
 from alphabar.training.batches import Batch, BatchLoader, TrainingBatches
 from alphabar.training.labels import Conditions
 from alphabar.training.optimizers import make_optimizer
+from alphabar.training.unmoved import UnmovedParameters
 
 # In fp16 gradients below 6e-8 are zero and those above 65,504 infinite. So the loss is scaled for the
 # backward pass: by half as much after an infinite gradient, by twice as much after so many updates
@@ -40,6 +41,7 @@ class TrainingState:
     images: seen since the beginning of the run; with the recipe they decide everything random. seconds:
     spent.
     bad_steps: updates in a row that were left out because loss or gradient were not finite.
+    unmoved: the parameters that the last update found to have had no gradient for long; told once.
     Raises UsageError or AlphabarError where batch, processes and data do not fit one another.
     """
 
@@ -82,6 +84,8 @@ class TrainingState:
         self.loader = BatchLoader(
             TrainingBatches(dataset, self.train_index, recipe, denoiser.schedule, rows, fields), runtime
         )
+        self._unmoved = UnmovedParameters(dict(self.network.named_parameters()))
+        self.unmoved: list[str] = []
         self.early: bytes | None = None
         self.images, self.seconds, self.bad_steps = 0, 0.0, 0
         self.loss_scale = LOSS_SCALE if runtime.dtype is torch.float16 else 1.0
@@ -97,7 +101,7 @@ class TrainingState:
     def step(self, batch: Batch, learning_rate: float, share: float) -> float:
         """One update. share: of the training that is done, in [0, 1].
 
-        Returns the loss. Where it or the gradient is not finite, the weights stay as they were.
+        Returns the loss. Where it or the gradient is not finite, weights and averages stay as they were.
         """
         recipe, runtime = self.recipe, self.runtime
         # Dropout and augmentation use random numbers where the loss is computed.
@@ -109,12 +113,17 @@ class TrainingState:
         if not self.network.training:
             self.network.train()
         total = self._backward(batch)
+        self.unmoved = self._unmoved.after_backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf)
         mean_loss, norm = torch.stack([runtime.mean(total), norm]).tolist()  # a GPU is waited for once
+        self.images += recipe.batch
         if math.isfinite(mean_loss) and math.isfinite(norm):
             self.optimizer.step()
             self.bad_steps = 0
+            for average in (*([self.ema] if self.ema else []), *self.averages.values()):
+                average.update(self.images, recipe.batch)  # type: ignore[attr-defined]
         else:
+            self.method.undo_prepare()
             for buffer, before in zip(self.buffers, buffers, strict=True):
                 buffer.copy_(before)
             if self.loss_scale > 1:
@@ -122,13 +131,8 @@ class TrainingState:
             else:
                 self.bad_steps += 1
         self.optimizer.zero_grad(set_to_none=True)
-        self.images += recipe.batch
         if runtime.dtype is torch.float16 and self.images % (UPDATES_TO_DOUBLE * recipe.batch) == 0:
             self.loss_scale = min(2 * self.loss_scale, LOSS_SCALE)
-        if self.ema:
-            self.ema.update(self.images, recipe.batch)
-        for average in self.averages.values():
-            average.update(self.images, recipe.batch)
         return mean_loss
 
     def _backward(self, batch: Batch) -> Tensor:

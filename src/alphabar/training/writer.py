@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -63,30 +63,38 @@ class RunWriter:
         """Writes what is due. record: of the update. Where the disk refuses, a message says so."""
         if record.loss is not None and math.isfinite(record.loss) and not self.training.bad_steps:
             self._losses.append(record.loss)
-        self._last = record
-        try:
-            self._save_averages_if_due(record.done)
-            if time.monotonic() >= self._next_log:
-                self._next_log = time.monotonic() + LOG_EVERY
-                self.log_losses()
-            if self.monitor.is_due(record.seconds, record.rate):
-                yield self.measure()
-            if time.monotonic() >= self._next_save:
-                self._next_save = time.monotonic() + self.checkpoint_every
-                self.save()
-        except AlphabarError as error:
-            self._next_log = time.monotonic() + RETRY_AFTER
-            yield self.note(message("training.write_failed", problem=error.message))
+        self._last, now = record, time.monotonic()
+        reached = int(record.done * self.training.recipe.ema.snapshots)
+        if reached > self._snapshots:
+            self._snapshots = reached
+            yield from self._attempt(self.save_averages, "training.write_failed")
+        if now >= self._next_log:
+            self._next_log = now + LOG_EVERY
+            yield from self._attempt(self.log_losses, "training.write_failed")
+        if now >= self._next_save:
+            self._next_save = now + self.checkpoint_every
+            yield from self._attempt(self.save, "training.write_failed")
+        if self.monitor.is_due(record.seconds, record.rate):
+            yield from self._attempt(self.measure, "training.measuring_failed")
 
     def finish(self, stopped: bool) -> Iterator[TrainingProgress]:
-        """What is due at the end. stopped: whether a person stopped the training before its end."""
-        if self._last is None:  # nothing was trained
+        """Writes a checkpoint and then what else is due at the end, where a failure is only a message.
+
+        stopped: whether a person stopped the training before its end. Raises AlphabarError where the
+        checkpoint cannot be written.
+        """
+        try:
+            self.save_if_new()
+        except AlphabarError as error:
+            if self._saved_at != self.training.images:
+                raise
+            yield self.note(message("training.finishing_failed", problem=error.message))
+        if stopped or self._last is None:  # nothing was trained
             return
-        if not stopped:
-            if self.training.averages:
-                self.save_averages()
-            if self._measured_at != self.training.images:
-                yield self.measure()
+        if self.training.averages:
+            yield from self._attempt(self.save_averages, "training.finishing_failed")
+        if self._measured_at != self.training.images:
+            yield from self._attempt(self.measure, "training.finishing_failed")
 
     def log_losses(self) -> None:
         """Logs the mean loss since the last time."""
@@ -104,18 +112,27 @@ class RunWriter:
         self._losses.clear()
 
     def save(self) -> None:
-        """Writes a checkpoint and the model folder. The log then reaches as far as the checkpoint does."""
-        self.log_losses()
+        """Writes a checkpoint and the model folder. The log then reaches as far as the checkpoint does.
+
+        Raises AlphabarError where one of them cannot be written; the checkpoint is written even if the log
+        is not.
+        """
+        try:
+            self.log_losses()
+        finally:
+            self._save_checkpoint()
+
+    def _save_checkpoint(self) -> None:
         training = self.training
         files = training.files(self.statistics)
         self.run.checkpoints.save(training.images, files)
+        self._saved_at = training.images
         model = {
             "model.safetensors": files.get("ema.safetensors", files["model.safetensors"]),
             "statistics.safetensors": self.statistics,
             **training.shared_files(),
         }
         export_model(self.run.model_folder, training.recipe, training.images, model)
-        self._saved_at = training.images
 
     def save_if_new(self) -> None:
         """Writes a checkpoint unless there is one of this moment."""
@@ -155,11 +172,21 @@ class RunWriter:
         """Closes the TensorBoard file."""
         self._events.close()
 
-    def _save_averages_if_due(self, share: float) -> None:
-        reached = int(share * self.training.recipe.ema.snapshots)
-        if reached > self._snapshots:
-            self._snapshots = reached
-            self.save_averages()
+    def _attempt(
+        self, work: Callable[[], TrainingProgress | None], failure: str
+    ) -> Iterator[TrainingProgress]:
+        """Does a piece of work. Yields its record; where it fails, one with the message ``failure``."""
+        try:
+            record = work()
+        except Exception as error:
+            self._next_log = time.monotonic() + RETRY_AFTER
+            problem = (
+                error.message if isinstance(error, AlphabarError) else f"{type(error).__name__}: {error}"
+            )
+            yield self.note(message(failure, problem=problem))
+        else:
+            if record:
+                yield record
 
 
 class TensorBoardEvents:

@@ -1,0 +1,104 @@
+"""What the levels of folders above pictures mean: wrappings, splits and classes."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from alphabar.data.items import Item
+from alphabar.messages import Message, message
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("unlabeled", "unlabelled"), "unlabeled"),
+}
+"""Names of splits and which of the four splits each means."""
+
+_SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(SPLITS, key=len, reverse=True))})(?![a-z])")
+
+
+def with_labels(items: Sequence[Item], notes: list[Message]) -> list[Item]:
+    """The items with the first meaningful folder level as label, and the split above it as attribute.
+
+    A folder around everything is a wrapping, not a class. A level of splits is recognized by two splits side
+    by side, whatever else lies beside them, or where there is nothing else; notes say what that was.
+    """
+    parents = [item.key.split("/")[:-1] for item in items]
+    items = list(items)
+    while True:
+        tops = Counter(parts[0] for parts in parents if parts)
+        if splits := _splits_among(tops):
+            items = _with_splits(items, parents, splits, notes)
+            _unwrap_each(parents, [item.attributes.get("split") for item in items])
+            break
+        if not _is_wrapping(parents, tops, notes):
+            break
+        for parts in parents:
+            del parts[:1]
+    labels = [parts[0] if parts else None for parts in parents]
+    if len(set(labels)) < 2:
+        return items
+    return [replace(item, label=label) for item, label in zip(items, labels, strict=True)]
+
+
+def _splits_among(names: Counter[str]) -> dict[str, str]:
+    """The folders that are splits, and which; empty where the level is one of classes."""
+    exact = {name: SPLITS[name.lower()] for name in names if name.lower() in SPLITS}
+    if exact and (len(exact) == len(names) or len({*exact.values()}) > 1):
+        return exact
+    # "seg_train" beside "seg_test", "train2017" beside "val2017": apart from the split, names are the same.
+    found = {name: _SPLIT_WORD.search(name.lower()) for name in names}
+    rests = {_SPLIT_WORD.sub("", name.lower(), count=1) for name, split in found.items() if split}
+    kinds = {name: SPLITS[split[1]] for name, split in found.items() if split}
+    return kinds if len(rests) == 1 and len({*kinds.values()}) > 1 else {}
+
+
+def _with_splits(
+    items: Sequence[Item], parents: list[list[str]], splits: dict[str, str], notes: list[Message]
+) -> list[Item]:
+    """The items with the folder as attribute "split"; the level is taken off their parents."""
+    names = [parts.pop(0) if parts else None for parts in parents]
+    used = {name for name in names if name is not None}
+    if len(used) > 1:
+        notes.append(message("data.splits_of_folder", splits=", ".join(sorted(used))))
+    if others := sorted(used - set(splits)):
+        notes.append(message("data.beside_splits", folders=", ".join(others)))
+    if loose := [item.key for item, name in zip(items, names, strict=True) if name is None]:
+        notes.append(message("data.loose_beside_splits", count=len(loose), first=loose[0]))
+    return [
+        item if name is None else replace(item, attributes={"split": name})
+        for item, name in zip(items, names, strict=True)
+    ]
+
+
+def _unwrap_each(parents: list[list[str]], splits: Sequence[str | None]) -> None:
+    """Takes off the folders around all pictures of a split: of its own name, or the same in every split."""
+    while True:
+        below: dict[str, set[str | None]] = {}
+        for parts, split in zip(parents, splits, strict=True):
+            if split is not None:
+                below.setdefault(split, set()).add(parts[0] if parts else None)
+        only = {split: next(iter(names)) for split, names in below.items() if len(names) == 1}
+        same = len(only) == len(below) and len({*only.values()}) == 1
+        wrapped = {s for s, name in only.items() if name and (same or name.lower() == s.lower())}
+        if not wrapped:
+            return
+        for parts, split in zip(parents, splits, strict=True):
+            if split in wrapped:
+                del parts[0]
+
+
+def _is_wrapping(parents: list[list[str]], tops: Counter[str], notes: list[Message]) -> bool:
+    """Whether one folder is around all pictures, or around the class folders and all others lie loose."""
+    if len(tops) != 1:
+        return False
+    loose = len(parents) - tops.total()
+    if loose == 0:
+        return True
+    inner = {parts[1] if len(parts) > 1 else None for parts in parents if parts}
+    if len(inner) < 2 or None in inner:
+        return False
+    notes.append(message("data.loose_beside_wrapping", count=loose, folder=next(iter(tops))))
+    return True

@@ -1,0 +1,203 @@
+"""Folders are what a person meant by them: wrappings, splits, classes, and what is no data at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from alphabar.data.folder import Folder
+from alphabar.data.sources import open_source
+from alphabar.data.stanford_cars import StanfordCars
+from alphabar.errors import AlphabarError
+
+
+def pictures(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (200, 100, 50)).save(root / name, "PNG")
+    return root
+
+
+def classes(source):
+    return {item.label for item in source.items}
+
+
+def splits(source):
+    return {item.attributes.get("split") for item in source.items}
+
+
+def identifiers(source):
+    return [note.identifier for note in source.notes]
+
+
+@pytest.mark.parametrize("around", ["", "archive/", "archive/archive/", "a/b/c/", "train/"])
+def test_folders_around_everything_keep_the_classes(tmp_path, around):
+    source = open_source(
+        pictures(tmp_path, f"{around}cats/1.png", f"{around}dogs/2.png", f"{around}dogs/x/3.png")
+    )
+    assert [item.label for item in source.items] == ["cats", "dogs", "dogs"]
+    assert source.notes == []
+
+
+@pytest.mark.parametrize("around", ["", "archive/"])
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train", "test"), ("Train", "Val"), ("seg_train", "seg_test"), ("train_images", "test_images"),
+        ("train2017", "val2017"), ("Cars_Train", "Cars_Test"), ("my-training-set", "my-validation-set"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("inner", ["", "same/", "own"])
+def test_splits(tmp_path, around, train, test, inner):
+    for split in (train, test):
+        inside = f"{split}/" if inner == "own" else inner
+        pictures(tmp_path / around, f"{split}/{inside}sea/1.png", f"{split}/{inside}street/2.png")
+    source = open_source(tmp_path)
+    assert classes(source) == {"sea", "street"} and splits(source) == {train, test}
+    assert identifiers(source) == ["data.splits_of_folder"]
+
+
+def test_stray_pictures_beside_splits(tmp_path):
+    source = open_source(
+        pictures(tmp_path, "train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "preview.png")
+    )
+    assert {item.key: item.label for item in source.items} == {
+        "preview.png": None, "test/cat/3.png": "cat", "train/cat/1.png": "cat", "train/dog/2.png": "dog",
+    }  # fmt: skip
+    assert splits(source) == {"train", "test", None}
+    assert identifiers(source) == ["data.splits_of_folder", "data.loose_beside_splits"]
+    assert "preview.png" in source.notes[1]
+
+
+def test_a_stray_picture_beside_one_split(tmp_path):
+    source = open_source(pictures(tmp_path, "train/cat/1.png", "train/dog/2.png", "preview.png"))
+    assert classes(source) == {"cat", "dog", None}
+    assert identifiers(source) == ["data.loose_beside_splits"]
+
+
+@pytest.mark.parametrize("third", ["unlabeled", "dev", "extra", "images_more"])
+def test_a_third_folder_beside_splits_is_said(tmp_path, third):
+    source = open_source(pictures(tmp_path, "train/1.png", "validation/2.png", f"{third}/3.png"))
+    assert classes(source) == {None} and splits(source) == {"train", "validation", third}
+    assert all(third in note for note in source.notes)
+    assert len(source.notes) == 1 + (third in ("extra", "images_more"))
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "bus", "car"), ("test_tube", "train_station"), ("training", "race")]
+)
+def test_classes_that_only_sound_like_splits(tmp_path, names):
+    source = open_source(pictures(tmp_path, *(f"{name}/1.png" for name in names)))
+    assert classes(source) == set(names) and splits(source) == {None}
+
+
+def test_a_class_that_only_one_split_has_stays_a_class(tmp_path):
+    source = open_source(pictures(tmp_path, "train/cat/1.png", "train/dog/2.png", "test/cat/x/3.png"))
+    assert classes(source) == {"cat", "dog"}
+
+
+def test_a_picture_beside_the_folder_around_classes(tmp_path):
+    source = open_source(pictures(tmp_path, "animals/cat/1.png", "animals/dog/2.png", "cover.png"))
+    assert classes(source) == {"cat", "dog", None}
+    assert identifiers(source) == ["data.loose_beside_wrapping"]
+
+
+@pytest.mark.parametrize(
+    "albums",
+    [
+        ("Italy 2012", "Spain 2014"),
+        ("Summer in Rome 2009", "Ford meeting 2010"),
+        ("Acura RL Sedan 2012", "Rome 2012"),
+    ],
+)
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_albums_with_years_are_no_cars(tmp_path, albums, above):
+    source = open_source(pictures(tmp_path, *(f"{above}{album}/1.png" for album in albums)))
+    assert not isinstance(source, StanfordCars)
+    assert classes(source) == set(albums) and not any(item.caption for item in source.items)
+
+
+def test_class_folders_of_cars_are(tmp_path):
+    source = open_source(
+        pictures(tmp_path, "Acura RL Sedan 2012/1.png", "smart fortwo Convertible 2012/1.png")
+    )
+    assert isinstance(source, StanfordCars)
+
+
+@pytest.mark.parametrize("files", [("recipe.toml", "log.jsonl"), ("recipe.json", "MANIFEST.json")])
+def test_a_run_or_model_inside_is_no_data(tmp_path, files):
+    pictures(tmp_path, "cats/1.png", "dogs/2.png", "runs/first/samples/3.png", "runs/first/4.png")
+    for name in files:
+        (tmp_path / "runs" / "first" / name).write_text("")
+    source = open_source(tmp_path)
+    assert classes(source) == {"cats", "dogs"}
+    assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [("runs/first", "data.is_run")]
+    assert len(open_source(tmp_path / "runs" / "first").items) == 2  # named itself, it is what is meant
+
+
+@pytest.mark.parametrize("name", ["dogs", "dogs.png", "cats/1.txt", "metadata.csv"])
+def test_dead_links_are_named(tmp_path, name):
+    pictures(tmp_path, "cats/1.png")
+    (tmp_path / name).symlink_to("/nowhere/at/all")
+    source = open_source(tmp_path)
+    assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [(name, "data.dead_link")]
+
+
+def forbid(monkeypatch, folder):
+    """Makes a folder unreadable, also for root."""
+    real, status = os.scandir, os.stat
+
+    def scandir(path="."):
+        if str(path) == str(folder):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    def stat(path, *args, **settings):
+        if isinstance(path, str | os.PathLike) and str(path).startswith(f"{folder}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return status(path, *args, **settings)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", lambda path=".": [entry.name for entry in scandir(path)])
+    monkeypatch.setattr(os, "stat", stat)
+
+
+def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
+    pictures(tmp_path, "cats/1.png", "dogs/2.png")
+    forbid(monkeypatch, tmp_path / "dogs")
+    source = open_source(tmp_path)
+    assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [
+        ("dogs", "data.folder_unreadable")
+    ]
+
+
+def test_an_unreadable_root_is_one_sentence(tmp_path, monkeypatch):
+    root = pictures(tmp_path / "data", "1.png")
+    forbid(monkeypatch, root)
+    with pytest.raises(AlphabarError, match="Permission denied"):
+        open_source(root)
+
+
+@pytest.mark.parametrize("name", ["a.jpg_large", "c.jpg?w=640", "d.jpeg.1", "e.PNG:large"])
+def test_names_of_downloads(tmp_path, name):
+    assert [item.key for item in open_source(pictures(tmp_path, name)).items] == [name]
+
+
+def test_files_that_are_left_alone_are_named_where_there_is_nothing_else(tmp_path):
+    pictures(tmp_path, "a.jpg~")
+    with pytest.raises(AlphabarError, match=r"1 files are not pictures.*1 \.jpg~"):
+        open_source(tmp_path)
+
+
+def test_an_ordinary_folder_is_what_it_was(tmp_path):
+    """The fingerprint decides about decoded data: it stays for folders without anything odd."""
+    pictures(tmp_path, "train/cats/1.png", "train/dogs/2.png", "test/cats/3.png")
+    (tmp_path / "train" / "metadata.csv").write_text(
+        "file_name,text,color,label\ncats/1.png,a cat,red,tabby\n"
+    )
+    (tmp_path / "train" / "dogs" / "2.txt").write_text("a dog")
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"x" * 100)
+        os.utime(path, ns=(10**18, 10**18))
+    assert Folder(tmp_path).fingerprint == "9f279db390cc14561ed0e2cfb7370e5e320de5144a2ca983bb90b7f2a94d322a"

@@ -1,0 +1,121 @@
+"""Mask pictures as people and programs make them: what is marked is filled in, and it is said how much."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alphabar.errors import UsageError
+from alphabar.restoration.degradation import parse_degradation
+from alphabar.restoration.mask_files import read_mask
+from alphabar.restoration.task import read_task
+from refusals import refused
+
+SQUARE = np.zeros((64, 64), bool)
+SQUARE[20:40, 20:40] = True
+
+
+def levels(inside, outside, dtype=np.uint8):
+    """The square in one colour on another."""
+    marked = SQUARE if np.ndim(inside) == 0 else SQUARE[..., None]
+    return Image.fromarray(np.where(marked, inside, outside).astype(dtype))
+
+
+def palette(transparent):
+    image = Image.fromarray(SQUARE.astype(np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, 200, 30, 60])
+    if transparent:
+        image.info["transparency"] = 0
+    return image
+
+
+MASKS = {
+    "white on black": levels(255, 0),
+    "white strokes on a clear layer": levels((255, 255, 255, 255), (0, 0, 0, 0)),
+    "red strokes on a clear layer": levels((255, 0, 0, 255), (0, 0, 0, 0)),
+    "black strokes on a clear layer": levels((0, 0, 0, 255), (0, 0, 0, 0)),
+    "white strokes on a clear white layer": levels((255, 255, 255, 255), (255, 255, 255, 0)),
+    "strokes of a weak brush": levels((0, 200, 0, 90), (0, 0, 0, 0)),
+    "a hole in black": levels((0, 0, 0, 0), (0, 0, 0, 255)),
+    "a hole in white": levels((0, 0, 0, 0), (255, 255, 255, 255)),
+    "opaque, with alpha": levels((255, 255, 255, 255), (0, 0, 0, 255)),
+    "all clear, with colours": levels((255, 255, 255, 0), (0, 0, 0, 0)),
+    "0 and 1": levels(1, 0),
+    "0 and 128": levels(128, 0),
+    "two light greys": levels(255, 200),
+    "16 bits, 0 and 65535": levels(65535, 0, np.uint16),
+    "16 bits, 0 and 255": levels(255, 0, np.uint16),
+    "16 bits, 0 and 1": levels(1, 0, np.uint16),
+    "1 bit": levels(255, 0).convert("1"),
+    "red on black": levels((255, 0, 0), (0, 0, 0)),
+    "blue on black": levels((0, 0, 255), (0, 0, 0)),
+    "dark red on black": levels((70, 0, 0), (0, 0, 0)),
+    "red on white": levels((255, 0, 0), (255, 255, 255)),
+    "white on red": levels((255, 255, 255), (255, 0, 0)),
+    "a palette": palette(False),
+    "a palette with a clear colour": palette(True),
+    "grey and alpha": levels((0, 0, 0, 255), (0, 0, 0, 0)).convert("LA"),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_what_is_marked_is_filled_in(tmp_path, name):
+    MASKS[name].save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), SQUARE)
+
+
+@pytest.mark.parametrize("name", ["white on black", "red on black", "blue on black", "two light greys"])
+def test_masks_from_jpeg_files_are_right_but_for_their_edges(tmp_path, name):
+    MASKS[name].save(tmp_path / "mask.jpg", quality=90)
+    assert (read_mask(tmp_path / "mask.jpg") != SQUARE).mean() < 0.02
+
+
+def test_labels_are_filled_in_whatever_their_number(tmp_path):
+    labels = np.zeros((64, 64), np.uint8)
+    labels[20:40, 20:30], labels[20:40, 30:40] = 1, 2
+    Image.fromarray(labels).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), SQUARE)
+
+
+def test_a_grey_mask_is_divided_at_half_of_white(tmp_path):
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (8, 1))
+    Image.fromarray(ramp).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), ramp >= 128)
+
+
+def test_white_is_filled_in_also_around_the_picture(tmp_path):
+    levels(0, 255).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), ~SQUARE)
+
+
+@pytest.mark.parametrize(("level", "marks"), [(0, "nothing"), (1, "nothing"), (255, "everything")])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_mask_that_marks_nothing_or_everything_is_refused(tmp_path, level, marks, mode):
+    path = tmp_path / "mask.png"
+    levels(level, level).convert(mode).save(path)
+    with refused(f"restoration.mask_marks_{marks}", UsageError, file=path):
+        read_mask(path)
+
+
+def test_the_share_that_is_filled_in_is_said(tmp_path):
+    Image.new("RGB", (64, 64), "green").save(tmp_path / "photo.png")
+    MASKS["red strokes on a clear layer"].save(tmp_path / "mask.png")
+    task = read_task(tmp_path / "photo.png", parse_degradation(f"mask:{tmp_path / 'mask.png'}"))
+    (said,) = task.notes
+    assert said.identifier == "restoration.share_filled" and said.values["share"] == "9.77 %"
+    with refused("restoration.everything_to_fill", UsageError):
+        read_task(tmp_path / "photo.png", parse_degradation("box:0,0,64,64"))
+    with refused("restoration.nothing_to_fill", UsageError):
+        read_task(tmp_path / "photo.png", parse_degradation("random:0.00001"))
+
+
+def test_the_command_says_how_much_is_filled_in(tmp_path, call):
+    Image.new("RGB", (16, 16), "green").save(tmp_path / "photo.png")
+    Image.new("L", (16, 16)).save(tmp_path / "mask.png")
+    out = tmp_path / "out"
+    code, _, err = call(
+        "inpaint", "cars64", tmp_path / "photo.png", "--mask", tmp_path / "mask.png", "--out", out
+    )
+    assert code and "marks nothing" in err and not out.exists()
+    args = ("--mask", "box:0,0,8,8", "--out", out, "-n", 1, "--steps", 1)
+    code, _, err = call("inpaint", "cars64", tmp_path / "photo.png", *args)
+    assert code == 0 and "25 % of the image is filled in" in err
