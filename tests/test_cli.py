@@ -209,9 +209,11 @@ def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
     values, values_again = ({m["key"]: m["value"] for m in r["metrics"]} for r in (result, again))
     # Not equal: the folder knows nothing of the pictures that the model held out.
     assert values_again["frechet"] == pytest.approx(values["frechet"], rel=0.2)
-    code, out, _ = call("evaluate", trained, "-n", 12, *arguments, "--ema", "0.05,0.2")
+    code, out, _ = call("evaluate", trained, "-n", 12, *arguments, "--ema", "0.05,0.15")
     swept = json.loads(out.splitlines()[-1])["ema"]
-    assert code == 0 and [r["length"] for r in swept] == [0.05, 0.2]
+    assert code == 0 and [r["length"] for r in swept] == [0.05, 0.15]
+    assert swept[0]["profile_error"] == pytest.approx(0, abs=1e-6) and "profile error" in out
+    assert 0.1 < swept[1]["profile_error"] < 0.2 and f"{swept[1]['profile_error']:.1%}" in out
     assert swept[0]["metrics"] != swept[1]["metrics"] and out.count("\n0.") == 2
     code, out, _ = call("report", trained, "--json")
     page = json.loads(out)["report"]
@@ -322,7 +324,7 @@ MISTAKES = {
         ["sample", "{run}", "--out", "{out}", "--unconditional", "--class", "a"], 2, "means no condition",
     ),
     "a length of no number": (["evaluate", "{run}", "--against", "{data}", "--ema", "long"], 2, "0.03,0.1"),
-    "an average out of reach": (["sample", "{run}", "--out", "{out}", "--ema", "0.9"], 2, "0.01 to 0.25"),
+    "an average out of reach": (["sample", "{run}", "--out", "{out}", "--ema", "0.9"], 2, "0.025 to 0.182"),
     "too few": (["evaluate", "{data}", "--against", "{data}", "-n", "41"], 1, "holds 40 images"),
     "report of nothing": (["report", "{empty}"], 1, "run"),
     "usage": (["sample", "{run}"], 2, "--out"),

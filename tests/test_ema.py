@@ -8,10 +8,17 @@ import torch
 from torch import nn
 
 from alphabar.errors import UsageError
-from alphabar.runs.ema import SIGMA_RELS, PowerFunctionEMA, gamma_of, post_hoc_weights
+from alphabar.runs.ema import (
+    MAX_ERROR,
+    SIGMA_RELS,
+    EmaSnapshots,
+    PowerFunctionEMA,
+    gamma_of,
+    post_hoc_weights,
+)
 from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
-from alphabar.tensor_files import unpack_tensors
+from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.loop import begin, train
 from training_child import tiny_dataset, tiny_recipe
 
@@ -62,7 +69,7 @@ def test_another_length_comes_from_what_was_kept(length):
         if (i + 1) % 100 == 0:
             kept += [(i + 1, each, averages[each].network.weight.clone()) for each in SIGMA_RELS]
     times, lengths, weights = zip(*kept, strict=True)
-    shares = post_hoc_weights(times, lengths, 800, length)
+    shares = post_hoc_weights(times, lengths, 800, length).weights
     made = sum(float(c) * w for c, w in zip(shares, weights, strict=True))
     right = averages[length].network.weight
     nearest = min((averages[each].network.weight - right).norm() for each in SIGMA_RELS)
@@ -70,8 +77,66 @@ def test_another_length_comes_from_what_was_kept(length):
 
 
 def test_a_kept_average_is_itself():
-    shares = post_hoc_weights([50, 50, 100, 100], [*SIGMA_RELS, *SIGMA_RELS], 100, 0.05)
-    assert np.allclose(shares, [0, 0, 1, 0], atol=1e-9)
+    shares, error = post_hoc_weights([50, 50, 100, 100], [*SIGMA_RELS, *SIGMA_RELS], 100, 0.05)
+    assert np.allclose(shares, [0, 0, 1, 0], atol=1e-9) and error < 1e-6
+
+
+@pytest.mark.parametrize("snapshots", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("length", [0.01, 0.03, 0.07, 0.15, 0.25])
+def test_what_never_changes_stays_as_it_is(snapshots, length):
+    times = np.repeat(np.arange(1, snapshots + 1) * 1000, 2)
+    shares, error = post_hoc_weights(times, SIGMA_RELS * snapshots, 1000 * snapshots, length)
+    assert shares.sum() == pytest.approx(1, abs=1e-9)
+    # The error is that of the profiles themselves, (gamma + 1) tau^gamma / t^(gamma + 1) up to t.
+    tau = (np.arange(200_000) + 0.5) * snapshots * 1000 / 200_000
+
+    def profile(t, sigma_rel):
+        a = gamma_of(sigma_rel) + 1
+        return np.where(tau < t, a * (tau / t) ** (a - 1) / t, 0)
+
+    wanted = profile(1000 * snapshots, length)
+    made = sum(c * profile(t, s) for c, t, s in zip(shares, times, SIGMA_RELS * snapshots, strict=True))
+    assert error == pytest.approx(np.linalg.norm(made - wanted) / np.linalg.norm(wanted), rel=1e-3)
+
+
+def test_two_averages_of_one_moment_share_in_closed_form():
+    # At one moment, <p_a, p_b> = ab / (a + b - 1) with a = gamma + 1; minimise |c p_1 + (1 - c) p_2 - p|².
+    a, b, p = (gamma_of(each) + 1 for each in (*SIGMA_RELS, 0.07))
+
+    def inner(x, y):
+        return x * y / (x + y - 1)
+
+    c = (inner(a, p) - inner(b, p) + inner(b, b) - inner(a, b)) / (
+        inner(a, a) - 2 * inner(a, b) + inner(b, b)
+    )
+    shares, error = post_hoc_weights([10, 10], SIGMA_RELS, 10, 0.07)
+    assert np.allclose(shares, [c, 1 - c])
+    squared = (
+        c**2 * inner(a, a) + (1 - c) ** 2 * inner(b, b) + 2 * c * (1 - c) * inner(a, b)
+        - 2 * c * inner(a, p) - 2 * (1 - c) * inner(b, p) + inner(p, p)
+    )  # fmt: skip
+    assert error == pytest.approx(np.sqrt(squared / inner(p, p)))
+
+
+def test_a_constant_network_is_itself_at_every_length(tmp_path):
+    saved = EmaSnapshots(tmp_path / "averages")
+    weight = torch.linspace(-3, 3, 50).half()
+    for images in (100, 200, 300, 400):
+        saved.save(images, pack_tensors({f"{each}/weight": weight.clone() for each in SIGMA_RELS}))
+    for length in (0.03, 0.07, 0.1, 0.2):
+        torch.testing.assert_close(saved.average(length)["weight"], weight.float(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [0.01, 0.25, 0.5])
+def test_lengths_that_the_averages_cannot_make_are_refused(tmp_path, length):
+    saved = EmaSnapshots(tmp_path / "averages")
+    for images in (100, 200, 300, 400):
+        saved.save(images, b"")
+    with pytest.raises(UsageError, match="from ") as refused:
+        saved.weights(length)
+    values = refused.value.message.values
+    for possible in (values["shortest"], values["longest"]):
+        assert 0.9 * MAX_ERROR < saved.weights(possible).error <= MAX_ERROR
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +178,7 @@ def test_what_cannot_be_had(dataset, tmp_path):
         load_model(without.path, ema=0.1)
     run = begin(tmp_path / "run", recipe())
     list(train(dataset, run, images=8, runtime=Runtime()))
-    with pytest.raises(UsageError, match=r"0\.01 to 0\.25"):
+    with pytest.raises(UsageError, match="from 0"):
         load_model(run.path, ema=0.5)
     with pytest.raises(UsageError, match="only for a run"):
         load_model(run.path / "model", ema=0.1)

@@ -87,7 +87,8 @@ def test_a_signal_however_often_it_is_delivered_saves_and_ends(picture_folder, t
         command.child.send_signal(getattr(signal, name))
         time.sleep(0.05)
     _, said = command.child.communicate(timeout=120)
-    assert command.child.returncode == 0, said.decode()
+    # A repetition may come when all is saved and the process is about to leave.
+    assert command.child.returncode in (0, *(-getattr(signal, name) for name in names[1:])), said.decode()
     reached = Run(run).checkpoints.newest()[0].images
     assert 0 < reached < 1_000_000
     again = Command(picture_folder, run, reached + 8)

@@ -2,6 +2,7 @@ import json
 import math
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -507,6 +508,26 @@ def test_two_processes_train_as_one(picture_folder, dataset, tmp_path, settings)
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_the_documented_command_trains_on_two_processes(picture_folder, tmp_path):
+    guide = (CHILD.parents[1] / "docs" / "guide" / "train.md").read_text(encoding="utf-8")
+    (line,) = [line for line in guide.splitlines() if line.startswith("torchrun ")]
+    command = line.replace("my_pictures", str(picture_folder)).replace("runs/mine", str(tmp_path / "run"))
+    command = command.replace("--budget 2h", "--recipe ddpm --images 32")
+    assert str(picture_folder) in command and "--images" in command and str(tmp_path) in command
+    small = ["data.size=16", "batch=8", "network.widths=[16,32]", "network.head_dim=16", "monitor.distance=0"]
+    program, *arguments = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *arguments]
+        + [part for setting in small for part in ("--set", setting)],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert program == "torchrun" and done.returncode == 0, done.stderr
+    checkpoint, _ = Run(tmp_path / "run").checkpoints.newest()
+    assert checkpoint.images == 32 and checkpoint.state["processes"] == 2
 
 
 def test_accumulated_pieces_are_one_batch(dataset, straight, tmp_path):

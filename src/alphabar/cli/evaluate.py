@@ -105,20 +105,30 @@ def _evaluate_ema_lengths(
     **options: Any,
 ) -> None:
     """Evaluate a run with several EMA lengths and print a table of them."""
-    results = []
+    from alphabar.runs.run import Run
+
+    results, errors = [], [Run(path).snapshots.weights(length).error for length in lengths]
     for length in lengths:
         model = _model(path, ema=length)
         results.append(_evaluate(model, against, settings=sampling.settings(model, seed), **options))
     first = results[0].report
     names = [m.name for m in first.metrics if m.key in SHOWN_FOR_EMA]
     rows = [
-        (f"{length:g}", *(_with_error(m) for m in result.report.metrics if m.key in SHOWN_FOR_EMA))
-        for length, result in zip(lengths, results, strict=True)
+        (
+            f"{length:g}",
+            f"{error:.1%}",
+            *(_with_error(m) for m in result.report.metrics if m.key in SHOWN_FOR_EMA),
+        )
+        for length, error, result in zip(lengths, errors, results, strict=True)
     ]
-    print_table(("EMA length", *names), rows)
+    print_table(("EMA length", "profile error", *names), rows)
     print(f"n = {first.n} samples from the same noise; reference: {first.reference}")
     print(f"protocol: {first.protocol}")
-    records = [{"length": length, **r.to_dict()} for length, r in zip(lengths, results, strict=True)]
+    print("profile error: of the average that the saved ones make, relative to one of this length")
+    records = [
+        {"length": length, "profile_error": error, **result.to_dict()}
+        for length, error, result in zip(lengths, errors, results, strict=True)
+    ]
     print_json(as_json, {"ema": records})
 
 

@@ -1,10 +1,11 @@
 """The exponential moving average (EMA) of the weights, and post-hoc EMA: a length chosen afterwards."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from alphabar.tensor_files import unpack_tensors
 # Post-hoc EMA (Karras et al. 2024, section 3 and appendix C): averages of two lengths are saved at some
 # moments of the training; afterwards a weighted sum of them is very nearly the average of any other length.
 SIGMA_RELS = (0.05, 0.10)
-SHORTEST, LONGEST = 0.01, 0.25  # lengths that can be made of them
+LENGTHS = np.arange(10, 251) / 1000  # that may be made of them, where the averages that were saved allow
+MAX_ERROR = 0.25  # relative, of the profile of a length that is made of them
 
 
 class EMA:
@@ -67,16 +69,37 @@ def gamma_of(sigma_rel: float) -> float:
     return float(roots.real.max())
 
 
+class PostHocWeights(NamedTuple):
+    """How an average of another length is made of k saved ones.
+
+    weights: of the saved averages (k,), with the sum 1. error: of the profile that they make, relative to
+    the wanted one: ‖sum_i c_i p_i − p‖ / ‖p‖.
+    """
+
+    weights: NDArray
+    error: float
+
+
 def post_hoc_weights(
     times: Sequence[float], sigma_rels: Sequence[float], time: float, sigma_rel: float
-) -> NDArray:
-    """The weights (k,) with which k saved averages come nearest to one of another length (EDM2 algorithm 3).
+) -> PostHocWeights:
+    """The weights with which saved averages come nearest to one of another length.
+
+    EDM2's algorithm 3, least squares over the profiles, constrained by a Lagrange multiplier to weights of
+    the sum 1: what did not change in training is the same in every average, and in what is made of them.
 
     times, sigma_rels: of each average that was saved; time, sigma_rel: of the one that is wanted.
     """
     t, g = np.asarray(times, float), np.array([gamma_of(each) for each in sigma_rels])
+    end, gamma = float(time), gamma_of(sigma_rel)
     overlaps = _overlap(t[:, None], g[:, None], t[None], g[None])
-    return np.linalg.solve(overlaps, _overlap(t, g, float(time), gamma_of(sigma_rel)))
+    wanted = _overlap(t, g, end, gamma)
+    scale = np.abs(overlaps).max()  # so that the constraint weighs as much as the rest
+    system = np.pad(overlaps / scale, (0, 1), constant_values=1.0)
+    system[-1, -1] = 0.0
+    weights = np.linalg.solve(system, np.append(wanted / scale, 1.0))[:-1]
+    squared = weights @ overlaps @ weights - 2 * weights @ wanted + _overlap(end, gamma, end, gamma)
+    return PostHocWeights(weights, math.sqrt(max(squared / _overlap(end, gamma, end, gamma), 0.0)))
 
 
 class EmaSnapshots:
@@ -104,22 +127,39 @@ class EmaSnapshots:
             if at > images:
                 path.unlink()
 
+    def weights(self, sigma_rel: float) -> PostHocWeights:
+        """How the average of another length, at the last moment that was saved, is made of `moments`.
+
+        sigma_rel: the length as a share of the training.
+        Raises UsageError, naming the lengths that can be made, where nothing was saved and where the error
+        of the profile would exceed 0.25.
+        """
+        if not self.files():
+            raise UsageError("runs.no_snapshots", path=self.path.parent)
+        times, sigma_rels = zip(*self.moments(), strict=True)
+
+        def made(length: float) -> PostHocWeights:
+            return post_hoc_weights(times, sigma_rels, max(times), length)
+
+        if LENGTHS[0] <= sigma_rel <= LENGTHS[-1] and (found := made(sigma_rel)).error <= MAX_ERROR:
+            return found
+        possible = [length for length in LENGTHS if made(length).error <= MAX_ERROR]
+        raise UsageError(
+            "runs.ema_length", length=sigma_rel, error=MAX_ERROR, shortest=possible[0], longest=possible[-1]
+        )
+
+    def moments(self) -> list[tuple[int, float]]:
+        """Images seen and length of each average that was saved."""
+        return list(product(self.files(), SIGMA_RELS))
+
     def average(self, sigma_rel: float) -> dict[str, Tensor]:
         """The parameters averaged with another length, at the last moment that was saved: name → tensor.
 
-        sigma_rel: the length as a share of the training, from 0.01 to 0.25.
-        Raises UsageError where nothing was saved and for a length out of this range.
+        The argument and the errors are those of `weights`.
         """
-        saved = self.files()
-        if not saved:
-            raise UsageError("runs.no_snapshots", path=self.path.parent)
-        if not SHORTEST <= sigma_rel <= LONGEST:
-            raise UsageError("runs.ema_length", length=sigma_rel, shortest=SHORTEST, longest=LONGEST)
-        times, sigma_rels = zip(*product(saved, SIGMA_RELS), strict=True)
-        weights = post_hoc_weights(times, sigma_rels, max(saved), sigma_rel)
-        weight_of = dict(zip(zip(times, sigma_rels, strict=True), weights, strict=True))
+        weight_of = dict(zip(self.moments(), self.weights(sigma_rel).weights, strict=True))
         total: dict[str, Tensor] = {}
-        for images, path in saved.items():
+        for images, path in self.files().items():
             for name, value in unpack_tensors(path.read_bytes()).items():
                 length, _, key = name.partition("/")
                 total[key] = total.get(key, 0) + weight_of[images, float(length)] * value.double()
