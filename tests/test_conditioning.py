@@ -237,7 +237,7 @@ def dataset(two_colors, recipe):
 @pytest.fixture(scope="module")
 def model(dataset, recipe, tmp_path_factory):
     run = begin(tmp_path_factory.mktemp("runs") / "colors", recipe)
-    list(train(dataset, run, runtime=Runtime(), images=1200))
+    list(train(dataset, run, runtime=Runtime(), images=3200))
     return load_model(run.path / "model")
 
 

@@ -18,8 +18,11 @@ from alphabar.runtime import Runtime, processes
 
 
 def tiny_recipe(*settings: str) -> Recipe:
-    """Seconds, not minutes: 16×16, a small U-Net with dropout and EMA, and no looks but the last."""
-    return with_settings(
+    """Seconds, not minutes: 16×16, a small U-Net with dropout and EMA, monitored at the end only.
+
+    settings: applied after these, so that another network may have other settings.
+    """
+    small = with_settings(
         named_recipe("ddpm"),
         [
             "data.size=16",
@@ -35,9 +38,9 @@ def tiny_recipe(*settings: str) -> Recipe:
             "monitor.steps=2",
             "monitor.levels=0",
             "monitor.distance=0",
-            *settings,
         ],
     )
+    return with_settings(small, list(settings))
 
 
 def tiny_dataset(folder: str | Path, size: int = 16):
