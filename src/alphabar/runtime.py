@@ -105,9 +105,17 @@ class Runtime:
         """The choice as JSON can hold it; `from_dict` reads it."""
         return asdict(self) | {
             "device": torch.device(self.device).type,
-            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+            "dtype": str(self.dtype or torch.float32).removeprefix("torch."),
             "notes": list(self.notes),
         }
+
+    def computes_as(self, record: Mapping[str, Any]) -> bool:
+        """Whether this is the runtime that `to_dict` wrote down, on whichever machine."""
+        own = self.to_dict()
+        before = {**record, "dtype": record["dtype"] or "float32"}
+        return all(
+            own[key] == before[key] for key in ("device", "dtype", "channels_last", "compile", "fused")
+        )
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Runtime":
@@ -116,7 +124,7 @@ class Runtime:
             **dict(record)
             | {
                 "device": _own(record["device"]),
-                "dtype": None if record["dtype"] is None else getattr(torch, record["dtype"]),
+                "dtype": None if record["dtype"] in (None, "float32") else getattr(torch, record["dtype"]),
                 "notes": tuple(record["notes"]),
             }
         )

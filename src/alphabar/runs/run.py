@@ -48,6 +48,14 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
         write_file(self.path / "recipe.toml", recipe.to_toml().encode())
 
+    def change(self, recipe: Recipe) -> None:
+        """Gives the run the recipe that it continues with.
+
+        Raises AlphabarError while another process trains in the run.
+        """
+        with self.lock():
+            write_file(self.path / "recipe.toml", recipe.to_toml().encode())
+
     @property
     def data(self) -> str | None:
         """What the run was trained on, as `remember_data` wrote it, or None."""
