@@ -109,14 +109,6 @@ class Runtime:
             "notes": list(self.notes),
         }
 
-    def computes_as(self, record: Mapping[str, Any]) -> bool:
-        """Whether this is the runtime that `to_dict` wrote down, on whichever machine."""
-        own = self.to_dict()
-        before = {**record, "dtype": record["dtype"] or "float32"}
-        return all(
-            own[key] == before[key] for key in ("device", "dtype", "channels_last", "compile", "fused")
-        )
-
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Runtime":
         """The runtime that `to_dict` wrote down, on this process's device of that type."""

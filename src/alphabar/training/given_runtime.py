@@ -1,6 +1,7 @@
 """The runtime that a person gives: plain, auto, or a file such as the runtime.json of a run."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def given_runtime(given: str | Path) -> Runtime | None:
     if record.get("machine") not in (machine, "", None):
         notes.append(message("training.runtime_elsewhere", machine=record["machine"]))
     return Runtime.from_dict(record | {"machine": machine, "notes": notes})
+
+
+def same_runtime(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two runtimes that `Runtime.to_dict` wrote down compute alike, on whichever machines."""
+    return all((a[key] or "float32") == (b[key] or "float32") for key in POSSIBLE)
 
 
 def write_runtime(run: Path, runtime: Runtime) -> None:

@@ -17,7 +17,7 @@ from alphabar.methods.registry import method_of
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import Runtime, broadcast, default_device, describe_machine
 from alphabar.training.labels import Conditions
-from alphabar.training.trial import EXACT, ROUNDED, Trial, wrong_gradient
+from alphabar.training.trial import Trial, wrong_gradient
 
 LARGEST_TRIAL = 2048  # samples at once
 # By how much something must be faster than what is simpler, to be chosen over it. Repetitions on a busy
@@ -152,7 +152,7 @@ def _wrong(trial: Trial, runtime: Runtime) -> Message | None:
     right = trial.gradients_in(plain, n)
     eager = replace(runtime, compile=False)
     rounded = trial.gradients_in(eager, n)
-    if runtime.dtype and (wrong := wrong_gradient(rounded, right, bounds=ROUNDED)):
+    if runtime.dtype and (wrong := wrong_gradient(rounded, right, rounded=True)):
         return message("training.precision_wrong", name=name_of(eager), **wrong._asdict())
     if not runtime.compile:
         return None
@@ -278,8 +278,8 @@ def _fastest_eager(
     right = None
     while (best := simplest(left)) != plain:
         right = right or trial.gradients_in(plain, checked)
-        bounds = ROUNDED if best.dtype else EXACT
-        wrong = wrong_gradient(trial.gradients_in(best, checked), right, bounds=bounds)
+        found = trial.gradients_in(best, checked)
+        wrong = wrong_gradient(found, right, rounded=best.dtype is not None)
         if wrong is None:
             break
         notes.append(message("training.precision_wrong", name=name_of(best), **wrong._asdict()))
@@ -293,7 +293,6 @@ def _compiled_if_faster(
     eager: Runtime, trial: Trial, n: int, notes: list[str], stop: threading.Event | None
 ) -> Runtime:
     candidate = replace(eager, compile=True)
-    n = max(n, min(CHECKED, _local_batch(trial.recipe)))
     right, rounded = trial.gradients_in(Runtime(eager.device), n), trial.gradients_in(eager, n)
     _unless_stopped(stop)
     try:

@@ -21,7 +21,7 @@ from alphabar.runs.checkpoints import Checkpoint
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
-from alphabar.training.given_runtime import FILE, write_runtime
+from alphabar.training.given_runtime import FILE, same_runtime, write_runtime
 from alphabar.training.labels import Conditions, mirror_warning
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.probe import probe
@@ -77,7 +77,7 @@ def open_training(
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
     if measured and not checkpoint:
         notes.append(message("training.runtime_written", path=run.path / FILE))
-    if state and not measured and not runtime.computes_as(state["runtime"]):
+    if state and not measured and not same_runtime(state["runtime"], runtime.to_dict()):
         notes.append(message("training.other_runtime", path=run.path))
     if checkpoint:
         statistics = checkpoint.files["statistics.safetensors"]
