@@ -112,7 +112,10 @@ def read_photo(path: Path) -> Photo:
             extras["exif"] = exif.tobytes()
         alpha = None
         if mode.startswith("I;16"):
-            return Photo(path.stem, np.array(image).astype(np.uint16)[..., None], None, extras)
+            levels = np.array(image).astype(np.uint16)
+            if isinstance(level := image.info.get("transparency"), int):
+                alpha = np.where(levels == level, 0, 255).astype(np.uint8)
+            return Photo(path.stem, levels[..., None], alpha, extras)
         if mode in ("I", "F", "CMYK", "LAB", "YCbCr"):
             extras.pop("icc_profile", None)
             return Photo(path.stem, full_pixels(data), None, extras)
