@@ -19,14 +19,17 @@ from alphabar.formatting import known_value
 from alphabar.messages import Message, message
 
 # TIFF at heart, so that Pillow would open the thumbnail and call it the picture.
-CAMERA_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
+CAMERA_RAW = (
+    *(".cr2", ".cr3", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".srw", ".dng", ".raf", ".orf", ".rw2", ".rwl"),
+    *(".pef", ".dcr", ".kdc", ".3fr", ".iiq", ".erf", ".mrw", ".x3f"),
+)
 
 
 # Files that a person would call pictures. Those that cannot be decoded are listed with a reason, too.
 PICTURE_SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp"),
-        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k"),
+        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".heic", ".heif", ".jp2", ".j2k"),
         *(".jxl", ".ico", ".qoi", ".pcx", ".psd", ".svg", *CAMERA_RAW),
     }
 )
@@ -74,6 +77,11 @@ class Folder:
                 f"{count} {suffix or repr('')}" for suffix, count in self._others.most_common(5)
             )
             self.notes.append(message("data.other_files", count=self._others.total(), suffixes=suffixes))
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The file of each item, by its key."""
+        return dict(self._paths)
 
     def read(self, item: Item) -> bytes:
         """The file's bytes. Raises Unreadable for camera raw files and for those over 512 MiB, OSError."""
