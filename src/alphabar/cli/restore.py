@@ -117,7 +117,7 @@ def degrade(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Degrade pictures in a known way, to try restoration on. Those that cannot be read are named and left out.
+    """Degrade pictures in a known way, to try restoration on. Those that cannot be read are named.
 
     For example: alphabar degrade car.png --degradation blur:2+noise:0.05 --out blurred
     """

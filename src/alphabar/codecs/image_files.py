@@ -159,7 +159,8 @@ def full_pixels(data: Raw) -> NDArray[np.uint8]:
 def upright(data: Raw) -> Image.Image:
     """The picture in a file's bytes in the mode it is stored in, upright; ``info`` holds what came with it.
 
-    Grey of 9 to 16 bits has 65535 for white. Raises Unreadable, with the reason, for everything that is not a whole picture.
+    Grey of 9 to 16 bits has 65535 for white. Raises Unreadable, with the reason, for everything that is not a
+    whole picture.
     """
     try:
         image = _open(data)
