@@ -20,7 +20,12 @@ EXCLUDED = ("data/toycars/",)
 # Lines whose mutants survived an earlier sample: file, old text, new text, in words.
 NAMED = (
     ("training/muon.py", "torch._foreach_lerp(g, m, momentum)", "m", "Nesterov's step dropped"),
-    ("training/muon.py", "torch._foreach_lerp(g, m, momentum)", "torch._foreach_lerp(m, g, momentum)", "swap"),
+    (
+        "training/muon.py",
+        "torch._foreach_lerp(g, m, momentum)",
+        "torch._foreach_lerp(m, g, momentum)",
+        "swap",
+    ),
     ("runs/ema.py", "min(self.half_life, self.ramp * images)", "self.half_life", "the EMA's ramp dropped"),
     ("runs/ema.py", "min(self.half_life, self.ramp * images)", "min(self.half_life, images)", "ramp of one"),
     ("methods/gan.py", "self.every * self.gamma / 2 * penalty", "self.gamma / 2 * penalty", "lazy factor"),

@@ -40,7 +40,16 @@ UNRELATED = (
 FIRST_SECONDS = 10.0  # of tests in the first of two rounds; most mutants need no other
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--no-header"]
 # Imported once, before the processes that test a mutant are forked.
-HEAVY = ("numpy", "scipy.stats", "scipy.optimize", "torch", "torch._dynamo", "PIL.Image", "pydantic", "pytest")
+HEAVY = (
+    "numpy",
+    "scipy.stats",
+    "scipy.optimize",
+    "torch",
+    "torch._dynamo",
+    "PIL.Image",
+    "pydantic",
+    "pytest",
+)
 HEAVY += ("hypothesis", "safetensors.torch", "matplotlib.pyplot", "diffusers", "pyarrow")
 HEAVY += ("pyarrow.parquet", "scipy.io", "typer", "rich", "jinja2")
 
@@ -378,13 +387,17 @@ def campaign(pool: Pool, work: Path, options: argparse.Namespace) -> dict[str, d
             if mutant is None:
                 print(f"without a mutant: {result}", file=sys.stderr, flush=True)
                 continue
-            where = {name: getattr(mutant, name) for name in ("package", "path", "line", "kind", "old", "new")}
+            where = {
+                name: getattr(mutant, name) for name in ("package", "path", "line", "kind", "old", "new")
+            }
             results[mutant.key].update(where, **result)
             log.write(json.dumps(results[mutant.key]) + "\n")
             log.flush()
             if result["status"] != "killed":
                 change = f"{mutant.old!r} -> {mutant.new!r}"
-                print(f"{result['status']}: {mutant.path}:{mutant.line} {change}", file=sys.stderr, flush=True)
+                print(
+                    f"{result['status']}: {mutant.path}:{mutant.line} {change}", file=sys.stderr, flush=True
+                )
             if done % 20 == 0:
                 print(f"{done} of {len(tasks)}", file=sys.stderr, flush=True)
     return results
@@ -405,9 +418,13 @@ def print_page(results: dict[str, dict[str, Any]], options: argparse.Namespace) 
         count = Counter(each["status"] for each in results.values() if each["package"] == package)
         total += count
         rows.append(row(package, count))
-    print_table(["package", "mutants", "killed", "of these by time", "survived", "killed"], [*rows, row("all", total)])
+    print_table(
+        ["package", "mutants", "killed", "of these by time", "survived", "killed"], [*rows, row("all", total)]
+    )
     alive = [each for each in results.values() if each["status"] == "survived"]
-    cells = sorted([f"{each['path']}:{each['line']}", f"`{each['old']}`", f"`{each['new']}`"] for each in alive)
+    cells = sorted(
+        [f"{each['path']}:{each['line']}", f"`{each['old']}`", f"`{each['new']}`"] for each in alive
+    )
     print_table(["line", "right", "survived"], cells)
     print_command()
 

@@ -201,6 +201,20 @@ def test_a_share_of_log_normal_levels_is_uniform():
         NOISE_DISTRIBUTIONS.build({"name": "log_normal", "uniform_share": 1.0})(schedule, u)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize("schedule", ["cosine", "rectified_flow"])
+def test_the_mixture_of_log_normal_and_uniform_has_its_distribution_function(schedule, share):
+    schedule, n = SCHEDULES.build(schedule), 20_000
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    t = NOISE_DISTRIBUTIONS.build({"name": "log_normal", "mean": -0.4, "std": 0.9, "uniform_share": share})(
+        schedule, u
+    )
+    at = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
+    normal = stats.norm(-0.4, 0.9).cdf(-schedule(at).log_snr / 2)
+    found = (t[None] <= at[:, None]).double().mean(1)
+    assert found.tolist() == pytest.approx((share * at.numpy() + (1 - share) * normal).tolist(), abs=2e-4)
+
+
 def test_the_discrete_uniform_distribution_gives_each_step_equally_often():
     u = (torch.arange(3000, dtype=torch.float64) + 0.5) / 3000
     t = NOISE_DISTRIBUTIONS.build({"name": "uniform", "discrete": 300})(SCHEDULES.build("linear_beta"), u)
