@@ -7,10 +7,9 @@ the picture itself.
 """
 
 import ast
+import contextlib
 import hashlib
-import random
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +85,8 @@ SILENT_CALLS = {"message", "warn", "print", "UsageError", "AlphabarError", "note
 class Mutant:
     """One change: the text of a file from ``start`` to ``end`` becomes ``new``.
 
-    path: below src/alphabar. function: first line of the body of the innermost function and of the function,
-    0 where the line runs at import.
+    path: below src/alphabar. in_function: whether the line runs only when a function is called. text: of the
+    line. nth: how many lines with this text the file has before it. column: of the change in the text.
     """
 
     package: str
@@ -99,11 +98,18 @@ class Mutant:
     start: int
     end: int
     in_function: bool
+    text: str
+    nth: int
+    column: int
+
+    def line_order(self, seed: int) -> str:
+        """The place of the line in a random order that changes elsewhere in the file leave as it is."""
+        return digest(seed, self.path, self.text, self.nth)
 
     @property
     def key(self) -> str:
-        """A name that stays the same while the file does not change before the mutant's end."""
-        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
+        """A name, which changes elsewhere in the file leave as it is."""
+        return digest(self.path, self.text, self.nth, self.column, self.old, self.new)
 
     def applied(self, text: str) -> str:
         """The file with the change."""
@@ -121,7 +127,7 @@ class _Finder(ast.NodeVisitor):
         for line in text.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
         self.lines = text.splitlines()
-        self.found: list[tuple[int, int, int, str, str, bool]] = []
+        self.found: list[tuple[int, int, str, str, bool]] = []
         self.functions = 0
 
     def offset(self, line: int, column: int) -> int:
@@ -139,8 +145,8 @@ class _Finder(ast.NodeVisitor):
     def add(self, node: Any, kind: str, new: str) -> None:
         """A mutant that replaces a node, where the node is on one line."""
         if node.lineno == node.end_lineno:
-            place = (self.offset(node.lineno, node.col_offset), self.end(node), node.lineno)
-            self.found.append((*place, kind, new, self.functions > 0))
+            start = self.offset(node.lineno, node.col_offset)
+            self.found.append((start, self.end(node), kind, new, self.functions > 0))
 
     # What is left out.
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -238,12 +244,12 @@ class _Finder(ast.NodeVisitor):
                 self.add(node, f"{name} dropped", f"({self.source(kept)})")
         if len(node.args) >= 2 and not any(isinstance(arg, ast.Starred) for arg in node.args[:2]):
             first, second = node.args[:2]
-            if first.lineno == second.end_lineno and name not in ("isinstance", "getattr", "hasattr"):
+            if first.lineno == second.end_lineno and type(first) is type(second):  # others fail at once
                 a, b = self.source(first), self.source(second)
                 begin, end = self.offset(first.lineno, first.col_offset), self.end(second)
                 between = self.text[self.end(first) : self.offset(second.lineno, second.col_offset)]
                 new = b + between + a
-                self.found.append((begin, end, first.lineno, "arguments swapped", new, self.functions > 0))
+                self.found.append((begin, end, "arguments swapped", new, self.functions > 0))
         self.visit(node.func)
         for arg in node.args:
             self.visit(arg)
@@ -280,30 +286,43 @@ class _Finder(ast.NodeVisitor):
         self.add(node, "break becomes continue", "continue")
 
 
-def of_file(root: Path, path: Path) -> Iterator[Mutant]:
+def of_file(root: Path, path: Path) -> list[Mutant]:
     """All mutants of a file. root: src/alphabar."""
     text = path.read_text()
     finder = _Finder(text)
     finder.visit(ast.parse(text))
+    found = []
+    for start, end, kind, new, in_function in finder.found:
+        mutant = _mutant(root, path, text, start, end, kind, new, in_function)
+        with contextlib.suppress(SyntaxError, ValueError):
+            compile(mutant.applied(text), path.name, "exec")
+            found.append(mutant)
+    return found
+
+
+def _mutant(
+    root: Path, path: Path, text: str, start: int, end: int, kind: str, new: str, in_function: bool
+) -> Mutant:
+    lines = text.splitlines()
+    line = text.count("\n", 0, start)
+    column = start - text.rfind("\n", 0, start) - 1
     name = path.relative_to(root).as_posix()
-    for start, end, line, kind, new, in_function in finder.found:
-        mutant = Mutant(name.split("/")[0], name, line, kind, text[start:end], new, start, end, in_function)
-        try:
-            compile(mutant.applied(text), name, "exec")
-        except (SyntaxError, ValueError):
-            continue
-        yield mutant
+    nth = lines[:line].count(lines[line])
+    place = (name.split("/")[0], name, line + 1, kind, text[start:end], new, start, end, in_function)
+    return Mutant(*place, lines[line].strip(), nth, column)
 
 
-def named(root: Path) -> Iterator[Mutant]:
+def named(root: Path) -> list[Mutant]:
     """The mutants that survived an earlier sample."""
+    found = []
     for name, old, new, kind in NAMED:
         text = (root / name).read_text()
         if text.count(old) != 1:
             raise SystemExit(f"{name} has {old!r} not once: bring NAMED up to date.")
         start = text.index(old)
-        line = text.count("\n", 0, start) + 1
-        yield Mutant("named", name, line, kind, old, new, start, start + len(old), True)
+        mutant = _mutant(root, root / name, text, start, start + len(old), kind, new, True)
+        found.append(replace(mutant, package="named"))
+    return found
 
 
 def sample(root: Path, package: str, n: int, seed: int) -> list[Mutant]:
@@ -313,6 +332,10 @@ def sample(root: Path, package: str, n: int, seed: int) -> list[Mutant]:
         if not path.relative_to(root).as_posix().startswith(EXCLUDED):
             for mutant in of_file(root, path):
                 by_line.setdefault((mutant.path, mutant.line), []).append(mutant)
-    chance = random.Random(f"{seed} {package}")
-    lines = chance.sample(sorted(by_line), min(n, len(by_line)))
-    return [chance.choice(by_line[line]) for line in lines]
+    of_lines = [min(alike, key=lambda mutant: digest(seed, mutant.key)) for alike in by_line.values()]
+    return sorted(of_lines, key=lambda mutant: mutant.line_order(seed))[:n]
+
+
+def digest(*values: object) -> str:
+    """The beginning of a hash."""
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]

@@ -10,7 +10,6 @@ Prints docs/results/mutations.md. Takes at most two hours on two cores.
 """
 
 import argparse
-import ast
 import contextlib
 import hashlib
 import json
@@ -24,8 +23,12 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import hypothesis
+import pytest
 
 import mutants
 from mutants import PACKAGES, Mutant
@@ -100,6 +103,7 @@ class Trace:
             self.lines = before
             self.known.clear()
 
+    @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: Any) -> Any:
         """Records one test."""
         start = time.perf_counter()
@@ -116,8 +120,7 @@ class Trace:
             by_file[name].append(line)
         self.tests[item.nodeid] = {"seconds": round(seconds, 3), "lines": by_file}
 
-    pytest_runtest_protocol.pytest_impl = {"hookwrapper": True}  # type: ignore[attr-defined]
-
+    @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Any:
         """Records what a fixture that lives longer than a test executes."""
         if fixturedef.scope == "function":
@@ -127,8 +130,6 @@ class Trace:
         with self._recording() as lines:
             yield
         self.fixtures[id(fixturedef)] = (time.perf_counter() - start, set(lines))
-
-    pytest_fixture_setup.pytest_impl = {"hookwrapper": True}  # type: ignore[attr-defined]
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Tests that fail without any mutant are no use."""
@@ -153,11 +154,6 @@ class Killer:
             self.test = f"{report.nodeid} (import)"
 
 
-def digest(data: bytes) -> str:
-    """The beginning of a hash."""
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
 def copy_project(to: Path) -> None:
     """A copy of what the tests need, compiled files left out."""
     shutil.rmtree(to, ignore_errors=True)
@@ -168,13 +164,14 @@ def copy_project(to: Path) -> None:
 
 
 def in_child(tree: Path, work: Callable[[], Any], seconds: float) -> Any:
-    """The result of a function called in a forked process within the copy, None if it died or took too long."""
+    """The result of a function called in a fork of this process; None if it died or took too long."""
     answer = tree / "answer.json"
     answer.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.chdir(tree)
             out = os.open(tree / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1)
@@ -188,23 +185,20 @@ def in_child(tree: Path, work: Callable[[], Any], seconds: float) -> Any:
         finally:
             os._exit(0)
     end = time.monotonic() + seconds
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if time.monotonic() > end:
+    try:
+        while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < end:
+            time.sleep(0.02)
+    finally:  # also what the tests have started
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
             os.waitpid(child, 0)
-            break
-        time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)  # what the tests have started
     shutil.rmtree(tree / "tmp", ignore_errors=True)
     return json.loads(answer.read_text()) if answer.exists() else None
 
 
 def run_tests(arguments: Iterable[str], plugin: object) -> None:
     """pytest in this process, with hypothesis free of deadlines and of chance."""
-    import hypothesis
-    import pytest
-
     checks = list(hypothesis.HealthCheck)
     hypothesis.settings.register_profile(
         "mutations", deadline=None, suppress_health_check=checks, derandomize=True, database=None
@@ -223,14 +217,6 @@ def trace_file(tree: Path, name: str) -> dict[str, Any]:
         return {test: found for test, found in trace.tests.items() if test not in trace.failed}
 
     return in_child(tree, work, 1200) or {}
-
-
-def function_lines(path: Path, line: int) -> bool:
-    """Whether a line belongs to the body of a function, so that only tests that call it can tell."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= (node.end_lineno or 0):
-            return True
-    return False
 
 
 def related(tests: dict[str, dict[str, Any]], mutant: Mutant, limit: float) -> list[tuple[str, float]]:
@@ -288,6 +274,7 @@ def try_mutant(tree: Path, mutant: Mutant | None, chosen: list[tuple[str, float]
 
 def work_off(tree: Path, tasks: Any, results: Any) -> None:
     """One of the processes: takes tasks until there is none."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     copy_project(tree)
     for kind, argument in iter(tasks.get, None):
         if kind == "trace":
@@ -303,7 +290,7 @@ class Pool:
         context = multiprocessing.get_context("fork")
         self.tasks, self.results = context.Queue(), context.Queue()
         self.processes = [
-            context.Process(target=work_off, args=(work / f"tree{i}", self.tasks, self.results))
+            context.Process(target=work_off, args=(work / f"tree{i}", self.tasks, self.results), daemon=True)
             for i in range(n)
         ]
         for process in self.processes:
@@ -325,11 +312,11 @@ class Pool:
 
 
 def trace_all(pool: Pool, work: Path) -> dict[str, dict[str, Any]]:
-    """Every related test: seconds, lines by file and the hash of its file. Traced again where that changed."""
+    """Every related test: seconds, lines by file, hash of its file; traced again where that changed."""
     wanted = {}
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         if path.stem.removeprefix("test_") not in UNRELATED:
-            wanted[path.name] = digest(path.read_bytes())
+            wanted[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     folder = work / "traces"
     folder.mkdir(exist_ok=True)
     missing = [name for name, of in wanted.items() if not (folder / f"{name}.{of}.json").exists()]
@@ -367,7 +354,7 @@ def campaign(pool: Pool, work: Path, options: argparse.Namespace) -> dict[str, d
     tasks, results = [], {}
     for mutant in chosen_mutants(options.mutants, options.seed):
         selected = related(tests, mutant, options.limit)
-        of = digest(repr([(test, tests[test]["hash"]) for test, _ in sorted(selected)]).encode())
+        of = mutants.digest([(test, tests[test]["hash"]) for test, _ in sorted(selected)])
         before = known.get(mutant.key)
         if before and (before["status"] != "survived" or before["tests"] == of):
             results[mutant.key] = before
@@ -387,17 +374,12 @@ def campaign(pool: Pool, work: Path, options: argparse.Namespace) -> dict[str, d
             if mutant is None:
                 print(f"without a mutant: {result}", file=sys.stderr, flush=True)
                 continue
-            where = {
-                name: getattr(mutant, name) for name in ("package", "path", "line", "kind", "old", "new")
-            }
-            results[mutant.key].update(where, **result)
+            results[mutant.key].update(asdict(mutant), **result)
             log.write(json.dumps(results[mutant.key]) + "\n")
             log.flush()
             if result["status"] != "killed":
-                change = f"{mutant.old!r} -> {mutant.new!r}"
-                print(
-                    f"{result['status']}: {mutant.path}:{mutant.line} {change}", file=sys.stderr, flush=True
-                )
+                change = f"{mutant.path}:{mutant.line} {mutant.old!r} -> {mutant.new!r}"
+                print(f"{result['status']}: {change}", file=sys.stderr, flush=True)
             if done % 20 == 0:
                 print(f"{done} of {len(tasks)}", file=sys.stderr, flush=True)
     return results
@@ -418,14 +400,11 @@ def print_page(results: dict[str, dict[str, Any]], options: argparse.Namespace) 
         count = Counter(each["status"] for each in results.values() if each["package"] == package)
         total += count
         rows.append(row(package, count))
-    print_table(
-        ["package", "mutants", "killed", "of these by time", "survived", "killed"], [*rows, row("all", total)]
-    )
+    head = ["package", "mutants", "killed", "of these by time", "survived", "share killed"]
+    print_table(head, [*rows, row("all", total)])
     alive = [each for each in results.values() if each["status"] == "survived"]
-    cells = sorted(
-        [f"{each['path']}:{each['line']}", f"`{each['old']}`", f"`{each['new']}`"] for each in alive
-    )
-    print_table(["line", "right", "survived"], cells)
+    cells = [[f"{each['path']}:{each['line']}", f"`{each['old']}`", f"`{each['new']}`"] for each in alive]
+    print_table(["line", "right", "survived"], sorted(cells))
     print_command()
 
 
@@ -457,6 +436,7 @@ def main() -> None:
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     pool = Pool(work, options.processes)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the processes end with this one
     results = campaign(pool, work, options)
     pool.close()
     print_page(results, options)

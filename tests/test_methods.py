@@ -111,7 +111,7 @@ class TestLosses:
         assert len(asked) == 2 * 2  # R1 and R2, twice
 
     def test_penalties_that_come_seldom_weigh_as_much_as_those_that_come_always(self):
-        """A linear critic w has |grad C|² = |w|², so R1 and R2 together pull it back by 2 gamma w an update."""
+        """A linear critic w has |grad C|² = |w|², so R1 and R2 pull it back by 2 gamma w an update."""
         gamma, every, rate = 0.3, 4, 0.5
         gan = built(tiny("gan", f"method.gamma={gamma}", f"method.every={every}", "method.augment=false"))
         gan.critic = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 1, bias=False))
