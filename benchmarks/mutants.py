@@ -2,8 +2,8 @@
 
 Excluded, because no test of behaviour could or should notice them: docstrings and all other texts, type
 annotations, ``__repr__``, assertions, what a raised error or a warning says, ``strict=`` of zip, arguments
-that only change speed, what runs on a GPU alone, and the drawings of ``data/toycars``, whose numbers are
-the picture itself.
+and numbers that only change speed and memory, what runs on a GPU alone, and the drawings of ``data/toycars``,
+whose numbers are the picture itself.
 """
 
 import ast
@@ -15,6 +15,7 @@ from typing import Any
 
 PACKAGES = ("diffusion", "restoration", "metrics", "training", "conditioning", "data", "guidance", "codecs")
 EXCLUDED = ("data/toycars/",)
+HOW_MUCH_AT_ONCE = (" at once", " in memory", "_PER_CALL")  # in a line that sets a number of no other effect
 
 # Lines whose mutants survived an earlier sample: file, old text, new text, in words.
 NAMED = (
@@ -77,7 +78,17 @@ SWAPS = {**dict(PAIRS), **{b: a for a, b in PAIRS}}
 DROPPED_CALLS = {"abs", "sqrt", "square", "sorted", "clamp", "round", "flip", "log", "exp", "relu"}
 DROPPED_CALLS |= {"mean_only", "clip", "unique", "reversed", "mT", "conj"}
 SPEED = {"non_blocking", "pin_memory", "num_workers", "max_workers", "prefetch", "stacklevel", "flush"}
-SPEED |= {"set_to_none", "strict", "device", "fused", "memory_format", "chunksize", "maxsize", "daemon"}
+SPEED |= {
+    "set_to_none",
+    "strict",
+    "device",
+    "fused",
+    "memory_format",
+    "chunksize",
+    "maxsize",
+    "daemon",
+    "repr",
+}
 SILENT_CALLS = {"message", "warn", "print", "UsageError", "AlphabarError", "note", "set_num_threads", "cast"}
 
 
@@ -294,6 +305,8 @@ def of_file(root: Path, path: Path) -> list[Mutant]:
     found = []
     for start, end, kind, new, in_function in finder.found:
         mutant = _mutant(root, path, text, start, end, kind, new, in_function)
+        if mutant.old == new:
+            continue
         with contextlib.suppress(SyntaxError, ValueError):
             compile(mutant.applied(text), path.name, "exec")
             found.append(mutant)
@@ -329,8 +342,10 @@ def sample(root: Path, package: str, n: int, seed: int) -> list[Mutant]:
     """n mutants of a package on n different lines, a line as likely as any other, chosen by the seed."""
     by_line: dict[tuple[str, int], list[Mutant]] = {}
     for path in sorted((root / package).rglob("*.py")):
-        if not path.relative_to(root).as_posix().startswith(EXCLUDED):
-            for mutant in of_file(root, path):
+        if path.relative_to(root).as_posix().startswith(EXCLUDED):
+            continue
+        for mutant in of_file(root, path):
+            if not any(words in mutant.text for words in HOW_MUCH_AT_ONCE):
                 by_line.setdefault((mutant.path, mutant.line), []).append(mutant)
     of_lines = [min(alike, key=lambda mutant: digest(seed, mutant.key)) for alike in by_line.values()]
     return sorted(of_lines, key=lambda mutant: mutant.line_order(seed))[:n]

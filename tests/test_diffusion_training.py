@@ -288,6 +288,13 @@ def test_noise_is_standard_normal_and_uniform():
     assert stats.kstest(noise.uniform(0), "uniform").pvalue > 1e-3
 
 
+def test_uniform_numbers_are_those_of_split_mix_64(monkeypatch):
+    monkeypatch.setattr("alphabar.diffusion.random.stream_seed", lambda *_: 1234567)
+    published = (6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431)
+    found = Noise(0, range(1, 5), "train").uniform(0)
+    assert found.tolist() == [(number >> 11) / 2**53 for number in published]
+
+
 def test_noise_is_the_same_for_every_type_and_memory_format():
     noise, like = Noise(0, range(3), "train"), torch.empty(3, 3, 8, 8)
     eps = noise.normal(0, like)
