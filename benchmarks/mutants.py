@@ -304,12 +304,8 @@ def of_file(root: Path, path: Path) -> list[Mutant]:
     finder.visit(ast.parse(text))
     found = []
     for start, end, kind, new, in_function in finder.found:
-        mutant = _mutant(root, path, text, start, end, kind, new, in_function)
-        if mutant.old == new:
-            continue
-        with contextlib.suppress(SyntaxError, ValueError):
-            compile(mutant.applied(text), path.name, "exec")
-            found.append(mutant)
+        if text[start:end] != new:
+            found.append(_mutant(root, path, text, start, end, kind, new, in_function))
     return found
 
 
@@ -347,8 +343,19 @@ def sample(root: Path, package: str, n: int, seed: int) -> list[Mutant]:
         for mutant in of_file(root, path):
             if not any(words in mutant.text for words in HOW_MUCH_AT_ONCE):
                 by_line.setdefault((mutant.path, mutant.line), []).append(mutant)
-    of_lines = [min(alike, key=lambda mutant: digest(seed, mutant.key)) for alike in by_line.values()]
-    return sorted(of_lines, key=lambda mutant: mutant.line_order(seed))[:n]
+    found: list[Mutant] = []
+    for line in sorted(by_line.values(), key=lambda alike: alike[0].line_order(seed)):
+        if len(found) < n:
+            found += _first_that_compiles(root, sorted(line, key=lambda mutant: digest(seed, mutant.key)))
+    return found
+
+
+def _first_that_compiles(root: Path, mutants: list[Mutant]) -> list[Mutant]:
+    for mutant in mutants:
+        with contextlib.suppress(SyntaxError, ValueError):
+            compile(mutant.applied((root / mutant.path).read_text()), mutant.path, "exec")
+            return [mutant]
+    return []
 
 
 def digest(*values: object) -> str:
