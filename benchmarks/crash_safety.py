@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from crash.children import restart_with_failing_disk, run
 from common import argument_parser, note, print_command, print_section, print_table
+from crash.children import restart_with_failing_disk
 
 PARTS = ("kills", "flips", "disk", "signals", "writers")
 
