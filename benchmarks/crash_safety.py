@@ -2,12 +2,12 @@
 
     python benchmarks/crash_safety.py --out crash_safety/
 
-Six parts: ``kills`` (SIGKILL at random moments and inside saves, over all recipes and three runtimes, and of
-one rank of two), ``flips`` (one byte at a time of every file of a run), ``disk`` (no space, or an input/output
-error, at every write of every command), ``signals`` (SIGTERM, SIGINT, SIGHUP at random moments of every
-command), ``writers`` (two processes at every shared file). Outcomes are written down as they come, into
+Five parts: ``kills`` (SIGKILL at random moments and inside saves, over all recipes and three runtimes, and
+of one process of two), ``flips`` (one byte at a time of every file of a run), ``disk`` (no space, or an
+input/output error, at the writes of every command), ``signals`` (SIGTERM, SIGINT, SIGHUP at random moments of
+every command), ``writers`` (two processes at every shared file). Outcomes are written down as they come, into
 outcomes.jsonl of the folder: the same command goes on after it was stopped. Prints the table of
-docs/results/crash_safety.md. Needs Linux and a C compiler. Takes under two hours on two cores.
+docs/results/crash_safety.md. Needs Linux and a C compiler.
 """
 
 import time
@@ -42,12 +42,12 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     outcomes = Outcomes(options.out / "outcomes.jsonl")
     material = Material(options.out.resolve() / "work")
-    complete = all([outcomes.run(trials, until) for trials in chosen(options, material)])
+    complete = all(outcomes.run(trials, until) for trials in chosen(options, material))
     print_section(
         "# Crash safety",
         "Is anything lost or damaged when processes are killed, disks fill up and bytes flip?",
-        "Trainings of seconds at 16 px. Each trial is one kill, flip, failure, signal or pair of writers; it is"
-        " a fault where a command ends in a traceback, damage passes without a word, a result is half-written,"
+        "Trainings of seconds at 16 px. Each trial is one kill, flip, failure, signal or pair of writers; it is a"
+        " fault where a command ends in a traceback, damage passes unnoticed, a result is half-written,"
         " the same command cannot be repeated, or a training that continues ends with other bits.",
     )
     print_table(("what was tried", "trials", "faults"), outcomes.rows())

@@ -130,7 +130,7 @@ def _be_the_child(work: Callable[[], object], folder: Path, said: int) -> None:
     code = 0
     try:
         os.dup2(said, 1), os.dup2(said, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.chdir(folder)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         work()

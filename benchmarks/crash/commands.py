@@ -45,14 +45,15 @@ def commands(material: Material, place: Path) -> Mapping[str, Command]:
     model, pictures, run = material.model, material.pictures, place / "run"
     picture = next(pictures.glob("*/*.png"))
     out = ("--out", place / "out")
+    plain = ("--runtime", "plain")
     few = ("--steps", 3, *out)
     small = [part for s in (*QUIET, "data.size=16", "batch=8", *SMALL["ddpm"]) for part in ("--set", s)]
     quiet = [part for s in QUIET for part in ("--set", s)]
     given: dict[str, tuple[object, ...]] = {
         "inspect": (pictures,),
-        "train": (pictures, "--run", run, "--recipe", "ddpm", "--images", IMAGES, *small),
-        "finetune": (model, pictures, "--run", run, "--images", IMAGES, *quiet),
-        "distill": (model, pictures, "--run", run, "--images", IMAGES, "--steps", 2, *quiet),
+        "train": (pictures, "--run", run, "--recipe", "ddpm", "--images", IMAGES, *plain, *small),
+        "finetune": (model, pictures, "--run", run, "--images", IMAGES, *plain, *quiet),
+        "distill": (model, pictures, "--run", run, "--images", IMAGES, "--steps", 2, *plain, *quiet),
         "sample": (model, "-n", 6, *few),
         "interpolate": (model, "--rows", 2, "--columns", 3, *few),
         "edit": (model, picture, "--strength", 0.5, *few),

@@ -113,7 +113,7 @@ def _weights(model: Any) -> Any:
 
 
 def trials(material: Material, places: int, seed: int) -> Iterator[Trial]:
-    """Every byte of text files and of the headers of tensor files, and ``places`` others of each binary file."""
+    """Every byte of text files and of the headers of tensor files, ``places`` others of each binary file."""
     damage = Damage(material)
     for path in sorted(path for path in damage.folder.rglob("*") if path.is_file() and path.name != ".lock"):
         if (found := damage.reader(path)) is None:

@@ -16,7 +16,7 @@ OPERATIONS = 60  # a save and its clearing up take about so many
 
 
 def trials(material: Material, count: int, seed: int) -> Iterator[Trial]:
-    """Trainings that are killed again and again, ``count`` kills in all, then compared with undisturbed ones."""
+    """Trainings killed again and again, ``count`` kills in all, then compared with undisturbed ones."""
     trainings = [*(Training(name) for name in SMALL), *material.derived]
     pairs = [(training, runtime) for training in trainings for runtime in RUNTIMES]
     for i, (training, runtime) in enumerate(pairs):

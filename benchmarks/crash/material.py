@@ -117,4 +117,4 @@ def differences(killed: Path, undisturbed: Path, images: int) -> str:
 
 def leftovers(folder: Path) -> list[Path]:
     """What was left unfinished below a folder."""
-    return [path for path in folder.rglob(".writing-*")]
+    return list(folder.rglob(".writing-*"))

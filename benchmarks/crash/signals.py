@@ -16,7 +16,7 @@ STARTS = 4  # for each signal: real processes that are stopped while they start
 
 
 def trials(material: Material, moments: int, seed: int) -> Iterator[Trial]:
-    """Each command with each signal at ``moments`` random moments, sent once or twice; and starting commands."""
+    """Each command, each signal, at ``moments`` random moments, sent once or twice; and starting ones."""
     place = material.folder / "signals"
     for command in commands(material, place).values():
         command.prepare(material)

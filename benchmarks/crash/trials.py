@@ -1,4 +1,4 @@
-"""Trials with names, whose outcomes are written down at once, so that a campaign can be stopped and resumed."""
+"""Trials whose outcomes are written down at once, so that a campaign can be stopped and resumed."""
 
 import json
 import time
@@ -32,7 +32,7 @@ class Outcomes:
         self.known: dict[str, dict] = {(outcome := json.loads(line))["name"]: outcome for line in lines}
 
     def run(self, trials: Iterable[Trial], until: float) -> bool:
-        """Runs the trials that have no outcome yet, until that monotonic time. Returns whether all are done."""
+        """Runs the trials that have no outcome yet, until that time. Returns whether all are done."""
         for trial in trials:
             if trial.name in self.known:
                 continue

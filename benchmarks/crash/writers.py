@@ -20,6 +20,7 @@ def trials(material: Material) -> Iterator[Trial]:
     place = material.folder / "writers"
     evaluate = ("evaluate", place / "run", "--against", material.pictures, "-n", 8)
     small = [part for s in (*QUIET, "data.size=16", "batch=8", *SMALL["ddpm"]) for part in ("--set", s)]
+    small += ["--recipe", "ddpm", "--runtime", "plain"]
     train = (
         "train",
         material.pictures,

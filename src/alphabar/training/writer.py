@@ -1,5 +1,6 @@
 """What the main process of a training writes into its run: losses, averages, checkpoints, measurements."""
 
+import io
 import math
 import os
 import platform
@@ -8,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -200,7 +201,7 @@ class TensorBoardEvents:
 
     def __init__(self, path: Path, images: int):
         self.folder, self.images = path / "tensorboard", images
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
 
     def add(self, images: int, values: dict[str, Any]) -> None:
         """Adds the numbers among the values, after so many images. Raises AlphabarError where it cannot."""
@@ -224,7 +225,7 @@ class TensorBoardEvents:
             if self._file is None:
                 self.folder.mkdir(exist_ok=True)
                 name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"
-                self._file = open(self.folder / name, "ab", buffering=0)
+                self._file = io.FileIO(self.folder / name, "ab")
             if new:
                 self._write(file_version="brain.Event:2")
                 self._write(step=self.images, session_log={"status": 1})
