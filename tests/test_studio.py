@@ -21,6 +21,7 @@ from alphabar.data.dataset import prepare
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import guidance_class
+from alphabar.messages import LANGUAGES
 from alphabar.progress import last
 from alphabar.runs.model import load_model, shipped
 from alphabar.runs.run import Run
@@ -304,6 +305,22 @@ def test_a_body_without_a_length_is_bounded(tmp_path):
     scope["headers"].append((b"content-length", str(MAX_MESSAGE + 1).encode()))
     asyncio.run(guard(tmp_path)(scope, receive, send))
     assert sent[0]["status"] == 413
+
+
+# ---------------------------------------------------------------- terms
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_term_has_a_name_and_a_tooltip(language):
+    from alphabar.studio.elements import glossary_terms, term
+
+    explained = glossary_terms(language)
+    assert {"unipc", "dpmpp_2m", "snr", "kid", "nfe", "guidance", "eta"} <= set(explained)
+    for key, (name, explanation) in explained.items():
+        assert 0 < len(name) < 40 < len(explanation)
+        html = term(key, language)
+        assert f'glossary#{key}"' in html and 'role="tooltip"' in html
+        assert ('href="es/glossary' in html) == (language == "es")
 
 
 # ---------------------------------------------------------------- starting
