@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -534,31 +535,83 @@ def test_without_gradio_one_line_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_names_of_new_runs(runs):
-    jobs = TrainingJobs(ModelStore(runs))
-    assert jobs.new_run("cars-2") == runs.resolve() / "cars-2"
-    for name in ("", "../x", "a/b", ".hidden", "-x", "newer", "a" * 80, "--run"):
+    models = ModelStore(runs)
+    for name in ("cars-2", "my cats", "coches_ñandú", "2026.1"):
+        assert models.free_place(name) == runs.resolve() / name
+    for name in ("", "../x", "a/b", ".hidden", "-x", "newer", "a" * 80, "--run", "a\0", "a:b", " x", "<b>"):
         with pytest.raises(UsageError):
-            jobs.new_run(name)
+            models.free_place(name)
     with pytest.raises(UsageError, match="folder of runs"):
-        TrainingJobs(ModelStore(runs / "newer")).new_run("x")
-    with pytest.raises(AlphabarError, match="has not begun"):
-        jobs.pause("newer")
+        ModelStore(runs / "newer").free_place("x")
+
+
+def test_runs_are_renamed_and_deleted_with_their_pictures(runs, tmp_path):
+    models = ModelStore(tmp_path)
+    for name, pictures in (("one", "one"), ("two", "one"), ("three", "three")):
+        shutil.copytree(runs / "newer", tmp_path / name)
+        (models.pictures / pictures).mkdir(parents=True, exist_ok=True)
+        Run(tmp_path / name).remember_data(str(models.pictures / pictures))
+    assert models.disk_bytes("one") > 1000
+    with Run(tmp_path / "one").lock():
+        for action in (lambda: models.delete("one"), lambda: models.rename("one", "other")):
+            with pytest.raises(AlphabarError, match="is training"):
+                action()
+    with pytest.raises(UsageError, match="already a run"):
+        models.rename("one", "two")
+    models.rename("one", "my cats")
+    assert set(models.runs()) == {"my cats", "two", "three"}
+    assert models.load("my cats").path == models.path / "my cats"
+    models.delete("my cats")
+    models.delete("three")
+    # What another run was trained on stays.
+    assert [p.name for p in models.pictures.iterdir()] == ["one"] and models.runs() == ["two"]
+    for name in ("..", "missing", None, shipped()[0].name):
+        with pytest.raises(AlphabarError):
+            models.delete(name)
+
+
+class Sleeping(TrainingJobs):
+    """Trainings that are processes which only sleep."""
+
+    def begin(self, name, seconds="60", **options):
+        process = subprocess.Popen(["sleep", seconds])
+        self.jobs[name] = TrainingJob(process, io.BytesIO(b"reading\nalphabar: half  left 5s\n"), **options)
+        return self.jobs[name]
+
+
+def test_pause_acts_on_the_run_that_trains_and_at_once(runs):
+    jobs = Sleeping(ModelStore(runs))
+    with pytest.raises(AlphabarError, match="No training"):
+        jobs.pause()
+    job = jobs.begin("older")
+    assert jobs.running() == "older" and job.time_left() == "5s"
+    with pytest.raises(AlphabarError, match="older is training already"):
+        jobs.check_free()
+    assert jobs.pause() == "older"  # before the process could say that it can be paused
+    assert job.process.wait(60) == -signal.SIGTERM
+    assert not job.failed and jobs.running() is None
+    jobs.begin("newer", seconds="x").process.wait(60)
+    assert jobs.jobs["newer"].failed
 
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_training_that_has_saved_may_take_a_moment_to_end(ends, runs, monkeypatch):
     monkeypatch.setattr("alphabar.studio.jobs.SECONDS_TO_LEAVE", 20 if ends else 0.1)
-    jobs = TrainingJobs(ModelStore(runs))
-    process = subprocess.Popen(["sleep", "0.5" if ends else "60"])
-    jobs.jobs["newer"] = TrainingJob(process, io.BytesIO())
+    jobs = Sleeping(ModelStore(runs))
+    process = jobs.begin("newer", "0.5" if ends else "60").process
+    pictures = runs / "uploaded"
+    pictures.mkdir(exist_ok=True)
     try:
         if ends:
-            job = jobs.launch(runs / "next", ["train", str(runs / "nothing")], "1s")
+            command = ["train", str(runs / "nothing"), "--budget", "1s"]
+            job = jobs.launch(runs / "next", command, pictures=pictures)
             assert job.process.wait(60) == 2
-            assert str(runs / "nothing") in job.last_line()
+            assert job.failed and str(runs / "nothing") in job.last_line()
+            jobs.latest()
+            assert not pictures.exists()  # a form that came to nothing leaves nothing behind
         else:
-            with pytest.raises(AlphabarError, match="already running"):
-                jobs.launch(runs / "next", ["train", str(runs / "nothing")], "1s")
+            with pytest.raises(AlphabarError, match="newer is training already"):
+                jobs.launch(runs / "next", ["train", str(runs / "nothing"), "--budget", "1s"])
     finally:
         process.kill()
         process.wait()
@@ -657,8 +710,8 @@ def test_unusual_models_show_the_process_and_compare(unusual):
     tab = ProcessTab(page, gr.Dropdown())
     *_, (taken, _) = tab.take(name, "data", 0, None)
     assert tuple(taken[1].shape[1:]) == page.models.load(name).shape
-    ((pictures, _, _),) = tab.show(name, taken, 0.5, 0)
-    assert pictures.count("<img") == 3
+    ((pictures, _, _, _),) = tab.show(name, taken, 0.5, 0)
+    assert pictures.count("<img") == 4
     compared = CompareTab(page, gr.Dropdown()).compare(name, "steps", [], "pag", "1, 2", "", 2, 0)
     *_, (_, table) = compared
     assert table.count("<img") == 4

@@ -14,7 +14,7 @@ from alphabar.messages import LANGUAGES, message
 from alphabar.studio.answers import home_of
 from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.models import ModelStore
-from alphabar.studio.page import ERROR_SECONDS, LIGHT, Page
+from alphabar.studio.page import LIGHT, Page
 from alphabar.studio.tabs.compare import CompareTab
 from alphabar.studio.tabs.data import DataTab
 from alphabar.studio.tabs.generate import GenerateTab
@@ -52,7 +52,7 @@ class StudioBlocks(gr.Blocks):
 def _said(identifier: str, block_fn: Any, **values: Any) -> gr.Error:
     language = getattr(block_fn, "page", "") or LANGUAGES[0]
     text = html.escape(message(identifier, **values).in_language(language))
-    return gr.Error(text, duration=ERROR_SECONDS, print_exception=False)
+    return gr.Error(text, duration=None, print_exception=False)
 
 
 def build_page(models: ModelStore, jobs: TrainingJobs, files: Path) -> gr.Blocks:
@@ -74,8 +74,8 @@ def _add_language(page: Page, jobs: TrainingJobs) -> None:
     with gr.Tabs(elem_id="tabs"):
         with gr.Tab(page.text("generate"), id="generate"):
             GenerateTab(page, model, model_facts)
-        with gr.Tab(page.text("process"), id="process"):
-            ProcessTab(page, model)
+        with gr.Tab(page.text("process"), id="process") as process:
+            ProcessTab(page, model, process)
         with gr.Tab(page.text("restore"), id="restore"):
             RestoreTab(page, model)
         with gr.Tab(page.text("runs"), id="runs"):
