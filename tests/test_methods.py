@@ -126,6 +126,26 @@ class TestLosses:
         told = [r.message for r in records if getattr(r.message, "identifier", "") == "training.unmoved"]
         assert [note.values["names"] for note in told] == ([dead] if dead else [])
 
+    def test_penalties_that_come_seldom_weigh_as_much_as_those_that_come_always(self):
+        """A linear critic w has |grad C|² = |w|², so R1 and R2 pull it back by 2 gamma w an update."""
+        gamma, every, rate = 0.3, 4, 0.5
+        gan = built(tiny("gan", f"method.gamma={gamma}", f"method.every={every}", "method.augment=false"))
+        gan.critic = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 1, bias=False))
+        (weight,) = gan.critic.parameters()
+        start, real, eps = weight.detach().clone(), torch.randn(8, 3, 16, 16), torch.randn(8, 3, 16, 16)
+        gan.optimizer = torch.optim.SGD(gan.critic.parameters())
+        moves = []
+        for update in range(2 * every):
+            weight.data.copy_(start)
+            gan.prepare(real, eps, 8 * update, 0.0, rate)
+            moves.append(weight.detach() - start)
+        fake = gan.generator(eps, torch.ones(8)).detach()
+        apart = ((fake - real).flatten(1) @ start.T).sigmoid()
+        plain = -rate * (apart * (fake - real).flatten(1)).mean(0)
+        for update, move in enumerate(moves):
+            pull = rate * 2 * gamma * start * (every if update % every == 0 else 0)
+            assert torch.allclose(move, plain - pull, atol=1e-5)
+
     @pytest.mark.parametrize("whose", ["critic", "generator"])
     def test_a_refused_update_puts_the_critic_back(self, dataset, tmp_path, monkeypatch, whose):
         calls, name = [], "score" if whose == "critic" else "losses"

@@ -84,5 +84,5 @@ def _sections(values: dict[str, Any], prefix: str = "") -> list[str]:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None if text in ("none", "None") else text
