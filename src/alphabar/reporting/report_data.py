@@ -45,7 +45,9 @@ def report_data(run: Path) -> dict[str, Any]:
     environment = _read(run / "environment.json", json.loads, {}, problems)
     if about.get("terminal_warning"):
         problems.append(about["terminal_warning"])
-    records = [r for r in Run(run).log.records() if isinstance(r, dict) and finite(r.get("images"))]
+    log = Run(run).log
+    records = log.records()
+    problems += [problem] if (problem := log.problem()) else []
     images = max((r["images"] for r in records), default=0)
     return {
         "name": run.resolve().name,
