@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alphabar.cli.console import localized, print_json, print_table, run_to_end, say
+from alphabar.cli.console import localized, print_json, print_table, run_to_end, say, told_when_stopped
 from alphabar.cli.options import (
     JsonOption,
     SamplingOptions,
@@ -84,7 +84,8 @@ def _model(path: Path | None, **options: Any) -> Any:
 def _evaluate(what: Any, against: str, **options: Any) -> Any:
     from alphabar.evaluation.evaluate import evaluate as evaluate_samples
 
-    return run_to_end(evaluate_samples(what, against, **options))
+    with told_when_stopped(lambda: "what is finished is kept; give the same command again to go on"):
+        return run_to_end(evaluate_samples(what, against, **options))
 
 
 def _keep(path: Path, result: Any) -> Sequence[str]:

@@ -16,7 +16,6 @@ from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation.record import read_evaluations
-from alphabar.files import Damaged, parse_json
 from alphabar.images import image_grid
 from alphabar.messages import Message, message
 from alphabar.networks.base import Network, flops
@@ -204,11 +203,7 @@ def _distances(
     run: Run, model: Model, records: list[dict[str, Any]], train: list[dict[str, Any]]
 ) -> dict[tuple[Any, ...], list[tuple[float, float]]]:
     """The quick kernel distance along the training against its seconds, by everything that decides it."""
-    try:
-        file = run.path / "environment.json"
-        data = str(parse_json(file.read_bytes(), file, dict)["data"]["fingerprint"])
-    except (OSError, Damaged, KeyError, TypeError):
-        data = str(run.path)  # of unknown data: comparable with itself only
+    data = run.data_fingerprint or str(run.path)  # unknown data is comparable with itself only
     curves: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
     for r in records:
         if r["kind"] == "distance" and train and finite(r.get("kid")):

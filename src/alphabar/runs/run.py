@@ -86,6 +86,15 @@ class Run:
             return None
         return data if isinstance(data, str) else None
 
+    @property
+    def data_fingerprint(self) -> str | None:
+        """The fingerprint of the data set that the run was trained on, or None where it is not known."""
+        file = self.path / "environment.json"
+        try:
+            return str(parse_json(file.read_bytes(), file, dict)["data"]["fingerprint"])
+        except (OSError, Damaged, KeyError, TypeError):
+            return None
+
     def remember_data(self, data: str) -> None:
         """Writes down what the run is trained on: a name, or a path, which is made absolute."""
         named = str(Path(data).resolve()) if Path(data).exists() else data

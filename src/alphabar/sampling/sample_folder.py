@@ -1,6 +1,7 @@
 """Samples written as they come: the folder itself says how far a sampling has come, and it can go on."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,9 @@ def sample_into(
         for v, variant in enumerate(variants):
             recorder = ReverseProcessRecorder(model, variant.steps)
             records = map(recorder.record, sample(model, count, variant, first=first, batch=count))
-            before = first * k + v * count
-            sets.append((yield from _shifted(records, before, n * k, variant.steps)))
+            before = (first * k + v * count) * variant.steps
+            moved = (replace(r, done=before + r.done, total=n * k * variant.steps) for r in records)
+            sets.append((yield from staged(moved)))
         if k == 1:
             items, each = sets[0], per_sample_settings(variants[0], count, first)
         else:
@@ -130,11 +132,3 @@ def sample_into(
     shown = torch.stack([folder.read(i) for i in range(min(n * k, GRID) if k == 1 else n * k)])
     folder.write_overview("grid", image_grid(codec.preview(shown), *([k] if k > 1 else [])))
     yield Progress("sampling", 1, 1, folder.path)
-
-
-def _shifted(
-    records: Iterable[Progress[Tensor]], before: int, total: int, steps: int
-) -> Generator[Progress[Any], None, Tensor]:
-    """The records of a part of the samples as those of all. before: samples that came before it."""
-    moved = (Progress(r.stage, before * steps + r.done, total * steps, r.result, r.preview) for r in records)
-    return (yield from staged(moved))
