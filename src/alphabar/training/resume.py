@@ -15,10 +15,11 @@ from alphabar.data.dataset import Dataset
 from alphabar.diffusion.initial_noise import DataStatistics, fit_gaussian
 from alphabar.diffusion.schedules import terminal_warning
 from alphabar.errors import AlphabarError
+from alphabar.files import interpreting, read_folder
 from alphabar.messages import message
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.checkpoints import Checkpoint
-from alphabar.runs.run import Run
+from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.given_runtime import FILE, same_runtime, write_runtime
@@ -73,7 +74,11 @@ def open_training(
     if state and state["data"] != training.fingerprint:
         identifier = "training.other_labels" if conditions else "training.other_data"
         raise AlphabarError(identifier, path=run.path)
-    warnings = terminal_warning(training.denoiser.schedule), mirror_warning(dataset, recipe)
+    warnings = (
+        terminal_warning(training.denoiser.schedule),
+        mirror_warning(dataset, recipe),
+        run.log.problem(),
+    )
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
     if measured and not checkpoint:
         notes.append(message("training.runtime_written", path=run.path / FILE))
@@ -128,7 +133,8 @@ def probe_for(
 def _load(training: TrainingState, checkpoint: Checkpoint, run: Run) -> Iterator[str]:
     """Puts back the state in a checkpoint. Yields sentences about it."""
     state = checkpoint.state
-    training.load(checkpoint.files, state, run.path)
+    with interpreting(run.path):
+        training.load(checkpoint.files, state, run.path)
     if state["processes"] != training.runtime.world_size:
         yield message("training.other_processes", before=state["processes"], now=training.runtime.world_size)
     yield message("training.resuming", path=run.path, images=training.images)
@@ -137,7 +143,8 @@ def _load(training: TrainingState, checkpoint: Checkpoint, run: Run) -> Iterator
 def _set_initial_weights(training: TrainingState, run: Run) -> None:
     """Takes over the weights that the run begins with, where there are any."""
     if run.initial_weights.exists():
-        training.start_from(unpack_tensors(run.initial_weights.read_bytes()))
+        with interpreting(run.initial_weights):
+            training.start_from(unpack_tensors(read_folder(run.initial_weights)[WEIGHTS]))
     elif training.method.needs_trained_weights:
         raise AlphabarError("training.no_initial_weights", path=run.path)
 
