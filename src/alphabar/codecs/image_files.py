@@ -155,8 +155,13 @@ def is_grey(pixels: NDArray[np.uint8]) -> bool:
 
 
 def full_pixels(data: Raw) -> NDArray[np.uint8]:
-    """All pixels (h, w, 3) of a picture that `read_image` accepts, on white."""
-    return np.asarray(_upright_color(_open(data), alpha=False)[0])
+    """All pixels (h, w, 3) of a picture, on white. Raises Unreadable as `read_image` does."""
+    try:
+        return np.asarray(_upright_color(_open(data), alpha=False)[0])
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise Unreadable("codecs.damaged", error=one_line(error)) from None
 
 
 def upright(data: Raw) -> Image.Image:
