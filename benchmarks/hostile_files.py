@@ -340,7 +340,7 @@ def campaign(folder: Path, seed: int, counts: dict[str, int], readers: int) -> l
     log = folder / "found.jsonl"
     found = list(_records(log))
     lock = threading.Lock()
-    done = {(each["kind"], each["number"]) for each in found}
+    done = {(each["kind"], each["number"]) for each in found if each["number"] >= 0}
     jobs = []
     for kind, count in counts.items():
         left = [n for n in range(count) if (kind, n) not in done]
