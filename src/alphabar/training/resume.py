@@ -23,7 +23,7 @@ from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.given_runtime import FILE, same_runtime, write_runtime
-from alphabar.training.labels import Conditions, mirror_warning
+from alphabar.training.labels import Conditions, left_out_attributes, mirror_warning
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.probe import probe
 from alphabar.training.records import Limits
@@ -78,6 +78,7 @@ def open_training(
         terminal_warning(training.denoiser.schedule),
         mirror_warning(dataset, recipe),
         run.log.problem(),
+        left_out_attributes(dataset, recipe, conditions),
     )
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
     if measured and not checkpoint:
