@@ -233,9 +233,13 @@ def related(tests: dict[str, dict[str, Any]], mutant: Mutant, limit: float) -> l
         lines = each["lines"].get(mutant.path, ())
         if mutant.line in lines or (lines and not mutant.in_function):
             found.append((each["seconds"], test))
+    # What a file's fastest test takes is taken to be its fixtures, which are made once.
+    fixtures: dict[str, float] = {}
     chosen, total = [], 0.0
     for seconds, test in sorted(found):
-        total += seconds
+        file = test.partition("::")[0]
+        total += seconds - fixtures.get(file, 0.0)
+        fixtures.setdefault(file, seconds)
         if chosen and total > limit:
             break
         chosen.append((test, seconds))

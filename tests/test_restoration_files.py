@@ -12,7 +12,7 @@ from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.noise_estimation import estimate_noise
 from alphabar.restoration.operators.jpeg import JPEG
 from alphabar.restoration.photo import levels_to_signal, on_white, read_photo, signal_to_levels
-from alphabar.restoration.task import panels, read_task, sample_std
+from alphabar.restoration.task import degrade, panels, read_task, sample_std
 from alphabar.runs.model import Model
 from refusals import refused
 from restoration_models import untrained
@@ -48,6 +48,17 @@ def test_noise_is_estimated(sigma):
 def test_an_image_too_small_to_estimate_is_refused():
     with refused("restoration.too_small_for_noise", image="8×8"):
         estimate_noise(torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize("size", [(20, 24), (20, 3), (3, 20)])
+def test_a_degraded_image_keeps_its_colours_and_misses_what_is_masked(tmp_path, size):
+    pixels = ramp(*size)
+    found = np.asarray(degrade(read_photo(save(tmp_path, pixels)), parse_degradation("box:1,1,2,2")))
+    pixels[1, 1] = 128  # mid-grey
+    assert np.array_equal(found, pixels)
+    grey = save(tmp_path, Image.fromarray(ramp(*size)).convert("L"))
+    found = degrade(read_photo(grey), parse_degradation("noise:0.1"), seed=3)
+    assert found.mode == "L" and found.size == size[::-1]
 
 
 # ---------------------------------------------------------------- the grammar
