@@ -126,6 +126,20 @@ def test_photos_come_back_as_they_were(tmp_path):
         assert np.array_equal(again, pixels)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_sixteen_bits_become_eight_beside_an_alpha_channel(tmp_path, channels):
+    deep = (np.arange(480).reshape(20, 24) * 136).astype(np.uint16)
+    photo = read_photo(save(tmp_path, deep))
+    known = torch.arange(480).reshape(20, 24) % 2 == 0
+    for keep in (None, known):
+        again = photo.image(photo.signal(channels)[0], keep)
+        assert again.mode == "LA" and again.getchannel("A").getextrema() == (255, 255)
+        assert np.abs(np.asarray(again.getchannel("L")) - deep / 257).max() <= 1
+    colored = photo.image(torch.full((3, 20, 24), -1.0), known, colored=True)
+    shown = np.where(known.numpy()[..., None], np.rint(deep / 257)[..., None], 0)
+    assert colored.mode == "RGB" and np.array_equal(np.asarray(colored), np.broadcast_to(shown, (20, 24, 3)))
+
+
 def test_photos_keep_what_can_be_kept(tmp_path):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"
