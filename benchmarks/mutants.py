@@ -185,6 +185,11 @@ class _Finder(ast.NodeVisitor):
             self.visit(statement)
         self.functions -= 1
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        if "Cuda" not in node.name:
+            for statement in node.body:
+                self.visit(statement)
+
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
             self.visit(node.value)

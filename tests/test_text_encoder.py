@@ -143,10 +143,14 @@ def test_other_weights_than_the_published_ones_are_refused(encoder):
 
 
 class CountLetters:
-    """An encoder whose embedding is how often each letter occurs, and that counts its work."""
+    """A tokenizer and encoder whose embedding is how often each letter occurs, and that counts its work."""
 
     def __init__(self) -> None:
         self.sentences = 0
+
+    def encode_batch(self, sentences: list[str]) -> list[SimpleNamespace]:
+        self.order = sentences
+        return Letters().encode_batch(sentences)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         self.sentences += len(tokens)
@@ -156,7 +160,7 @@ class CountLetters:
 @pytest.fixture
 def letters(monkeypatch):
     network = CountLetters()
-    monkeypatch.setattr(text_encoder, "_load", lambda: (Letters(), network))
+    monkeypatch.setattr(text_encoder, "_load", lambda: (network, network))
     return network
 
 
@@ -168,6 +172,7 @@ def test_many_sentences_keep_their_places_and_equal_ones_are_encoded_once(letter
     sentences = ["ab" * (7 * i % 90) + "c" * (i % 3) for i in range(200)]
     assert embed(sentences).tolist() == [count(sentence) for sentence in sentences]
     assert letters.sentences == len(set(sentences))
+    assert letters.order == sorted(set(sentences))  # the key of the cache is that of any order
 
 
 @pytest.mark.parametrize("damage", ["bytes", "shape", "nan", "another name"])
@@ -187,7 +192,9 @@ def test_the_cache_saves_the_work_and_a_damaged_one_is_replaced(letters, tmp_pat
 
 
 def test_a_sentence_that_is_missing_is_unknown_and_others_have_variance_one(monkeypatch):
-    monkeypatch.setattr("alphabar.conditioning.fields.embed", lambda sentences, _: torch.eye(384)[:2])
+    monkeypatch.setattr(
+        "alphabar.conditioning.fields.embed", lambda sentences, _: torch.eye(384)[: len(sentences)]
+    )
     rows = Text("caption", IDENTITY).rows(["a", None, "b"])
     assert rows[1].isnan().all()
     assert torch.equal(rows[[0, 2]], 384**0.5 * torch.eye(384)[:2])
