@@ -401,10 +401,17 @@ def print_page(results: dict[str, dict[str, Any]], options: argparse.Namespace) 
     # Imported only now: it imports alphabar, which the forked processes must import from their copies.
     from common import print_command, print_section, print_table
 
+    seconds = sum(each["seconds"] for each in results.values()) / max(len(results), 1)
     print_section(
         "# Mutations",
         "Do the tests notice when a line of the library is wrong?",
-        f"{len(results)} mutants; seed {options.seed}.",
+        f"""{len(results)} mutants, each with one change in one line: another operator, comparison, sign,
+        constant or index, a term, factor, condition or statement dropped, arguments swapped, min for max, and
+        the like. {options.mutants} of each package, on lines drawn at random (seed {options.seed}), and
+        {len(mutants.NAMED)} that had survived an earlier sample. Docstrings, messages, annotations,
+        assertions, arguments that only change speed and the drawings of `toycars` are left out. For each
+        mutant the tests that execute its line run, the fastest first and about {options.limit:.0f} seconds of
+        them at most, until one fails. A mutant took {seconds:.0f} seconds on average.""",
     )
     rows, total = [], Counter[str]()
     for package in ("named", *PACKAGES):
@@ -414,8 +421,15 @@ def print_page(results: dict[str, dict[str, Any]], options: argparse.Namespace) 
     head = ["package", "mutants", "killed", "of these by time", "survived", "share killed"]
     print_table(head, [*rows, row("all", total)])
     alive = [each for each in results.values() if each["status"] == "survived"]
-    cells = [[f"{each['path']}:{each['line']}", f"`{each['old']}`", f"`{each['new']}`"] for each in alive]
-    print_table(["line", "right", "survived"], sorted(cells))
+    cells = [
+        [
+            f"`{each['path']}:{each['line']}`",
+            *(f"`{each[name]}`".replace("|", "\\|") for name in ("old", "new")),
+            mutants.ACCEPTED.get(each["key"], ""),
+        ]
+        for each in alive
+    ]
+    print_table(["line", "right", "survived", "why it may"], sorted(cells))
     print_command()
 
 
