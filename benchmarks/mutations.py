@@ -17,6 +17,7 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -228,10 +229,14 @@ def trace_file(tree: Path, name: str) -> dict[str, Any]:
 
 def related(tests: dict[str, dict[str, Any]], mutant: Mutant, limit: float) -> list[tuple[str, float]]:
     """The tests that execute a mutant's line and their seconds, the fastest first, within a limit."""
+    executed = {mutant.line}
+    if constant := re.match(r"[A-Z][A-Z_0-9]+", mutant.text):  # what tells is who uses it
+        text = (ROOT / SOURCE / mutant.path).read_text().splitlines()
+        executed = {i for i, line in enumerate(text, 1) if re.search(rf"\b{constant[0]}\b", line)}
     found = []
     for test, each in tests.items():
         lines = each["lines"].get(mutant.path, ())
-        if mutant.line in lines or (lines and not mutant.in_function):
+        if executed & {*lines} or (lines and not mutant.in_function and not constant):
             found.append((each["seconds"], test))
     # What a file's fastest test takes is taken to be its fixtures, which are made once.
     fixtures: dict[str, float] = {}
@@ -445,11 +450,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mutants", type=int, default=45, help="of each package (default: 45)")
+    parser.add_argument("--mutants", type=int, default=36, help="of each package (default: 36)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=ROOT / "runs/mutations", help="results and copies")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=45, help="seconds of tests for a mutant (default: 45)")
+    parser.add_argument("--limit", type=float, default=90, help="seconds of tests for a mutant (default: 90)")
     parser.add_argument("--controls", type=int, default=4, help="runs of 40 quick tests without any mutant")
     parser.add_argument("--report", action="store_true", help="print the page of what is known; test nothing")
     options = parser.parse_args()
