@@ -200,7 +200,7 @@ def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
     assert code == 0
     result = json.loads(out.splitlines()[-1])
     assert result["n"] == 12 and result["extractor"] == "lite0_96" and result["steps"] == 20
-    assert "below the dimension of the features" in out and "not comparable with papers" in out
+    assert "above the dimension of the features" in out and "not comparable with papers" in out
     assert "FID" not in out.replace("not an FID", "")
     samples = tmp_path / "samples"
     call("sample", trained, "-n", 12, "--out", samples)
