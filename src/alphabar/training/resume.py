@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from alphabar.diffusion.initial_noise import DataStatistics, fit_gaussian
 from alphabar.diffusion.schedules import terminal_warning
 from alphabar.errors import AlphabarError
 from alphabar.files import interpreting, read_folder
-from alphabar.messages import message
+from alphabar.messages import Message, message
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.checkpoints import Checkpoint
 from alphabar.runs.run import WEIGHTS, Run
@@ -79,12 +79,9 @@ def open_training(
         mirror_warning(dataset, recipe),
         run.log.problem(),
         left_out_attributes(dataset, recipe, conditions),
+        _runtime_note(run, runtime, measured, state),
     )
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
-    if measured and not checkpoint:
-        notes.append(message("training.runtime_written", path=run.path / FILE))
-    if state and not measured and not same_runtime(state["runtime"], runtime.to_dict()):
-        notes.append(message("training.other_runtime", path=run.path))
     if checkpoint:
         statistics = checkpoint.files["statistics.safetensors"]
         notes += _load(training, checkpoint, run)
@@ -101,16 +98,20 @@ def open_training(
     rows = conditions.rows if conditions else None
     known = DataStatistics(**unpack_tensors(statistics))
     monitor = TrainingMonitor(dataset, recipe, run, runtime, known, rows)
-    writer = RunWriter(
-        run,
-        training,
-        monitor,
-        statistics,
-        checkpoint_every=checkpoint_every,
-        resumed=checkpoint is not None,
-        share=limits.share(training.images, training.seconds),
-    )
-    return OpenedTraining(training, writer, notes)
+    share = limits.share(training.images, training.seconds)
+    how: Any = {"checkpoint_every": checkpoint_every, "resumed": checkpoint is not None, "share": share}
+    return OpenedTraining(training, RunWriter(run, training, monitor, statistics, **how), notes)
+
+
+def _runtime_note(
+    run: Run, runtime: Runtime, measured: bool, state: Mapping[str, Any] | None
+) -> Message | None:
+    """Where a measured runtime is written down, or that a given one is not that of the checkpoint."""
+    if measured and not state:
+        return message("training.runtime_written", path=run.path / FILE)
+    if state and not measured and not same_runtime(state["runtime"], runtime.to_dict()):
+        return message("training.other_runtime", path=run.path)
+    return None
 
 
 def probe_for(
