@@ -111,21 +111,6 @@ class TestLosses:
             gan.prepare(x, x, 8 * i, 0.0, 1e-4)
         assert len(asked) == 2 * 2  # R1 and R2, twice
 
-    @pytest.mark.parametrize("dead", [None, "critic.levels.1.0.conv1.weight"])
-    def test_a_part_of_the_critic_that_does_not_move_is_told(self, dataset, tmp_path, monkeypatch, dead):
-        whole = Gan.prepare
-
-        def cut_off(self, *args):
-            whole(self, *args)
-            if dead:
-                self.prepared_parameters()[dead].grad = None
-
-        monkeypatch.setattr(Gan, "prepare", cut_off)
-        run = begin(tmp_path / "run", tiny("gan", "batch=2"))
-        records = train(dataset, run, images=2 * 55, runtime=Runtime())
-        told = [r.message for r in records if getattr(r.message, "identifier", "") == "training.unmoved"]
-        assert [note.values["names"] for note in told] == ([dead] if dead else [])
-
     def test_penalties_that_come_seldom_weigh_as_much_as_those_that_come_always(self):
         """A linear critic w has |grad C|² = |w|², so R1 and R2 pull it back by 2 gamma w an update."""
         gamma, every, rate = 0.3, 4, 0.5
@@ -145,6 +130,21 @@ class TestLosses:
         for update, move in enumerate(moves):
             pull = rate * 2 * gamma * start * (every if update % every == 0 else 0)
             assert torch.allclose(move, plain - pull, atol=1e-5)
+
+    @pytest.mark.parametrize("dead", [None, "critic.levels.1.0.conv1.weight"])
+    def test_a_part_of_the_critic_that_does_not_move_is_told(self, dataset, tmp_path, monkeypatch, dead):
+        whole = Gan.prepare
+
+        def cut_off(self, *args):
+            whole(self, *args)
+            if dead:
+                self.prepared_parameters()[dead].grad = None
+
+        monkeypatch.setattr(Gan, "prepare", cut_off)
+        run = begin(tmp_path / "run", tiny("gan", "batch=2"))
+        records = train(dataset, run, images=2 * 55, runtime=Runtime())
+        told = [r.message for r in records if getattr(r.message, "identifier", "") == "training.unmoved"]
+        assert [note.values["names"] for note in told] == ([dead] if dead else [])
 
     @pytest.mark.parametrize("whose", ["critic", "generator"])
     def test_a_refused_update_puts_the_critic_back(self, dataset, tmp_path, monkeypatch, whose):
