@@ -195,10 +195,10 @@ class TensorBoardEvents:
     def __init__(self, path: Path, images: int):
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self._writer = None
-        else:
+
             self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=images or None)
+        except (ImportError, OSError, UnicodeEncodeError):  # it cannot write below a name that is no text
+            self._writer = None
 
     def add(self, images: int, values: dict[str, Any]) -> None:
         """Adds the numbers among the values, after so many images."""
