@@ -11,6 +11,7 @@ from torch import nn
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import read_folder
 from alphabar.runs.ema import (
+    EMA,
     MAX_ERROR,
     SIGMA_RELS,
     EmaSnapshots,
@@ -44,6 +45,22 @@ def walk(steps: int) -> list[nn.Module]:
         network.weight.data = value[None].clone()
         networks.append(network)
     return networks
+
+
+@pytest.mark.parametrize("half_life, ramp", [(40, 0.1), (40, 10.0), (1000, 0.25)])
+def test_the_half_life_is_at_most_a_share_of_the_images_seen(half_life, ramp):
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1, affine=False))
+    network[0].weight.data.fill_(0)
+    average = EMA(network, half_life=half_life, ramp=ramp)
+    network[0].weight.data.fill_(1)
+    network[1].running_mean.fill_(3)
+    forgotten = 1.0
+    for images in range(8, 801, 8):
+        average.update(images, 8)
+        forgotten *= 2 ** (-8 / (ramp * images if ramp * images < half_life else half_life))
+        assert average.network[0].weight.item() == pytest.approx(1 - forgotten, abs=1e-5)
+    assert average.network[1].running_mean.item() == 3 and not average.network.training
+    assert not any(parameter.requires_grad for parameter in average.network.parameters())
 
 
 def test_an_average_is_that_of_its_profile():

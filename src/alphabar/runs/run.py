@@ -76,6 +76,14 @@ class Run:
         write_folder(self._original, {"recipe.toml": text})
         write_file(self.path / "recipe.toml", text)
 
+    def change(self, recipe: Recipe) -> None:
+        """Gives the run the recipe that it continues with.
+
+        Raises AlphabarError while another process trains in the run.
+        """
+        with self.lock():
+            write_file(self.path / "recipe.toml", recipe.to_toml().encode())
+
     @property
     def data(self) -> str | None:
         """What the run was trained on, as `remember_data` wrote it, or None."""
