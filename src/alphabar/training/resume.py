@@ -74,11 +74,8 @@ def open_training(
     if state and state["data"] != training.fingerprint:
         identifier = "training.other_labels" if conditions else "training.other_data"
         raise AlphabarError(identifier, path=run.path)
-    warnings = (
-        terminal_warning(training.denoiser.schedule),
-        mirror_warning(dataset, recipe),
-        run.log.problem(),
-    )
+    schedule = training.denoiser.schedule
+    warnings = terminal_warning(schedule), mirror_warning(dataset, recipe), run.log.problem()
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
     if measured and not checkpoint:
         notes.append(message("training.runtime_written", path=run.path / FILE))
