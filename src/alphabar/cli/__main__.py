@@ -1,5 +1,6 @@
 """The entry point of the command line: ``alphabar`` or ``python -m alphabar.cli``."""
 
+import io
 import json
 import sys
 
@@ -10,6 +11,9 @@ from alphabar.errors import AlphabarError, UsageError
 
 def main() -> None:
     """Run a command. Errors that a person can correct are one sentence on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # file names that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         load_extensions(sys.argv)
         app()

@@ -66,7 +66,7 @@ def open_toycars(rest: str | None) -> Source:
     """
     if rest is None:
         return ToyCars()
-    if not rest.isdecimal() or int(rest) == 0:
+    if not re.fullmatch("[0-9]{1,9}", rest) or int(rest) == 0:
         raise UsageError("data.toycars_number", rest=rest)
     return ToyCars(int(rest))
 

@@ -3,9 +3,9 @@
 The catalogue is the folder ``catalogue`` beside this file: a TOML file for each area, a table for each
 message, for example::
 
-    ["sampling.too_few_steps"]
-    en = "The sampler needs at least 1 step, not {steps}."
-    es = "El muestreador necesita al menos 1 paso, no {steps}."
+    ["sampling.bad_steps"]
+    en = "A sampler makes from 1 to {most} steps, not {steps}."
+    es = "Un muestreador da de 1 a {most} pasos, no {steps}."
 
 The fields in braces are those of ``str.format``.
 """
@@ -23,7 +23,7 @@ LONG_WORD = re.compile(r"[^\s/\\]{260,}")  # longer than a file's name, such as 
 class Message(str):
     """A sentence for a person: the English text, which also knows how to say it in another language.
 
-    identifier: its name in the catalogue, such as "sampling.too_few_steps".
+    identifier: its name in the catalogue, such as "sampling.bad_steps".
     values: what stands in its fields; a value may be a message itself.
     """
 

@@ -44,7 +44,7 @@ Method = Annotated[Settings, BeforeValidator(METHODS.resolve)]
 class Section(BaseModel):
     """A part of a recipe: it cannot be changed, and keys that do not exist are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DataSettings(Section):
