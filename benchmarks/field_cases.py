@@ -273,7 +273,9 @@ def _(f: Folder) -> tuple[bool, str]:
         rows = [f"{n}{separator}{('dark', 'light')[i % 2]}" for i, n in enumerate(names)]
         f.table(f"d/{table}", "\n".join([head, *rows]))
         trained = f.train(folder, "--condition", "attributes", run=f"run-{len(right)}")
-        right.append(trained.code == 0 and f.fields(f"run-{len(right)}")[0]["names"] == ["dark", "light"])
+        right.append(
+            trained.code == 0 and list(f.fields(f"run-{len(right)}")[0]["names"]) == ["dark", "light"]
+        )
         shutil.rmtree(f / folder)
     f.pictures("none", 24)
     f.table("none/metadata.csv", "\n".join(["where,tone", *(f"q{n},dark" for n in names)]))

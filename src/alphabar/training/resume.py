@@ -22,7 +22,7 @@ from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.given_runtime import FILE, same_runtime, write_runtime
-from alphabar.training.labels import Conditions, left_out_attributes, mirror_warning
+from alphabar.training.labels import Conditions, label_warnings
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.probe import probe
 from alphabar.training.records import Limits
@@ -73,11 +73,7 @@ def open_training(
     if state and state["data"] != training.fingerprint:
         identifier = "training.other_labels" if conditions else "training.other_data"
         raise AlphabarError(identifier, path=run.path)
-    warnings = (
-        terminal_warning(training.denoiser.schedule),
-        mirror_warning(dataset, recipe),
-        left_out_attributes(dataset, recipe, conditions),
-    )
+    warnings = terminal_warning(training.denoiser.schedule), *label_warnings(dataset, recipe, conditions)
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
     if measured and not checkpoint:
         notes.append(message("training.runtime_written", path=run.path / FILE))
