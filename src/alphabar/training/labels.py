@@ -66,12 +66,6 @@ def known_columns(dataset: Dataset, on: str, codec: Codec) -> Mapping[str, Seque
     return label_columns(on, dataset.labels.tolist(), dataset.classes, dataset.attributes, dataset.captions)
 
 
-def label_warnings(dataset: Dataset, recipe: Recipe, conditions: Conditions | None) -> list[Message]:
-    """Sentences about labels that a training makes wrong or does not use."""
-    warnings = mirror_warning(dataset, recipe), left_out_attributes(dataset, recipe, conditions)
-    return [warning for warning in warnings if warning]
-
-
 def mirror_warning(dataset: Dataset, recipe: Recipe) -> Message | None:
     """A sentence where images are mirrored at random while their labels say left or right."""
     on = recipe.condition.on
