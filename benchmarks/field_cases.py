@@ -470,7 +470,7 @@ def _(f: Folder) -> tuple[bool, str]:
         here.run("sample", "cars64", "-n", 1, "--steps", 2, "--out", "."),
         *(f.run("sample", "cars64", "-n", 1, "--steps", 2, "--out", out) for out in ("full", "file")),
     ]
-    return ends[0].code in (0, 2) and ends[1].code and ends[2].code, "; ".join(end.said for end in ends)
+    return ends[1].code > 0 and ends[2].code > 0, "; ".join(end.said for end in ends)
 
 
 @case("C66", "mseitzer/pytorch-fid PR #91, PR #113", "`evaluate` of samples in sub-folders; of one sample")

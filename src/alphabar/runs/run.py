@@ -1,6 +1,7 @@
 """A run: the folder that holds a recipe and everything that its training writes."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -81,8 +82,11 @@ class Run:
 
         Raises AlphabarError while another process trains in the run.
         """
+        text = recipe.to_toml().encode()
         with self.lock():
-            write_file(self.path / "recipe.toml", recipe.to_toml().encode())
+            shutil.rmtree(self._original, ignore_errors=True)  # a missing copy is no contradiction
+            write_file(self.path / "recipe.toml", text)
+            write_folder(self._original, {"recipe.toml": text})
 
     @property
     def data(self) -> str | None:
