@@ -47,6 +47,14 @@ def test_a_run_begins_with_a_recipe_and_continues_without(trained, picture_folde
         launched(picture_folder, run=trained, settings=["seed=4"])
 
 
+def test_a_run_with_other_settings_of_the_monitor_goes_on_and_again(picture_folder, tmp_path):
+    run = tmp_path / "run"
+    launched(picture_folder, run=run, recipe="lean")
+    for images in (24, 32):
+        launched(picture_folder, run=run, images=images, settings=["monitor.samples=2"])
+    assert Run(run).recipe.monitor.samples == 2
+
+
 def test_a_run_whose_recipe_leaves_the_channels_open_continues(picture_folder, tmp_path):
     begin(tmp_path / "run", with_settings(named_recipe("lean"), TINY))
     assert launched(picture_folder, run=tmp_path / "run", settings=[]).images == 16
