@@ -7,15 +7,32 @@ message, for example::
     en = "The sampler needs at least 1 step, not {steps}."
     es = "El muestreador necesita al menos 1 paso, no {steps}."
 
-The fields in braces are those of ``str.format``.
+The fields in braces are those of ``str.format``, with two additions: ``{n:picture|pictures}`` chooses a word
+by a number, the first for exactly 1, and ``{n:,}`` separates thousands by a space in Spanish, where 1.234
+and 1,234 mean different numbers in different countries. Decimals keep their point, as one types them.
 """
 
+import string
 import tomllib
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Self
 
 LANGUAGES = ("en", "es")
+THIN_SPACE = "\u202f"  # one at which no line is broken
+
+
+class _Formatter(string.Formatter):
+    """``str.format`` in a language, with words chosen by numbers."""
+
+    def __init__(self, language: str):
+        self.language = language
+
+    def format_field(self, value: Any, spec: str) -> str:
+        if "|" in spec:
+            return spec.split("|")[value != 1]
+        text = format(value, spec)
+        return text.replace(",", THIN_SPACE) if self.language == "es" and spec.startswith(",") else text
 
 
 class Message(str):
@@ -58,4 +75,4 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 def _text(identifier: str, language: str, values: dict[str, Any]) -> str:
     said = {k: v.in_language(language) if isinstance(v, Message) else v for k, v in values.items()}
-    return catalogue()[identifier][language].format(**said)
+    return _Formatter(language).vformat(catalogue()[identifier][language], (), said)

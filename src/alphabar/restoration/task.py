@@ -170,5 +170,5 @@ def degrade_files(
                 raise UsageError(
                     "restoration.image_not_degradable", path=path, problem=error.message
                 ) from None
-            yield Progress("degrading", i + 1, len(paths))
-    yield Progress("degrading", len(paths), len(paths), out)
+            yield Progress(message("restoration.stage_degrading"), i + 1, len(paths))
+    yield Progress(message("restoration.stage_degrading"), len(paths), len(paths), out)

@@ -61,6 +61,18 @@ class Run:
         named = str(Path(data).resolve()) if Path(data).exists() else data
         write_file(self.path / "data.json", pack_json({"data": named}))
 
+    @property
+    def preparation(self) -> float:
+        """The seconds before the first update that count as part of the budget, as the run remembers them."""
+        try:
+            return float(json.loads((self.path / "preparation.json").read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0
+
+    def remember_preparation(self, seconds: float) -> None:
+        """Writes down the seconds before the first update, which count whenever the training goes on."""
+        write_file(self.path / "preparation.json", pack_json({"seconds": seconds}))
+
     def lock(self) -> AbstractContextManager[None]:
         """Held while training, so that two trainings never write into one run.
 
