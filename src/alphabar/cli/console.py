@@ -3,6 +3,7 @@
 import json
 import locale
 import os
+import re
 import signal
 import sys
 import threading
@@ -33,7 +34,7 @@ def language() -> str:
     name = next(filter(None, map(os.environ.get, variables)), None)
     if name is None and os.name == "nt":  # which sets no variable
         name = locale.getlocale()[0]
-    return "es" if (name or "").lower().startswith(("es", "spanish")) else "en"
+    return "es" if re.split(r"\W|_", name or "")[0].lower() in ("es", "spanish") else "en"
 
 
 def say(text: str) -> None:

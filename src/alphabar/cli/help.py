@@ -57,6 +57,8 @@ class HelpfulCommand(TyperCommand):
                 formatter.write_dl([(_metavar(p), help_text(p)) for p in arguments])
         write_options([p for p in params if p not in arguments], formatter)
         if any(p.name == "settings" for p in params):
+            from alphabar.recipes.schema import setting_keys
+
             with formatter.section(localized(message("cli.settings"))):
                 formatter.write_text(", ".join(setting_keys()))
 
@@ -96,29 +98,11 @@ def choices(name: str) -> str:
     return ", ".join(getattr(import_module(module), registry))
 
 
-def setting_keys() -> list[str]:
-    """The keys of a recipe that ``--set`` changes."""
-    from pydantic import BaseModel
-
-    from alphabar.recipes.schema import Recipe
-
-    keys = []
-    for key, field in Recipe.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += [f"{key}.{setting}" for setting in inner.model_fields]
-        elif key not in ("name", "extensions"):
-            keys.append(key)
-    return keys
-
-
 def usage_sentence(error: Any) -> str:
     """What the parser of options found wrong, as a sentence of the catalogue."""
     kind, param, context = type(error).__name__, getattr(error, "param", None), error.ctx
     page = context.command.name if context and context.parent else ""
     given = {"page": f"alphabar {page} --help".replace("  ", " ")}
-    quoted = re.search(r"'([^']*)'|\(([^)]*)\)", error.message or "")
-    value = next(filter(None, quoted.groups()), "") if quoted else ""
     if kind == "NoSuchOption":
         known = [name for p in context.command.get_params(context) for name in p.opts if name[0] == "-"]
         return unknown("option", error.option_name, known).message
@@ -131,9 +115,9 @@ def usage_sentence(error: Any) -> str:
         wanted = NUMBERS.get(_expected(param))
         if wanted:
             name = _metavar(param) if isinstance(param, TyperArgument) else param.opts[-1]
-            return message(wanted, option=name, value=value)
-    if "unexpected extra" in (error.message or ""):
-        return message("cli.extra_arguments", arguments=value, **given)
+            return message(wanted, option=name)
+    if extra := re.search(r"unexpected extra .*\(([^()]*)\)$", error.message or ""):
+        return message("cli.extra_arguments", arguments=extra[1], **given)
     return str(error.format_message())
 
 

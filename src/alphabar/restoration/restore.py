@@ -26,9 +26,9 @@ from alphabar.restoration.solvers.registry import SOLVERS
 from alphabar.restoration.tiling import TILES_PER_CALL, tile_corners, tiled, working_sizes
 from alphabar.runs.model import Model
 
-IMAGES_HELD, TILE_FLOATS = 12, 1200
-"""What a restoration holds at a time, measured with cars64: images of the whole size, and floats for each
-value of a tile that the network sees."""
+IMAGES_HELD, TILE_FLOATS, TILE_FLOATS_OF_GRADIENTS = 16, 200, 1200
+"""What a restoration holds at a time, about, as measured with cars64: images of the whole size, and floats
+for each value of a tile that the network sees, without and with gradients."""
 
 SIGMA_RESTART = 0.3
 """The noise, sigma / alpha, from which an image is restored again at a larger size."""
@@ -137,7 +137,8 @@ def workload(
     total = n * sum(tiles * count for tiles, count in steps)
     tiles = steps[-1][0]
     floats = (together * IMAGES_HELD + n) * math.prod(operator.shape)
-    at_once = min(tiles * together, TILES_PER_CALL) * TILE_FLOATS * math.prod(model.shape)
+    each = TILE_FLOATS_OF_GRADIENTS if job.solver.differentiates else TILE_FLOATS
+    at_once = min(tiles * together, TILES_PER_CALL) * each * math.prod(model.shape)
     return Workload(tiles, total, together * steps[0][0], 4 * int(floats + at_once))
 
 

@@ -226,6 +226,7 @@ def _with_fit(
     """The recipe with the fit of its run, or the one that suits the data, as ``inspect`` says."""
     if recipe.data.codec["name"] != ImageCodec.name:
         return recipe
+    fit: str
     if run and run.exists:
         fit = run.recipe.data.fit
     else:
