@@ -1,5 +1,6 @@
 """The command ``studio``."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ import typer
 
 from alphabar.cli.console import has_display, open_path, print_json, say
 from alphabar.cli.options import JsonOption
+from alphabar.errors import UsageError
 from alphabar.messages import message
 
 
@@ -17,9 +19,8 @@ def studio(
     ),
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="cli.help.host")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(metavar="N", help="cli.help.port")] = None,
-    password: Annotated[
-        str | None, typer.Option(metavar="TEXT", envvar="ALPHABAR_PASSWORD", help="cli.help.password")
-    ] = None,
+    origin: Annotated[str | None, typer.Option(metavar="URL", help="cli.help.origin")] = None,
+    password_file: Annotated[Path | None, typer.Option(metavar="FILE", help="cli.help.password_file")] = None,
     show: Annotated[bool | None, typer.Option("--open/--no-open", help="cli.help.open_browser")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,4 +33,22 @@ def studio(
         sys.stdout.flush()
         open_path(address, has_display() if show is None else show)
 
-    serve(folder, host=host, port=port, password=password, opened=opened)
+    password = read_password(password_file)
+    serve(folder, host=host, port=port, origin=origin, password=password, opened=opened)
+
+
+def read_password(file: Path | None) -> str | None:
+    """The password of the page, from a file or else the variable ALPHABAR_PASSWORD; None where there is none.
+
+    A password on the command line could be read by everyone who lists the machine's processes. The variable
+    is removed, so that trainings that the page begins do not inherit it. Raises UsageError for a file that
+    cannot be read.
+    """
+    given = os.environ.pop("ALPHABAR_PASSWORD", None)
+    if file is None:
+        return given
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise UsageError("studio.no_password_file", path=file, problem=problem) from None

@@ -21,6 +21,7 @@ BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="cli.help
 ImagesOption = Annotated[str | None, typer.Option(metavar="N", help="cli.help.images")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="cli.help.set")]
 CheckpointOption = Annotated[str, typer.Option(metavar="TIME", help="cli.help.checkpoint_every")]
+RuntimeOption = Annotated[str, typer.Option(metavar="plain|auto|FILE", help="cli.help.runtime")]
 
 
 def train(
@@ -33,14 +34,16 @@ def train(
     condition: Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.condition")] = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", help="cli.help.seeds")] = None,
     checkpoint_every: CheckpointOption = "5m",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set. The same command continues a training that was stopped or killed."""
-    chosen = {"recipe": recipe, "condition": condition}
+    chosen: dict[str, Any] = {"recipe": recipe, "condition": condition}
+    launched = (data, as_json, budget, images, checkpoint_every)
     if seeds is None:
-        _launch(data, as_json, budget, images, checkpoint_every, run=run, settings=settings or [], **chosen)
+        _launch(*launched, run=run, settings=settings or [], runtime=runtime, **chosen)
     else:
-        _train_seeds(seeds, data, as_json, budget, images, checkpoint_every, run, settings or [], chosen)
+        _train_seeds(seeds, *launched, run, settings or [], chosen, runtime)
 
 
 def finetune(
@@ -51,11 +54,13 @@ def finetune(
     images: ImagesOption = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = "5m",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set, starting from the weights of a trained model."""
     _launch(
-        data, as_json, budget, images, checkpoint_every, run=run, finetune=model, settings=settings or []
+        data, as_json, budget, images, checkpoint_every,
+        run=run, finetune=model, settings=settings or [], runtime=runtime,
     )  # fmt: skip
 
 
@@ -68,12 +73,13 @@ def distill(
     images: ImagesOption = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = "5m",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Teach a copy of a trained model to sample in a few steps, on the data that it was trained on."""
     _launch(
         data, as_json, budget, images, checkpoint_every,
-        run=run, distill=model, steps=steps, settings=settings or [],
+        run=run, distill=model, steps=steps, settings=settings or [], runtime=runtime,
     )  # fmt: skip
 
 
@@ -107,6 +113,7 @@ def _train_seeds(
     run: Path | None,
     settings: list[str],
     chosen: dict[str, Any],
+    runtime: str,
 ) -> None:
     """Train one recipe with several seeds and compare the runs. Seeds that are trained already are kept."""
     from alphabar.cli.report import write_and_print_comparison
@@ -122,7 +129,7 @@ def _train_seeds(
         say(message("cli.seed_begins", seed=seed, i=seed + 1, n=seeds, run=runs[-1]))
         result = _launch(
             data, False, budget, images, checkpoint_every,
-            run=runs[-1], settings=[*settings, f"seed={seed}"], **chosen,
+            run=runs[-1], settings=[*settings, f"seed={seed}"], runtime=runtime, **chosen,
         )  # fmt: skip
         if result.reason.identifier == "training.stopped":
             return

@@ -12,6 +12,7 @@ by a number, the first for exactly 1, and ``{n:,}`` separates thousands by a spa
 and 1,234 mean different numbers in different countries. Decimals keep their point, as one types them.
 """
 
+import re
 import string
 import tomllib
 from functools import lru_cache
@@ -20,6 +21,7 @@ from typing import Any, Self
 
 LANGUAGES = ("en", "es")
 THIN_SPACE = "\u202f"  # one at which no line is broken
+LONG_WORD = re.compile(r"[^\s/\\]{260,}")  # longer than a file's name, such as a number of 400 digits
 
 
 class _Formatter(string.Formatter):
@@ -75,4 +77,5 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 def _text(identifier: str, language: str, values: dict[str, Any]) -> str:
     said = {k: v.in_language(language) if isinstance(v, Message) else v for k, v in values.items()}
-    return _Formatter(language).vformat(catalogue()[identifier][language], (), said)
+    text = _Formatter(language).vformat(catalogue()[identifier][language], (), said)
+    return LONG_WORD.sub(lambda word: f"{word[0][:60]}…", text)
