@@ -2,10 +2,8 @@
 
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
-
-from alphabar import __version__
 
 
 def commit() -> str | None:
@@ -24,10 +22,6 @@ def commit() -> str | None:
 
 def version_line() -> str:
     """Versions of alphabar, PyTorch and Python and the system: what to quote in a report of a problem."""
-    try:
-        torch = version("torch")
-    except PackageNotFoundError:
-        torch = "–"
     at = commit()
-    named = f"alphabar {__version__}" + (f" (commit {at[:12]})" if at else "")
-    return f"{named}, torch {torch}, Python {platform.python_version()}, {platform.system()}"
+    named = f"alphabar {version('alphabar')}" + (f" (commit {at[:12]})" if at else "")
+    return f"{named}, torch {version('torch')}, Python {platform.python_version()}, {platform.system()}"
