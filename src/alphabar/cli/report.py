@@ -1,18 +1,22 @@
 """The commands ``report`` and ``compare``."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from alphabar.cli.console import localized, open_path, print_json, print_table, run_to_end, say
 from alphabar.cli.options import JsonOption, OpenOption
+from alphabar.errors import AlphabarError
 from alphabar.messages import message
 
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="cli.help.report_run")],
     data: Annotated[str | None, typer.Option(metavar="DATA", help="cli.help.report_data")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="cli.help.report_out")] = None,
     show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -21,8 +25,15 @@ def report(
     from alphabar.reporting.report_figures import make_report_figures
     from alphabar.runs.run import Run
 
-    run_to_end(make_report_figures(Run(run), data))
-    path = write_report(run)
+    with TemporaryDirectory() if out else nullcontext() as elsewhere:
+        figures = Path(elsewhere) / "figures" if elsewhere else run / "report"
+        try:
+            run_to_end(make_report_figures(Run(run), data, figures))
+            path = write_report(run, out, figures)
+        except AlphabarError as error:
+            if out is None and isinstance(error.__cause__, OSError):
+                raise AlphabarError("reporting.elsewhere", problem=error.message) from None
+            raise
     say(message("cli.page_written", path=path))
     open_path(path, show)
     print_json(as_json, {"run": str(run), "report": str(path)})
