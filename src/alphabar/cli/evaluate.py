@@ -70,7 +70,7 @@ def _model(path: Path | None, **options: Any) -> Any:
 def _evaluate(what: Any, against: str, **options: Any) -> Any:
     from alphabar.evaluation.evaluate import evaluate as evaluate_samples
 
-    with told_when_stopped(lambda: "what is finished is kept; give the same command again to go on"):
+    with told_when_stopped(lambda: message("cli.evaluation_kept")):
         return run_to_end(evaluate_samples(what, against, **options))
 
 
