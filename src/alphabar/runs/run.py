@@ -1,5 +1,6 @@
 """A run: the folder that holds a recipe and everything that its training writes."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -113,6 +114,20 @@ class Run:
         """Writes down what the run is trained on: a name, or a path, which is made absolute."""
         named = str(Path(data).resolve()) if Path(data).exists() else data
         write_file(self.path / "data.json", pack_json({"data": named}))
+
+    @property
+    def preparation(self) -> float:
+        """The seconds before the first update that count as part of the budget, as the run remembers them."""
+        file = self.path / "preparation.json"
+        try:
+            seconds = parse_json(file.read_bytes(), file, dict).get("seconds")
+        except (OSError, Damaged):
+            return 0.0
+        return seconds if isinstance(seconds, float) and 0 < seconds < math.inf else 0.0
+
+    def remember_preparation(self, seconds: float) -> None:
+        """Writes down the seconds before the first update, which count whenever the training goes on."""
+        write_file(self.path / "preparation.json", pack_json({"seconds": seconds}))
 
     def lock(self) -> AbstractContextManager[None]:
         """Held while training, so that two trainings never write into one run.
