@@ -51,3 +51,15 @@ def test_the_early_weights_are_kept_after_an_eighth(picture_folder, tmp_path):
             kept[checkpoint.images] = checkpoint.files.get("early.safetensors")
     assert kept[8] is None and kept[16] is not None  # 72 / 8 = 9
     assert kept[72] == kept[16]
+
+
+def test_what_writes_is_closed_at_the_end_of_a_training(picture_folder, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr("alphabar.training.writer.RunWriter.close", lambda self: closed.append(self))
+    run = begin(tmp_path / "run", tiny_recipe())
+    list(train(tiny_dataset(picture_folder), run, images=8, runtime=Runtime()))
+    assert len(closed) == 1
+    records = train(tiny_dataset(picture_folder), run, images=16, runtime=Runtime())
+    next(record for record in records if record.loss is not None)
+    records.close()
+    assert len(closed) == 2
