@@ -1,13 +1,15 @@
 """Averages of the weights: the profile of each, and others made from what a run kept."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from alphabar.errors import UsageError
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import read_folder
 from alphabar.runs.ema import (
     EMA,
     MAX_ERROR,
@@ -21,6 +23,7 @@ from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.loop import begin, train
+from refusals import refused
 from training_child import tiny_dataset, tiny_recipe
 
 
@@ -168,7 +171,7 @@ def recipe():
 def test_a_run_keeps_what_is_needed(dataset, tmp_path):
     straight = begin(tmp_path / "straight", recipe())
     list(train(dataset, straight, images=96, runtime=Runtime()))
-    assert list(straight.snapshots.files()) == [24, 48, 72, 96]
+    assert list(straight.snapshots.folders()) == [24, 48, 72, 96]
     averages = unpack_tensors(straight.checkpoints.newest()[0].files["averages.safetensors"])
     for name, value in load_model(straight.path, "cpu", ema=0.05).denoiser.network.named_parameters():
         assert torch.allclose(value, averages[f"0.05/{name}"], atol=2e-3)
@@ -183,9 +186,9 @@ def test_a_run_keeps_what_is_needed(dataset, tmp_path):
     records.close()
     stopped.snapshots.save(88, b"of a training that was killed before it saved")
     list(train(dataset, stopped, images=96, runtime=Runtime()))
-    assert list(stopped.snapshots.files()) == [24, 48, 72, 96]
-    for images, path in straight.snapshots.files().items():
-        assert path.read_bytes() == stopped.snapshots.files()[images].read_bytes()
+    assert list(stopped.snapshots.folders()) == [24, 48, 72, 96]
+    for images, path in straight.snapshots.folders().items():
+        assert read_folder(path) == read_folder(stopped.snapshots.folders()[images])
 
 
 def test_what_cannot_be_had(dataset, tmp_path):
@@ -199,3 +202,16 @@ def test_what_cannot_be_had(dataset, tmp_path):
         load_model(run.path, ema=0.5)
     with pytest.raises(UsageError, match="only for a run"):
         load_model(run.path / "model", ema=0.1)
+
+
+def test_a_damaged_average_is_named_and_can_be_done_without(dataset, tmp_path):
+    run = begin(tmp_path / "run", recipe())
+    list(train(dataset, run, images=96, runtime=Runtime()))
+    file = run.snapshots.folders()[48] / run.snapshots.FILE
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with refused("runs.damaged_averages", AlphabarError, path=file.parent):
+        load_model(run.path, "cpu", ema=0.1)
+    shutil.rmtree(file.parent)
+    load_model(run.path, "cpu", ema=0.1)
