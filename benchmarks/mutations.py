@@ -391,7 +391,7 @@ def campaign(pool: Pool, work: Path, options: argparse.Namespace) -> dict[str, d
         selected = related(tests, mutant, options.limit)
         of = mutants.digest([(test, tests[test]["hash"]) for test, _ in sorted(selected)])
         before = known.get(mutant.key)
-        if before and (before["status"] != "survived" or before["tests"] == of):
+        if before and (options.report or before["status"] != "survived" or before["tests"] == of):
             results[mutant.key] = before
         elif options.report:
             continue
