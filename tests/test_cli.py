@@ -157,7 +157,7 @@ def test_sample(call, trained, tmp_path):
     assert Image.open(out / "overview" / "process.png").width > 10 * 16
     assert (out / "overview" / "grid.png").is_file() and (out / "samples.json").is_file()
     code, _, err = call("sample", trained, "-n", 5, "--out", out)
-    assert code == 1 and "not empty" in err
+    assert code == 1 and "other settings (seed, steps)" in err
     fewer = tmp_path / "fewer"
     assert call("sample", trained / "model", "-n", 2, "--out", fewer, "--steps", 12, "--seed", 7)[0] == 0
     one, other = (np.asarray(Image.open(p / "000001.png"), int) for p in (out, fewer))

@@ -25,7 +25,7 @@ PLANNED = [setting for setting in TINY if not setting.startswith(("network", "ba
 
 
 def launched(data, **options):
-    return last(launch(str(data), runtime=Runtime(), **{"images": 16, "settings": TINY} | options))
+    return last(launch(str(data), **{"images": 16, "settings": TINY, "runtime": Runtime()} | options))
 
 
 @pytest.fixture(scope="module")
