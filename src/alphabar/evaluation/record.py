@@ -8,7 +8,7 @@ from typing import Any
 from alphabar.evaluation.copies import NearestPairs
 from alphabar.files import pack_json, write_file
 from alphabar.images import nearest_panel
-from alphabar.messages import Message
+from alphabar.messages import Message, pack_messages
 from alphabar.metrics.appearance import AppearanceShift, BrightnessThirds
 from alphabar.metrics.attribute_frequencies import AttributeFrequencies
 from alphabar.metrics.condition_agreement import ConditionAgreement
@@ -56,10 +56,13 @@ class Evaluation:
 
 
 def add_to_run(run: Run, evaluation: Evaluation) -> None:
-    """Append an evaluation to the run's evaluation.json, which its report shows; and replace copies.png."""
+    """Append an evaluation to the run's evaluation.json, which its report shows; and replace copies.png.
+
+    The file holds messages by identifier and values; `alphabar.messages.unpack_messages` makes them sentences.
+    """
     path = run.path / "evaluation.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    write_file(path, pack_json([*earlier, evaluation.to_dict()]))
+    write_file(path, pack_json([*earlier, pack_messages(evaluation.to_dict())]))
     if evaluation.nearest:
         png = io.BytesIO()
         nearest_panel(evaluation.nearest.samples, evaluation.nearest.originals[:, None]).save(png, "PNG")

@@ -50,6 +50,7 @@ def run_cells(page: Page, jobs: TrainingJobs, name: str) -> tuple[str, ...]:
     train = [r for r in records if r.get("kind") == "train"]
     distances = [r for r in records if r.get("kind") == "distance"]
     training, last = run.is_training(), train[-1] if train else {}
+    unsaid = dict.fromkeys(("features", "n", "n_reference"), "—")  # in logs of older versions
     active = f'<span class="active"></span>{page.text("state_training")}'
     return (
         f"<b>{html.escape(name)}</b>",
@@ -57,7 +58,7 @@ def run_cells(page: Page, jobs: TrainingJobs, name: str) -> tuple[str, ...]:
         format_short_count(last["images"]) if last else "—",
         f"{last['rate']:.1f}/s" if last else "—",
         f"{last['loss']:.4f}" if last else "—",
-        f"KID {distances[-1]['kid']:.3f}" if distances else "—",
+        html.escape(page.text("distance_of", **unsaid | distances[-1])) if distances else "—",
         html.escape(time_left(page, jobs, name, last)) if training else "—",
     )
 
