@@ -4,8 +4,9 @@ import json
 import sys
 
 from alphabar.cli.app import app
-from alphabar.cli.console import language, say
+from alphabar.cli.console import say
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.messages import reader_language
 
 
 def main() -> None:
@@ -14,7 +15,7 @@ def main() -> None:
         load_extensions(sys.argv)
         app()
     except AlphabarError as error:
-        say(f"alphabar: {error.in_language(language())}")
+        say(f"alphabar: {error.in_language(reader_language())}")
         if "--json" in sys.argv:
             print(json.dumps({"error": str(error)}))
         sys.exit(2 if isinstance(error, UsageError) else 1)

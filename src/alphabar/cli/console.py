@@ -1,7 +1,6 @@
 """What the commands print: sentences and progress on stderr, results on stdout."""
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -11,7 +10,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from alphabar.formatting import format_duration
-from alphabar.messages import Message
+from alphabar.messages import reader_language, translated
 from alphabar.progress import Progress
 
 T = TypeVar("T")
@@ -22,12 +21,6 @@ SECONDS_TO_INSIST = 1.0  # between the first Ctrl-C and one that ends the work a
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where stderr is no terminal
 
 
-def language() -> str:
-    """The language of the person's locale, "en" or "es"."""
-    locale = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
-    return "es" if locale.lower().startswith("es") else "en"
-
-
 def say(text: str) -> None:
     """Print a sentence for the person on stderr, in their language where it is a message."""
     print(localized(text), file=sys.stderr, flush=True)
@@ -35,7 +28,7 @@ def say(text: str) -> None:
 
 def localized(text: str) -> str:
     """A message in the person's language; other text as it is."""
-    return text.in_language(language()) if isinstance(text, Message) else text
+    return translated(text, reader_language())
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from alphabar.cli.options import (
     with_sampling_options,
 )
 from alphabar.errors import UsageError
+from alphabar.messages import Message, message
 from alphabar.metrics.features import EXTRACTORS
 
 SHOWN_FOR_EMA = ("frechet", "kid", "precision", "recall")
@@ -121,10 +122,11 @@ def _evaluate_ema_lengths(
         )
         for length, error, result in zip(lengths, errors, results, strict=True)
     ]
-    print_table(("EMA length", "profile error", *names), rows)
-    print(f"n = {first.n} samples from the same noise; reference: {first.reference}")
-    print(f"protocol: {first.protocol}")
-    print("profile error: of the average that the saved ones make, relative to one of this length")
+    head = (message("cli.ema_length"), message("cli.profile_error"), *names)
+    print_table([localized(cell) for cell in head], rows)
+    _print_about(first)
+    _tell(message("cli.protocol", protocol=first.protocol))
+    _tell(message("cli.about_profile_error"))
     records = [
         {"length": length, "profile_error": error, **result.to_dict()}
         for length, error, result in zip(lengths, errors, results, strict=True)
@@ -138,46 +140,65 @@ def _with_error(metric: Any) -> str:
 
 def _print_evaluation(result: Any) -> None:
     _print_report(result.report)
-    print(f"protocol: {result.report.protocol}")
-    for warning in result.report.warnings:
-        print(f"Note: {localized(warning)}")
+    _tell(message("cli.protocol", protocol=result.report.protocol))
+    for note in (*result.report.warnings, message("metrics.no_interval")):
+        _tell(message("cli.note", text=note))
     if result.held_out:
-        print("\nAgainst pictures that the model never saw. They are fewer: only kernel distances compare.")
+        print()
+        _tell(message("reporting.against_title", reference=result.held_out.reference))
+        _tell(message("reporting.against_caption"))
         _print_report(result.held_out)
     if result.memorization:
-        print(f"\nCopies: {localized(result.memorization.sentence)}")
+        print()
+        _tell(message("cli.copies", finding=result.memorization.sentence))
     print()
     _print_attributes(result)
     for note in result.notes:
-        print(f"Note: {localized(note)}")
+        _tell(message("cli.note", text=note))
+
+
+def _tell(text: str) -> None:
+    """Print a result on stdout, in the reader's language."""
+    print(localized(text))
 
 
 def _print_report(report: Any) -> None:
-    print_table(("", "value [95 % interval]", "baseline", "better"), report.rows())
-    print(f"n = {report.n} samples; reference: {report.reference}")
+    head = ("metric", "value", "baseline", "better")
+    rows = [tuple(map(localized, row)) for row in report.rows()]
+    print_table([localized(message(f"reporting.column_{name}")) for name in head], rows)
+    _print_about(report)
+
+
+def _print_about(report: Any) -> None:
+    """How many samples, against what, and of what the baseline is."""
+    _tell(message("reporting.against", n=report.n, reference=report.reference))
     if report.baseline_n:
         others = report.baseline_reference_n
-        print(f"baseline: {report.baseline_n} real pictures against {others} other real pictures")
+        _tell(message("reporting.baseline_of", n=report.baseline_n, others=others))
 
 
 def _print_attributes(result: Any) -> None:
     """How often attribute values are generated, appearance, and how often samples have their condition."""
     for each in result.attribute_frequencies:
-        wrong = "; ".join(
-            f"{f.value} {f.verdict}-produced: {f.samples:.1%} [{f.low:.1%}, {f.high:.1%}], data {f.data:.1%}"
-            for f in each.frequencies
-            if f.verdict
-        )
-        accuracy = f"classified with accuracy {each.accuracy:.0%}"
-        print(f"{each.attribute} ({accuracy}): {wrong or 'as frequent as in the data'}")
+        wrong = [f for f in each.frequencies if f.verdict]
+        found: Message = message("reporting.frequencies_equal")
+        if wrong:
+            found = message("reporting.frequencies_differ", wrong=len(wrong), of=len(each.frequencies))
+        accuracy, imbalance = f"{each.accuracy:.0%}", f"{each.imbalance:.3g}"
+        values = {"attribute": each.attribute, "accuracy": accuracy, "imbalance": imbalance}
+        _tell(message("reporting.frequencies", finding=found, **values))
+        for f in wrong:
+            shares = {"samples": f"{f.samples:.1%} [{f.low:.1%}, {f.high:.1%}]", "data": f"{f.data:.1%}"}
+            verdict = message("reporting.too_rare" if f.verdict == "under" else "reporting.too_frequent")
+            _tell(message("cli.frequency", value=f.value, verdict=verdict, **shares))
     for shift in result.appearance:
-        interval = f"[{shift.low:+.1f}, {shift.high:+.1f}]"
-        print(f"{shift.statistic}: {shift.difference:+.1f} {interval} of 255, data {shift.data:.1f}")
+        name = message(f"reporting.row_{shift.statistic}")
+        difference = f"{shift.difference:+.1f} [{shift.low:+.1f}, {shift.high:+.1f}]"
+        _tell(message("cli.appearance", name=name, difference=difference, data=f"{shift.data:.1f}"))
     for a in result.condition_agreement:
-        print(
-            f"{a.attribute}: {a.agreed:.0%} [{a.low:.0%}, {a.high:.0%}] of {a.n} samples have the value of"
-            f" their condition; the classifier is right for {a.accuracy:.0%} of real pictures"
-        )
+        shares = {"agreed": f"{a.agreed:.0%}", "interval": f"[{a.low:.0%}, {a.high:.0%}]"}
+        about = {"attribute": a.attribute, "n": a.n, "accuracy": f"{a.accuracy:.0%}"}
+        _tell(message("reporting.agreement", **shares, **about))
         if a.distances:
             _print_distances(a.attribute, a.distances)
 
@@ -186,4 +207,5 @@ def _print_distances(attribute: str, distances: Sequence[Any]) -> None:
     rows = [
         (d.value, f"{d.kid:.3f} [{d.low:.3f}, {d.high:.3f}]", str(d.n), str(d.reference_n)) for d in distances
     ]
-    print_table((f"  {attribute}", "kernel distance from its own", "n", "reference"), rows)
+    head = (message(f"reporting.column_{name}") for name in ("own_distance", "samples", "images"))
+    print_table((f"  {attribute}", *map(localized, head)), rows)

@@ -55,7 +55,8 @@ def evaluate(
     features: the name of the feature network. weights: its weight file, where it takes one.
 
     Yields records; the last one carries the `Evaluation`. Raises UsageError for n below `LEAST`, an unknown
-    feature network and a label classifier that does not fit; AlphabarError where a folder's images are fewer than n or differ in size.
+    feature network and a label classifier that does not fit; AlphabarError where a folder's images
+    are fewer than n or differ in size.
     """
     if n < LEAST:
         raise UsageError("evaluation.too_few_samples", n=n, least=LEAST)

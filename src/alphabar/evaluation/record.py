@@ -58,7 +58,7 @@ class Evaluation:
 def add_to_run(run: Run, evaluation: Evaluation) -> None:
     """Append an evaluation to the run's evaluation.json, which its report shows; and replace copies.png.
 
-    The file holds messages by identifier and values; `alphabar.messages.unpack_messages` makes them sentences.
+    The file holds messages by identifier and values, which `alphabar.messages.unpack_messages` reads.
     """
     path = run.path / "evaluation.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []

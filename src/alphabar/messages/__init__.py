@@ -85,7 +85,7 @@ def unpack_messages(value: Any) -> Any:
         return value
     unpacked = {key: unpack_messages(each) for key, each in value.items()}
     identifier, values = unpacked.get("message"), unpacked.get("values")
-    if set(unpacked) != {"message", "values"} or not isinstance(identifier, str):
+    if len(unpacked) != 2 or not isinstance(identifier, str) or not isinstance(values, dict):
         return unpacked
     try:
         return Message(identifier, **values)

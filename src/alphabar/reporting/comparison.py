@@ -6,8 +6,10 @@ number of another.
 """
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,13 +18,14 @@ from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.images import image_grid
-from alphabar.messages import Message, message
+from alphabar.messages import Message, message, unpack_messages
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress, last
 from alphabar.recipes.schema import MonitorSettings
+from alphabar.reporting.evaluation_rows import shown_name
 from alphabar.reporting.ranking import Contestant, rank
 from alphabar.reporting.report_figures import patient_settings
-from alphabar.reporting.values import mapping, mappings
+from alphabar.reporting.values import mapping, mappings, median, series
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
 from alphabar.sampling.interpolate import interpolate
@@ -41,7 +44,10 @@ METRICS = ("frechet", "frechet_infinite", "kid", "score", "precision", "density"
 
 
 class Cost(NamedTuple):
-    """What a run took. flop: floating-point operations; a training step counts three forward passes."""
+    """What a run took. flop: floating-point operations; a training step counts three forward passes.
+
+    load: of the machine, while it trained and after it sampled, where that is known.
+    """
 
     images: int
     train_flop: float
@@ -50,14 +56,16 @@ class Cost(NamedTuple):
     evaluations: int
     sample_flop: float
     sample_seconds: float | None
+    train_load: float | None = None
+    sample_load: float | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
     """One run: its cost, its evaluations (the newest of each protocol), and its samples.
 
-    settings: the whole recipe but for its seed and its training monitor. distances: the KID along the
-    training against its seconds, by everything that decides that number. strip: interpolations.
+    settings: the whole recipe but for its seed and its training monitor. distances: the kernel distance
+    along the training against its seconds, by everything that decides that number. strip: interpolations.
     """
 
     name: str
@@ -134,13 +142,20 @@ def _compare(paths: list[Path]) -> Iterator[Progress[Comparison]]:
         entries.append(_entry(path, name))
     tables = comparison_tables(entries)
     notes = [
-        message("reporting.not_evaluated", name=e.name, path=e.path) for e in entries if not e.evaluations
+        message("reporting.not_evaluated", name=e.name, command=_evaluate(e.path))
+        for e in entries
+        if not e.evaluations
     ]
     if len(tables) > 1:
         notes.append(message("reporting.protocols", n=len(tables)))
     if len({e.cost.images for e in entries}) > 1:
         notes.append(message("reporting.unequal_images"))
     yield Progress(stage, len(paths), len(paths), Comparison(tuple(entries), tuple(tables), tuple(notes)))
+
+
+def _evaluate(path: Path) -> str:
+    """The command that evaluates a run."""
+    return f"alphabar evaluate {shlex.quote(str(path))} --against {shlex.quote(Run(path).data or 'DATA')}"
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -189,6 +204,8 @@ def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]])
         evaluations=evaluations,
         sample_flop=float(evaluations * flops(network, model.codec.spatial)),
         sample_seconds=evaluation.get("seconds_per_sample"),
+        train_load=median(series(train, "load")[1]),
+        sample_load=mapping(evaluation.get("machine")).get("load"),
     )
 
 
@@ -198,7 +215,7 @@ def _evaluations(path: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = unpack_messages(json.loads(file.read_text(encoding="utf-8")))
         return [e for e in mappings(stored) if isinstance(e.get("metrics"), list)]
     except (OSError, ValueError) as error:
         raise AlphabarError("reporting.bad_evaluations", file=file, problem=error) from None
@@ -233,7 +250,10 @@ def _table(entries: Sequence[Entry], protocol: tuple[Any, ...]) -> Table:
     evaluations = [e.evaluations.get(protocol) or {} for e in entries]
     found = [{m["key"]: m for m in mappings(e.get("metrics"))} for e in evaluations]
     rows = {
-        key: (next(m[key]["name"] for m in found if key in m), [m.get(key) for m in found])
+        key: (
+            shown_name(next(m[key] for m in found if key in m), protocol[PROTOCOL.index("extractor")]),
+            [m.get(key) for m in found],
+        )
         for key in METRICS
         if any(key in m for m in found)
     }
@@ -249,13 +269,18 @@ def _table(entries: Sequence[Entry], protocol: tuple[Any, ...]) -> Table:
     ranking = tuple(
         message(
             "reporting.ranking",
-            metrics=every if len(names) == len(rows) else ", ".join(names),
+            metrics=every if len(names) == len(rows) else _listed(names),
             finding=finding,
         )
         for finding, names in findings.items()
     )
     memorization = [mapping(e.get("memorization")) for e in evaluations]
     return Table(dict(zip(PROTOCOL, protocol, strict=True)), rows, held_out, memorization, ranking)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names with commas between them, in any language."""
+    return reduce(lambda first, rest: message("reporting.listed", first=first, rest=rest), names)
 
 
 def _held_out_kid(evaluation: dict[str, Any]) -> dict[str, Any] | None:

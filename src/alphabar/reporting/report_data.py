@@ -13,11 +13,13 @@ from typing import Any, cast
 
 from alphabar.formatting import format_duration, format_short_count
 from alphabar.images import evenly
-from alphabar.messages import catalogue, message
+from alphabar.messages import catalogue, message, unpack_messages
 from alphabar.methods.base import Method
 from alphabar.methods.registry import METHODS
-from alphabar.reporting.evaluation_rows import evaluation_rows
-from alphabar.reporting.pages import Picture, read_picture
+from alphabar.metrics.suite import metric_name
+from alphabar.reporting.evaluation_rows import evaluation_rows, known_as
+from alphabar.reporting.exports import evaluation_tables, latex_table, log_tables, svg_file
+from alphabar.reporting.pages import FIGURES, Picture, download, read_picture
 from alphabar.reporting.report_plots import (
     accuracy_plot,
     distance_plot,
@@ -25,44 +27,77 @@ from alphabar.reporting.report_plots import (
     progress_plot,
     training_plot,
 )
-from alphabar.reporting.values import finite, flat, items, mapping, mappings, median, number, series, setting
+from alphabar.reporting.values import (
+    finite,
+    flat,
+    items,
+    mapping,
+    mappings,
+    median,
+    number,
+    percent,
+    series,
+    setting,
+)
 from alphabar.runs.run import Run
-
-FIGURES = ("forward", "reverse", "samples", "nearest")  # that `report_figures` makes
 
 GRIDS = 12  # of samples along the training that are shown
 
 
-def report_data(run: Path) -> dict[str, Any]:
-    """The values of the template report.html, by name."""
+def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[str, Any]:
+    """The values of the template report.html, by name.
+
+    path: of a run or of a model folder. folder: with the figures. argument: what commands call the path.
+    language: of the plots and of the LaTeX table.
+    """
     problems: list[str] = []
-    recipe = _read(run / "recipe.toml", tomllib.loads, {}, problems)
-    about = _read(run / "report" / "figures.json", json.loads, {}, problems)
-    evaluations = [
-        evaluation_rows(e)
-        for e in reversed(mappings(_read(run / "evaluation.json", json.loads, [], problems)))
-    ]
-    environment = _read(run / "environment.json", json.loads, {}, problems)
+    run = Run(path)
+    recipe = _read_recipe(path, problems)
+    about = _read(folder / "figures.json", json.loads, {}, problems)
+    stored = mappings(unpack_messages(_read(path / "evaluation.json", json.loads, [], problems)))[::-1]
+    evaluations = [evaluation_rows(e) for e in stored]
+    environment = _read(path / "environment.json", json.loads, {}, problems)
     if about.get("terminal_warning"):
-        problems.append(about["terminal_warning"])
-    records = [r for r in Run(run).log.records() if isinstance(r, dict) and finite(r.get("images"))]
+        problems.append(unpack_messages(about["terminal_warning"]))
+    records = [r for r in run.log.records() if isinstance(r, dict) and finite(r.get("images"))]
     images = max((r["images"] for r in records), default=0)
     return {
-        "name": run.resolve().name,
+        "name": path.resolve().name,
         **_method(recipe),
-        "argument": shlex.quote(str(run)),
+        "argument": shlex.quote(argument),
+        "data": shlex.quote(run.data) if run.data else "DATA",
+        "trained_here": run.exists,
         "more": format_short_count(2 * images) if images else "500k",
-        "facts": _facts(records, images, evaluations, mapping(about.get("model"))),
+        "facts": _facts(records, images, evaluations, mapping(about.get("model")), environment),
         "warnings": problems,
-        **_figures(run, about),
-        "copies": read_picture(run / "copies.png"),
-        "grids": _grids(run / "samples"),
-        **_training(records),
+        **_figures(folder, about),
+        "copies": read_picture(path / "copies.png"),
+        "grids": _grids(path / "samples"),
+        **_training(records, environment, language),
         "evaluations": evaluations,
         "recipe": recipe,
         "recipe_rows": [(key, setting(value)) for key, value in recipe.items()],
-        "environment": list(flat(environment)),
+        "environment": [(known_as(key), value) for key, value in flat(environment)],
+        "files_folder": folder.name,
+        "files": (contents := _files(path, run, stored, language)),
+        "downloads": [download(name, content) for name, content in contents.items()],
     }
+
+
+def report_files(data: dict[str, Any]) -> dict[str, bytes]:
+    """The files beside a report, by name: its tables, and its plots as SVG. data: of `report_data`."""
+    plots = {f"{name}.svg": svg_file(svg) for name, svg in data["plots"].items() if svg}
+    return data["files"] | plots
+
+
+def _files(path: Path, run: Run, evaluations: list[dict[str, Any]], language: str) -> dict[str, bytes]:
+    """The tables of a report as files, by name."""
+    tables = evaluation_tables(evaluations) | log_tables(run.log)
+    if evaluations and mappings(evaluations[0].get("metrics")):
+        tables["metrics.tex"] = latex_table(evaluations[0], language)
+    if (stored := path / "evaluation.json").is_file():
+        tables[stored.name] = stored.read_bytes()
+    return tables
 
 
 def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[str]) -> Any:
@@ -80,6 +115,13 @@ def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[st
     return value
 
 
+def _read_recipe(path: Path, problems: list[str]) -> dict[str, Any]:
+    """The recipe of a run or of a model folder."""
+    if Run(path).exists:
+        return cast(dict[str, Any], _read(path / "recipe.toml", tomllib.loads, {}, problems))
+    return mapping(_read(path / "recipe.json", json.loads, {}, problems).get("recipe"))
+
+
 def _method(recipe: dict[str, Any]) -> dict[str, Any]:
     """What the model is called, and which sections its report has."""
     name = str(mapping(recipe.get("method")).get("name", "diffusion"))
@@ -92,60 +134,100 @@ def _method(recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _figures(run: Path, about: dict[str, Any]) -> dict[str, Any]:
+def _figures(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     """The figures that `report_figures` made, and the numbers that stand below them."""
     pieces = {name: mapping(about.get(name)) for name in FIGURES}
     return {
-        "pictures": {name: read_picture(run / "report" / f"{name}.png") for name in FIGURES},
-        "sampling": [f"{key} {setting(value)}" for key, value in pieces["samples"].items()],
+        "pictures": {name: read_picture(folder / f"{name}.png") for name in FIGURES},
+        "sampling": [(known_as(key), setting(value)) for key, value in pieces["samples"].items()],
         "levels": {name: _levels(pieces[name].get("levels")) for name in ("forward", "reverse")},
         "nearest_distances": [_nearest(d) for d in items(pieces["nearest"].get("distances"))],
     }
 
 
-def _training(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The plots of a training."""
+def _training(records: list[dict[str, Any]], environment: dict[str, Any], language: str) -> dict[str, Any]:
+    """The plots of a training, and what its speed and its distances depend on."""
     train, errors, distances, accuracies = (
         [r for r in records if r.get("kind") == kind]
         for kind in ("train", "held_out", "distance", "accuracy")
     )
+    last = distances[-1] if distances else {}
+    features = str(last.get("features", "–"))
     return {
         "plots": {
-            "levels": error_plot(errors),
-            "progress": progress_plot(errors),
-            "accuracy": accuracy_plot(accuracies),
-            "frechet": distance_plot(distances, "frechet", "Fréchet distance"),
-            "kid": distance_plot(distances, "kid", "kernel distance (KID)"),
-            "loss": training_plot(train, "loss", "training loss"),
-            "rate": training_plot(train, "rate", "images per second"),
+            "levels": error_plot(errors, language),
+            "progress": progress_plot(errors, language),
+            "accuracy": accuracy_plot(accuracies, language),
+            "kid": distance_plot(distances, "kid", metric_name("kid", features), language),
+            "frechet": distance_plot(distances, "frechet", metric_name("frechet", features), language),
+            "loss": training_plot(train, "loss", message("reporting.axis_loss"), language),
+            "rate": training_plot(train, "rate", message("reporting.axis_rate"), language),
         },
-        "wait": median(series(train, "wait")[1]),
-        "distance": distances[-1] if distances else {},
+        "speed": message(
+            "reporting.rate_caption",
+            wait=percent(median(series(train, "wait")[1])),
+            load=number(median(series(train, "load")[1])),
+            cores=setting(environment.get("cores")),
+            memory=setting(environment.get("memory")),
+        ),
+        "distance": {key: last.get(key, "–") for key in ("n", "n_reference", "features")} if last else {},
     }
 
 
 def _facts(
-    records: list[dict[str, Any]], images: int, evaluations: list[dict[str, Any]], model: dict[str, Any]
+    records: list[dict[str, Any]],
+    images: int,
+    evaluations: list[dict[str, Any]],
+    model: dict[str, Any],
+    environment: dict[str, Any],
 ) -> list[tuple[str, str, str]]:
-    """The handful of numbers at the top: name, value, remark."""
-    facts = [("images seen", format_short_count(images), "in training")] if images else []
+    """The handful of numbers at the top: name, value, remark. Quality first, then cost."""
+    facts = _quality(records, evaluations)
+    if images:
+        facts.append((message("reporting.images_seen"), format_short_count(images), ""))
     train = [r for r in records if r.get("kind") == "train"]
-    distances = [r for r in records if r.get("kind") == "distance"]
     if train and finite(train[-1].get("seconds")):
-        rate = median(series(train, "rate")[1])
-        facts.append(("trained for", format_duration(train[-1]["seconds"]), f"{number(rate)} images/s"))
+        rate, load = (median(series(train, key)[1]) for key in ("rate", "load"))
+        remark = message("reporting.rate", rate=number(rate))
+        if load is not None:
+            cores = environment.get("cores", "–")
+            remark = message("reporting.rate_at_load", rate=number(rate), load=number(load), cores=cores)
+        facts.append((message("reporting.trained_for"), format_duration(train[-1]["seconds"]), remark))
     if finite(model.get("parameters")):
-        cost = f"{number(model.get('gflop'))} GFLOP per evaluation"
-        facts.append(("parameters", format_short_count(model["parameters"]), cost))
+        cost = message("reporting.gflop", gflop=number(model.get("gflop")))
+        facts.append((message("reporting.parameters"), format_short_count(model["parameters"]), cost))
+    return facts
+
+
+def _quality(records: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """The cards of the newest evaluation, or without one of the training monitor.
+
+    A distance without an interval is no card: of few samples the Fréchet distance says little.
+    """
+    facts: list[tuple[str, str, str]] = []
+    distances = [r for r in records if r.get("kind") == "distance"]
     if evaluations:
-        for m in (m for m in evaluations[0]["metrics"] if m.get("key") in ("frechet", "kid")):
-            facts.append(
-                (str(m.get("name")), number(m.get("value")), f"real images: {number(m.get('baseline'))}")
-            )
+        newest = evaluations[0]
+        for m in newest["metrics"]:
+            inception = str(m.get("name")) == "FID" and not newest["singular"]
+            if m.get("key") in ("kid", "frechet_infinite") or inception:
+                value = f"{number(m.get('value'))} {m['interval'] or ''}".strip()
+                remark = message(
+                    "reporting.card", n=newest["n"], better=m["better"], baseline=number(m.get("baseline"))
+                )
+                facts.append((m["name"], value, remark))
+        if finite(newest["copied"]):
+            value = message("reporting.share_of", share=newest["copied"], n=newest["n"])
+            facts.append((message("reporting.copies"), value, newest["copied_by_chance"]))
     elif distances:
         last = distances[-1]
-        features = f"features {last.get('features')}"
-        facts.append(("quick Fréchet distance", number(last.get("frechet")), features))
+        name = metric_name("kid", str(last.get("features", "–")))
+        value = number(last.get("kid"))
+        if finite(last.get("kid_error")):
+            value += f" ± {number(last['kid_error'])}"
+        baseline = number(last["kid_baseline"]) if finite(last.get("kid_baseline")) else "0"
+        remark = message("reporting.monitor_card", n=setting(last.get("n")), baseline=baseline)
+        facts.append((name, value, remark))
     return facts
 
 

@@ -1,6 +1,5 @@
 """The figures of a report: forward and reverse process, samples, and their nearest training images."""
 
-import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,13 +13,14 @@ from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import Schedule, terminal_warning
 from alphabar.diffusion.timesteps import TIMESTEPS
-from alphabar.files import pack_json, write_file
+from alphabar.files import pack_json, write_file, writing
 from alphabar.images import image_grid, image_strip, nearest_panel
-from alphabar.messages import message
+from alphabar.messages import message, pack_messages
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.metrics.pictures import metric_pictures
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress, staged
+from alphabar.reporting.pages import FIGURES, files_folder, report_page
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import extractor_device
@@ -39,16 +39,23 @@ NEIGHBORS = 3
 MAX_STEPS = 50  # of the recipe's sampler in a report; above it, DPM-Solver++(2M) in 20
 
 
-def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Progress[Path]]:
-    """Make the figures of a run's report in RUN/report/, beside figures.json with what they show.
+def make_report_figures(
+    run: Run, data: str | Path | None = None, page: Path | None = None
+) -> Iterator[Progress[Path]]:
+    """Make the figures of a report in the folder of its page, beside figures.json with what they show.
 
-    data: the training data, by default the one that the run remembers; without it the forward process and the
-    nearest training images are left out. The last record carries the folder.
+    run: a run, or where a model lies in the folder instead, that. data: the training data, by default the one
+    that the run remembers; without it the forward process and the nearest training images are left out.
+    page: the page of the report, by default that of `report_page`. The last record carries the folder.
+    Raises AlphabarError where there is no model, UsageError where the page is no .html.
     """
+    page = page or report_page(run.path)
+    folder = files_folder(page)
     model = load_model(run.path)
-    folder = run.path / "report"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for old in ("figures.json", *(f"{name}.png" for name in FIGURES)):
+        (folder / old).unlink(missing_ok=True)
     network = cast(Network, model.denoiser.network)
     about: dict[str, Any] = {
         "terminal_warning": terminal_warning(model.denoiser.schedule),
@@ -68,7 +75,7 @@ def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Pr
             if not model.method.one_step:
                 about["forward"] = {"levels": _forward(model, dataset, folder)}
             about["nearest"] = {"distances": (yield from _nearest(model, dataset, samples, folder))}
-    write_file(folder / "figures.json", pack_json(about))
+    write_file(folder / "figures.json", pack_json(pack_messages(about)))
     yield Progress(message("reporting.figures_done"), 1, 1, folder)
 
 
