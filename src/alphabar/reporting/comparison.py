@@ -39,7 +39,7 @@ ROWS, COLUMNS = 4, 8  # of the interpolations
 PROTOCOL = ("extractor", "protocol", "reference", "n", "reference_n")
 """The keys of an evaluation that must agree for its numbers to compare."""
 
-METRICS = ("frechet", "frechet_infinite", "kid", "score", "precision", "density", "recall", "coverage")
+METRICS = ("kid", "frechet", "frechet_infinite", "score", "precision", "density", "recall", "coverage")
 """The metrics in the order of a table: those of quality first, then those of variety."""
 
 

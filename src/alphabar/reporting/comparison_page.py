@@ -15,6 +15,7 @@ from alphabar.reporting.evaluation_rows import BETTER
 from alphabar.reporting.exports import csv_bytes, latex_rows, svg_file, write_files
 from alphabar.reporting.pages import download, files_folder, page_picture, page_template
 from alphabar.reporting.plots import FIRST, SECOND, THIRD, Curve, plot
+from alphabar.reporting.values import bracketed, number
 
 Rows = list[tuple[str, ...]]  # of cells, which may be messages; the first row names the runs
 
@@ -147,11 +148,10 @@ def _cell(metric: Mapping[str, Any] | None) -> str:
     if not metric:
         return "–"
     interval, baseline = metric.get("interval"), metric.get("baseline")
-    ends = f" [{format_number(interval[0])}, {format_number(interval[1])}]" if interval else ""
-    value = f"{format_number(metric['value'])}{ends}"
-    if baseline is None:
-        return value
-    return message("reporting.cell_real", value=value, baseline=format_number(baseline, 3))
+    value = " ".join(filter(None, (number(metric["value"]), bracketed(interval))))
+    return (
+        value if baseline is None else message("reporting.cell_real", value=value, baseline=number(baseline))
+    )
 
 
 def _seconds(value: float | None) -> str:

@@ -40,7 +40,9 @@ def evaluation_rows(evaluation: dict[str, Any]) -> dict[str, Any]:
         "warnings": warnings,
         "singular": any(getattr(w, "identifier", "") == "metrics.singular" for w in warnings),
         "protocol": [
-            (known_as(k), _protocol_value(k, v)) for k, v in evaluation.items() if k not in SHOWN_ELSEWHERE
+            (known_as(k), _protocol_value(k, v))
+            for k, v in evaluation.items()
+            if k not in SHOWN_ELSEWHERE and v is not None
         ],
         "held_out": {"metrics": _metrics(held_out), "about": _about(held_out), "warnings": []},
         "held_out_reference": _plain(held_out.get("reference")),
@@ -81,8 +83,10 @@ def _plain(value: Any) -> str:
 
 
 def _protocol_value(key: str, value: Any) -> str:
-    if value is None or value == [] or value == ():
+    if value == [] or value == {}:
         return message("reporting.none")
+    if isinstance(value, list):
+        return "; ".join(map(setting, value))
     if key == "seconds_per_sample":
         return f"{number(value)} s"
     if key == "conditions" and value == "as the data":
@@ -114,7 +118,7 @@ def _metrics(report: dict[str, Any]) -> list[dict[str, Any]]:
             "interval": bracketed(m.get("interval")),
             "better": BETTER.get(str(m.get("better")), m.get("better", "")),
         }
-        for m in mappings(report.get("metrics"))
+        for m in sorted(mappings(report.get("metrics")), key=lambda m: m.get("key") != "kid")
     ]
 
 

@@ -60,7 +60,8 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
     if about.get("terminal_warning"):
         problems.append(unpack_messages(about["terminal_warning"]))
     records = [r for r in run.log.records() if isinstance(r, dict) and finite(r.get("images"))]
-    images = max((r["images"] for r in records), default=0)
+    of_figures = mapping(about.get("samples")).get("images")
+    images = max((r["images"] for r in records), default=of_figures if finite(of_figures) else 0)
     return {
         "name": path.resolve().name,
         **_method(recipe),
@@ -77,7 +78,7 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
         "evaluations": evaluations,
         "recipe": recipe,
         "recipe_rows": [(key, setting(value)) for key, value in recipe.items()],
-        "environment": [(known_as(key), value) for key, value in flat(environment)],
+        "environment": [(known_as(key), value) for key, value in flat(_with_text(environment))],
         "files_folder": folder.name,
         "files": (contents := _files(path, run, stored, language)),
         "downloads": [download(name, content) for name, content in contents.items()],
@@ -120,6 +121,13 @@ def _read_recipe(path: Path, problems: list[str]) -> dict[str, Any]:
     if Run(path).exists:
         return cast(dict[str, Any], _read(path / "recipe.toml", tomllib.loads, {}, problems))
     return mapping(_read(path / "recipe.json", json.loads, {}, problems).get("recipe"))
+
+
+def _with_text(environment: dict[str, Any]) -> dict[str, Any]:
+    """The environment with the notes on the runtime as one text."""
+    runtime = mapping(environment.get("runtime"))
+    notes = " ".join(map(str, items(runtime.get("notes"))))
+    return environment | ({"runtime": runtime | {"notes": notes}} if notes else {})
 
 
 def _method(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -174,60 +182,60 @@ def _training(records: list[dict[str, Any]], environment: dict[str, Any], langua
     }
 
 
+Fact = tuple[str, str, tuple[str, ...]]  # name, value, remarks
+
+
 def _facts(
     records: list[dict[str, Any]],
     images: int,
     evaluations: list[dict[str, Any]],
     model: dict[str, Any],
     environment: dict[str, Any],
-) -> list[tuple[str, str, str]]:
-    """The handful of numbers at the top: name, value, remark. Quality first, then cost."""
+) -> list[Fact]:
+    """The handful of numbers at the top: quality first, then cost."""
     facts = _quality(records, evaluations)
     if images:
-        facts.append((message("reporting.images_seen"), format_short_count(images), ""))
+        facts.append((message("reporting.images_seen"), format_short_count(images), ()))
     train = [r for r in records if r.get("kind") == "train"]
     if train and finite(train[-1].get("seconds")):
         rate, load = (median(series(train, key)[1]) for key in ("rate", "load"))
-        remark = message("reporting.rate", rate=number(rate))
+        remarks: tuple[str, ...] = (message("reporting.rate", rate=number(rate)),)
         if load is not None:
-            cores = environment.get("cores", "–")
-            remark = message("reporting.rate_at_load", rate=number(rate), load=number(load), cores=cores)
-        facts.append((message("reporting.trained_for"), format_duration(train[-1]["seconds"]), remark))
+            cores = setting(environment.get("cores"))
+            remarks = (*remarks, message("reporting.at_load", load=number(load), cores=cores))
+        facts.append((message("reporting.trained_for"), format_duration(train[-1]["seconds"]), remarks))
     if finite(model.get("parameters")):
         cost = message("reporting.gflop", gflop=number(model.get("gflop")))
-        facts.append((message("reporting.parameters"), format_short_count(model["parameters"]), cost))
+        facts.append((message("reporting.parameters"), format_short_count(model["parameters"]), (cost,)))
     return facts
 
 
-def _quality(records: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+def _quality(records: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> list[Fact]:
     """The cards of the newest evaluation, or without one of the training monitor.
 
-    A distance without an interval is no card: of few samples the Fréchet distance says little.
+    A distance without an interval is no card: of few samples the Fréchet distance says little. An FID, which
+    people look for, is one where the samples are enough for it.
     """
-    facts: list[tuple[str, str, str]] = []
+    facts: list[Fact] = []
     distances = [r for r in records if r.get("kind") == "distance"]
     if evaluations:
         newest = evaluations[0]
         for m in newest["metrics"]:
-            inception = str(m.get("name")) == "FID" and not newest["singular"]
+            inception = str(m["name"]) == "FID" and not newest["singular"]
             if m.get("key") in ("kid", "frechet_infinite") or inception:
-                value = f"{number(m.get('value'))} {m['interval'] or ''}".strip()
-                remark = message(
-                    "reporting.card", n=newest["n"], better=m["better"], baseline=number(m.get("baseline"))
-                )
-                facts.append((m["name"], value, remark))
+                baseline = message("reporting.card_baseline", baseline=number(m.get("baseline")))
+                about = message("reporting.card", n=newest["n"], better=m["better"])
+                facts.append((m["name"], number(m.get("value")), (m["interval"] or "", about, baseline)))
         if finite(newest["copied"]):
             value = message("reporting.share_of", share=newest["copied"], n=newest["n"])
-            facts.append((message("reporting.copies"), value, newest["copied_by_chance"]))
+            facts.append((message("reporting.copies"), value, (newest["copied_by_chance"],)))
     elif distances:
         last = distances[-1]
+        error = f"± {number(last['kid_error'])}" if finite(last.get("kid_error")) else ""
+        baseline = message("reporting.card_baseline", baseline=number(last.get("kid_baseline", 0.0)))
+        about = message("reporting.monitor_card", n=setting(last.get("n")))
         name = metric_name("kid", str(last.get("features", "–")))
-        value = number(last.get("kid"))
-        if finite(last.get("kid_error")):
-            value += f" ± {number(last['kid_error'])}"
-        baseline = number(last["kid_baseline"]) if finite(last.get("kid_baseline")) else "0"
-        remark = message("reporting.monitor_card", n=setting(last.get("n")), baseline=baseline)
-        facts.append((name, value, remark))
+        facts.append((name, number(last.get("kid")), (error, about, baseline)))
     return facts
 
 

@@ -49,6 +49,8 @@ def number(value: Any) -> str:
     """Three digits, or the whole number from a thousand on; a dash for anything that is no finite number."""
     if not finite(value):
         return "–"
+    if 1e-6 < abs(value) < 1e-3:  # which "g" would write as a power of ten
+        return f"{value:.6f}"
     return format_count(value) if abs(value) >= 1000 else format_number(value, 3)
 
 
@@ -80,7 +82,7 @@ def setting(value: Any) -> str:
         name = str(value.get("name", ""))
         return f"{name} ({rest})" if name and rest else name or rest
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(setting, value))}]"
+        return f"[{', '.join(map(setting, value))}]" if value else "–"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
