@@ -221,7 +221,7 @@ def test_the_page_speaks_spanish_and_has_its_files_beside_it(comparison, tmp_pat
     } <= files
     lines = (tmp_path / "c_files" / "metrics.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("run,key,name,value") and len(lines) == 10
-    with pytest.raises(UsageError, match="must end in .html"):
+    with pytest.raises(UsageError, match=r"must end in \.html"):
         write_comparison(comparison, tmp_path / "c")
 
 

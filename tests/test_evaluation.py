@@ -20,14 +20,18 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation import attributes, samples
 from alphabar.evaluation.attributes import common_words
 from alphabar.evaluation.evaluate import evaluate
-from alphabar.evaluation.record import Evaluation
+from alphabar.evaluation.record import Evaluation, add_to_run
+from alphabar.evaluation.samples import read_samples
+from alphabar.messages import unpack_messages
 from alphabar.metrics.features import EXTRACTORS, Features
 from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import load_model
+from alphabar.runs.run import Run
 from alphabar.sampling.settings import sampling_settings
 from alphabar.training.labels import conditions_of
+from refusals import refused
 from test_compare import make_run
 
 
@@ -262,3 +266,67 @@ def test_a_label_classifier_counts_values_by_pictures_that_it_held_out(run, draw
             140,
             label_classifier=replace(plain, recipe=with_settings(recipe, ["data.size=32"])),
         )
+
+
+def small_pictures(folder, n):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(folder / f"{i}.png")
+
+
+@pytest.mark.parametrize("itself", [0, 1, 3])
+def test_samples_in_sub_folders_are_said_to_lie_there(tmp_path, itself):
+    small_pictures(tmp_path / "s/a", 4), small_pictures(tmp_path / "s/b", 4)
+    small_pictures(tmp_path / "s", itself)
+    values = {"found": itself, "below": 8, "names": "a, b", "example": tmp_path / "s/a"}
+    with refused("evaluation.samples_in_folders", AlphabarError, **values):
+        list(read_samples(tmp_path / "s", 8))
+
+
+def test_a_single_sample_is_not_advised_to_be_evaluated(tmp_path):
+    small_pictures(tmp_path / "one", 1), small_pictures(tmp_path / "one/overview", 3)
+    with refused("evaluation.almost_no_files", AlphabarError, found=1):
+        list(read_samples(tmp_path / "one", 8))
+    small_pictures(tmp_path / "five", 5)
+    with refused("evaluation.too_few_files", AlphabarError, found=5):
+        list(read_samples(tmp_path / "five", 8))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"no picture"])
+def test_a_damaged_sample_is_named(tmp_path, damage):
+    small_pictures(tmp_path, 3)
+    file = tmp_path / "1.png"
+    file.write_bytes(damage(file.read_bytes()))
+    with refused("evaluation.unusable_sample", AlphabarError, file=file):
+        list(read_samples(tmp_path, 3))
+
+
+def test_a_run_keeps_messages_by_identifier_with_the_load_of_the_machine(run, drawing, tmp_path):
+    drawing(toys(40, seed=5))
+    kept = Run(shutil.copytree(run, tmp_path / "run"))
+    result = evaluated(load_model(kept.path), "toycars:200", 40)
+    add_to_run(kept, result)
+    (stored,) = json.loads((kept.path / "evaluation.json").read_text(encoding="utf-8"))
+    assert {w["message"] for w in stored["warnings"]} >= {"metrics.not_comparable", "metrics.small_n"}
+    assert stored["memorization"]["sentence"]["values"]["copies"] == result.memorization.copies
+    assert stored["reference"]["values"]["n"] == result.report.reference_n
+    assert {"machine", "cores", "memory", "load"} == set(stored["machine"])
+    read = unpack_messages(stored)
+    assert read["reference"] == result.report.reference and read["warnings"] == list(result.report.warnings)
+    assert "imágenes de toycars" in read["reference"].in_language("es")
+    assert "distancia de kernel (blocks)" in [m["name"].in_language("es") for m in read["metrics"]]
+    # as JSON for programs it is English
+    assert json.loads(json.dumps(result.to_dict()))["reference"] == result.report.reference
+
+
+@pytest.mark.parametrize("name", ["fid", "KID"])
+def test_a_metric_given_as_features_is_told(name, run):
+    with pytest.raises(
+        UsageError, match=f"'{name}' is a metric, not a feature network: --features inception"
+    ):
+        evaluate(run, "toycars:200", features=name)
+
+
+def test_too_few_samples_are_told_before_any_work(run):
+    with pytest.raises(UsageError, match="5 samples are too few to evaluate: give -n 6 or more"):
+        evaluate(run, "nowhere", n=5)

@@ -477,7 +477,7 @@ def test_a_report_speaks_spanish_also_of_old_evaluations(run: Path, monkeypatch)
     html = write_report(run).read_text(encoding="utf-8")
     assert '<html lang="es">' in html
     # The recipe and the environment have the keys of their files.
-    pattern = '<style>.*?</style>|<section id="(recipe|environment)">.*?</section>'
+    pattern = '<style>.*?</style>|<section id="(recipe|environment)">.*?</section>|<pre>.*?</pre>'
     text = Page(re.sub(pattern, "", html, flags=re.DOTALL)).text
     for spanish in (
         "n = 9 es pequeño",
@@ -487,7 +487,7 @@ def test_a_report_speaks_spanish_also_of_old_evaluations(run: Path, monkeypatch)
         "7 imágenes",
     ):
         assert spanish in text, spanish
-    text = re.sub(r"alphabar \w+|the schedule ends", "", text)
+    text = text.replace("the schedule ends", "")  # as an old figures.json says it
     for english in ("better", "sample", "distance", "earning", "held-out", " the ", "image", " of ", "value"):
         assert english not in text, text[max(text.find(english) - 60, 0) :][:120]
     (run / "evaluation.json").write_text(json.dumps([evaluation(640, 278.25)]))

@@ -28,6 +28,8 @@ from alphabar.training.batches import BatchLoader, TrainingBatches
 from alphabar.training.loop import begin, train
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.optimizers import learning_rate_at
+from alphabar.training.writer import TensorBoardEvents
+from refusals import refused
 from training_child import tiny_dataset, tiny_recipe
 
 CHILD = Path(__file__).with_name("training_child.py")
@@ -573,6 +575,11 @@ def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_pat
     assert held_out["error"][0] < 0.05 < held_out["error"][-1]
     distance = [r for r in records if r["kind"] == "distance"][-1]
     assert distance["features"] == "lite0_96" and distance["n"] == 5 and distance["kid_error"] > 0
+    assert distance["reference"].startswith(dataset.name) and distance["n_reference"] > 10
+    # real images are nearer to other real images than samples of an untrained model are
+    assert (
+        abs(distance["kid_baseline"]) < distance["kid"] and distance["frechet_baseline"] < distance["frechet"]
+    )
     assert sorted(p.name for p in (run.path / "samples").iterdir())[-1] == "000000096.png"
 
 
@@ -587,7 +594,23 @@ def test_the_end_is_looked_at_once(dataset, tmp_path):
 
 def test_tensorboard_events(straight):
     pytest.importorskip("tensorboard")
-    assert list((straight[0].path / "tensorboard").glob("events.*"))
+    files = list((straight[0].path / "tensorboard").glob("events.*"))
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = reader.EventAccumulator(str(files[0])).Reload()
+    logged = [record for record in straight[0].log.records() if record["kind"] == "train"]
+    assert [e.step for e in events.Scalars("loss")] == [record["images"] for record in logged]
+    assert events.Scalars("loss")[-1].value == pytest.approx(logged[-1]["loss"])
+
+
+def test_tensorboard_events_that_cannot_be_written_are_named(tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tensorboard").write_text("in the way")
+    events = TensorBoardEvents(tmp_path, 0)
+    with refused("files.cannot_write", AlphabarError, path=tmp_path / "tensorboard"):
+        events.add(8, {"loss": 1.0})
+    (tmp_path / "tensorboard").unlink()
+    events.add(8, {"loss": 1.0})
+    events.close()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

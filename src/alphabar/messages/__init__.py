@@ -11,6 +11,7 @@ The fields in braces are those of ``str.format``.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -18,6 +19,7 @@ from importlib.resources import files
 from typing import Any, Self
 
 LANGUAGES = ("en", "es")
+LONG_WORD = re.compile(r"[^\s/\\]{260,}")  # longer than a file's name, such as a number of 400 digits
 
 
 class Message(str):
@@ -105,4 +107,5 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 def _text(identifier: str, language: str, values: dict[str, Any]) -> str:
     said = {k: v.in_language(language) if isinstance(v, Message) else v for k, v in values.items()}
-    return catalogue()[identifier][language].format(**said)
+    text = catalogue()[identifier][language].format(**said)
+    return LONG_WORD.sub(lambda word: f"{word[0][:60]}…", text)

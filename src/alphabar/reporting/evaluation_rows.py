@@ -28,7 +28,7 @@ VERDICTS = {"under": message("reporting.too_rare"), "over": message("reporting.t
 
 def evaluation_rows(evaluation: dict[str, Any]) -> dict[str, Any]:
     """One entry of evaluation.json. All that is shown nowhere else is the protocol: (name, value)."""
-    held_out = mapping(evaluation.get("held_out"))
+    held_out = {"extractor": evaluation.get("extractor")} | mapping(evaluation.get("held_out"))
     copies = mapping(evaluation.get("memorization"))
     warnings = items(evaluation.get("warnings"))
     return {
@@ -99,7 +99,7 @@ def _protocol_value(key: str, value: Any) -> str:
 
 def _about(report: dict[str, Any]) -> list[str]:
     """What must stand beside a table of numbers: how many samples, against what, what its baseline is."""
-    if not report:
+    if not report.get("metrics"):
         return []
     reference = _plain(report.get("reference"))
     lines: list[str] = [message("reporting.against", n=setting(report.get("n")), reference=reference)]

@@ -60,8 +60,9 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
     if about.get("terminal_warning"):
         problems.append(unpack_messages(about["terminal_warning"]))
     records = [r for r in run.log.records() if isinstance(r, dict) and finite(r.get("images"))]
-    of_figures = mapping(about.get("samples")).get("images")
-    images = max((r["images"] for r in records), default=of_figures if finite(of_figures) else 0)
+    of_figures = mapping(about.get("samples")).get("images")  # all that a model without its run has
+    seen = [r["images"] for r in records] or ([of_figures] if finite(of_figures) else [])
+    images = max(seen, default=0)
     return {
         "name": path.resolve().name,
         **_method(recipe),

@@ -10,7 +10,7 @@ MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 
 # Screen readers need to know which language they read.
 HEAD = (
-    '<script>document.documentElement.lang = location.pathname.startsWith("/es") ? "es" : "en"</script>'
+    '<script>document.documentElement.lang = /\\/es\\/?$/.test(location.pathname) ? "es" : "en"</script>'
     '<link rel="icon" href="data:,">'
 )
 
