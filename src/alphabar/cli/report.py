@@ -7,7 +7,7 @@ import typer
 
 from alphabar.cli.console import localized, print_json, print_table, run_to_end, say
 from alphabar.cli.options import JsonOption
-from alphabar.errors import UsageError
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.messages import LANGUAGES, message
 
 LanguageOption = Annotated[
@@ -40,8 +40,13 @@ def report(
     from alphabar.runs.run import Run
 
     _check(language)
-    run_to_end(make_report_figures(Run(run), data, out))
-    path = write_report(run, out, language)
+    try:
+        run_to_end(make_report_figures(Run(run), data, out))
+        path = write_report(run, out, language)
+    except AlphabarError as error:
+        if out is None and isinstance(error.__cause__, OSError):
+            raise AlphabarError("reporting.elsewhere", problem=error.message) from None
+        raise
     say(message("cli.report_written", path=path))
     print_json(as_json, {"run": str(run), "report": str(path)})
 

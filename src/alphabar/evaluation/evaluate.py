@@ -111,4 +111,5 @@ def _evaluate(
         about=samples.about
         | {"machine": machine_state(), "when": datetime.now(UTC).isoformat(timespec="seconds")},
     )
+    samples.forget()
     yield Progress(message("evaluation.done"), 1, 1, result)

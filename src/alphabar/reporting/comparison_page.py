@@ -64,7 +64,7 @@ def write_comparison(comparison: Comparison, path: Path, language: str | None = 
         for i, entry in enumerate(comparison.entries, 1):
             entry.samples.save(folder / f"samples-{i}.png")
             entry.strip.save(folder / f"interpolations-{i}.png")
-    write_file(path, html.encode())
+    write_file(path, html.encode(errors="backslashreplace"))
     return path
 
 

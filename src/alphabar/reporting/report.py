@@ -25,5 +25,6 @@ def write_report(path: str | Path, page: Path | None = None, language: str | Non
     folder = files_folder(page)
     data = report_data(locate(path), folder, str(path), language)
     write_files(folder, report_files(data))
-    write_file(page, page_template("report.html", language).render(**data).encode())
+    html = page_template("report.html", language).render(**data)
+    write_file(page, html.encode(errors="backslashreplace"))
     return page

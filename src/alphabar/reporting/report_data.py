@@ -54,12 +54,13 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
     run = Run(path)
     recipe = _read_recipe(path, problems)
     about = _read(folder / "figures.json", json.loads, {}, problems)
-    stored = mappings(unpack_messages(_read(path / "evaluation.json", json.loads, [], problems)))[::-1]
+    stored = mappings(_read(path / "evaluation.json", _sentences, [], problems))[::-1]
     evaluations = [evaluation_rows(e) for e in stored]
     environment = _read(path / "environment.json", json.loads, {}, problems)
     if about.get("terminal_warning"):
         problems.append(unpack_messages(about["terminal_warning"]))
-    records = [r for r in run.log.records() if isinstance(r, dict) and finite(r.get("images"))]
+    records = run.log.records()
+    problems += [problem] if (problem := run.log.problem()) else []
     of_figures = mapping(about.get("samples")).get("images")  # all that a model without its run has
     seen = [r["images"] for r in records] or ([of_figures] if finite(of_figures) else [])
     images = max(seen, default=0)
@@ -86,6 +87,11 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
     }
 
 
+def _sentences(text: str) -> Any:
+    """The evaluations in a file, their messages as sentences."""
+    return unpack_messages(json.loads(text))
+
+
 def report_files(data: dict[str, Any]) -> dict[str, bytes]:
     """The files beside a report, by name: its tables, and its plots as SVG. data: of `report_data`."""
     plots = {f"{name}.svg": svg_file(svg) for name, svg in data["plots"].items() if svg}
@@ -108,7 +114,7 @@ def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[st
         value = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return empty
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(message("reporting.unreadable", file=path.name, problem=error))
         return empty
     if not isinstance(value, type(empty)):

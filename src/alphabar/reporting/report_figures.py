@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -13,13 +14,15 @@ from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import Schedule, terminal_warning
 from alphabar.diffusion.timesteps import TIMESTEPS
-from alphabar.files import pack_json, write_file, writing
+from alphabar.errors import AlphabarError
+from alphabar.files import WRITING, pack_json, writing
 from alphabar.images import image_grid, image_strip, nearest_panel
 from alphabar.messages import message, pack_messages
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.metrics.pictures import metric_pictures
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress, staged
+from alphabar.reporting.exports import write_files
 from alphabar.reporting.pages import FIGURES, files_folder, report_page
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
@@ -45,38 +48,60 @@ def make_report_figures(
     """Make the figures of a report in the folder of its page, beside figures.json with what they show.
 
     run: a run, or where a model lies in the folder instead, that. data: the training data, by default the one
-    that the run remembers; without it the forward process and the nearest training images are left out.
+    that the run remembers; without it the forward process and the nearest training images are left out, and a
+    record's message says why.
     page: the page of the report, by default that of `report_page`. The last record carries the folder.
-    Raises AlphabarError where there is no model, UsageError where the page is no .html.
+    Raises AlphabarError where there is no model, where the folder cannot be written, before anything is
+    generated, and for data that was given and cannot be read; UsageError where the page is no .html.
     """
-    page = page or report_page(run.path)
-    folder = files_folder(page)
+    folder = files_folder(page or report_page(run.path))
     model = load_model(run.path)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for old in ("figures.json", *(f"{name}.png" for name in FIGURES)):
-        (folder / old).unlink(missing_ok=True)
-    network = cast(Network, model.denoiser.network)
-    about: dict[str, Any] = {
-        "terminal_warning": terminal_warning(model.denoiser.schedule),
-        "model": {
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "gflop": flops(network, model.codec.spatial) / 1e9,
-        },
-    }
-    if model.method.samples:
-        samples = yield from _samples(model, folder, about)
-        given = data or run.data
-        if given:
-            source = open_source(given)
-            dataset = yield from staged(
-                prepare(source, model.codec, model.recipe.data.fit), message("reporting.reading")
-            )
-            if not model.method.one_step:
-                about["forward"] = {"levels": _forward(model, dataset, folder)}
-            about["nearest"] = {"distances": (yield from _nearest(model, dataset, samples, folder))}
-    write_file(folder / "figures.json", pack_json(pack_messages(about)))
+        beside = TemporaryDirectory(dir=folder, prefix=WRITING)  # fails where it must, before the work
+    with beside as temporary:
+        work = Path(temporary)
+        network = cast(Network, model.denoiser.network)
+        about: dict[str, Any] = {
+            "terminal_warning": terminal_warning(model.denoiser.schedule),
+            "model": {
+                "parameters": sum(p.numel() for p in network.parameters()),
+                "gflop": flops(network, model.codec.spatial) / 1e9,
+            },
+        }
+        if model.method.samples:
+            samples = yield from _samples(model, work, about)
+            dataset = yield from _dataset(run, model, data)
+            if dataset:
+                if not model.method.one_step:
+                    about["forward"] = {"levels": _forward(model, dataset, work)}
+                about["nearest"] = {"distances": (yield from _nearest(model, dataset, samples, work))}
+        for name in FIGURES:  # of an earlier report
+            (folder / f"{name}.png").unlink(missing_ok=True)
+        made = {path.name: path.read_bytes() for path in work.iterdir()}
+    write_files(folder, made | {"figures.json": pack_json(pack_messages(about))})
     yield Progress(message("reporting.figures_done"), 1, 1, folder)
+
+
+def _dataset(
+    run: Run, model: Model, given: str | Path | None
+) -> Generator[Progress[Any], None, Dataset | None]:
+    """The training data; None, with a message, where what the run remembers is gone or has changed."""
+    stage = message("reporting.reading")
+    if not (remembered := given or run.data):
+        return None
+    try:
+        source = open_source(remembered)
+        dataset = yield from staged(prepare(source, model.codec, model.recipe.data.fit), stage)
+    except AlphabarError as problem:
+        if given:
+            raise
+        yield Progress(stage, 1, 1, message=message("reporting.data_gone", problem=problem.message))
+        return None
+    if run.data_fingerprint not in (None, dataset.fingerprint):
+        yield Progress(stage, 1, 1, message=message("reporting.other_data", data=remembered))
+        return None
+    return dataset
 
 
 def patient_settings(model: Model) -> SamplingSettings:
