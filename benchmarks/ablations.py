@@ -258,7 +258,7 @@ def print_page(results: Sequence[dict[str, Any]], rates: dict[int, float], args:
         " features. The rates were measured once, in turns.",
     )
     head = ["", "what changed", "pictures/s", "pictures", "GFLOP", "held-out error"]
-    rest = ["Fréchet", "KID"]
+    rest = ["Fréchet", "kernel distance"]
     rows = list(steps_table(first, rates, levels))
     print_table([*head, "relative to the row above", *rest], rows[: LAST + 1])
     print(f"Alternatives that start from step {LAST}, none of which was taken:\n")

@@ -46,8 +46,8 @@ def main() -> None:
     print_section(
         "# Crash safety",
         "Is anything lost or damaged when processes are killed, disks fill up and bytes flip?",
-        "Trainings of seconds at 16 px. Each trial is one kill, flip, failure, signal or pair of writers; it is"
-        " a fault where a command ends in a traceback, damage passes unnoticed, a result is half-written,"
+        "Trainings of seconds at 16 px. Each trial is one kill, flip, failure, signal or pair of writers; it"
+        " is a fault where a command ends in a traceback, damage passes unnoticed, a result is half-written,"
         " the same command cannot be repeated, or a training that continues ends with other bits.",
     )
     print_table(("what was tried", "trials", "faults"), outcomes.rows())

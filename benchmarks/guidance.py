@@ -210,7 +210,7 @@ def print_model(args: Any) -> None:
         for scale in (1.0, 3.0)
         if args.guidance_classifier
     )
-    head = ("guidance", "NFE", "Fréchet", "KID", "precision, recall", "condition met")
+    head = ("guidance", "NFE", "Fréchet", "kernel distance", "precision, recall", "condition met")
     print_table(head, samples.rows(chain(CHOICES, by_classifier)))
     print_paragraph(f"On real pictures the classifier agrees with {samples.accuracy:.0%} of the labels.")
 

@@ -327,7 +327,7 @@ def main() -> None:
         "NFE",
         "s/sample",
         "n",
-        "KID",
+        "kernel distance",
     ]
     print_table([*head, "Fréchet"], (row(key, found) for key, found in results.items()))
     print_command()

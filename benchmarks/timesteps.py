@@ -60,7 +60,7 @@ def main() -> None:
         )
 
     print(f"{model.images:,} images seen; n = {args.n}\n")
-    head = ("sampler", "timesteps", "steps", "last noise level before 0", "Fréchet", "KID")
+    head = ("sampler", "timesteps", "steps", "last noise level before 0", "Fréchet", "kernel distance")
     print_table(head, (row(*choice) for choice in CHOICES))
     print_command()
 

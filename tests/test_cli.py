@@ -210,7 +210,7 @@ def test_conditions_are_all_combinations(classes, attributes, conditions):
     assert parse_conditions(classes, attributes) == conditions
 
 
-def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
+def test_evaluate_and_report(call, trained, picture_folder, tmp_path, monkeypatch):
     arguments = ("--against", picture_folder, "--features", "lite0_96", "--json")
     code, out, _ = call("evaluate", trained, "-n", 12, *arguments)
     assert code == 0
@@ -235,6 +235,10 @@ def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
     page = json.loads(out)["report"]
     html = Path(page).read_text(encoding="utf-8")
     assert html.count("data:image/png;base64,") >= 5 and "lite0_96" in html
+    monkeypatch.setenv("ALPHABAR_LANGUAGE", "es")
+    code, out, _ = call("evaluate", samples, "-n", 12, *arguments)
+    assert "distancia de kernel (lite0_96)" in out and "12 muestras frente a" in out
+    assert "kernel distance (lite0_96)" in out.splitlines()[-1]  # JSON is for programs
 
 
 def test_interpolate_and_edit(call, trained, picture_folder, tmp_path):
@@ -360,7 +364,12 @@ MISTAKES = {
     "a length of no number": (["evaluate", "{run}", "--against", "{data}", "--ema", "long"], 2, "0.03,0.1"),
     "an average out of reach": (["sample", "{run}", "--out", "{out}", "--ema", "0.9"], 2, "0.025 to 0.182"),
     "too few": (["evaluate", "{data}", "--against", "{data}", "-n", "41"], 1, "holds 40 images"),
-    "report of nothing": (["report", "{empty}"], 1, "run"),
+    "report of nothing": (["report", "{empty}"], 1, "not a run folder and holds no model"),
+    "a report that is no page": (["report", "{run}", "--out", "{out}"], 2, "must end in .html"),
+    "a report in Latin": (["report", "{run}", "--language", "la"], 2, "the pages are written in en, es"),
+    "a metric for features": (
+        ["evaluate", "{run}", "--against", "{data}", "--features", "fid"], 2, "--features inception gives",
+    ),
     "usage": (["sample", "{run}"], 2, "--out DIR is missing"),
 }  # fmt: skip
 

@@ -102,26 +102,6 @@ def test_an_own_guidance_is_in_the_help(call, monkeypatch):
     del sys.modules["alphabar.cli.sample"]
 
 
-@pytest.mark.parametrize(
-    ("variables", "language"),
-    [
-        ({"LANG": "es_BO.UTF-8"}, "es"),
-        ({"LANG": "es_BO.UTF-8", "LC_MESSAGES": "en_US.UTF-8"}, "en"),
-        ({"LANG": "en_US.UTF-8", "LC_ALL": "es_MX"}, "es"),
-        ({"LANG": "es_BO.UTF-8", "ALPHABAR_LANGUAGE": "en"}, "en"),
-        ({"LANG": "C", "ALPHABAR_LANGUAGE": "es"}, "es"),
-        ({"LANG": "est_EE"}, "en"),
-        ({}, "en"),
-    ],
-)
-def test_the_language_is_that_of_the_locale_or_the_variable(monkeypatch, variables, language):
-    for name in ("ALPHABAR_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert console.language() == language
-
-
 MISTAKES = {
     "no folder": (["inspect", "nowhere"], "No existen datos"),
     "empty name": (["inspect", ""], "No existen datos"),

@@ -201,15 +201,44 @@ def test_the_page_is_whole_and_shows_every_run(comparison, tmp_path):
     assert html.count("data:image/png;base64,") == 4 and sum(tag == "svg" for tag, _ in page.tags) == 1
     assert "plain and wide" in page.text and "not distinguishable" in page.text
     assert "200 (real 8)" in page.text and "0.4 [0.38, 0.42]" in page.text
-    assert "8 samples against 90 training images, lite0_96 features" in page.text
+    assert "The kernel distance (lite0_96) along the training" in page.text
+    assert "8 samples against 90 training images" in page.text and "on another scale than the" in page.text
     assert "{{" not in html and "//" not in html.replace("data:image", "").split("base64,")[0]
+
+
+def test_the_page_speaks_spanish_and_has_its_files_beside_it(comparison, tmp_path):
+    html = write_comparison(comparison, tmp_path / "c.html", "es").read_text(encoding="utf-8")
+    assert '<html lang="es">' in html and "plain y wide" in html and "(reales 8)" in html
+    assert "segundos por muestra" in html and "se comparan solo entre entrenamientos de una misma" in html
+    files = {path.name for path in (tmp_path / "c_files").iterdir()}
+    assert {
+        "runs.csv",
+        "metrics.csv",
+        "learning.csv",
+        "learning.svg",
+        "table-1.tex",
+        "samples-2.png",
+    } <= files
+    lines = (tmp_path / "c_files" / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("run,key,name,value") and len(lines) == 10
+    with pytest.raises(UsageError, match=r"must end in \.html"):
+        write_comparison(comparison, tmp_path / "c")
+
+
+def test_even_one_curve_is_labelled(two, tmp_path):
+    other = make_run(tmp_path / "other")
+    (other / "log.jsonl").write_text("")
+    html = write_comparison(compared(two[0], other), tmp_path / "c.html").read_text(encoding="utf-8")
+    svg = html[html.index("<svg") : html.index("</svg>")]
+    assert ">plain</text>" in svg and "real images (baseline)" in svg
+    assert "Not measured in this way: other." in html
 
 
 def test_the_printed_tables_have_a_column_for_each_run(comparison):
     (title, (head, *costs)), (_, (_, *metrics)), _ = comparison_rows(comparison)
-    assert title == "cost" and head == ("", "plain", "wide") and all(len(row) == 3 for row in costs + metrics)
+    assert title == "Cost" and head == ("", "plain", "wide") and all(len(row) == 3 for row in costs + metrics)
     assert ("recall (lite0), higher is better", "0.4 (real 0.8)", "0.4 (real 0.8)") in metrics
-    assert ("copies", "3 of 500", "3 of 500") in metrics
+    assert ("copies of training images", "3 of 500", "3 of 500") in metrics
 
 
 def test_json_holds_everything_but_pictures(comparison):

@@ -494,7 +494,7 @@ class TestClassifier:
 
     def test_its_report_shows_its_accuracy_and_no_samples(self, classifier, two_colors):
         path = classifier[0].path
-        assert last(make_report_figures(Run(path), str(two_colors))) == path / "report"
+        assert last(make_report_figures(Run(path), str(two_colors))) == path / "report_files"
         html = write_report(path).read_text(encoding="utf-8")
         assert "plot-accuracy" in html and "Classifier of noisy images" in html
         assert 'id="samples"' not in html and "GFLOP per evaluation" in html

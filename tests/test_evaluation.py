@@ -25,6 +25,7 @@ from alphabar.evaluation.attributes import common_words
 from alphabar.evaluation.evaluate import evaluate
 from alphabar.evaluation.record import Evaluation, add_to_run, read_evaluations
 from alphabar.evaluation.samples import compression_note, read_samples
+from alphabar.messages import unpack_messages
 from alphabar.metrics.features import EXTRACTORS, Features
 from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
@@ -301,6 +302,37 @@ def test_a_damaged_sample_is_named(tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     with refused("evaluation.unusable_sample", AlphabarError, file=file):
         list(read_samples(tmp_path, 3))
+
+
+def test_a_run_keeps_messages_by_identifier_with_the_load_of_the_machine(run, drawing, tmp_path):
+    drawing(toys(40, seed=5))
+    kept = Run(shutil.copytree(run, tmp_path / "run"))
+    result = evaluated(load_model(kept.path), "toycars:200", 40)
+    add_to_run(kept, result)
+    (stored,) = json.loads((kept.path / "evaluation.json").read_text(encoding="utf-8"))
+    assert {w["message"] for w in stored["warnings"]} >= {"metrics.not_comparable", "metrics.small_n"}
+    assert stored["memorization"]["sentence"]["values"]["copies"] == result.memorization.copies
+    assert stored["reference"]["values"]["n"] == result.report.reference_n
+    assert {"machine", "cores", "memory", "load"} == set(stored["machine"])
+    read = unpack_messages(stored)
+    assert read["reference"] == result.report.reference and read["warnings"] == list(result.report.warnings)
+    assert "imágenes de toycars" in read["reference"].in_language("es")
+    assert "distancia de kernel (blocks)" in [m["name"].in_language("es") for m in read["metrics"]]
+    # as JSON for programs it is English
+    assert json.loads(json.dumps(result.to_dict()))["reference"] == result.report.reference
+
+
+@pytest.mark.parametrize("name", ["fid", "KID"])
+def test_a_metric_given_as_features_is_told(name, run):
+    with pytest.raises(
+        UsageError, match=f"'{name}' is a metric, not a feature network: --features inception"
+    ):
+        evaluate(run, "toycars:200", features=name)
+
+
+def test_too_few_samples_are_told_before_any_work(run):
+    with pytest.raises(UsageError, match="5 samples are too few to evaluate: give -n 6 or more"):
+        evaluate(run, "nowhere", n=5)
 
 
 def test_an_evaluation_that_is_stopped_while_it_generates_goes_on(run, monkeypatch):

@@ -1,6 +1,8 @@
 """The catalogue of messages: whole, in both languages, and neither more nor less than the code uses."""
 
 import ast
+import json
+import re
 import string
 import tomllib
 from functools import lru_cache
@@ -9,7 +11,14 @@ from pathlib import Path
 import pytest
 
 import alphabar
-from alphabar.messages import LANGUAGES, catalogue, message
+from alphabar.messages import (
+    LANGUAGES,
+    catalogue,
+    message,
+    pack_messages,
+    reader_language,
+    unpack_messages,
+)
 
 SOURCE = Path(alphabar.__file__).parent
 CATALOGUE = catalogue()
@@ -23,6 +32,16 @@ def trees() -> dict[str, ast.Module]:
         path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
         for path in sorted(SOURCE.rglob("*.py"))
     }
+
+
+@lru_cache
+def of_templates() -> tuple[tuple[str, str], ...]:
+    """(where, identifier) of each message in the templates of pages."""
+    return tuple(
+        (path.name, identifier)
+        for path in sorted(SOURCE.rglob("*.html"))
+        for identifier in re.findall(r'message\("([^"]+)"', path.read_text(encoding="utf-8"))
+    )
 
 
 def callee(node: ast.Call) -> str:
@@ -93,8 +112,9 @@ def test_the_walk_finds_messages():
 
 
 def test_every_message_is_in_the_catalogue():
-    missing = [(where, identifier) for where, identifier, _, _ in uses() if identifier not in CATALOGUE]
-    assert not missing
+    used = [(where, identifier) for where, identifier, _, _ in uses()] + list(of_templates())
+    assert len(of_templates()) > 50
+    assert not [(where, identifier) for where, identifier in used if identifier not in CATALOGUE]
 
 
 def test_no_error_is_plain_text():
@@ -121,6 +141,7 @@ def test_every_field_of_a_message_is_given():
 
 def test_no_message_is_left_over():
     whole, beginnings = literals()
+    whole = whole | {identifier for _, identifier in of_templates()}
     assert not [key for key in CATALOGUE if key not in whole and not key.startswith(beginnings)]
 
 
@@ -142,3 +163,58 @@ def test_a_message_speaks_both_languages():
     said = message("studio.no_model", folder="runs")
     assert "runs" in said and said.in_language("es") != said
     assert said.in_language("de") == said  # a language that the catalogue does not have
+
+
+def test_messages_are_stored_by_identifier_and_read_in_any_language():
+    inner = message("metrics.papers_samples", usual=50_000, n=200)
+    said = message("metrics.not_comparable", missing=inner)
+    stored = json.loads(
+        json.dumps(pack_messages({"notes": [said, "an old sentence"], "n": 3, "pair": (1, 2)}))
+    )
+    assert stored["notes"][0] == {
+        "message": "metrics.not_comparable",
+        "values": {"missing": {"message": inner.identifier, "values": {"usual": 50_000, "n": 200}}},
+    }
+    read = unpack_messages(stored)
+    assert read == {"notes": [said, "an old sentence"], "n": 3, "pair": [1, 2]}
+    assert read["notes"][0].in_language("es") == said.in_language("es") != said
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"message": "metrics.of_another_version", "values": {}},
+        {"message": "metrics.small_n", "values": {"m": 1}},
+        {"message": "metrics.small_n", "values": {"n": {}, "identifier": 1}},
+        {"message": "metrics.copies", "values": {"copies": None}},
+    ],
+)
+def test_a_message_that_cannot_be_said_becomes_its_identifier(value):
+    assert unpack_messages([value]) == [value["message"]]
+
+
+@pytest.mark.parametrize(
+    "value", [{"message": 3, "values": {}}, {"message": "a", "values": 1}, {"values": {}}, None]
+)
+def test_what_only_resembles_a_message_is_left_alone(value):
+    assert unpack_messages(value) == value
+
+
+@pytest.mark.parametrize(
+    ("environment", "language"),
+    [
+        ({"LANG": "es_BO.UTF-8"}, "es"),
+        ({"LANG": "es_BO.UTF-8", "LC_ALL": "C.UTF-8"}, "en"),
+        ({"LANG": "de_DE", "LC_MESSAGES": "es_MX"}, "es"),
+        ({"LANG": "es_BO.UTF-8", "ALPHABAR_LANGUAGE": "en"}, "en"),
+        ({"ALPHABAR_LANGUAGE": "ES"}, "es"),
+        ({"LANG": "est_EE"}, "en"),
+        ({}, "en"),
+    ],
+)
+def test_the_reader_s_language(environment, language, monkeypatch):
+    for name in ("ALPHABAR_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert reader_language() == language

@@ -291,7 +291,7 @@ def test_the_seed_halves_the_sets():
 
 
 def test_too_few_pictures_are_not_extrapolated():
-    with pytest.raises(AlphabarError, match=r"second set: 15 are too few\. Give at least 16"):
+    with pytest.raises(AlphabarError, match=r"15 images in the second set are too few: give at least 16"):
         frechet_infinite(normal(16, 8), normal(15, 8))
 
 
@@ -311,7 +311,7 @@ TWO_SETS = [frechet_distance, kid, precision_recall, density_coverage]
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (normal(1, 3), normal(9, 3), r"first set: 1 are too few\. Give at least [246]\.$"),
+        (normal(1, 3), normal(9, 3), r"1 images in the first set are too few: give at least [246]\.$"),
         (normal(9, 3), normal(9, 4), r"3 and 4 dimensions.*one extractor"),
         (
             normal(9, 3),
@@ -329,7 +329,7 @@ def test_bad_features_are_refused_in_one_line(distance, a, b, message):
 
 
 def test_bad_logits_are_refused():
-    with pytest.raises(AlphabarError, match=r"logits: 5 are too few\. Give at least 10"):
+    with pytest.raises(AlphabarError, match=r"5 samples with logits are too few: give at least 10"):
         classifier_score(normal(5, 3))
 
 

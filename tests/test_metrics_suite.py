@@ -224,8 +224,8 @@ def spoiled_logits() -> Tensor:
         (spoiled(math.nan), features(20, 2), "samples: the features of 1 of 20"),
         (features(20, 1), spoiled(math.inf), "real images: the features of 1 of 20"),
         (Features(features(20, 1).features, spoiled_logits()), features(20, 2), "logits: .*1 of 20"),
-        (features(1, 1), features(20, 2), "samples: 1 are too few"),
-        (features(20, 1), features(0, 2), "real images: 0 are too few"),
+        (features(1, 1), features(20, 2), "1 samples are too few"),
+        (features(20, 1), features(0, 2), "0 real images are too few"),
         (features(20, 1), features(20, 2, d=7), "12 and 7 dimensions"),
     ],
 )

@@ -45,12 +45,12 @@ def test_pictures_that_have_moved_are_said_and_the_page_is_made(run, tmp_path):
     assert html.count("data:image/png") >= 2
     with pytest.raises(AlphabarError):
         list(make_report_figures(run, tmp_path / "data"))
-    assert (run.path / "report" / "samples.png").is_file(), "a report that fails leaves the old figures"
+    assert (run.path / "report_files" / "samples.png").is_file(), "a report that fails leaves the old figures"
 
 
 def test_other_pictures_at_their_place_are_said(run):
     assert notes(make_report_figures(run)) == ["reporting.other_data"]
-    assert not (run.path / "report" / "nearest.png").exists()
+    assert not (run.path / "report_files" / "nearest.png").exists()
 
 
 def test_the_same_pictures_are_shown(run, monkeypatch):
@@ -68,8 +68,9 @@ def test_the_same_pictures_are_shown(run, monkeypatch):
 
 def test_a_page_elsewhere_leaves_the_run_alone(run, tmp_path):
     before = sorted(run.path.rglob("*"))
-    figures = last(make_report_figures(run, folder=tmp_path / "figures"))
-    page = write_report(run.path, tmp_path / "page.html", figures)
+    page = tmp_path / "page.html"
+    assert last(make_report_figures(run, page=page)) == tmp_path / "page_files"
+    assert write_report(run.path, page) == page
     assert page.read_text(encoding="utf-8").count("data:image/png") >= 2
     assert sorted(run.path.rglob("*")) == before
 
@@ -80,8 +81,8 @@ def test_a_disk_that_takes_nothing_is_one_sentence(run, monkeypatch, code):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(Path, "mkdir", fails)
-    with refused("files.cannot_write", AlphabarError, path=run.path / "report"):
+    with refused("files.cannot_write", AlphabarError, path=run.path / "report_files"):
         list(make_report_figures(run))
     monkeypatch.setattr(Path, "write_bytes", fails)
-    with refused("files.cannot_write", AlphabarError, path=run.path / "report.html"):
+    with refused("files.cannot_write", AlphabarError, path=run.path / "report_files"):
         write_report(run.path)

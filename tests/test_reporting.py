@@ -1,12 +1,15 @@
 """Figures put every pixel where it belongs; the report is whole, safe and says what is missing."""
 
 import base64
+import csv
 import io
+import itertools
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -18,10 +21,18 @@ from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.images import evenly, image_grid, image_strip, nearest_panel, on_white
+from alphabar.messages import message, pack_messages
 from alphabar.recipes.presets import classic, named_recipe
+from alphabar.reporting.exports import latex
 from alphabar.reporting.pages import png_data_uri
 from alphabar.reporting.plots import Curve, plot, smooth
 from alphabar.reporting.report import write_report
+
+
+@pytest.fixture(autouse=True)
+def english(monkeypatch) -> None:
+    monkeypatch.setenv("ALPHABAR_LANGUAGE", "en")
+
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -245,6 +256,7 @@ def log_records() -> list[dict]:
                 "rate": 33.0,
                 "lr": 1e-3,
                 "wait": 0.02,
+                "load": 3.0,
             },
             {
                 "kind": "held_out",
@@ -258,6 +270,7 @@ def log_records() -> list[dict]:
                 "images": i * 128,
                 "features": "lite0_96",
                 "n": 256,
+                "n_reference": 900,
                 "frechet": 300 - i,
                 "kid": 0.5,
                 "kid_error": 0.01,
@@ -271,6 +284,10 @@ def evaluation(images: int, frechet: float) -> dict:
         "images": images,
         "when": "2025-06-01T12:30:00+00:00",
         "sampler": {"name": "ancestral", "clamp": True},
+        "guidance": [],
+        "guidance_interval": None,
+        "seconds_per_sample": 0.0211495,
+        "machine": {"machine": "cpu X", "cores": 2, "memory": 7.6, "load": 6.5},
         "extractor": "lite0",
         "protocol": "224 px, bicubic",
         "reference": "7326 pictures of cars",
@@ -300,7 +317,8 @@ def evaluation(images: int, frechet: float) -> dict:
             "metrics": [{"key": "kid", "name": "kernel distance (lite0)", "value": 0.52, "better": "lower",
                           "error": 0.02, "baseline": 0.001, "interval": [0.48, 0.56]}],
         },
-        "memorization": {"sentence": "31 of 1000 samples are as near as a copy; by chance 10: it copies"},
+        "memorization": {"copies": 31, "n": 1000, "thresholds": {"false_alarms": 0.01},
+                         "sentence": "31 of 1000 samples are as near as a copy; by chance 10: it copies"},
         "attribute_frequencies": [
             {"attribute": "body", "accuracy": 0.9, "imbalance": 2.5, "frequencies": [
                 {"value": "bus", "data": 0.2, "samples": 0.21, "low": 0.18, "high": 0.24, "verdict": ""},
@@ -335,15 +353,17 @@ FIGURES = {
 def run(tmp_path: Path) -> Path:
     """A run folder with everything in it."""
     run = tmp_path / "cars64"
-    (run / "report").mkdir(parents=True)
+    (run / "report_files").mkdir(parents=True)
     (run / "samples").mkdir()
     (run / "recipe.toml").write_text(classic().to_toml())
     environment = {
         "torch": "2.13.0",
         "runtime": {"device": "cpu", "compile": True},
         "cores": 2,
+        "memory": 7.6,
         "commit": None,
     }
+    (run / "data.json").write_text(json.dumps({"data": "my cars"}))
     (run / "environment.json").write_text(json.dumps(environment))
     lines = "".join(json.dumps(r) + "\n" for r in log_records())
     (run / "log.jsonl").write_text(lines + '{"kind": "train", "ima')
@@ -351,8 +371,8 @@ def run(tmp_path: Path) -> Path:
         image_grid(flat(i, i)).save(run / "samples" / f"{i * 128:09d}.png")
     (run / "samples" / "notes.png").write_bytes(b"not one of ours")
     for value, name in enumerate(("forward", "reverse", "samples", "nearest"), start=100):
-        image_grid(flat(value, value)).save(run / "report" / f"{name}.png")
-    (run / "report" / "figures.json").write_text(json.dumps(FIGURES))
+        image_grid(flat(value, value)).save(run / "report_files" / f"{name}.png")
+    (run / "report_files" / "figures.json").write_text(json.dumps(FIGURES))
     (run / "evaluation.json").write_text(json.dumps([evaluation(128, 301.5), evaluation(640, 278.25)]))
     return run
 
@@ -367,8 +387,8 @@ def run_without_curves(run: Path) -> Path:
 def test_report_is_whole_and_well_formed(run: Path) -> None:
     page = page_of(run)
     shown = [seen(decoded(uri).convert("RGBA"))[0][0] for uri in page.attributes("src")]
-    assert shown[:3] == [102, 100, 101] and shown[-1] == 103
-    frames = shown[3:-1]
+    assert shown[:2] == [102, 103] and shown[-2:] == [100, 101]  # samples first, noise last
+    frames = shown[2:-2]
     assert len(frames) == 12 and frames[0] == 1 and frames[-1] == 20 and frames == sorted(frames)
     assert sum(tag == "svg" for tag, _ in page.tags) == 6
     assert "missing" not in page.attributes("class")
@@ -378,47 +398,186 @@ def test_report_has_no_outside_links_and_no_clashing_ids(run: Path) -> None:
     html = write_report(run).read_text(encoding="utf-8")
     page = Page(html)
     assert all(re.fullmatch("data:image/png;base64,[A-Za-z0-9+/=]+", src) for src in page.attributes("src"))
-    html = re.sub('data:image/png;base64,[^"]*', "", html)
+    html = re.sub('data:[a-z/-]+;base64,[^"]*', "", html)
     assert "//" not in html and "@import" not in html
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
-    assert {href.removeprefix("#") for href in page.attributes("href")} <= set(ids)
+    inside = {href for href in page.attributes("href") if not href.startswith("data:")} - {"report_files/"}
+    assert {href.removeprefix("#") for href in inside} <= set(ids)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
     assert "url(" not in re.sub(r"url\(#[^)]*\)", "", html)
 
 
 def test_report_tells_the_numbers_with_their_protocol(run: Path) -> None:
     text = page_of(run).text
-    assert "Fréchet distance (lite0) 278 real images: 8.25" in text
     assert text.index("At 640 images") < text.index("Earlier evaluations (1)") < text.index("At 128 images")
     for said in (
-        "0.491 ± 0.0123 0.0004 lower",
+        "kernel distance (lite0) 0.491 1000 samples; lower is better real images: 0.000400",
+        "0.491 ± 0.0123 0.000400 lower",
+        "1000 samples against 7326 pictures of cars.",
         "n is below the dimension",
         "reference 7326 pictures of cars",
         "sampler ancestral (clamp = true)",
+        "guidance none",
+        "time per sample 0.0211 s",
+        "machine cpu X; 2 cores, 7.6 GiB of memory, load 6.5",
         "the schedule ends at SNR 0.05",
         "15.5M 8.6 GFLOP per evaluation",
-        "trained for 5m00s 33 images/s",
-        "steps 300, seed 7, n 4",
+        "trained for 5m00s 33 images/s at a machine load of 3 on 2 cores",
+        "steps 300, seed of the noise 7, samples 4",
         "linear_beta (steps = 300, beta_min = 0.0001, beta_max = 0.02)",
         "tutorial_unet (widths = [64, 128, 256, 512]",
-        "runtime · device cpu",
-        "2.0 % of its time waiting for data",
-        "256 samples and lite0_96 features",
+        "device cpu",
+        "spent 2.0 % of its time waiting for data. The machine has 2 cores and 7.6 GiB",
+        "measured this with 256 samples, sampled more quickly than by the recipe, against 900 training",
         "SNR 0.05",
         "3.25 5.5",
         "Against 810 held-out pictures of cars",
-        "0.52 0.48 to 0.56 0.001 lower",
+        "0.52 [0.48, 0.56] 0.001 lower",
         "31 of 1000 samples are as near as a copy",
+        "copies of training images 31 of 1000 up to 1.0 % of unseen images",
         "body: 1 of 2 values too rare or too frequent (the classifier is right for 90.0 % of real images",
-        "van 10.0 % 7.0 % to 13.0 % 40.0 % too rare bus 21.0 %",
-        "colour: 61.0 % of 900 samples agree (57.0 % to 64.0 %)",
+        "van 10.0 % [7.0 %, 13.0 %] 40.0 % too rare bus 21.0 %",
+        "colour: 61.0 % of 900 samples agree [57.0 %, 64.0 %]",
         "the classifier is right for 83.0 % of real images",
-        "mauve 0.222 0.1 to 0.34 30 70 red 0.111 0.1 to 0.12 300 700",
-        "redness +4.0 of 255 from +3.1 to +4.9 5.5",
+        "mauve 0.222 [0.1, 0.34] 30 70 red 0.111 [0.1, 0.12] 300 700",
+        "redness +4.0 [+3.1, +4.9] 5.5",
         "colour: fewer than two values",
+        "alphabar train 'my cars' --run",
+        "alphabar evaluate",
     ):
         assert said in text, said
+    assert "DATA" not in text  # the run remembers its data
+
+
+def test_one_report_says_that_its_two_kernel_distances_have_two_scales(run: Path) -> None:
+    text = page_of(run).text
+    assert "KID" not in text and "FID" not in text.replace("neither is an FID", "")
+    assert "kernel distance (lite0)" in text and "kernel distance (lite0_96)" in text
+    assert text.index("The curve further below is on another scale") < text.index("is on another scale", 9)
+
+
+def test_the_frechet_distance_is_no_card_and_says_why_it_has_no_interval(run: Path) -> None:
+    page = write_report(run).read_text(encoding="utf-8")
+    cards = page[page.index('<dl class="facts">') : page.index("</dl>")]
+    assert "kernel distance" in cards and "Fréchet" not in cards
+    assert "A number without brackets has no interval: the Fréchet distance" in page
+    (run / "evaluation.json").unlink()
+    cards = page_of(run).text
+    assert "kernel distance (lite0_96) 0.5 ± 0.01 by the training monitor, 256 samples" in cards
+
+
+def test_a_report_speaks_spanish_also_of_old_evaluations(run: Path, monkeypatch) -> None:
+    named = message("evaluation.reference", n=7, name="cars")
+    newer = evaluation(900, 5.0) | {"warnings": [message("metrics.small_n", n=9)], "notes": []}
+    newer |= {"reference": named, "held_out": {**newer["held_out"], "reference": named}}
+    newer["memorization"]["sentence"] = message("metrics.copies", copies=1, n=2, share="3 %", chance="4 %")
+    monkeypatch.setenv("ALPHABAR_LANGUAGE", "es_BO.UTF-8")
+    (run / "evaluation.json").write_text(json.dumps([pack_messages(newer)]))
+    html = write_report(run).read_text(encoding="utf-8")
+    assert '<html lang="es">' in html
+    # The recipe and the environment have the keys of their files.
+    pattern = '<style>.*?</style>|<section id="(recipe|environment)">.*?</section>|<pre>.*?</pre>'
+    text = Page(re.sub(pattern, "", html, flags=re.DOTALL)).text
+    for spanish in (
+        "n = 9 es pequeño",
+        "distancia de kernel (lite0)",
+        "El modelo copia",
+        "muy escaso",
+        "7 imágenes",
+    ):
+        assert spanish in text, spanish
+    text = text.replace("the schedule ends", "")  # as an old figures.json says it
+    for english in (
+        "better",
+        "sample",
+        "distance",
+        "earning",
+        "held-out",
+        " the ",
+        "images",
+        " of ",
+        "value",
+    ):
+        assert english not in text, text[max(text.find(english) - 60, 0) :][:120]
+    (run / "evaluation.json").write_text(json.dumps([evaluation(640, 278.25)]))
+    text = page_of(run).text
+    assert (
+        "distancia de kernel (lite0)" in text and "n is below the dimension" in text
+    )  # as the old file says it
+    assert "Samples" in Page(write_report(run, language="en").read_text(encoding="utf-8")).text
+
+
+def test_a_report_brings_its_tables_and_figures(run: Path) -> None:
+    page = page_of(run)
+    folder = run / "report_files"
+    inside = {a["download"]: a["href"] for tag, a in page.tags if tag == "a" and "download" in a}
+    assert set(inside) == {
+        "metrics.csv", "attributes.csv", "conditions.csv", "training.csv", "monitor.csv", "metrics.tex",
+        "evaluation.json",
+    }  # fmt: skip
+    for name, address in inside.items():
+        assert base64.b64decode(address.split(",")[1]) == (folder / name).read_bytes()
+    assert json.loads((folder / "evaluation.json").read_text()) == json.loads(
+        (run / "evaluation.json").read_text()
+    )
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text(encoding="utf-8").splitlines()))
+    newest = [r for r in rows if r["images"] == "640"]
+    assert [(r["against"], r["key"], r["value"]) for r in newest] == [
+        ("training", "frechet", "278.25"), ("training", "kid", "0.491"), ("held_out", "kid", "0.52"),
+    ]  # fmt: skip
+    assert newest[2]["low"] == "0.48" and newest[0]["n"] == "1000" and newest[0]["baseline"] == "8.25"
+    assert newest[0]["reference"] == "7326 pictures of cars"
+    bodies = list(csv.DictReader((folder / "attributes.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(r["attribute"], r["value"], r["samples"]) for r in bodies][:2] == [
+        ("body", "bus", "0.21"), ("body", "van", "0.1"),
+    ]  # fmt: skip
+    assert len((folder / "training.csv").read_text().splitlines()) == 6
+    latex = (folder / "metrics.tex").read_text(encoding="utf-8")
+    assert r"kernel distance (lite0), lower is better & 0.491 & 0.000400 \\" in latex
+    svg = (folder / "kid.svg").read_text(encoding="utf-8")
+    ElementTree.fromstring(svg)
+    assert "var(" not in svg and 'xmlns="http://www.w3.org/2000/svg"' in svg
+
+
+def test_latex_shows_every_character() -> None:
+    assert latex("a_b & 5 % of {x}\n^") == r"a\_b \& 5 \% of \{x\} \textasciicircum{}"
+
+
+def test_a_page_elsewhere_has_its_files_beside_it(run_without_curves: Path, tmp_path: Path) -> None:
+    before = sorted(run_without_curves.rglob("*"))
+    page = write_report(run_without_curves, tmp_path / "out.html")
+    assert page == tmp_path / "out.html" and (tmp_path / "out_files" / "metrics.csv").exists()
+    assert sorted(run_without_curves.rglob("*")) == before
+    with pytest.raises(UsageError, match=r"must end in \.html"):
+        write_report(run_without_curves, tmp_path / "out")
+
+
+def test_a_model_without_its_run_has_a_report(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "mine"
+    model.mkdir()
+    about = {"images": 5, "recipe": classic().model_dump(mode="json")}
+    (model / "recipe.json").write_text(json.dumps(about))
+    page = write_report("mine")
+    assert page == Path("mine-report.html") and list(model.iterdir()) == [model / "recipe.json"]
+    text = Page(page.read_text(encoding="utf-8")).text
+    assert "This is a model without the run that trained it" in text
+    assert "alphabar report mine --data DATA" in text and "alphabar evaluate mine" in text
+    assert "alphabar train" not in text and "Environment" not in text
+    shipped = Page(write_report("cars64").read_text(encoding="utf-8")).text
+    assert "alphabar sample cars64" in shipped
+
+
+def test_headings_tables_and_pictures_are_accessible(run: Path) -> None:
+    page = page_of(run)
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert all(a.get("alt") for tag, a in page.tags if tag == "img")
+    assert all(a.get("aria-label") for tag, a in page.tags if tag == "svg")
+    assert all(a.get("scope") for tag, a in page.tags if tag == "th")
+    assert all(a.get("tabindex") == "0" for tag, a in page.tags if a.get("class") == "scroll")
 
 
 def test_the_report_of_a_classifier_shows_its_accuracy_and_asks_for_no_samples(run: Path) -> None:
@@ -430,7 +589,7 @@ def test_the_report_of_a_classifier_shows_its_accuracy_and_asks_for_no_samples(r
         )
     (run / "log.jsonl").write_text("\n".join(map(json.dumps, records)))
     page = page_of(run)
-    assert "Classifier of noisy images, trained with the recipe classifier" in page.text
+    assert "Classifier of noisy images · trained with the recipe classifier" in page.text
     assert "How often the classifier predicts the label" in page.text
     assert sum(tag == "svg" for tag, _ in page.tags) == 3  # accuracy, loss, rate
     for absent in (
@@ -466,7 +625,7 @@ def test_hostile_strings_are_shown_as_they_are(run: Path) -> None:
     ]
     (hostile / "evaluation.json").write_text(json.dumps([judged, judged]))
     about = {**FIGURES, "terminal_warning": HOSTILE, "samples": {HOSTILE: HOSTILE}}
-    (hostile / "report" / "figures.json").write_text(json.dumps(about))
+    (hostile / "report_files" / "figures.json").write_text(json.dumps(about))
     records = [
         {"kind": "distance", "images": 1, "frechet": 1.0, "features": HOSTILE, "n": HOSTILE},
     ]
@@ -479,12 +638,15 @@ def test_hostile_strings_are_shown_as_they_are(run: Path) -> None:
 
 
 MISSING = {
-    "report/forward.png": ("The figure of the forward process is not made yet", "alphabar report"),
-    "report/reverse.png": ("The figure of the reverse process is not made yet", "alphabar report"),
-    "report/samples.png": ("The grid of samples is not made yet", "alphabar report"),
-    "report/nearest.png": ("The figure of the nearest training images is not made yet", "alphabar report"),
-    "report/figures.json": (None, None),
-    "samples": ("There are no samples from the training yet", "alphabar train DATA --run"),
+    "report_files/forward.png": ("The figure of the forward process is not made yet", "alphabar report"),
+    "report_files/reverse.png": ("The figure of the reverse process is not made yet", "alphabar report"),
+    "report_files/samples.png": ("The grid of samples is not made yet", "alphabar report"),
+    "report_files/nearest.png": (
+        "The figure of the nearest training images is not made yet",
+        "alphabar report",
+    ),
+    "report_files/figures.json": (None, None),
+    "samples": ("There are no samples from the training yet", "alphabar train 'my cars' --run"),
     "evaluation.json": ("The model has not been evaluated yet", "alphabar evaluate"),
     "environment.json": ("are not recorded", None),
 }
@@ -546,7 +708,7 @@ def test_numbers_that_are_none_are_left_out(run: Path) -> None:
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(AlphabarError, match=r"not a run folder.*alphabar train"):
+        with pytest.raises(AlphabarError, match=r"not a run folder and holds no model.*alphabar train"):
             write_report(path)
     assert list(tmp_path.iterdir()) == []
 
@@ -590,10 +752,10 @@ def of(*keys: str) -> st.SearchStrategy[dict]:
 def test_no_json_crashes_the_report(
     tmp_path: Path, about: dict, samples: dict, judged: list, measure: dict, level: dict, environment: object
 ) -> None:
-    (tmp_path / "report").mkdir(exist_ok=True)
+    (tmp_path / "report_files").mkdir(exist_ok=True)
     (tmp_path / "recipe.toml").touch()
     about |= {"samples": samples, "forward": {"levels": [level]}}
-    (tmp_path / "report" / "figures.json").write_text(json.dumps(about))
+    (tmp_path / "report_files" / "figures.json").write_text(json.dumps(about))
     (tmp_path / "evaluation.json").write_text(json.dumps([*judged, {"metrics": [measure]}]))
     (tmp_path / "environment.json").write_text(json.dumps(environment))
     page_of(tmp_path)

@@ -583,6 +583,11 @@ def test_looks_are_logged_and_leave_the_weights_alone(dataset, straight, tmp_pat
     assert held_out["error"][0] < 0.05 < held_out["error"][-1]
     distance = [r for r in records if r["kind"] == "distance"][-1]
     assert distance["features"] == "lite0_96" and distance["n"] == 5 and distance["kid_error"] > 0
+    assert distance["reference"].startswith(dataset.name) and distance["n_reference"] > 10
+    # real images are nearer to other real images than samples of an untrained model are
+    assert (
+        abs(distance["kid_baseline"]) < distance["kid"] and distance["frechet_baseline"] < distance["frechet"]
+    )
     assert sorted(p.name for p in (run.path / "samples").iterdir())[-1] == "000000096.png"
 
 

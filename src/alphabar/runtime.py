@@ -178,6 +178,35 @@ def describe_machine(device: str) -> str:
     return f"{device} {processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+def machine_memory() -> float | None:
+    """The memory of the machine in GiB, None where the system does not tell."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
+
+
+def machine_load() -> float | None:
+    """How many processes wanted to compute, on average over the last minute, this one included.
+
+    None where the system does not tell.
+    """
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):  # not on Windows
+        return None
+
+
+def machine_state() -> dict[str, Any]:
+    """What a measured speed depends on besides the code, as JSON holds it: machine, cores, memory, load."""
+    return {
+        "machine": describe_machine(default_device()),
+        "cores": os.cpu_count(),
+        "memory": machine_memory(),
+        "load": machine_load(),
+    }
+
+
 def compiled(network: nn.Module) -> nn.Module:
     """The network through torch.compile, sharing its parameters; on a GPU with CUDA graphs."""
     # "reduce-overhead" is the default mode where there is no GPU.

@@ -1,9 +1,7 @@
 """What the commands print: sentences and progress on stderr, results on stdout."""
 
 import json
-import locale
 import os
-import re
 import signal
 import sys
 import threading
@@ -17,7 +15,7 @@ from typing import Any, TypeVar
 import typer
 
 from alphabar.formatting import format_duration
-from alphabar.messages import Message, message
+from alphabar.messages import message, reader_language, translated
 from alphabar.progress import Progress
 
 T = TypeVar("T")
@@ -28,15 +26,6 @@ SECONDS_TO_INSIST = 1.0  # between the first Ctrl-C and one that ends the work a
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where stderr is no terminal
 
 
-def language() -> str:
-    """The person's language, "en" or "es": ALPHABAR_LANGUAGE, or that of the system."""
-    variables = ("ALPHABAR_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
-    name = next(filter(None, map(os.environ.get, variables)), None)
-    if name is None and os.name == "nt":  # which sets no variable
-        name = locale.getlocale()[0]
-    return "es" if re.split(r"\W|_", name or "")[0].lower() in ("es", "spanish") else "en"
-
-
 def say(text: str) -> None:
     """Print a sentence for the person on stderr, in their language where it is a message."""
     print(localized(text), file=sys.stderr, flush=True)
@@ -44,7 +33,7 @@ def say(text: str) -> None:
 
 def localized(text: str) -> str:
     """A message in the person's language; other text as it is."""
-    return text.in_language(language()) if isinstance(text, Message) else text
+    return translated(text, reader_language())
 
 
 @contextmanager

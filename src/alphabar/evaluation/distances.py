@@ -55,19 +55,22 @@ def extract_features(
         every.chosen(reference.train),
         every.chosen(reference.held),
         extractor,
-        extractor.protocol + picture_protocol(samples.codec),
+        picture_protocol(samples.codec, extractor.protocol),
     )
 
 
 def metric_reports(sets: FeatureSets, reference: Reference) -> tuple[MetricReport, MetricReport | None]:
     """The distances from the training data, and from the held-out data where there is enough of it."""
     known: dict[str, Any] = {"extractor": sets.extractor.name, "protocol": sets.protocol}
-    without = f", without the {reference.held_out:.0%} held out" if reference.held_out else ""
+    if reference.held_out:
+        name = message("evaluation.without_held_out", name=reference.name, share=reference.held_out)
+    else:
+        name = reference.name
     report = metric_report(
         sets.fake,
         sets.train,
         **known,
-        reference=f"{len(reference.train)} pictures of {reference.name}{without}",
+        reference=message("evaluation.reference", n=len(reference.train), name=name),
         whole=not reference.held_out,
     )
     n = len(sets.pictures)
@@ -81,7 +84,7 @@ def metric_reports(sets: FeatureSets, reference: Reference) -> tuple[MetricRepor
         sets.fake,
         sets.held,
         **known,
-        reference=f"{len(reference.held)} held-out pictures of {reference.name}",
+        reference=message("evaluation.held_out_reference", n=len(reference.held), name=reference.name),
         others=sets.train,
     )
     return report, held_out

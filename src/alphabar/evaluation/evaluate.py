@@ -21,10 +21,14 @@ from alphabar.messages import message
 from alphabar.metrics.appearance import appearance_shift
 from alphabar.metrics.feature_classifier import MIN_IMAGES
 from alphabar.metrics.features import EXTRACTORS, Extractor
+from alphabar.metrics.suite import LEAST
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
-from alphabar.runtime import extractor_device
+from alphabar.runtime import extractor_device, machine_state
 from alphabar.sampling.settings import SamplingSettings
+
+METRIC_NAMES = {"fid", "kid", "is", "fd"}
+"""What people may give as features who know the metrics of papers."""
 
 
 def evaluate(
@@ -50,11 +54,14 @@ def evaluate(
         labels in place of a classifier on the features. The items that it held out say how often it errs.
     features: the name of the feature network. weights: its weight file, where it takes one.
 
-    Yields records; the last one carries the `Evaluation`. Raises UsageError for n below two and for a label
-    classifier that does not fit; AlphabarError where a folder's images are fewer than n or differ in size.
+    Yields records; the last one carries the `Evaluation`. Raises UsageError for n below `LEAST`, an unknown
+    feature network and a label classifier that does not fit; AlphabarError where a folder's images
+    are fewer than n or differ in size.
     """
-    if n < 2:
-        raise UsageError("evaluation.too_few_samples", n=n)
+    if n < LEAST:
+        raise UsageError("evaluation.too_few_samples", n=n, least=LEAST)
+    if features.casefold() in METRIC_NAMES:
+        raise UsageError("evaluation.metric_not_features", name=features)
     spec = {"name": features, "weights": str(weights)} if weights else features
     extractor = EXTRACTORS.build(spec, device=extractor_device())
     return _evaluate(what, open_source(against), n, extractor, settings, label_classifier)
@@ -103,7 +110,8 @@ def _evaluate(
         appearance=appearance,
         brightness=brightness,
         notes=(*notes, *problems),
-        about=samples.about | {"when": datetime.now(UTC).isoformat(timespec="seconds")},
+        about=samples.about
+        | {"machine": machine_state(), "when": datetime.now(UTC).isoformat(timespec="seconds")},
     )
     samples.forget()
     yield Progress(message("evaluation.done"), 1, 1, result)

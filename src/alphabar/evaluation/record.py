@@ -11,7 +11,7 @@ from alphabar.errors import AlphabarError
 from alphabar.evaluation.copies import NearestPairs
 from alphabar.files import Damaged, pack_json, parse_json, write_file, writing
 from alphabar.images import nearest_panel
-from alphabar.messages import Message, message
+from alphabar.messages import Message, message, pack_messages, unpack_messages
 from alphabar.metrics.appearance import AppearanceShift, BrightnessThirds
 from alphabar.metrics.attribute_frequencies import AttributeFrequencies
 from alphabar.metrics.condition_agreement import ConditionAgreement
@@ -99,10 +99,10 @@ def read_evaluations(run: Run) -> tuple[list[dict[str, Any]], Message | None]:
     """The evaluations that a run keeps, oldest first, and a sentence where some are damaged."""
     path = run.path / FILE
     try:
-        kept = parse_json(path.read_bytes(), path, list)
+        kept = unpack_messages(parse_json(path.read_bytes(), path, list))
     except FileNotFoundError:
         return [], None
-    except (OSError, Damaged) as problem:
+    except (OSError, Damaged, RecursionError) as problem:
         return [], message("evaluation.damaged_record", problem=problem)
     whole = [entry for entry in kept if _is_whole(entry)]
     if len(whole) < len(kept):
@@ -121,6 +121,7 @@ def _is_whole(entry: Any) -> bool:
 def add_to_run(run: Run, evaluation: Evaluation) -> list[Message]:
     """Append an evaluation to the run's evaluation.json, which its report shows; and replace copies.png.
 
+    The file holds messages by identifier and values, which `read_evaluations` makes sentences again.
     Returns sentences about what went wrong: the evaluation took long, so that nothing here ends with an
     error. A file that is no JSON is set aside and a new one begun.
     """
@@ -137,7 +138,7 @@ def add_to_run(run: Run, evaluation: Evaluation) -> list[Message]:
     except AlphabarError as problem:
         return [message("evaluation.not_kept", problem=problem.message)]
     try:
-        write_file(path, pack_json([*earlier, evaluation.to_dict()]))
+        write_file(path, pack_json([*earlier, pack_messages(evaluation.to_dict())]))
         if evaluation.nearest:
             png = io.BytesIO()
             nearest_panel(evaluation.nearest.samples, evaluation.nearest.originals[:, None]).save(png, "PNG")

@@ -50,7 +50,7 @@ class Reference:
 
     dataset: Dataset
     codec: Codec
-    name: str
+    name: Message
     held_out: float
     train: NDArray[np.int64]
     held: NDArray[np.int64]
@@ -87,7 +87,9 @@ def read_reference(
     dataset = yield from staged(prepare(source, codec, fit), message("evaluation.reading_reference"))
     train, held = dataset.split(held_out)
     size = codec.spatial[0] if len(set(codec.spatial)) == 1 else "×".join(map(str, reversed(codec.spatial)))
-    name = f"{dataset.name} ({dataset.fingerprint[:8]}), {fit} to {size} px"
+    name = message(
+        "evaluation.data", name=dataset.name, fingerprint=dataset.fingerprint[:8], fit=fit, size=size
+    )
     return Reference(dataset, codec, name, held_out, train, held)
 
 

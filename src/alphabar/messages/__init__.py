@@ -12,9 +12,12 @@ by a number, the first for exactly 1, and ``{n:,}`` separates thousands by a spa
 and 1,234 mean different numbers in different countries. Decimals keep their point, as one types them.
 """
 
+import locale
+import os
 import re
 import string
 import tomllib
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Self
@@ -63,6 +66,53 @@ class Message(str):
 def message(identifier: str, **values: Any) -> Message:
     """The message of that identifier with its fields filled. Raises KeyError for an unknown identifier."""
     return Message(identifier, **values)
+
+
+def reader_language() -> str:
+    """The language of the reader, "en" or "es": that of ALPHABAR_LANGUAGE, or else that of the locale."""
+    variables = ("ALPHABAR_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
+    chosen = next(filter(None, map(os.environ.get, variables)), None)
+    if chosen is None and os.name == "nt":  # which sets no variable
+        chosen = locale.getlocale()[0]
+    return "es" if re.split(r"\W|_", chosen or "")[0].lower() in ("es", "spanish") else "en"
+
+
+def translated(text: Any, language: str) -> str:
+    """A message in a language; anything else as the text that it is."""
+    return text.in_language(language) if isinstance(text, Message) else str(text)
+
+
+def pack_messages(value: Any) -> Any:
+    """A value as a file holds it: each message in it becomes {"message": identifier, "values": …}.
+
+    So the file can be read in any language, and by programs without comparing sentences.
+    """
+    if isinstance(value, Message):
+        return {"message": value.identifier, "values": pack_messages(value.values)}
+    if isinstance(value, Mapping):
+        return {key: pack_messages(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [pack_messages(each) for each in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def unpack_messages(value: Any) -> Any:
+    """What `pack_messages` packed, with its messages. Sentences of older files remain the text they are.
+
+    A message that this version of the catalogue lacks, or whose values do not fit, becomes its identifier.
+    """
+    if isinstance(value, list):
+        return [unpack_messages(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    unpacked = {key: unpack_messages(each) for key, each in value.items()}
+    identifier, values = unpacked.get("message"), unpacked.get("values")
+    if len(unpacked) != 2 or not isinstance(identifier, str) or not isinstance(values, dict):
+        return unpacked
+    try:
+        return Message(identifier, **values)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+        return identifier
 
 
 @lru_cache(maxsize=1)

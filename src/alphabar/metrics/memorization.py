@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from alphabar.errors import AlphabarError
-from alphabar.formatting import format_number
 from alphabar.messages import Message, message
 from alphabar.metrics.distances import TILE, squared_distances
 from alphabar.metrics.intervals import wilson
@@ -97,7 +96,8 @@ class Memorization:
         """The finding in words."""
         chance = self.thresholds.false_alarms
         finding = "metrics.copies" if self.share[1] > chance else "metrics.no_copies"
-        return message(finding, copies=self.copies, n=self.n, chance=format_number(chance * self.n, 3))
+        share = f"{self.share[0]:.1%}"
+        return message(finding, copies=self.copies, n=self.n, share=share, chance=f"{chance:.1%}")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

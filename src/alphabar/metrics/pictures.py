@@ -8,6 +8,7 @@ from torch import Tensor
 
 from alphabar.codecs.base import Codec
 from alphabar.images import on_white
+from alphabar.messages import message
 
 
 def metric_pictures(codec: Codec, items: Any) -> Any:
@@ -21,12 +22,13 @@ def metric_pictures(codec: Codec, items: Any) -> Any:
     return on_white(codec.preview(torch.as_tensor(np.asarray(items))))
 
 
-def picture_protocol(codec: Codec) -> str:
-    """What a metric's protocol must say about `metric_pictures`; "" for RGB images."""
+def picture_protocol(codec: Codec, features: str) -> str:
+    """The protocol of features, and where `metric_pictures` changes the items of a codec, how."""
     if codec.item_shape[-1:] == (3,):
-        return ""
+        return features
     preview = codec.preview(torch.from_numpy(np.zeros((1, *codec.item_shape), codec.item_dtype)))
-    return "; transparent pictures laid on white" if preview.shape[-1] == 4 else "; grey pictures as RGB"
+    change = message("metrics.laid_on_white" if preview.shape[-1] == 4 else "metrics.grey_as_rgb")
+    return message("metrics.joined", first=features, rest=change)
 
 
 def channels_first(pictures: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from alphabar.formatting import format_number
-from alphabar.messages import Message, message
+from alphabar.messages import Message, catalogue, message
 from alphabar.metrics.distances import (
     Estimate,
     check_features,
@@ -27,6 +27,9 @@ NEIGHBORS = 3  # of precision and recall
 
 BALL_NEIGHBORS = 5  # of density and coverage, as Naeem et al. 2020 choose it
 
+LEAST = BALL_NEIGHBORS + 1
+"""The number of samples, and of real images, that a report takes."""
+
 SPLITS = 10
 
 COMPARABLE_N = 50_000
@@ -37,13 +40,6 @@ KEYS = ("frechet", "frechet_infinite", "kid", "score", "precision", "recall", "d
 LOWER_IS_BETTER = {"frechet", "frechet_infinite", "kid"}
 """Keys of numbers that are better when they are lower; an extension adds those of its own."""
 
-NAMES = {
-    "frechet": "Fréchet distance",
-    "frechet_infinite": "Fréchet distance, n → ∞",
-    "kid": "kernel distance",
-    "score": "classifier score",
-}
-
 INCEPTION_NAMES = {"frechet": "FID", "frechet_infinite": "FID∞", "kid": "KID", "score": "Inception Score"}
 
 
@@ -51,7 +47,7 @@ INCEPTION_NAMES = {"frechet": "FID", "frechet_infinite": "FID∞", "kid": "KID",
 class Metric:
     """One number of a report.
 
-    key: one of ``KEYS``; name: what to print, "FID" only where it is one. error: its standard error, where
+    key: one of ``KEYS``; name: what to print, see `metric_name`. error: its standard error, where
     one is known. baseline: the real-vs-real baseline, the score that real images get against other real
     images. interval: it holds the truth in 95 of 100 cases; that of "frechet_infinite" is widened by its
     baseline, whose truth is 0.
@@ -100,7 +96,7 @@ class MetricReport:
                 format_number(m.value)
                 + (f" [{', '.join(map(format_number, m.interval))}]" if m.interval else ""),
                 format_number(m.baseline) if m.baseline is not None else "–",
-                m.better,
+                message("metrics.lower" if m.better == "lower" else "metrics.higher"),
             )
             for m in self.metrics
         ]
@@ -117,7 +113,8 @@ def metric_report(
     others: Features | None = None,
     seed: int = 0,
 ) -> MetricReport:
-    """Compares samples (n, dim) with real images (m, dim), n, m ≥ 6, by features of the same extractor.
+    """Compares samples (n, dim) with real images (m, dim), n, m ≥ `LEAST`, by features of the same
+    extractor.
 
     extractor, protocol: the extractor's ``name`` and ``protocol``; reference: what the real images are;
     whole: whether they are a whole training set, as behind the FID of a paper. The baseline puts other real
@@ -126,14 +123,13 @@ def metric_report(
     "frechet_infinite" is given where samples, real images and their baseline are at least 2 dim. Raises
     AlphabarError for features that are too few, not finite, or of different dimensions.
     """
-    at_least = BALL_NEIGHBORS + 1
-    check_features("fakes", fake.features, at_least)
-    check_features("reals", real.features, at_least)
+    check_features("fakes", fake.features, LEAST)
+    check_features("reals", real.features, LEAST)
     n, m, dim = len(fake.features), len(real.features), fake.features.shape[1]
     spare = m if others is None else len(others.features)
     baseline_n = min(n, m // 2 if others is None else spare)
     baseline_m = m - baseline_n if others is None else m
-    if baseline_n < at_least:
+    if baseline_n < LEAST:
         baseline_n = baseline_m = 0
     extrapolate = min(n, m, baseline_n, baseline_m) >= 2 * dim
     baseline: dict[str, Estimate | tuple[float, None]] = {}
@@ -143,8 +139,9 @@ def metric_report(
         baseline = compare_features((others or real).chosen(order[:baseline_n]), rest, extrapolate)
     return MetricReport(
         extractor=extractor,
-        protocol=f"{protocol}; kernel distance over all pairs, {SPLITS} splits, k = {NEIGHBORS} for "
-        f"precision and recall, k = {BALL_NEIGHBORS} for density and coverage",
+        protocol=message(
+            "metrics.protocol", features=protocol, splits=SPLITS, k=NEIGHBORS, ball_k=BALL_NEIGHBORS
+        ),
         reference=reference,
         n=n,
         reference_n=m,
@@ -229,13 +226,15 @@ def _metrics(
             half += abs(base or 0.0)
         interval = None if half is None else (value - half, value + half)
         better: Literal["lower", "higher"] = "lower" if key in LOWER_IS_BETTER else "higher"
-        yield Metric(key, _name(key, extractor), value, better, error, base, interval)
+        yield Metric(key, metric_name(key, extractor), value, better, error, base, interval)
 
 
-def _name(key: str, extractor: str) -> str:
-    if extractor == "inception":
-        return INCEPTION_NAMES.get(key, f"{key} (inception)")
-    return f"{NAMES.get(key, key)} ({extractor})"
+def metric_name(key: str, features: str) -> str:
+    """What a number is called: its key's name with the features; FID and KID are of Inception's alone."""
+    if features == "inception" and key in INCEPTION_NAMES:
+        return INCEPTION_NAMES[key]
+    identifier = f"metrics.name_{key}"
+    return message(identifier, features=features) if identifier in catalogue() else f"{key} ({features})"
 
 
 def _comparable(extractor: str, n: int, whole: bool) -> Message:

@@ -5,9 +5,11 @@ number of samples and of real images. A run that was not evaluated by a protocol
 number of another.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,9 +23,10 @@ from alphabar.messages import Message, message
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress, last
 from alphabar.recipes.schema import MonitorSettings
+from alphabar.reporting.evaluation_rows import shown_name
 from alphabar.reporting.ranking import Contestant, rank
 from alphabar.reporting.report_figures import patient_settings
-from alphabar.reporting.values import finite, mapping, mappings
+from alphabar.reporting.values import finite, mapping, mappings, median, series
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
 from alphabar.sampling.interpolate import interpolate
@@ -37,12 +40,15 @@ ROWS, COLUMNS = 4, 8  # of the interpolations
 PROTOCOL = ("extractor", "protocol", "reference", "n", "reference_n")
 """The keys of an evaluation that must agree for its numbers to compare."""
 
-METRICS = ("frechet", "frechet_infinite", "kid", "score", "precision", "density", "recall", "coverage")
+METRICS = ("kid", "frechet", "frechet_infinite", "score", "precision", "density", "recall", "coverage")
 """The metrics in the order of a table: those of quality first, then those of variety."""
 
 
 class Cost(NamedTuple):
-    """What a run took. flop: floating-point operations; a training step counts three forward passes."""
+    """What a run took. flop: floating-point operations; a training step counts three forward passes.
+
+    load: of the machine, while it trained and after it sampled, where that is known.
+    """
 
     images: int
     train_flop: float
@@ -51,14 +57,16 @@ class Cost(NamedTuple):
     evaluations: int
     sample_flop: float
     sample_seconds: float | None
+    train_load: float | None = None
+    sample_load: float | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
     """One run: its cost, its evaluations (the newest of each protocol), and its samples.
 
-    settings: the whole recipe but for its seed and its training monitor. distances: the KID along the
-    training against its seconds, by everything that decides that number. strip: interpolations.
+    settings: the whole recipe but for its seed and its training monitor. distances: the kernel distance
+    along the training against its seconds, by everything that decides that number. strip: interpolations.
     problems: sentences about files of the run that are damaged.
     """
 
@@ -138,13 +146,20 @@ def _compare(paths: list[Path]) -> Iterator[Progress[Comparison]]:
     tables = comparison_tables(entries)
     notes = [problem for e in entries for problem in e.problems]
     notes += [
-        message("reporting.not_evaluated", name=e.name, path=e.path) for e in entries if not e.evaluations
+        message("reporting.not_evaluated", name=e.name, command=_evaluate(e.path))
+        for e in entries
+        if not e.evaluations
     ]
     if len(tables) > 1:
         notes.append(message("reporting.protocols", n=len(tables)))
     if len({e.cost.images for e in entries}) > 1:
         notes.append(message("reporting.unequal_images"))
     yield Progress(stage, len(paths), len(paths), Comparison(tuple(entries), tuple(tables), tuple(notes)))
+
+
+def _evaluate(path: Path) -> str:
+    """The command that evaluates a run."""
+    return f"alphabar evaluate {shlex.quote(str(path))} --against {shlex.quote(Run(path).data or 'DATA')}"
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -196,6 +211,8 @@ def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]])
         evaluations=evaluations,
         sample_flop=float(evaluations * flops(network, model.codec.spatial)),
         sample_seconds=evaluation.get("seconds_per_sample"),
+        train_load=median(series(train, "load")[1]),
+        sample_load=mapping(evaluation.get("machine")).get("load"),
     )
 
 
@@ -224,7 +241,10 @@ def _table(entries: Sequence[Entry], protocol: tuple[Any, ...]) -> Table:
     evaluations = [e.evaluations.get(protocol) or {} for e in entries]
     found = [{m["key"]: m for m in mappings(e.get("metrics"))} for e in evaluations]
     rows = {
-        key: (next(m[key]["name"] for m in found if key in m), [m.get(key) for m in found])
+        key: (
+            shown_name(next(m[key] for m in found if key in m), protocol[PROTOCOL.index("extractor")]),
+            [m.get(key) for m in found],
+        )
         for key in METRICS
         if any(key in m for m in found)
     }
@@ -240,13 +260,18 @@ def _table(entries: Sequence[Entry], protocol: tuple[Any, ...]) -> Table:
     ranking = tuple(
         message(
             "reporting.ranking",
-            metrics=every if len(names) == len(rows) else ", ".join(names),
+            metrics=every if len(names) == len(rows) else _listed(names),
             finding=finding,
         )
         for finding, names in findings.items()
     )
     memorization = [mapping(e.get("memorization")) for e in evaluations]
     return Table(dict(zip(PROTOCOL, protocol, strict=True)), rows, held_out, memorization, ranking)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names with commas between them, in any language."""
+    return reduce(lambda first, rest: message("reporting.listed", first=first, rest=rest), names)
 
 
 def _held_out_kid(evaluation: dict[str, Any]) -> dict[str, Any] | None:

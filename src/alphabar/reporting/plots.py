@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alphabar.formatting import format_short_count
+from alphabar.messages import message, translated
 
 # Okabe and Ito's colors, which color-blind readers can distinguish. matplotlib writes them into the SVG,
 # where each becomes a CSS variable of the page with the color itself as fallback.
@@ -59,11 +60,13 @@ def plot(
     counts: bool = False,
     log_y: bool = False,
     baseline: float | None = None,
+    language: str = "en",
 ) -> str:
     """Curves as an inline SVG, readable from 350 to 700 pixels wide.
 
     name: unique on its page, all ids begin with it. description: for those who cannot see the plot.
     counts: x counts images, 1500 reads 1.5k. baseline: a dotted line, the score of real images.
+    language: of texts that are messages.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -80,21 +83,22 @@ def plot(
         axes.grid(axis="y")
         axes.tick_params(length=0, pad=5)
         for curve in curves:
-            _add_curve(axes, curve)
+            _add_curve(axes, curve, language)
         if baseline is not None:
-            axes.axhline(baseline, color=INK, linestyle=":", linewidth=1.6, label="real images (baseline)")
+            label = translated(message("reporting.real_images"), language)
+            axes.axhline(baseline, color=INK, linestyle=":", linewidth=1.6, label=label)
         _scale(axes, counts, log_y)
-        axes.set_xlabel(x_label, labelpad=6)
-        axes.set_ylabel(y_label, labelpad=6)
+        axes.set_xlabel(translated(x_label, language), labelpad=6)
+        axes.set_ylabel(translated(y_label, language), labelpad=6)
         handles, labels = axes.get_legend_handles_labels()
-        if len(labels) > 1:
+        if labels:
             figure.legend(handles, labels, loc="outside upper left", ncols=2)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _inline(buffer.getvalue(), name, description)
+    return _inline(buffer.getvalue(), name, translated(description, language))
 
 
-def _add_curve(axes: Any, curve: Curve) -> None:
+def _add_curve(axes: Any, curve: Curve, language: str) -> None:
     if curve.error is not None:
         y, error = np.asarray(curve.y), np.asarray(curve.error)
         axes.fill_between(curve.x, y - error, y + error, color=curve.color, alpha=0.18, linewidth=0)
@@ -104,7 +108,7 @@ def _add_curve(axes: Any, curve: Curve) -> None:
         curve.style,
         color=curve.color,
         alpha=curve.opacity,
-        label=curve.label,
+        label=curve.label and translated(curve.label, language),
         linewidth=2,
         marker="o" if curve.points else None,
         markersize=4.5,

@@ -1,25 +1,30 @@
-"""The report: one HTML page without outside links, made from what lies in a run folder."""
+"""The report: one HTML page without outside links, made from what lies in a run folder or a model folder."""
 
 from pathlib import Path
 
-from alphabar.errors import AlphabarError
-from alphabar.files import is_file, write_file
-from alphabar.reporting.pages import page_template
-from alphabar.reporting.report_data import report_data
+from alphabar.files import write_file
+from alphabar.messages import reader_language
+from alphabar.reporting.exports import write_files
+from alphabar.reporting.pages import files_folder, page_template, report_page
+from alphabar.reporting.report_data import report_data, report_files
+from alphabar.runs.model import locate
 
 
-def write_report(run: str | Path, out: Path | None = None, figures: Path | None = None) -> Path:
-    """Write the page and return its path. The same run folder gives the same bytes.
+def write_report(path: str | Path, page: Path | None = None, language: str | None = None) -> Path:
+    """Write the report of a run, or of a model without its run, and return the path of the page.
 
-    out: the file of the page, by default RUN/report.html. figures: the folder of `make_report_figures`, by
-    default RUN/report.
-    A section without data says what to run. Raises AlphabarError where the folder is no run, or the page
-    cannot be written.
+    page: the file, by default that of `report_page`. Its tables and figures are written into the folder
+    `files_folder` beside it. language: "en" or "es", by default the reader's. The same run folder gives the
+    same bytes. A section without data says what to run.
+
+    Raises AlphabarError where there is neither run nor model, or the page cannot be written, UsageError where
+    the page is no .html.
     """
-    run = Path(run)
-    if not is_file(run / "recipe.toml"):
-        raise AlphabarError("reporting.no_run", path=run)
-    path = out or run / "report.html"
-    html = page_template("report.html").render(**report_data(run, figures or run / "report"))
-    write_file(path, html.encode(errors="backslashreplace"))
-    return path
+    page = page or report_page(path)
+    language = language or reader_language()
+    folder = files_folder(page)
+    data = report_data(locate(path), folder, str(path), language)
+    write_files(folder, report_files(data))
+    html = page_template("report.html", language).render(**data)
+    write_file(page, html.encode(errors="backslashreplace"))
+    return page

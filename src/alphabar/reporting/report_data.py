@@ -13,11 +13,13 @@ from typing import Any, cast
 
 from alphabar.formatting import format_duration, format_short_count
 from alphabar.images import evenly
-from alphabar.messages import catalogue, message
+from alphabar.messages import catalogue, message, unpack_messages
 from alphabar.methods.base import Method
 from alphabar.methods.registry import METHODS
-from alphabar.reporting.evaluation_rows import evaluation_rows
-from alphabar.reporting.pages import Picture, read_picture
+from alphabar.metrics.suite import metric_name
+from alphabar.reporting.evaluation_rows import evaluation_rows, known_as
+from alphabar.reporting.exports import evaluation_tables, latex_table, log_tables, svg_file
+from alphabar.reporting.pages import FIGURES, Picture, download, read_picture
 from alphabar.reporting.report_plots import (
     accuracy_plot,
     distance_plot,
@@ -25,46 +27,85 @@ from alphabar.reporting.report_plots import (
     progress_plot,
     training_plot,
 )
-from alphabar.reporting.values import finite, flat, items, mapping, mappings, median, number, series, setting
+from alphabar.reporting.values import (
+    finite,
+    flat,
+    items,
+    mapping,
+    mappings,
+    median,
+    number,
+    percent,
+    series,
+    setting,
+)
 from alphabar.runs.run import Run
-
-FIGURES = ("forward", "reverse", "samples", "nearest")  # that `report_figures` makes
 
 GRIDS = 12  # of samples along the training that are shown
 
 
-def report_data(run: Path, figures: Path) -> dict[str, Any]:
-    """The values of the template report.html, by name. figures: the folder of `make_report_figures`."""
+def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[str, Any]:
+    """The values of the template report.html, by name.
+
+    path: of a run or of a model folder. folder: with the figures. argument: what commands call the path.
+    language: of the plots and of the LaTeX table.
+    """
     problems: list[str] = []
-    recipe = _read(run / "recipe.toml", tomllib.loads, {}, problems)
-    about = _read(figures / "figures.json", json.loads, {}, problems)
-    evaluations = [
-        evaluation_rows(e)
-        for e in reversed(mappings(_read(run / "evaluation.json", json.loads, [], problems)))
-    ]
-    environment = _read(run / "environment.json", json.loads, {}, problems)
+    run = Run(path)
+    recipe = _read_recipe(path, problems)
+    about = _read(folder / "figures.json", json.loads, {}, problems)
+    stored = mappings(_read(path / "evaluation.json", _sentences, [], problems))[::-1]
+    evaluations = [evaluation_rows(e) for e in stored]
+    environment = _read(path / "environment.json", json.loads, {}, problems)
     if about.get("terminal_warning"):
-        problems.append(about["terminal_warning"])
-    log = Run(run).log
-    records = log.records()
-    problems += [problem] if (problem := log.problem()) else []
-    images = max((r["images"] for r in records), default=0)
+        problems.append(unpack_messages(about["terminal_warning"]))
+    records = run.log.records()
+    problems += [problem] if (problem := run.log.problem()) else []
+    of_figures = mapping(about.get("samples")).get("images")  # all that a model without its run has
+    seen = [r["images"] for r in records] or ([of_figures] if finite(of_figures) else [])
+    images = max(seen, default=0)
     return {
-        "name": run.resolve().name,
+        "name": path.resolve().name,
         **_method(recipe),
-        "argument": shlex.quote(str(run)),
+        "argument": shlex.quote(argument),
+        "data": shlex.quote(run.data) if run.data else "DATA",
+        "trained_here": run.exists,
         "more": format_short_count(2 * images) if images else "500k",
-        "facts": _facts(records, images, evaluations, mapping(about.get("model"))),
+        "facts": _facts(records, images, evaluations, mapping(about.get("model")), environment),
         "warnings": problems,
-        **_figures(figures, about),
-        "copies": read_picture(run / "copies.png"),
-        "grids": _grids(run / "samples"),
-        **_training(records),
+        **_figures(folder, about),
+        "copies": read_picture(path / "copies.png"),
+        "grids": _grids(path / "samples"),
+        **_training(records, environment, language),
         "evaluations": evaluations,
         "recipe": recipe,
         "recipe_rows": [(key, setting(value)) for key, value in recipe.items()],
-        "environment": list(flat(environment)),
+        "environment": [(known_as(key), value) for key, value in flat(_with_text(environment))],
+        "files_folder": folder.name,
+        "files": (contents := _files(path, run, stored, language)),
+        "downloads": [download(name, content) for name, content in contents.items()],
     }
+
+
+def _sentences(text: str) -> Any:
+    """The evaluations in a file, their messages as sentences."""
+    return unpack_messages(json.loads(text))
+
+
+def report_files(data: dict[str, Any]) -> dict[str, bytes]:
+    """The files beside a report, by name: its tables, and its plots as SVG. data: of `report_data`."""
+    plots = {f"{name}.svg": svg_file(svg) for name, svg in data["plots"].items() if svg}
+    return data["files"] | plots
+
+
+def _files(path: Path, run: Run, evaluations: list[dict[str, Any]], language: str) -> dict[str, bytes]:
+    """The tables of a report as files, by name."""
+    tables = evaluation_tables(evaluations) | log_tables(run.log)
+    if evaluations and mappings(evaluations[0].get("metrics")):
+        tables["metrics.tex"] = latex_table(evaluations[0], language)
+    if (stored := path / "evaluation.json").is_file():
+        tables[stored.name] = stored.read_bytes()
+    return tables
 
 
 def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[str]) -> Any:
@@ -80,6 +121,20 @@ def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[st
         problems.append(message("reporting.other_content", file=path.name))
         return empty
     return value
+
+
+def _read_recipe(path: Path, problems: list[str]) -> dict[str, Any]:
+    """The recipe of a run or of a model folder."""
+    if Run(path).exists:
+        return cast(dict[str, Any], _read(path / "recipe.toml", tomllib.loads, {}, problems))
+    return mapping(_read(path / "recipe.json", json.loads, {}, problems).get("recipe"))
+
+
+def _with_text(environment: dict[str, Any]) -> dict[str, Any]:
+    """The environment with the notes on the runtime as one text."""
+    runtime = mapping(environment.get("runtime"))
+    notes = " ".join(map(str, items(runtime.get("notes"))))
+    return environment | ({"runtime": runtime | {"notes": notes}} if notes else {})
 
 
 def _method(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -99,55 +154,95 @@ def _figures(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     pieces = {name: mapping(about.get(name)) for name in FIGURES}
     return {
         "pictures": {name: read_picture(folder / f"{name}.png") for name in FIGURES},
-        "sampling": [f"{key} {setting(value)}" for key, value in pieces["samples"].items()],
+        "sampling": [(known_as(key), setting(value)) for key, value in pieces["samples"].items()],
         "levels": {name: _levels(pieces[name].get("levels")) for name in ("forward", "reverse")},
         "nearest_distances": [_nearest(d) for d in items(pieces["nearest"].get("distances"))],
     }
 
 
-def _training(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The plots of a training."""
+def _training(records: list[dict[str, Any]], environment: dict[str, Any], language: str) -> dict[str, Any]:
+    """The plots of a training, and what its speed and its distances depend on."""
     train, errors, distances, accuracies = (
         [r for r in records if r.get("kind") == kind]
         for kind in ("train", "held_out", "distance", "accuracy")
     )
+    last = distances[-1] if distances else {}
+    features = str(last.get("features", "–"))
     return {
         "plots": {
-            "levels": error_plot(errors),
-            "progress": progress_plot(errors),
-            "accuracy": accuracy_plot(accuracies),
-            "frechet": distance_plot(distances, "frechet", "Fréchet distance"),
-            "kid": distance_plot(distances, "kid", "kernel distance (KID)"),
-            "loss": training_plot(train, "loss", "training loss"),
-            "rate": training_plot(train, "rate", "images per second"),
+            "levels": error_plot(errors, language),
+            "progress": progress_plot(errors, language),
+            "accuracy": accuracy_plot(accuracies, language),
+            "kid": distance_plot(distances, "kid", metric_name("kid", features), language),
+            "frechet": distance_plot(distances, "frechet", metric_name("frechet", features), language),
+            "loss": training_plot(train, "loss", message("reporting.axis_loss"), language),
+            "rate": training_plot(train, "rate", message("reporting.axis_rate"), language),
         },
-        "wait": median(series(train, "wait")[1]),
-        "distance": distances[-1] if distances else {},
+        "speed": message(
+            "reporting.rate_caption",
+            wait=percent(median(series(train, "wait")[1])),
+            load=number(median(series(train, "load")[1])),
+            cores=setting(environment.get("cores")),
+            memory=setting(environment.get("memory")),
+        ),
+        "distance": {key: last.get(key, "–") for key in ("n", "n_reference", "features")} if last else {},
     }
 
 
+Fact = tuple[str, str, tuple[str, ...]]  # name, value, remarks
+
+
 def _facts(
-    records: list[dict[str, Any]], images: int, evaluations: list[dict[str, Any]], model: dict[str, Any]
-) -> list[tuple[str, str, str]]:
-    """The handful of numbers at the top: name, value, remark."""
-    facts = [("images seen", format_short_count(images), "in training")] if images else []
+    records: list[dict[str, Any]],
+    images: int,
+    evaluations: list[dict[str, Any]],
+    model: dict[str, Any],
+    environment: dict[str, Any],
+) -> list[Fact]:
+    """The handful of numbers at the top: quality first, then cost."""
+    facts = _quality(records, evaluations)
+    if images:
+        facts.append((message("reporting.images_seen"), format_short_count(images), ()))
     train = [r for r in records if r.get("kind") == "train"]
-    distances = [r for r in records if r.get("kind") == "distance"]
     if train and finite(train[-1].get("seconds")):
-        rate = median(series(train, "rate")[1])
-        facts.append(("trained for", format_duration(train[-1]["seconds"]), f"{number(rate)} images/s"))
+        rate, load = (median(series(train, key)[1]) for key in ("rate", "load"))
+        remarks: tuple[str, ...] = (message("reporting.rate", rate=number(rate)),)
+        if load is not None:
+            cores = setting(environment.get("cores"))
+            remarks = (*remarks, message("reporting.at_load", load=number(load), cores=cores))
+        facts.append((message("reporting.trained_for"), format_duration(train[-1]["seconds"]), remarks))
     if finite(model.get("parameters")):
-        cost = f"{number(model.get('gflop'))} GFLOP per evaluation"
-        facts.append(("parameters", format_short_count(model["parameters"]), cost))
+        cost = message("reporting.gflop", gflop=number(model.get("gflop")))
+        facts.append((message("reporting.parameters"), format_short_count(model["parameters"]), (cost,)))
+    return facts
+
+
+def _quality(records: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> list[Fact]:
+    """The cards of the newest evaluation, or without one of the training monitor.
+
+    A distance without an interval is no card: of few samples the Fréchet distance says little. An FID, which
+    people look for, is one where the samples are enough for it.
+    """
+    facts: list[Fact] = []
+    distances = [r for r in records if r.get("kind") == "distance"]
     if evaluations:
-        for m in (m for m in evaluations[0]["metrics"] if m.get("key") in ("frechet", "kid")):
-            facts.append(
-                (str(m.get("name")), number(m.get("value")), f"real images: {number(m.get('baseline'))}")
-            )
+        newest = evaluations[0]
+        for m in newest["metrics"]:
+            inception = str(m["name"]) == "FID" and not newest["singular"]
+            if m.get("key") in ("kid", "frechet_infinite") or inception:
+                baseline = message("reporting.card_baseline", baseline=number(m.get("baseline")))
+                about = message("reporting.card", n=newest["n"], better=m["better"])
+                facts.append((m["name"], number(m.get("value")), (m["interval"] or "", about, baseline)))
+        if finite(newest["copied"]):
+            value = message("reporting.share_of", share=newest["copied"], n=newest["n"])
+            facts.append((message("reporting.copies"), value, (newest["copied_by_chance"],)))
     elif distances:
         last = distances[-1]
-        features = f"features {last.get('features')}"
-        facts.append(("quick Fréchet distance", number(last.get("frechet")), features))
+        error = f"± {number(last['kid_error'])}" if finite(last.get("kid_error")) else ""
+        baseline = message("reporting.card_baseline", baseline=number(last.get("kid_baseline", 0.0)))
+        about = message("reporting.monitor_card", n=setting(last.get("n")))
+        name = metric_name("kid", str(last.get("features", "–")))
+        facts.append((name, number(last.get("kid")), (error, about, baseline)))
     return facts
 
 

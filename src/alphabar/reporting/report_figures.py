@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -14,13 +15,15 @@ from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import Schedule, terminal_warning
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError
-from alphabar.files import pack_json, writing_folder
+from alphabar.files import WRITING, pack_json, writing
 from alphabar.images import image_grid, image_strip, nearest_panel
-from alphabar.messages import message
+from alphabar.messages import message, pack_messages
 from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.metrics.pictures import metric_pictures
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress, staged
+from alphabar.reporting.exports import write_files
+from alphabar.reporting.pages import FIGURES, files_folder, report_page
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import extractor_device
@@ -40,18 +43,24 @@ MAX_STEPS = 50  # of the recipe's sampler in a report; above it, DPM-Solver++(2M
 
 
 def make_report_figures(
-    run: Run, data: str | Path | None = None, folder: Path | None = None
+    run: Run, data: str | Path | None = None, page: Path | None = None
 ) -> Iterator[Progress[Path]]:
-    """Make the figures of a run's report, beside figures.json with what they show.
+    """Make the figures of a report in the folder of its page, beside figures.json with what they show.
 
-    data: the training data, by default the one that the run remembers; without it the forward process and the
-    nearest training images are left out, and a record's message says why. folder: for the figures, by default
-    RUN/report. The last record carries it. Raises AlphabarError where it cannot be written, before anything
-    is generated, and for data that was given and cannot be read.
+    run: a run, or where a model lies in the folder instead, that. data: the training data, by default the one
+    that the run remembers; without it the forward process and the nearest training images are left out, and a
+    record's message says why.
+    page: the page of the report, by default that of `report_page`. The last record carries the folder.
+    Raises AlphabarError where there is no model, where the folder cannot be written, before anything is
+    generated, and for data that was given and cannot be read; UsageError where the page is no .html.
     """
+    folder = files_folder(page or report_page(run.path))
     model = load_model(run.path)
-    folder = folder or run.path / "report"
-    with writing_folder(folder, existing="replace") as work:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = TemporaryDirectory(dir=folder, prefix=WRITING)  # fails where it must, before the work
+    with beside as temporary:
+        work = Path(temporary)
         network = cast(Network, model.denoiser.network)
         about: dict[str, Any] = {
             "terminal_warning": terminal_warning(model.denoiser.schedule),
@@ -67,7 +76,10 @@ def make_report_figures(
                 if not model.method.one_step:
                     about["forward"] = {"levels": _forward(model, dataset, work)}
                 about["nearest"] = {"distances": (yield from _nearest(model, dataset, samples, work))}
-        (work / "figures.json").write_bytes(pack_json(about))
+        for name in FIGURES:  # of an earlier report
+            (folder / f"{name}.png").unlink(missing_ok=True)
+        made = {path.name: path.read_bytes() for path in work.iterdir()}
+    write_files(folder, made | {"figures.json": pack_json(pack_messages(about))})
     yield Progress(message("reporting.figures_done"), 1, 1, folder)
 
 

@@ -7,15 +7,19 @@ import numpy as np
 from markupsafe import Markup
 
 from alphabar.formatting import format_short_count
+from alphabar.messages import Message, message
 from alphabar.reporting.plots import FIRST, SECOND, THIRD, Curve, plot, smooth
 from alphabar.reporting.values import finite, items, pairs, series
 
 Levels = tuple[int, list[float], list[float]]  # images seen, log SNR, value at each
 
 
-def error_plot(records: list[dict[str, Any]]) -> Markup | None:
+def error_plot(records: list[dict[str, Any]], language: str) -> Markup | None:
     """The denoising error for training and held-out images at the last record of it."""
-    lines = ("train_error", "training", SECOND, "--"), ("error", "held out", FIRST, "-")
+    lines = (
+        ("train_error", message("reporting.of_training"), SECOND, "--"),
+        ("error", message("reporting.of_held_out"), FIRST, "-"),
+    )
     curves = []
     for key, label, color, style in lines:
         if measured := _by_level(records, key):
@@ -24,23 +28,25 @@ def error_plot(records: list[dict[str, Any]]) -> Markup | None:
     return _curves(
         "levels",
         curves,
-        x_label="noisier  ←  log SNR  →  cleaner",
-        y_label="squared error",
-        description="Denoising error at each noise level, for training and held-out images",
+        x_label=message("reporting.axis_levels"),
+        y_label=message("reporting.axis_error"),
+        description=message("reporting.plot_levels"),
+        language=language,
     )
 
 
-def progress_plot(records: list[dict[str, Any]]) -> Markup | None:
+def progress_plot(records: list[dict[str, Any]], language: str) -> Markup | None:
     """The held-out error, or the training error where nothing is held out, along the training."""
     return _moments(
         "progress",
         _by_level(records, "error") or _by_level(records, "train_error"),
-        y_label="squared error",
-        description="Denoising error at each noise level, at moments of the training",
+        y_label=message("reporting.axis_error"),
+        description=message("reporting.plot_progress"),
+        language=language,
     )
 
 
-def accuracy_plot(records: list[dict[str, Any]]) -> Markup | None:
+def accuracy_plot(records: list[dict[str, Any]], language: str) -> Markup | None:
     """The accuracy of a classifier on held-out images at each noise level, along the training."""
 
     def log_snr(record: dict[str, Any]) -> list[float | None]:
@@ -50,40 +56,51 @@ def accuracy_plot(records: list[dict[str, Any]]) -> Markup | None:
     return _moments(
         "accuracy",
         _by_level(records, "accuracy", log_snr),
-        y_label="accuracy",
-        description="Accuracy on held-out images at each noise level, at moments of the training",
+        y_label=message("reporting.axis_accuracy"),
+        description=message("reporting.plot_accuracy"),
         log_y=False,
+        language=language,
     )
 
 
-def distance_plot(records: list[dict[str, Any]], key: str, name: str) -> Markup | None:
-    """A distance of samples from the training data against images seen."""
+def distance_plot(records: list[dict[str, Any]], key: str, name: str, language: str) -> Markup | None:
+    """A distance of samples from the training data against images seen, with that of real images.
+
+    That is 0 on average for the kernel distance; for the Fréchet distance newer logs have it.
+    """
     measured = [r for r in records if finite(r.get(key))]
     x, y = series(measured, key)
     _, errors = series(measured, f"{key}_error")
+    _, baselines = series(measured, f"{key}_baseline")
+    baseline = baselines[-1] if baselines else 0.0 if key == "kid" else None
+    curve = Curve(
+        message("reporting.of_samples"), x, y, error=errors if len(errors) == len(y) else None, points=True
+    )
     return _curves(
         key,
-        [Curve(name, x, y, error=errors if len(errors) == len(y) else None, points=True)] if x else [],
-        x_label="images seen",
+        [curve] if x else [],
+        x_label=message("reporting.images_seen"),
         y_label=name,
-        description=f"{name} of samples from the training images against images seen",
+        description=message("reporting.plot_distance", name=name),
         counts=True,
         log_y=False,
-        baseline=0.0 if key == "kid" else None,  # that of real images is 0 on average
+        baseline=baseline,
+        language=language,
     )
 
 
-def training_plot(records: list[dict[str, Any]], key: str, label: str) -> Markup | None:
+def training_plot(records: list[dict[str, Any]], key: str, label: Message, language: str) -> Markup | None:
     """A value of every update, such as the loss, against images seen."""
     x, y = smooth(*series(records, key))
     return _curves(
         key,
         [Curve(None, x, y, FIRST if key == "loss" else THIRD, points=len(x) < 3)] if x else [],
-        x_label="images seen",
+        x_label=message("reporting.images_seen"),
         y_label=label,
-        description=f"{label} against images seen",
+        description=message("reporting.plot_training", name=label),
         counts=True,
         log_y=key == "loss",
+        language=language,
     )
 
 
@@ -93,10 +110,10 @@ def _moments(name: str, measured: list[Levels], **settings: Any) -> Markup | Non
     chosen = sorted({round(len(measured) ** (k / 3)) - 1 for k in range(4)}) if measured else []
     opacities = np.linspace(1, 0.25, len(chosen))[::-1].tolist()
     curves = [
-        Curve(f"{format_short_count(images)} images", x, y, THIRD, opacity=opacity)
+        Curve(message("reporting.images", n=format_short_count(images)), x, y, THIRD, opacity=opacity)
         for (images, x, y), opacity in zip((measured[i] for i in chosen), opacities, strict=True)
     ]
-    return _curves(name, curves, x_label="noisier  ←  log SNR  →  cleaner", **settings)
+    return _curves(name, curves, x_label=message("reporting.axis_levels"), **settings)
 
 
 def _by_level(

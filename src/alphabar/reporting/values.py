@@ -49,6 +49,8 @@ def number(value: Any) -> str:
     """Three digits, or the whole number from a thousand on; a dash for anything that is no finite number."""
     if not finite(value):
         return "–"
+    if 1e-6 < abs(value) < 1e-3:  # which "g" would write as a power of ten
+        return f"{value:.6f}"
     return format_count(value) if abs(value) >= 1000 else format_number(value, 3)
 
 
@@ -62,20 +64,25 @@ def signed(value: Any) -> str:
     return f"{value:+.1f}" if finite(value) else "–"
 
 
-def interval(ends: Any) -> str | None:
-    """Two numbers as "0.48 to 0.56"; None for anything else."""
-    shown = [number(end) for end in items(ends) if finite(end)]
-    return f"{shown[0]} to {shown[1]}" if len(shown) == 2 else None
+def bracketed(ends: Any) -> str | None:
+    """Two numbers as "[0.48, 0.56]"; None for anything else."""
+    shown = [number(end) for end in (ends if isinstance(ends, list | tuple) else ()) if finite(end)]
+    return f"[{shown[0]}, {shown[1]}]" if len(shown) == 2 else None
 
 
 def setting(value: Any) -> str:
-    """A value of a recipe or an environment: ``ancestral (clamp = true)`` for a choice with settings."""
+    """A value of a recipe or an environment: ``ancestral (clamp = true)`` for a choice with settings.
+
+    Settings that are None, which stands for "not given", are left out.
+    """
     if isinstance(value, dict):
-        rest = ", ".join(f"{key} = {setting(v)}" for key, v in value.items() if key != "name")
+        rest = ", ".join(
+            f"{key} = {setting(v)}" for key, v in value.items() if key != "name" and v is not None
+        )
         name = str(value.get("name", ""))
         return f"{name} ({rest})" if name and rest else name or rest
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(setting, value))}]"
+        return f"[{', '.join(map(setting, value))}]" if value else "–"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

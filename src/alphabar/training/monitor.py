@@ -81,6 +81,7 @@ class TrainingMonitor:
         self.train_index, self.held_out_index = dataset.split(recipe.data.held_out)
         self._next: float | None = None  # seconds of training after which to measure again
         self._reference: Features | None = None
+        self._baseline: dict[str, float] = {}
 
     def is_due(self, seconds: float, rate: float) -> bool:
         """Whether measuring now keeps the monitor within its share of the time.
@@ -131,13 +132,9 @@ class TrainingMonitor:
             return Measurement(text, grid)
         distance = self.distance(items[: monitor.distance])
         self.run.log.append("distance", images, **distance)
-        text = message(
-            "training.samples_and_distance",
-            images=images,
-            path=grid,
-            features=distance["features"],
-            kid=distance["kid"],
-        )
+        baseline = f"{distance['kid_baseline']:.4f}" if "kid_baseline" in distance else "–"
+        shown = distance | {"kid_baseline": baseline}
+        text = message("training.samples_and_distance", images=images, path=grid, **shown)
         return Measurement(text, grid, distance)
 
     def _measure_classifier(self, classifier: NetworkDenoiser, images: int) -> Measurement:
@@ -238,11 +235,16 @@ class TrainingMonitor:
             yield diffuse(classifier.schedule, x0, t, eps), t, self.cond[rows]
 
     def distance(self, items: Tensor) -> dict[str, Any]:
-        """The quick distance of samples (n, *item_shape) from training items, in a small feature network."""
+        """The quick distance of samples (n, *item_shape) from training items, in a small feature network.
+
+        "kid_baseline", "frechet_baseline": the real-vs-real baselines, of as many training items against the
+        others (of half of them against the other half, where there are fewer than 2n).
+        """
         extractor = EXTRACTORS.build("lite0_96", device=extractor_device())
         if self._reference is None:
             index = np.sort(self.train_index[:REFERENCE])
             self._reference = last(extract(extractor, metric_pictures(self.codec, self.dataset.items[index])))
+            self._baseline = self._real_distance(self._reference.features, len(items))
         features = last(extract(extractor, metric_pictures(self.codec, items))).features
         reference = self._reference.features
         value = kid(features, reference)
@@ -250,9 +252,23 @@ class TrainingMonitor:
             "features": extractor.name,
             "n": len(items),
             "n_reference": len(reference),
+            "reference": f"{self.dataset.name} ({self.dataset.fingerprint[:8]})",
             "frechet": frechet_distance(features, reference),
             "kid": value.value,
             "kid_error": value.standard_error,
+            **self._baseline,
+        }
+
+    def _real_distance(self, features: Tensor, n: int) -> dict[str, float]:
+        """The baselines: n of the real items in place of the samples; {} where there are too few."""
+        n = min(n, len(features) // 2)
+        if n < KID_NEEDS:
+            return {}
+        real = features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))]
+        chosen, others = real[:n], real[n:]
+        return {
+            "kid_baseline": kid(chosen, others).value,
+            "frechet_baseline": frechet_distance(chosen, others),
         }
 
     def _write_grid(self, items: Tensor, images: int) -> Path:

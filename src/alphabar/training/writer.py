@@ -19,7 +19,7 @@ from alphabar.files import pack_json, write_file, writing
 from alphabar.messages import Message, message
 from alphabar.runs.model import export_model
 from alphabar.runs.run import Run
-from alphabar.runtime import Runtime
+from alphabar.runtime import Runtime, machine_load, machine_memory
 from alphabar.tensor_files import pack_tensors
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.records import TrainingProgress
@@ -108,6 +108,7 @@ class RunWriter:
             "rate": self._last.rate,
             "lr": self._last.learning_rate,
             "wait": self._last.wait,
+            "load": machine_load(),
         }
         self.run.log.append("train", self.training.images, **values)
         self._events.add(self.training.images, values)
@@ -243,6 +244,7 @@ def write_environment(run: Run, dataset: Dataset, runtime: Runtime) -> None:
         "machine": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "memory": machine_memory(),
         "threads": torch.get_num_threads(),
         "runtime": runtime.to_dict(),
         "data": {

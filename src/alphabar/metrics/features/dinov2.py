@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from alphabar.errors import AlphabarError
+from alphabar.messages import message
 from alphabar.metrics.features.base import Features
 from alphabar.metrics.features.weights import PublishedWeights, load_weights
 from alphabar.metrics.pictures import channels_first
@@ -158,10 +159,7 @@ class Dinov2:
                 "metrics.wrong_weights", path=path, network="DINOv2", problem=reason
             ) from None
         self.dim = self.network.cls_token.shape[-1]
-        self.protocol = (
-            f"DINOv2 with patches of 14 px, weights sha256 {sha256[:16]}, {self.dim} numbers of the class "
-            "token; pictures resized to 224×224 px by Pillow (bicubic), normalised as ImageNet's"
-        )
+        self.protocol = message("metrics.dinov2_protocol", sha256=sha256[:16], dim=self.dim)
         self.mean = torch.tensor([0.485, 0.456, 0.406], device=self.device)
         self.std = torch.tensor([0.229, 0.224, 0.225], device=self.device)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
+from alphabar.messages import message
 from alphabar.metrics.features.base import Features
 from alphabar.metrics.features.weights import PublishedWeights, load_weights
 from alphabar.metrics.pictures import channels_first
@@ -38,10 +39,7 @@ class Inception:
             raise AlphabarError("metrics.inception_missing", problem=error) from None
         data, sha256, path = load_weights(INCEPTION, weights)
         self.name = "inception" if sha256 == INCEPTION.sha256 else f"inception_{sha256[:8]}"
-        self.protocol = (
-            f"Inception v3 (torch-fidelity's port), weights sha256 {sha256[:16]}, 2048 pooled features and "
-            "unbiased logits; pictures resized to 299×299 px as TensorFlow 1 does (bilinear, not antialiased)"
-        )
+        self.protocol = message("metrics.inception_protocol", sha256=sha256[:16])
         self.device = torch.device(device)
         try:
             # torch-fidelity would unpickle whatever the file holds: it gets a copy with tensors only

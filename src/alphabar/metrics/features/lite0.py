@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.messages import message
 from alphabar.metrics.features.base import Features
 from alphabar.metrics.pictures import channels_first
 
@@ -170,11 +171,7 @@ class Lite0:
         if size < 32 or size % 32:
             raise UsageError("metrics.lite0_size", size=size)
         self.name = "lite0" if size == 224 else f"lite0_{size}"
-        self.protocol = (
-            f"EfficientNet-Lite0, ImageNet weights 57934424, 1280 pooled features; "
-            f"pictures resized to {size}×{size} px in float32 (bicubic a = −0.5, antialiased, clamped to "
-            "[0, 255], not rounded), (x − 127)/128"
-        )
+        self.protocol = message("metrics.lite0_protocol", size=size)
         self.device = torch.device(device)
         self.size = size
         network = load_lite0()

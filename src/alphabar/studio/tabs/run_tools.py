@@ -111,7 +111,7 @@ class RunTools:
         for record in make_report_figures(run):
             yield self._progress(record), gr.skip()
         file = self.page.new_file(f"{run.path.name}-report.html")
-        shutil.copyfile(write_report(run.path), file)
+        shutil.copyfile(write_report(run.path, language=self.page.language), file)
         said = note(self.page.text("report_written", name=run.path.name))
         yield said, gr.update(value=str(file), visible=True)
 
