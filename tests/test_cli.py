@@ -313,7 +313,7 @@ MISTAKES = {
     "no model": (["sample", "{new}", "--out", "{out}"], 1, "There is no model at"),
     "a folder that is no model": (["sample", "{data}", "--out", "{out}"], 1, "neither a run folder"),
     "unknown sampler": (["sample", "{run}", "--out", "{out}", "--sampler", "hein"], 2, "did you mean 'heun'"),
-    "no steps": (["sample", "{run}", "--out", "{out}", "--steps", "0"], 2, "at least 1 step"),
+    "no steps": (["sample", "{run}", "--out", "{out}", "--steps", "0"], 2, "from 1 to 100000 steps"),
     "no samples": (["sample", "{run}", "--out", "{out}", "-n", "0"], 2, "-n must be at least 1"),
     "a class of a model without": (
         ["sample", "{run}", "--out", "{out}", "--class", "BMW"], 2, "trained without conditions"

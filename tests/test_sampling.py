@@ -165,7 +165,7 @@ def test_a_guidance_of_the_recipe_without_its_means_is_left_out():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "at least 1 step"),
+        ({"steps": 0}, "from 1 to 100000 steps"),
         ({"sampler": "hoin"}, "heun"),
         ({"guidance": {"pga": 1}}, "pag"),
         ({"guidance": {"pag": {"scael": 1}}}, "scale"),
