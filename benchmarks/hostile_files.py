@@ -307,7 +307,7 @@ class Reader:
                 line = self.lines.get(timeout=2)
                 if line:
                     return json.loads(line)
-                self.close()
+                note(f"a process that reads has ended: {self.close()}")
                 return "crash"
             waited += 2
         self.close()
@@ -319,12 +319,18 @@ class Reader:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def close(self) -> None:
-        """End the process."""
-        if self.process is not None:
+    def close(self) -> int | None:
+        """End the process. Returns its exit code, negative for a signal, where it has ended by itself."""
+        if self.process is None:
+            return None
+        try:
+            code: int | None = self.process.wait(1)
+        except subprocess.TimeoutExpired:
             self.process.kill()
+            code = None
             self.process.wait()
-            self.process = None
+        self.process = None
+        return code
 
 
 def _forward(stream: Any, lines: "queue.Queue[bytes]") -> None:
