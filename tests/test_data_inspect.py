@@ -168,11 +168,12 @@ def test_sizes_classes_and_shapes():
     }  # fmt: skip
     assert [(skip.key, skip.reason[:13]) for skip in report.skipped] == [("bad", "not a picture")]
     assert report.notes == ("a note",)
-    (line,) = (line for line in report.lines() if "classes" in line)
-    assert line.startswith("2 classes: largest a (2), smallest b (1), ratio 2.0")
-    assert line.endswith("; 1 pictures without a class")
+    said = {getattr(line, "identifier", ""): line for line in report.lines()}
+    classes = said["data.inspect_classes"].values
+    assert (classes["largest"], classes["most"], classes["smallest"], classes["least"]) == ("a", 2, "b", 1)
+    assert said["data.inspect_unlabelled"].values["n"] == 1
     whole = report_of(Files(files, items=[Item(str(i), label="ab"[i % 2]) for i in range(4)]))
-    assert "without a class" not in "".join(whole.lines())
+    assert "without a class" not in "\n".join(whole.lines())
 
 
 def test_grey_and_transparent_pictures_are_counted():
