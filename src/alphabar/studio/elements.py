@@ -25,6 +25,11 @@ def note(text: str) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
 
 
+def error_note(text: str) -> str:
+    """A sentence about what went wrong, next to what was clicked."""
+    return f'<p class="note error" role="alert">{html.escape(text)}</p>'
+
+
 def progress_bar(done: float, total: float, text: str) -> str:
     """A bar, and a sentence below it."""
     return f'<progress max="{total}" value="{done}"></progress>{note(text)}'

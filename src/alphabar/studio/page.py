@@ -13,13 +13,10 @@ from typing import Any
 import gradio as gr
 
 from alphabar.errors import AlphabarError
-from alphabar.messages import catalogue, message
+from alphabar.messages import Message, catalogue, message
 from alphabar.runs.model import Model
-from alphabar.studio.elements import note
+from alphabar.studio.elements import error_note, note
 from alphabar.studio.models import ModelStore
-
-ERROR_SECONDS = 8
-"""How long an error stays on the page."""
 
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
 """For events that work with a model: one model is in memory."""
@@ -49,38 +46,60 @@ class Page:
         """The text ``studio.<key>``, or another where there is none, as for an extension."""
         return self.text(key) if f"studio.{key}" in catalogue() else otherwise
 
-    def handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A generator function as the handler of an event: each of its errors is shown as a sentence."""
+    def say(self, said: Message | str) -> str:
+        """A message of the library in the page's language and words: what names options of the command line
+        has another text here, ``studio.page_<identifier>``. Plain text, as of an extension, stays as it is.
+        """
+        if not isinstance(said, Message):
+            return said
+        own = f"studio.page_{said.identifier}"
+        return (message(own, **said.values) if own in catalogue() else said).in_language(self.language)
+
+    def handler(
+        self, function: Callable[..., Any], status: gr.HTML | None = None
+    ) -> Callable[..., Any]:
+        """A generator function as the handler of an event: each of its errors is shown as a sentence.
+
+        status: an output of the event, the line next to its button; the error stays there. Without one, the
+        error floats over the page until it is closed.
+        """
 
         @functools.wraps(function)
         def showing_errors(*arguments: Any) -> Any:
             try:
                 yield from function(*arguments)
+                return
             except AlphabarError as error:
-                text = html.escape(error.in_language(self.language))
-                raise gr.Error(text, duration=ERROR_SECONDS, print_exception=False) from None
-            except (gr.Error, GeneratorExit):
-                raise
+                text = self.say(error.message)
             except Exception as error:
                 traceback.print_exc(file=sys.stderr)
                 text = self.text("internal_error", name=type(error).__name__)
-                raise gr.Error(text, duration=ERROR_SECONDS, print_exception=False) from None
+            if status is None:
+                raise gr.Error(html.escape(text), duration=None, print_exception=False)
+            yield {status: error_note(text)}
 
         return showing_errors
 
-    def new_file(self, suffix: str) -> Path:
-        """A new empty file that the browser may read."""
-        with tempfile.NamedTemporaryFile(dir=self.files, suffix=suffix, delete=False) as file:
-            return Path(file.name)
+    def new_file(self, name: str) -> Path:
+        """The path of a new file of this name that the browser may read."""
+        return Path(tempfile.mkdtemp(dir=self.files)) / name
 
     def cancel_button(self, button: gr.Button, jobs: Sequence[Any], status: gr.HTML) -> None:
-        """Let a button cancel jobs. A job says that it has ended when it has, by the button or by an error.
+        """Let a button cancel jobs. A job that the button has ended says so when it has ended.
 
         Right after the click would be too soon: the page would ignore a click that begins the job again.
+        Gradio counts a job as failed also when it refuses the values of the controls, and says that itself.
         """
-        button.click(None, None, None, cancels=list(jobs))
+        by_hand = gr.Checkbox(visible=False)
+        button.click(None, None, None, cancels=list(jobs), js="() => { window.cancelledAt = Date.now() }")
         for job in jobs:
-            job.failure(lambda: note(self.text("cancelled")), None, status, **LIGHT)
+            job.failure(
+                lambda cancelled: note(self.text("cancelled")) if cancelled else gr.skip(),
+                by_hand,
+                status,
+                js="() => [Date.now() - (window.cancelledAt ?? 0) < 60000]",
+                **LIGHT,
+            )
 
 
 def forming(model: Model, record: Any) -> Any:
