@@ -55,9 +55,7 @@ class Page:
         own = f"studio.page_{said.identifier}"
         return (message(own, **said.values) if own in catalogue() else said).in_language(self.language)
 
-    def handler(
-        self, function: Callable[..., Any], status: gr.HTML | None = None
-    ) -> Callable[..., Any]:
+    def handler(self, function: Callable[..., Any], status: gr.HTML | None = None) -> Callable[..., Any]:
         """A generator function as the handler of an event: each of its errors is shown as a sentence.
 
         status: an output of the event, the line next to its button; the error stays there. Without one, the
