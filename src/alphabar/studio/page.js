@@ -64,8 +64,8 @@
   // A picture that is pasted goes where one can be uploaded.
   document.addEventListener("paste", (event) => {
     const files = event.clipboardData?.files;
-    const inputs = [...document.querySelectorAll(".picture-upload input[type=file], #other-picture input")];
-    const input = inputs.find((each) => (each.closest(".picture-upload, .block") ?? each).offsetParent);
+    const inputs = [...document.querySelectorAll(".picture-upload input[type=file], .small-buttons input[type=file]")];
+    const input = inputs.find((each) => each.closest(".picture-upload, .small-buttons").offsetParent);
     if (!files?.length || !input) return;
     input.files = files;
     input.dispatchEvent(new Event("change", { bubbles: true }));

@@ -18,7 +18,7 @@ MAX_SIDE = 1024
 SHOWN_SIDE = 480
 """Pixels of the longer side to which a small picture is enlarged to be shown or painted on, at most."""
 
-LARGEST_SHOWN = 1024
+LARGEST_SHOWN = 800
 """Pixels of the longer side of what is shown; files that are saved have all of theirs."""
 
 

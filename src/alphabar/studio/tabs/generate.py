@@ -112,8 +112,8 @@ class GenerateTab:
             )
         # Clicked by the script of the page, for the picture that is enlarged.
         self.chosen = gr.Number(0, visible=False)
-        self.restore_button = gr.Button("", elem_id="to-restore", elem_classes="hidden")
-        self.edit_button = gr.Button("", elem_id="to-edit", elem_classes="hidden")
+        self.restore_button = gr.Button("", elem_id="to-restore", visible="hidden")
+        self.edit_button = gr.Button("", elem_id="to-edit", visible="hidden")
 
     def _add_conditions(self) -> None:
         text = self.page.text

@@ -64,7 +64,7 @@ class PicturePanel:
             layers=False,
             transforms=(),
             sources=(),  # a browser would not open what `read_upload` does, and say nothing
-            height=380,
+            height=340,
             visible=False,
             elem_id="editor",
         )
@@ -87,7 +87,8 @@ class PicturePanel:
         self.undo_button.click(
             page.handler(self.undo, self.facts), [self.held, self.past], self.outputs, **LIGHT
         )
-        self.editor.clear(page.handler(self.put_back, self.facts), self.held, self.outputs, **LIGHT)
+        self.held.change(self._painted, self.held, self.editor, **LIGHT)
+        self.editor.clear(lambda held: self._painted(held), self.held, self.editor, **LIGHT)
 
     def take(
         self, file: str | Path | None, held: Held | None, past: list[Held], painted: Any
@@ -119,10 +120,6 @@ class PicturePanel:
         else:
             yield {self.facts: self._facts(held) + note(self.page.text("nothing_to_undo"))}
 
-    def put_back(self, held: Held | None) -> Iterator[Any]:
-        """The picture again, after the editor was emptied."""
-        yield {self.editor: gr.skip()} if held is None else self._shown(Held(held.file))
-
     def _facts(self, held: Held) -> str:
         photo = read_upload(held.file)
         width, height = size_of(photo)
@@ -131,18 +128,24 @@ class PicturePanel:
 
     def _shown(self, held: Held) -> dict[Any, Any]:
         """The updates of everything that shows the picture."""
-        image = to_show(picture_of(read_upload(held.file))).convert("RGBA")
-        ground = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        composite = ground
-        for layer in held.layers:
-            composite = Image.alpha_composite(composite, layer.convert("RGBA").resize(image.size))
-        painted = {"background": ground, "layers": list(held.layers), "composite": composite}
+        image = to_show(picture_of(read_upload(held.file)))
         preview = figures([np.asarray(image)], [held.file.name], kind="figures own-picture")
         return {
             self.held: held,
-            self.editor: gr.update(value=painted, visible=True),
+            self.editor: gr.update(visible=True),
             self.upload: gr.update(value=None, visible=False),
             self.other: gr.update(visible=True),
             self.facts: self._facts(held),
             **dict.fromkeys(self.previews, preview),
         }
+
+    def _painted(self, held: Held | None) -> Any:
+        """The picture for the editor, on white, with its layers. The editor takes it once it is visible."""
+        if held is None:
+            return gr.skip()
+        image = to_show(picture_of(read_upload(held.file))).convert("RGBA")
+        ground = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        composite = ground
+        for layer in held.layers:
+            composite = Image.alpha_composite(composite, layer.convert("RGBA").resize(image.size))
+        return {"background": ground, "layers": list(held.layers), "composite": composite}

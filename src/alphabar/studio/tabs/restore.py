@@ -106,8 +106,12 @@ class RestoreTab:
                         self._add_upscaling()
                     with gr.Tab(page.text("undo_degradation"), id="degradation"):
                         self._add_degradation()
-                self.status = gr.HTML(note(""), elem_id="restore-status", elem_classes="status")
-                self.cancel_button = gr.Button(page.text("cancel"), size="sm", elem_id="restore-cancel")
+                with gr.Row(elem_classes="pair", equal_height=False):
+                    with gr.Column(scale=4, min_width=150):
+                        self.status = gr.HTML(note(""), elem_id="restore-status", elem_classes="status")
+                    self.cancel_button = gr.Button(
+                        page.text("cancel"), size="sm", scale=1, min_width=80, elem_id="restore-cancel"
+                    )
                 self._add_numbers()
             with gr.Column(scale=1, min_width=320):
                 self._add_results()
