@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_studio_page import browser, launch, picture_of, set_slider, stop, tab, unfold
 
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.loop import begin, train
+from test_studio_page import browser, launch, picture_of, set_slider, stop, tab, unfold
 from training_child import tiny_dataset, tiny_recipe
 
 pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
@@ -212,11 +212,13 @@ def seed_of(page) -> int:
     return int(page.input_value("#seed input"))
 
 
-def generated(page) -> int:
-    """Wait for the samples; the seed that they have."""
-    page.wait_for_selector("#generate-status :text('Click on one')")
-    said = re.search(r"the seed (\d+)", page.inner_text("#generate-status"))
-    assert said and int(said[1]) == seed_of(page)
+def generate(page) -> int:
+    """Generate with a new seed, which is returned."""
+    page.check("#seed-new input")
+    before = seed_of(page)
+    page.click("#generate-button")
+    page.wait_for_function("before => +document.querySelector('#seed input').value !== before", arg=before)
+    page.wait_for_selector(f"#generate-status :text('the seed {seed_of(page)}')")
     return seed_of(page)
 
 
@@ -227,9 +229,7 @@ def test_seeds_history_and_files(page):
     set_slider(page, "#number", 3)
     seeds = []
     for _ in range(2):
-        page.click("#generate-button")
-        page.wait_for_selector("#generate-status progress, #generate-status :text('Loading')")
-        seeds.append(generated(page))
+        seeds.append(generate(page))
     assert seeds[0] != seeds[1] and page.locator("#samples a").count() == 3
     first = page.locator("#samples img").first.get_attribute("src")
     page.fill("#seed input", "12")
@@ -271,9 +271,7 @@ def test_a_sample_goes_to_restore_and_back(page):
     page.click("#use-in-generate")
     page.wait_for_selector("#edit-picture img")
     set_slider(page, "#strength", 0.3)
-    page.click("#generate-button")
-    page.wait_for_selector("#generate-status progress")
-    generated(page)
+    generate(page)
     page.locator("#edit-remove").click()
     page.wait_for_selector("#edit-file input[type=file]", state="attached")
 
@@ -312,8 +310,8 @@ def test_dark_text_in_the_accent_colour_is_readable(browser, address):
     page.goto(address + "/es")
     page.wait_for_selector("#model-facts :text('16 × 16')")
     colors = page.evaluate(
-        """() => [['.language', 'color'], ['[role=tab][aria-selected=true]', 'color'], ['.brand span', 'color']]
-            .map(([s, c]) => getComputedStyle(document.querySelector(s))[c])
+        """() => ['.language', '[role=tab][aria-selected=true]', '.brand span']
+            .map((selector) => getComputedStyle(document.querySelector(selector)).color)
             .concat(getComputedStyle(document.body).backgroundColor)"""
     )
     page.close()
@@ -325,4 +323,3 @@ def test_dark_text_in_the_accent_colour_is_readable(browser, address):
 
     *words, ground = map(luminance, colors)
     assert all((word + 0.05) / (ground + 0.05) >= 4.5 for word in words), colors
-    assert page.is_closed()

@@ -85,13 +85,16 @@ def picture_of(photo: Photo) -> Image.Image:
     return image
 
 
-def to_show(image: Image.Image) -> Image.Image:
-    """A picture at a size for the eyes: the pixels of a small one enlarged, a large one made smaller."""
+def to_show(image: Image.Image, largest: int = LARGEST_SHOWN) -> Image.Image:
+    """A picture at a size for the eyes: the pixels of a small one enlarged, a large one made smaller.
+
+    largest: pixels of its longer side, at most.
+    """
     factor = SHOWN_SIDE // max(image.size)
     if factor > 1:
         return magnified(image, factor)
     smaller = image.copy()
-    smaller.thumbnail((LARGEST_SHOWN,) * 2, Image.Resampling.LANCZOS)
+    smaller.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     return smaller
 
 

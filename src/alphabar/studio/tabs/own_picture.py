@@ -18,6 +18,7 @@ from alphabar.studio.elements import error_note, figures, note
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page
 from alphabar.studio.pictures import picture_of, read_upload, size_of, to_show
 
+PAINTED_SIDE = 480  # pixels of the longer side of what is painted on: a brush that is seen, and quick strokes
 MOST_HELD = 12  # pictures that can be had back
 
 
@@ -143,7 +144,7 @@ class PicturePanel:
         """The picture for the editor, on white, with its layers. The editor takes it once it is visible."""
         if held is None:
             return gr.skip()
-        image = to_show(picture_of(read_upload(held.file))).convert("RGBA")
+        image = to_show(picture_of(read_upload(held.file)), PAINTED_SIDE).convert("RGBA")
         ground = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         composite = ground
         for layer in held.layers:
