@@ -3,7 +3,10 @@
 import asyncio
 import io
 import json
+import os
 import shutil
+import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -21,15 +24,19 @@ from alphabar.data.dataset import prepare
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import guidance_class
+from alphabar.messages import LANGUAGES
 from alphabar.progress import last
 from alphabar.runs.model import load_model, shipped
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
+from alphabar.studio.answers import Refused, language_of, preferred_language
 from alphabar.studio.jobs import TrainingJob, TrainingJobs
+from alphabar.studio.login import WRONG_BY_ADDRESS, WRONG_IN_ALL, Login
 from alphabar.studio.models import ModelStore
-from alphabar.studio.security import API, MAX_MESSAGE, Refused, RequestGuard, check_job
+from alphabar.studio.security import API, MAX_MESSAGE, RequestGuard, check_job
+from alphabar.studio.temporary import TemporaryFiles
 from alphabar.studio.upload import unpack
 from alphabar.training.loop import begin, train
 from training_child import tiny_dataset, tiny_recipe
@@ -209,8 +216,8 @@ def test_an_archive_that_is_damaged_or_states_a_wrong_size(tmp_path):
 # ---------------------------------------------------------------- the guard
 
 
-def guard(tmp_path: Path, loopback: bool = True) -> RequestGuard:
-    return RequestGuard(None, tmp_path, loopback)
+def guard(tmp_path: Path, loopback: bool = True, **options) -> RequestGuard:
+    return RequestGuard(None, TemporaryFiles(tmp_path), loopback, **options)
 
 
 def status(guard: RequestGuard, method: str, path: str, **headers: str) -> int:
@@ -313,14 +320,217 @@ def test_a_body_without_a_length_is_bounded(tmp_path):
     assert sent[0]["status"] == 413
 
 
+OUTSIDE = "https://lab.example/user/ana"
+
+
+def test_behind_a_proxy_exactly_the_outside_address_is_answered(tmp_path):
+    g = guard(tmp_path, origin=OUTSIDE)
+    join, own = f"{API}/queue/join", "https://lab.example"
+    assert status(g, "POST", join, host="lab.example", origin=own, sec_fetch_site="same-origin") == 200
+    assert status(g, "POST", join, origin=own) == 200  # a proxy that rewrites the host
+    for origin in (
+        "http://lab.example",
+        "https://lab.example:8443",
+        "https://lab.example.evil.example",
+        "null",
+    ):
+        assert status(g, "POST", join, host="lab.example", origin=origin) == 403, origin
+    assert status(g, "POST", join, origin="http://127.0.0.1:7860") == 403
+    assert status(g, "POST", join, host="lab.example", origin=own, sec_fetch_site="cross-site") == 403
+    assert status(g, "GET", "/", host="evil.example") == 403
+    assert status(guard(tmp_path), "GET", "/", host="lab.example") == 403
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example@127.0.0.1", "127.0.0.1#.evil.example", "127.0.0.1:7860, evil.example", "", "0.0.0.0"],
+)
+def test_a_host_that_only_contains_this_machine_is_another(host, tmp_path):
+    assert status(guard(tmp_path), "GET", "/", host=host) == 403
+
+
+def answered(guard: RequestGuard, method: str, path: str, body: bytes = b"", query: str = "", **headers: str):
+    """(status, headers, body) of the guard's whole answer. An application behind it says 200 and "page"."""
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(event):
+        sent.append(event)
+
+    guard.app = guard.app or app
+    given = {"host": "127.0.0.1", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
+        "client": ("192.0.2.7", 1),
+    }
+    scope["headers"] = [(name.encode(), value.encode()) for name, value in given.items()]
+    asyncio.run(guard(scope, receive, send))
+    found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], found, b"".join(event["body"] for event in sent[1:]).decode()
+
+
+def test_the_page_needs_the_password_and_no_user_name(tmp_path):
+    g = guard(tmp_path, login=Login("sésame", OUTSIDE))
+    for path in (f"{API}/info", "/config", f"{API}/queue/data", "/glossary", "/assets/x.js"):
+        assert answered(g, "GET", path)[0] == 401, path
+    code, _, page = answered(g, "GET", "/es")
+    assert code == 200 and 'lang="es"' in page and "Contraseña" in page and "username" not in page
+    code, headers, page = answered(g, "POST", "/login", b"language=es&password=sesame")
+    assert code == 403 and "Esa no es la contraseña" in page and "set-cookie" not in headers
+    code, headers, _ = answered(g, "POST", "/login", b"language=es&password=s%C3%A9same")
+    assert (code, headers["location"]) == (303, "es")
+    cookie, *attributes = headers["set-cookie"].split("; ")
+    assert set(attributes) == {"Path=/user/ana", "HttpOnly", "SameSite=Lax", "Secure"}
+    assert answered(g, "GET", "/config", cookie=cookie)[2] == "page"
+    assert answered(g, "GET", "/config", cookie=cookie[:-1])[0] == 401
+    assert answered(g, "GET", "/logout", cookie=cookie)[0] == 303
+    assert answered(g, "GET", "/config", cookie=cookie)[0] == 401
+
+
+def test_wrong_passwords_are_limited_by_address_and_in_all(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("alphabar.studio.login.time.monotonic", lambda: now[0])
+    login = Login("sesame")
+    said = [login.attempt("x", "2001:db8::1").identifier for _ in range(WRONG_BY_ADDRESS)]
+    assert set(said) == {"studio.login_wrong"}
+    for address in ("2001:db8::1", "2001:db8::ffff"):  # one machine has a whole network of IPv6
+        assert login.attempt("sesame", address).identifier == "studio.login_wait"
+    assert "sesame" not in login.attempt(
+        "sesame", "192.0.2.1"
+    )  # another address may try, and gets its cookie
+    for i in range(WRONG_IN_ALL):
+        login.attempt("x", f"198.51.100.{i}")
+    assert login.attempt("sesame", "192.0.2.2").identifier == "studio.login_wait"
+    now[0] = 300.0
+    assert "HttpOnly" in login.attempt("sesame", "2001:db8::1")
+
+
+def test_the_browser_chooses_the_language_unless_the_person_does(tmp_path):
+    g = guard(tmp_path)
+    assert answered(g, "GET", "/", accept_language="es-BO,es;q=0.9,en;q=0.8")[1]["location"] == "es"
+    assert answered(g, "GET", "/", query="language=en", accept_language="es-BO")[2] == "page"
+    assert answered(g, "GET", "/", accept_language="en-US,es;q=0.5")[2] == "page"
+    assert answered(g, "GET", "/es", accept_language="en-US")[2] == "page"
+    assert [preferred_language(text) for text in ("de,es;q=0.3", "fr", "", "en;q=0.4,es;q=0.5", "*;q=x")] == [
+        "es", "en", "en", "es", "en",
+    ]  # fmt: skip
+    assert language_of(f"{API}/queue/join", {"referer": "https://lab.example/user/ana/es"}) == "es"
+    assert "Glosario" in answered(g, "GET", "/es/glossary")[2]
+
+
+@pytest.mark.parametrize(
+    ("failing", "said"), [(503, "Muchas personas"), (500, "no pudo responder"), (None, "no pudo")]
+)
+def test_a_server_that_fails_says_so_in_the_language_of_the_page(failing, said, tmp_path, capfd):
+    async def app(scope, receive, send):
+        if failing is None:
+            raise KeyError(scope["path"])
+        await send({"type": "http.response.start", "status": failing, "headers": []})
+        await send({"type": "http.response.body", "body": b"Queue is full. Max size is 32."})
+
+    g = guard(tmp_path, jobs={3})
+    g.app = app
+    job = json.dumps({"fn_index": 3, "data": []}).encode()
+    code, _, body = answered(g, "POST", f"{API}/queue/join", job, referer="http://127.0.0.1/es")
+    assert code == (failing or 500) and said in json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize("number", [4, -1, 99999, True, "3", None])
+def test_a_function_that_the_page_does_not_have_is_refused(number):
+    check_job(b'{"fn_index": 3}', {3})
+    with pytest.raises(Refused) as refused:
+        check_job(json.dumps({"fn_index": number}).encode(), {1, 3})
+    assert refused.value.status == 400
+
+
+def test_temporary_files_are_bounded_and_a_broken_upload_leaves_nothing(tmp_path):
+    files = TemporaryFiles(tmp_path, quota=1000)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "kept.png").write_bytes(bytes(300))
+    (tmp_path / "old.png").write_bytes(bytes(600))
+    os.utime(tmp_path / "old.png", (0, 0))
+    with files.upload(600) as room, files.upload(200) as second:  # the old file makes room for both
+        assert room and not second and not (tmp_path / "old.png").exists()
+        (tmp_path / "tmpabc123").write_bytes(bytes(600))
+        (tmp_path / "tmpabc123.png").write_bytes(b"x")  # one of the page's own
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "kept.png", "tmpabc123.png"]
+    with files.upload(600) as room:
+        assert room
+
+
+# ---------------------------------------------------------------- terms
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_term_has_a_name_and_a_tooltip(language):
+    from alphabar.studio.elements import glossary_terms, term
+
+    explained = glossary_terms(language)
+    assert {"unipc", "dpmpp_2m", "snr", "kid", "nfe", "guidance", "eta"} <= set(explained)
+    for key, (name, explanation) in explained.items():
+        assert 0 < len(name) < 40 < len(explanation)
+        html = term(key, language)
+        assert f'glossary#{key}"' in html and 'role="tooltip"' in html
+        assert ('href="es/glossary' in html) == (language == "es")
+
+
 # ---------------------------------------------------------------- starting
 
 
 def test_a_host_that_others_reach_needs_a_password(tmp_path):
     from alphabar.studio.server import serve
 
-    with pytest.raises(UsageError, match="--password"):
+    with pytest.raises(UsageError, match="--password-file"):
         serve(tmp_path, host="0.0.0.0")
+    with pytest.raises(UsageError, match="empty"):
+        serve(tmp_path, host="0.0.0.0", password=" ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nonexistent"], 2, "no folder nonexistent"),
+        ([".", "--port", "99999"], 2, "from 1 to 65535"),
+        ([".", "--port", "0"], 2, "from 1 to 65535"),
+        ([".", "--port", "TAKEN"], 1, "already uses port"),
+        ([".", "--host", "192.0.2.1"], 2, "--password-file"),
+        ([".", "--host", "192.0.2.1", "--password-file", "secret"], 1, "Choose another --host"),
+        ([".", "--password-file", "missing"], 2, "missing"),
+        ([".", "--password-file", "empty"], 2, "is empty"),
+        ([".", "--origin", "lab.example"], 2, "'lab.example'"),
+        ([".", "--origin", "https://lab.example:port/"], 2, "outside address"),
+        ([".", "--origin", "https://me@lab.example/"], 2, "outside address"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(arguments, code, said, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_text("sesame\n")
+    (tmp_path / "empty").write_text("\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        arguments = [port if argument == "TAKEN" else argument for argument in arguments]
+        got, _, err = call("studio", *arguments)
+    assert got == code and said in err and len(err.strip().splitlines()) == 1
+
+
+def test_the_password_comes_from_a_file_or_the_environment_and_is_not_passed_on(tmp_path, monkeypatch):
+    from alphabar.cli.studio import read_password
+
+    monkeypatch.setenv("ALPHABAR_PASSWORD", "one")
+    assert read_password(None) == "one" and "ALPHABAR_PASSWORD" not in os.environ
+    (tmp_path / "file").write_text("two words \n")
+    assert read_password(tmp_path / "file") == "two words " and read_password(None) is None
 
 
 def test_without_gradio_one_line_names_the_extra(tmp_path, monkeypatch):
@@ -332,31 +542,83 @@ def test_without_gradio_one_line_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_names_of_new_runs(runs):
-    jobs = TrainingJobs(ModelStore(runs))
-    assert jobs.new_run("cars-2") == runs.resolve() / "cars-2"
-    for name in ("", "../x", "a/b", ".hidden", "-x", "newer", "a" * 80, "--run"):
+    models = ModelStore(runs)
+    for name in ("cars-2", "my cats", "coches_ñandú", "2026.1"):
+        assert models.free_place(name) == runs.resolve() / name
+    for name in ("", "../x", "a/b", ".hidden", "-x", "newer", "a" * 80, "--run", "a\0", "a:b", " x", "<b>"):
         with pytest.raises(UsageError):
-            jobs.new_run(name)
+            models.free_place(name)
     with pytest.raises(UsageError, match="folder of runs"):
-        TrainingJobs(ModelStore(runs / "newer")).new_run("x")
-    with pytest.raises(AlphabarError, match="has not begun"):
-        jobs.pause("newer")
+        ModelStore(runs / "newer").free_place("x")
+
+
+def test_runs_are_renamed_and_deleted_with_their_pictures(runs, tmp_path):
+    models = ModelStore(tmp_path)
+    for name, pictures in (("one", "one"), ("two", "one"), ("three", "three")):
+        shutil.copytree(runs / "newer", tmp_path / name)
+        (models.pictures / pictures).mkdir(parents=True, exist_ok=True)
+        Run(tmp_path / name).remember_data(str(models.pictures / pictures))
+    assert models.disk_bytes("one") > 1000
+    with Run(tmp_path / "one").lock():
+        for action in (lambda: models.delete("one"), lambda: models.rename("one", "other")):
+            with pytest.raises(AlphabarError, match="is training"):
+                action()
+    with pytest.raises(UsageError, match="already a run"):
+        models.rename("one", "two")
+    models.rename("one", "my cats")
+    assert set(models.runs()) == {"my cats", "two", "three"}
+    assert models.load("my cats").path == models.path / "my cats"
+    models.delete("my cats")
+    models.delete("three")
+    # What another run was trained on stays.
+    assert [p.name for p in models.pictures.iterdir()] == ["one"] and models.runs() == ["two"]
+    for name in ("..", "missing", None, shipped()[0].name):
+        with pytest.raises(AlphabarError):
+            models.delete(name)
+
+
+class Sleeping(TrainingJobs):
+    """Trainings that are processes which only sleep."""
+
+    def begin(self, name, seconds="60", **options):
+        process = subprocess.Popen(["sleep", seconds])
+        self.jobs[name] = TrainingJob(process, io.BytesIO(b"reading\nalphabar: half  left 5s\n"), **options)
+        return self.jobs[name]
+
+
+def test_pause_acts_on_the_run_that_trains_and_at_once(runs):
+    jobs = Sleeping(ModelStore(runs))
+    with pytest.raises(AlphabarError, match="No training"):
+        jobs.pause()
+    job = jobs.begin("older")
+    assert jobs.running() == "older" and job.time_left() == "5s"
+    with pytest.raises(AlphabarError, match="older is training already"):
+        jobs.check_free()
+    assert jobs.pause() == "older"  # before the process could say that it can be paused
+    assert job.process.wait(60) == -signal.SIGTERM
+    assert not job.failed and jobs.running() is None
+    jobs.begin("newer", seconds="x").process.wait(60)
+    assert jobs.jobs["newer"].failed
 
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_training_that_has_saved_may_take_a_moment_to_end(ends, runs, monkeypatch):
     monkeypatch.setattr("alphabar.studio.jobs.SECONDS_TO_LEAVE", 20 if ends else 0.1)
-    jobs = TrainingJobs(ModelStore(runs))
-    process = subprocess.Popen(["sleep", "0.5" if ends else "60"])
-    jobs.jobs["newer"] = TrainingJob(process, io.BytesIO())
+    jobs = Sleeping(ModelStore(runs))
+    process = jobs.begin("newer", "0.5" if ends else "60").process
+    pictures = runs / "uploaded"
+    pictures.mkdir(exist_ok=True)
     try:
         if ends:
-            job = jobs.launch(runs / "next", ["train", str(runs / "nothing")], "1s")
+            command = ["train", str(runs / "nothing"), "--budget", "1s"]
+            job = jobs.launch(runs / "next", command, pictures=pictures)
             assert job.process.wait(60) == 2
-            assert str(runs / "nothing") in job.last_line()
+            assert job.failed and str(runs / "nothing") in job.last_line()
+            jobs.latest()
+            assert not pictures.exists()  # a form that came to nothing leaves nothing behind
         else:
-            with pytest.raises(AlphabarError, match="already running"):
-                jobs.launch(runs / "next", ["train", str(runs / "nothing")], "1s")
+            with pytest.raises(AlphabarError, match="newer is training already"):
+                jobs.launch(runs / "next", ["train", str(runs / "nothing"), "--budget", "1s"])
     finally:
         process.kill()
         process.wait()
@@ -517,8 +779,8 @@ def test_unusual_models_show_the_process_and_compare(unusual):
     tab = ProcessTab(page, gr.Dropdown())
     *_, (taken, _) = tab.take(name, "data", 0, None)
     assert tuple(taken[1].shape[1:]) == page.models.load(name).shape
-    ((pictures, _, _),) = tab.show(name, taken, 0.5, 0)
-    assert pictures.count("<img") == 3
+    ((pictures, _, _, _),) = tab.show(name, taken, 0.5, 0)
+    assert pictures.count("<img") == 4
     compared = CompareTab(page, gr.Dropdown()).compare(name, "steps", [], "pag", "1, 2", "", 2, 0)
     *_, (_, table) = compared
     assert table.count("<img") == 4

@@ -449,17 +449,25 @@ def test_hostile_archives_large_uploads_and_many_jobs_leave_it_serving(address, 
 
 
 @pytest.mark.slow
-def test_beyond_this_machine_the_page_asks_for_the_password(folder):
-    process, address = launch(folder, "--host", "0.0.0.0", "--password", "sesame")
+def test_beyond_this_machine_the_page_asks_for_the_password(folder, browser, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("sesame")
+    process, address = launch(folder, "--host", "0.0.0.0", "--password-file", str(secret))
     try:
         address = address.replace("0.0.0.0", "127.0.0.1")
         for path in (f"{API}/info", "/config", f"{API}/queue/data?session_hash=x", f"{API}/file=/etc/passwd"):
             assert request(address, "GET", path)[0] in (401, 403), path
         job = json.dumps({"data": [], "fn_index": 0, "session_hash": "x"}).encode()
         assert request(address, "POST", f"{API}/queue/join", job, Content_Type="application/json")[0] == 401
-        form = {"Content_Type": "application/x-www-form-urlencoded"}
-        assert request(address, "POST", "/login", b"username=me&password=wrong", **form)[0] == 400
-        assert request(address, "POST", "/login", b"username=me&password=sesame", **form)[0] == 200
+        page = browser.new_page()
+        page.goto(address)
+        page.fill("#password", "wrong")
+        page.click("button")
+        page.wait_for_selector("text=This is not the password")
+        page.fill("#password", "sesame")
+        page.click("button")
+        page.wait_for_selector("#model-facts :text('16 × 16')")
+        page.close()
     finally:
         stop(process)
 

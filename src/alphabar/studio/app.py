@@ -1,11 +1,17 @@
 """The page put together: a head with the choice of the model, and the tabs, in each language."""
 
+import html
+import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
-from alphabar.messages import LANGUAGES
+from alphabar.codecs.image_files import LARGEST
+from alphabar.messages import LANGUAGES, message
+from alphabar.studio.answers import home_of
 from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.models import ModelStore
 from alphabar.studio.page import LIGHT, Page
@@ -19,9 +25,39 @@ from alphabar.studio.tabs.runs import RunsTab
 MAX_QUEUE = 32  # jobs that wait; one more is told to come back later
 
 
+class StudioBlocks(gr.Blocks):
+    """Gradio's page, whose own errors are a sentence in the language of the page that made the request."""
+
+    async def preprocess_data(self, block_fn: Any, *arguments: Any, **options: Any) -> Any:
+        """As Gradio does it. Raises gr.Error for values that no control of the page takes."""
+        try:
+            return await super().preprocess_data(block_fn, *arguments, **options)
+        except Exception as error:
+            if isinstance(error.__cause__, Image.DecompressionBombError):
+                problem = message("codecs.gigantic", limit=LARGEST // 10**6)
+                raise _said("studio.bad_picture", block_fn, problem=problem) from None
+            raise _said("studio.bad_value", block_fn) from None
+
+    async def process_api(self, block_fn: Any, *arguments: Any, **options: Any) -> Any:
+        """As Gradio does it. Raises gr.Error where a function fails in a way that it does not say itself."""
+        try:
+            return await super().process_api(block_fn, *arguments, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            raise _said("studio.internal_error", block_fn, name=type(error).__name__) from None
+
+
+def _said(identifier: str, block_fn: Any, **values: Any) -> gr.Error:
+    language = getattr(block_fn, "page", "") or LANGUAGES[0]
+    text = html.escape(message(identifier, **values).in_language(language))
+    return gr.Error(text, duration=None, print_exception=False)
+
+
 def build_page(models: ModelStore, jobs: TrainingJobs, files: Path) -> gr.Blocks:
     """The page: English at /, Spanish at /es. files: the folder of what the browser may read."""
-    blocks = gr.Blocks(title="alphabar studio", analytics_enabled=False, delete_cache=(600, 3600))
+    blocks = StudioBlocks(title="alphabar studio", analytics_enabled=False, delete_cache=(600, 3600))
     for language in LANGUAGES:
         if language != LANGUAGES[0]:
             blocks.route(language, language)
@@ -38,8 +74,8 @@ def _add_language(page: Page, jobs: TrainingJobs) -> None:
     with gr.Tabs(elem_id="tabs") as tabs:
         with gr.Tab(page.text("generate"), id="generate"):
             generating = GenerateTab(page, model, model_facts)
-        with gr.Tab(page.text("process"), id="process"):
-            ProcessTab(page, model)
+        with gr.Tab(page.text("process"), id="process") as process:
+            ProcessTab(page, model, process)
         with gr.Tab(page.text("restore"), id="restore"):
             restoring = RestoreTab(page, model)
         with gr.Tab(page.text("runs"), id="runs"):
@@ -54,7 +90,7 @@ def _add_language(page: Page, jobs: TrainingJobs) -> None:
 def _add_head(page: Page) -> gr.Dropdown:
     """The page's name, the choice of the model, which is returned, and the link to the other language."""
     other = next(language for language in LANGUAGES if language != page.language)
-    home, there = (f"/{language if language != LANGUAGES[0] else ''}" for language in (page.language, other))
+    home, there = home_of(page.language), home_of(other)
     with gr.Row(elem_id="head", equal_height=True):
         gr.HTML(
             f'<h1><a class="brand" href="{home}"><span>ᾱ</span> alphabar studio</a></h1>'

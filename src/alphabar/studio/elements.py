@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from alphabar.codecs.base import Codec
+from alphabar.messages import LANGUAGES, catalogue
 
 Picture = NDArray[np.uint8] | Tensor
 """One picture, (h, w, 3 or 4) uint8."""
@@ -117,3 +118,30 @@ def item_files(codec: Codec, items: Tensor, metadata: Sequence[Mapping[str, Any]
             codec.write(item, path, about)
             files.append(path.read_bytes())
     return files
+
+
+def glossary_terms(language: str) -> dict[str, tuple[str, str]]:
+    """The terms that the page explains: key → (name, explanation), in a language, in order of the names."""
+    texts = catalogue()
+    keys = [key.removeprefix("term.") for key in texts if key.startswith("term.")]
+    parts = {key: texts[f"term.{key}"][language].partition(": ") for key in keys}
+    named = {key: (name, explanation) for key, (name, _, explanation) in parts.items()}
+    return dict(sorted(named.items(), key=lambda item: item[1][0].casefold()))
+
+
+def term(key: str, language: str, shown: str | None = None) -> str:
+    """A term with its explanation as a tooltip, and a link to its place in the page's glossary.
+
+    key: of `glossary_terms`, such as "snr". shown: a text for the term instead of its name.
+    """
+    name, explanation = (html.escape(text) for text in glossary_terms(language)[key])
+    folder = "" if language == LANGUAGES[0] else f"{language}/"
+    return (
+        f'<a class="term" href="{folder}glossary#{key}" target="_blank">{shown or name}'
+        f'<span role="tooltip">{explanation}</span></a>'
+    )
+
+
+def terms(language: str, *keys: str) -> str:
+    """A line of terms with their tooltips, for below controls that use these words."""
+    return f'<p class="terms">{" · ".join(term(key, language) for key in keys)}</p>'

@@ -1,7 +1,7 @@
 """Trainings that the page begins: the ordinary command, in a process of its own."""
 
 import os
-import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from alphabar.errors import AlphabarError, UsageError
+from alphabar.errors import AlphabarError
 from alphabar.extensions import LOADED
 from alphabar.runs.run import Run
 from alphabar.studio.models import ModelStore
 
-NAME = re.compile(r"[\w][\w.-]{0,60}")
-MAX_RUNNING = 1  # trainings of one page: two would take each other's time
 SECONDS_TO_SAVE = 60.0  # that a training has when the studio closes
 SECONDS_TO_LEAVE = 10.0  # that a training has that has saved
 LOCALES = {"en": "C.UTF-8", "es": "es_ES.UTF-8"}  # of the command's messages
@@ -26,21 +24,38 @@ LOCALES = {"en": "C.UTF-8", "es": "es_ES.UTF-8"}  # of the command's messages
 
 @dataclass
 class TrainingJob:
-    """A training that the page began. output: what its command has printed."""
+    """A training that the page began.
+
+    output: what its command has printed. pictures: the folder that was made for it, or None. pausing: whether
+    it was asked to save and end.
+    """
 
     process: subprocess.Popen[bytes]
     output: IO[bytes]
+    pictures: Path | None = None
+    pausing: bool = False
 
     @property
     def running(self) -> bool:
         """Whether the process has not ended."""
         return self.process.poll() is None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended by an error. One that was paused before it could save has not failed."""
+        return not self.running and self.process.returncode != 0 and not self.pausing
+
+    def pause(self) -> None:
+        """Ask it to save and end."""
+        self.pausing = True
+        self.process.send_signal(signal.SIGTERM)
+
     def last_line(self) -> str:
         """The last line that the command has printed."""
         self.output.seek(0)
         lines = self.output.read()[-4000:].decode("utf-8", "replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return last.removeprefix("alphabar: ")
 
     def time_left(self) -> str:
         """The time left as the last line of progress states it; "" where it states none."""
@@ -48,66 +63,79 @@ class TrainingJob:
 
 
 class TrainingJobs:
-    """The trainings of one studio, by the name of their run."""
+    """The trainings of one studio, by the name of their run. One runs at a time."""
 
     def __init__(self, models: ModelStore):
         self.models = models
         self.jobs: dict[str, TrainingJob] = {}
 
-    def new_run(self, name: str) -> Path:
-        """The folder of a new run. Raises UsageError for a name that cannot be one, or is taken."""
-        if self.models.single:
-            raise UsageError("studio.single_model")
-        if not NAME.fullmatch(name):
-            raise UsageError("studio.bad_run_name", name=name)
-        path = self.models.path / name
-        if path.exists():
-            raise UsageError("studio.run_exists", name=name)
-        return path
+    def running(self) -> str | None:
+        """The name of the run that this page trains now."""
+        return next((name for name, job in self.jobs.items() if job.running), None)
 
-    def launch(self, run: Path, command: Sequence[str], budget: str, language: str = "en") -> TrainingJob:
-        """Run ``alphabar train`` or ``finetune`` with these arguments, into a run folder, for a time.
-
-        command: the command's name and its arguments but the run and the budget. language: of its messages.
-        Raises AlphabarError while another training of this page runs.
-        """
+    def check_free(self) -> None:
+        """Raises AlphabarError while another training of this page runs. One that has saved may end first."""
         for name, job in self.jobs.items():
-            if job.running and not Run(self.models.path / name).is_training():
+            if job.running and (job.pausing or not Run(self.models.path / name).is_training()):
                 with suppress(subprocess.TimeoutExpired):
                     job.process.wait(SECONDS_TO_LEAVE)
-        if sum(job.running for job in self.jobs.values()) >= MAX_RUNNING:
-            raise AlphabarError("studio.already_training")
+        if self.running():
+            raise AlphabarError("studio.already_training", name=self.running())
+
+    def launch(
+        self, run: Path, command: Sequence[str], language: str = "en", pictures: Path | None = None
+    ) -> TrainingJob:
+        """Run ``alphabar train`` or ``finetune`` with these arguments, into a run folder.
+
+        command: the command's name and its arguments but the run. language: of its messages. pictures: the
+        folder that was made for the training; it goes where the training fails before there is a run.
+        Raises AlphabarError as `check_free` does.
+        """
+        self.check_free()
         extensions = [part for e in LOADED.values() if e.file for part in ("--extension", str(e.file))]
         output = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "alphabar.cli", *extensions),
-                *(*command, "--run", str(run), "--budget", budget),
-            ],
+            [sys.executable, "-m", "alphabar.cli", *extensions, *command, "--run", str(run)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env={**os.environ, "LC_ALL": LOCALES[language], "PYTHONUTF8": "1"},
+            env={
+                **os.environ,
+                "LC_ALL": LOCALES[language],
+                "ALPHABAR_LANGUAGE": language,
+                "PYTHONUTF8": "1",
+            },
         )
-        self.jobs[run.name] = TrainingJob(process, output)
+        self.jobs.pop(run.name, None)
+        self.jobs[run.name] = TrainingJob(process, output, pictures)
         return self.jobs[run.name]
 
-    def pause(self, name: str) -> None:
-        """Ask a training to save and end. Raises AlphabarError for one that this page did not begin."""
-        job = self.jobs.get(name)
-        if job is None or not job.running:
-            raise AlphabarError("studio.not_training_here", name=name)
-        job.process.send_signal(signal.SIGTERM)
+    def latest(self) -> tuple[str, TrainingJob] | None:
+        """The training that was begun last, by its name; pictures of one that came to nothing are removed."""
+        for name, job in self.jobs.items():
+            if job.pictures and not job.running and not Run(self.models.path / name).exists:
+                shutil.rmtree(job.pictures, ignore_errors=True)
+                job.pictures = None
+        return next(reversed(self.jobs.items()), None)
+
+    def pause(self) -> str:
+        """Ask the training of this page to save and end; the name of its run. AlphabarError without."""
+        name = self.running()
+        if name is None:
+            raise AlphabarError("studio.not_training_here")
+        self.jobs[name].pause()
+        return name
 
     def close(self) -> None:
         """Let all trainings save and end."""
         running = [job for job in self.jobs.values() if job.running]
         for job in running:
-            job.process.send_signal(signal.SIGTERM)
+            job.pause()
         for job in running:
             try:
                 job.process.wait(SECONDS_TO_SAVE)
             except subprocess.TimeoutExpired:
                 job.process.kill()
                 job.process.wait()
+        self.latest()

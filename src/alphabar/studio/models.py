@@ -1,13 +1,21 @@
 """The models and runs of the folder that was opened; one model at a time is in memory."""
 
+import re
+import secrets
+import shutil
 import threading
 import tomllib
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import writing
 from alphabar.methods.registry import METHODS
 from alphabar.runs.model import Model, holds_model, load_model, locate, shipped
 from alphabar.runs.run import Run
+
+NAME = re.compile(r"[^\W_][\w. -]{0,59}")  # of a run: what every system takes as the name of a folder
 
 
 class ModelStore:
@@ -50,6 +58,57 @@ class ModelStore:
         """The folder of a model. Raises AlphabarError for a name that is not of `models`."""
         return self._folder(name, self.models())
 
+    def rename(self, name: str | None, new: str) -> None:
+        """Gives a run another name. Raises AlphabarError as `free_place` does, and while it trains."""
+        run, place = self._idle(name), self.free_place(new)
+        with writing(place):
+            run.path.rename(place)
+
+    def delete(self, name: str | None) -> None:
+        """Deletes a run, and the pictures that were uploaded for it where no other run was trained on them.
+
+        Raises AlphabarError while it trains, and where it cannot be removed.
+        """
+        run = self._idle(name)
+        data = run.data
+        others = {self.run(other).data for other in self.runs() if other != name}
+        hidden = self.path / f".deleted-{secrets.token_hex(4)}"
+        with writing(run.path):
+            run.path.rename(hidden)  # at once: a run without half of its files would be a damaged one
+            shutil.rmtree(hidden)
+        if data and data not in others and Path(data).parent == self.pictures:
+            shutil.rmtree(data, ignore_errors=True)
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of the pictures that were uploaded for trainings."""
+        return self.path / ".pictures"
+
+    def free_place(self, name: str) -> Path:
+        """The folder for a run of that name. Raises UsageError for a name that cannot be one, or is taken."""
+        if self.single:
+            raise UsageError("studio.single_model")
+        if not name:
+            raise UsageError("studio.no_run_name")
+        if not NAME.fullmatch(name):
+            raise UsageError("studio.bad_run_name", name=name)
+        if (self.path / name).exists():
+            raise UsageError("studio.run_exists", name=name)
+        return self.path / name
+
+    def disk_bytes(self, name: str) -> int:
+        """The disk space that a run takes, without its pictures."""
+        folder = self.run(name).path
+        return _folder_bytes(folder, _changed(folder))
+
+    def _idle(self, name: str | None) -> Run:
+        if self.single:
+            raise UsageError("studio.single_model")
+        run = self.run(name)
+        if run.is_training():
+            raise AlphabarError("studio.run_is_training", name=name)
+        return run
+
     def load(self, name: str | None) -> Model:
         """The model of this name as it is now; the model that was in memory before leaves it.
 
@@ -88,3 +147,13 @@ def _generates(folder: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return True
     return bool(getattr(method, "samples", True))
+
+
+@lru_cache(maxsize=256)
+def _folder_bytes(folder: Path, changed: float) -> int:
+    """The size of a folder's files. changed: when it was last saved; until it is again, nobody counts."""
+    sizes = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            sizes += path.stat().st_size
+    return sizes

@@ -1,6 +1,6 @@
 // What the page does in the browser itself: enlarging pictures, Enter, and pasting. TEXTS comes from theme.py.
 (() => {
-  const language = location.pathname.startsWith("/es") ? "es" : "en";
+  const language = /\/es\/?$/.test(location.pathname) ? "es" : "en";
   document.documentElement.lang = language;
   const text = (key) => TEXTS[language][key];
   let chosen = 0; // the number of the picture that is enlarged

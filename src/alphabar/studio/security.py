@@ -2,12 +2,30 @@
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from alphabar.messages import Message, message
+from alphabar.messages import LANGUAGES, Message, message
+from alphabar.studio.answers import (
+    HEADERS,
+    Answer,
+    Refused,
+    Send,
+    glossary_page,
+    home_of,
+    language_of,
+    login_page,
+    read_login,
+    redirection,
+    refusal,
+)
+from alphabar.studio.login import Login
+from alphabar.studio.temporary import TemporaryFiles
 
 MAX_UPLOAD = 256 * 2**20
 """Bytes that one upload may have."""
@@ -20,79 +38,145 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 API = "/gradio_api"
 
-FILE = f"{API}/file="
+FILE, UPLOAD, JOIN = f"{API}/file=", f"{API}/upload", f"{API}/queue/join"
+
+STARTUP = f"{API}/startup-events"  # which Gradio itself asks for as it begins
+
+MAX_FORM = 4096
+"""Bytes of the form with the password."""
+
+PAGES = ("/", *(f"/{language}" for language in LANGUAGES[1:]))
+
+GLOSSARY = ("/glossary", *(f"/{language}/glossary" for language in LANGUAGES[1:]))
+
+HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:.]+\](:\d+)?")  # no user names, no lists
 
 # Gradio has more routes (proxies, streams, monitoring, …): what the page does not use is not there.
 ROUTES = re.compile(
-    r"/|/es|/config/?|/login/?|/logout/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt"
+    r"/|/es|/glossary|/es/glossary|/config/?|/login|/logout|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt"
     r"|/(?:assets|static|svelte)/.+"
     rf"|{API}/(?:file=.+|upload|upload_progress|queue/join|queue/data|cancel|reset|heartbeat/\w+"
     r"|startup-events|theme\.css|info|app_id|user|login_check|custom_component/.+)/?"
-)
-
-# The page needs nothing but itself; Gradio's own scripts are inline and evaluate templates.
-POLICY = (
-    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none';"
-    " base-uri 'self'; frame-ancestors 'self'; form-action 'self'"
 )
 
 Scope = dict[str, Any]
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class Refused(Exception):
-    """A request that is not answered. status: of HTTP. reason: a message of the catalogue."""
-
-    def __init__(self, status: int, reason: Message):
-        super().__init__(reason)
-        self.status, self.reason = status, reason
-
 
 class RequestGuard:
-    """ASGI middleware. files: the folder that is served. loopback: whether only this machine can reach it."""
+    """ASGI middleware.
 
-    def __init__(self, app: Any, files: Path, loopback: bool):
-        self.app, self.files, self.loopback = app, files.resolve(), loopback
+    files: what is served. loopback: whether only this machine can reach it. origin: the page's outside
+    address, where something in between changes it. login: the password, or None. jobs: the numbers of the
+    page's functions, or None for any.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        files: TemporaryFiles,
+        loopback: bool,
+        origin: str | None = None,
+        login: Login | None = None,
+        jobs: Collection[int] | None = None,
+    ):
+        self.app, self.files, self.loopback, self.login, self.jobs = app, files, loopback, login, jobs
+        self.origin = urlsplit(origin) if origin else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        language = language_of(scope["path"], headers)
         try:
             if scope["type"] != "http":
                 raise Refused(403, message("studio.refused_socket"))
-            headers = {
-                key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]
-            }
             self.check(scope["method"], scope["path"], headers)
-            receive = await self.bounded(scope["path"], headers, receive)
-        except Refused as refusal:
-            return await refuse(send, refusal)
+            answer = await self.own_answer(scope, headers, language, receive)
+            if answer is None:
+                await self.pass_on(scope, headers, receive, send, language)
+            else:
+                await answer.send(send)
+        except Refused as refused:
+            await refusal(refused, language).send(send)
+
+    async def own_answer(
+        self, scope: Scope, headers: dict[str, str], language: str, receive: Receive
+    ) -> Answer | None:
+        """What the guard answers itself: the language, the password and the glossary. None: Gradio answers.
+
+        Raises Refused for a request that needs the password.
+        """
+        path, cookies, login = scope["path"], headers.get("cookie", ""), self.login
+        query = scope.get("query_string", b"").decode("latin-1")
+        if path == "/" and "language=" not in query and language != LANGUAGES[0]:
+            return redirection(home_of(language))
+        if login and path == "/login" and scope["method"] == "POST":
+            password, language = read_login(await _read(receive, MAX_FORM))
+            given = login.attempt(password, (scope.get("client") or ("",))[0])
+            if isinstance(given, Message):
+                status = 429 if given.identifier == "studio.login_wait" else 403
+                return Answer(status, login_page(language, given))
+            return redirection(home_of(language), ("set-cookie", given))
+        if login and path == "/logout":
+            return redirection("./", ("set-cookie", login.end(cookies)))
+        if login and not login.knows(cookies) and path != STARTUP:
+            if path in PAGES:
+                return Answer(200, login_page(language), (("cache-control", "no-store"),))
+            raise Refused(401, message("studio.refused_login"))
+        if path in GLOSSARY:
+            return Answer(200, glossary_page(language))
+        return None if path not in ("/login", "/logout") else redirection("./")
+
+    async def pass_on(
+        self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, language: str
+    ) -> None:
+        """Let Gradio answer. Where it fails, the answer is a sentence. Raises Refused as `bounded` does."""
+        begun = False
 
         async def sending(event: dict[str, Any]) -> None:
+            nonlocal begun
             if event["type"] == "http.response.start":
-                more = [
-                    (b"content-security-policy", POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
-                event = {**event, "headers": [*event["headers"], *more]}
+                if event["status"] >= 500:
+                    busy = event["status"] == 503 and scope["path"].startswith(JOIN)
+                    reason = message("studio.queue_full") if busy else message("studio.server_failed")
+                    raise Refused(event["status"], reason)
+                event = {**event, "headers": [*event["headers"], *HEADERS]}
+                begun = True
             await send(event)
 
-        await self.app(scope, receive, sending)
+        with self.incoming(scope["path"], headers) as room:
+            if not room:
+                raise Refused(507, message("studio.no_room", megabytes=self.files.quota // 2**20))
+            receive = await self.bounded(scope["path"], headers, receive)
+            try:
+                await self.app(scope, receive, sending)
+            except Refused:
+                raise
+            except Exception as error:
+                if begun or type(error).__name__ == "ClientDisconnect":
+                    return  # nobody waits for an answer any more
+                traceback.print_exc(file=sys.stderr)
+                raise Refused(500, message("studio.server_failed")) from None
+
+    def incoming(self, path: str, headers: dict[str, str]) -> AbstractContextManager[bool]:
+        """While a request comes in; whether there is room for what it uploads."""
+        if not path.startswith(UPLOAD):
+            return nullcontext(True)
+        length = headers.get("content-length", "")
+        return self.files.upload(min(int(length), MAX_UPLOAD) if length.isdecimal() else MAX_UPLOAD)
 
     def check(self, method: str, path: str, headers: dict[str, str]) -> None:
         """Raises Refused for a request that the page itself would not make."""
-        host = headers.get("host", "")
-        if self.loopback and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.loopback and not self.knows_host(host):
             # Another name that leads here is how a foreign page gets round the same-origin rule.
             raise Refused(403, message("studio.refused_host"))
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and not self.is_own_origin(origin, host):
             raise Refused(403, message("studio.refused_page"))
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and (
-            method not in ("GET", "HEAD") or path not in ("/", "/es")
+            method not in ("GET", "HEAD") or path not in PAGES
         ):
             raise Refused(403, message("studio.refused_page"))
         if not ROUTES.fullmatch(path):
@@ -100,11 +184,23 @@ class RequestGuard:
         if path.startswith(FILE):
             self.check_file(path.removeprefix(FILE))
 
+    def knows_host(self, host: str) -> bool:
+        """Whether a Host header names this machine or the outside address, and nothing else."""
+        if self.origin and host.lower() == self.origin.netloc.lower():
+            return True
+        return HOST.fullmatch(host) is not None and urlsplit(f"//{host}").hostname in LOOPBACK
+
+    def is_own_origin(self, origin: str, host: str) -> bool:
+        """Whether an Origin header is the page's own: the outside address, or without one the host."""
+        if self.origin:
+            return origin.lower() == f"{self.origin.scheme}://{self.origin.netloc}".lower()
+        return urlsplit(origin).netloc == host
+
     def check_file(self, name: str) -> None:
         """Raises Refused for a file that does not lie in the folder files are served from."""
         try:
             path = Path(unquote(name))
-            inside = path.is_absolute() and path.resolve(strict=True).is_relative_to(self.files)
+            inside = path.is_absolute() and path.resolve(strict=True).is_relative_to(self.files.folder)
         except (OSError, ValueError, RuntimeError):
             inside = False
         if not inside:
@@ -112,14 +208,14 @@ class RequestGuard:
 
     async def bounded(self, path: str, headers: dict[str, str], receive: Receive) -> Receive:
         """The request's body, no longer than it may be; that of a job is read and checked first."""
-        most = MAX_UPLOAD if path.startswith(f"{API}/upload") else MAX_MESSAGE
+        most = MAX_UPLOAD if path.startswith(UPLOAD) else MAX_MESSAGE
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > most:
             raise Refused(413, message("studio.refused_size", megabytes=most // 2**20))
         if most == MAX_MESSAGE:
             body = await _read(receive, most)
-            if path.startswith(f"{API}/queue/join"):
-                check_job(body)
+            if path.startswith(JOIN):
+                check_job(body, self.jobs)
             given = False
 
             async def again() -> dict[str, Any]:
@@ -142,12 +238,20 @@ class RequestGuard:
         return counted
 
 
-def check_job(body: bytes) -> None:
-    """Raises Refused for a job that names a file by an address: Gradio would fetch it."""
+def check_job(body: bytes, jobs: Collection[int] | None = None) -> None:
+    """Raises Refused for a job that is none of the page's, or names a file by an address, to be fetched.
+
+    jobs: the numbers of the page's functions, or None for any.
+    """
     try:
-        waiting = [json.loads(body)]
+        job = json.loads(body)
     except (ValueError, RecursionError):
         raise Refused(400, message("studio.refused_json")) from None
+    if jobs is not None and (
+        not isinstance(job, dict) or not _is_number(job.get("fn_index")) or job["fn_index"] not in jobs
+    ):
+        raise Refused(400, message("studio.refused_job"))
+    waiting = [job]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
@@ -158,6 +262,10 @@ def check_job(body: bytes) -> None:
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 async def _read(receive: Receive, most: int) -> bytes:
@@ -171,11 +279,3 @@ async def _read(receive: Receive, most: int) -> bytes:
             raise Refused(413, message("studio.refused_size", megabytes=most // 2**20))
         if not event.get("more_body"):
             return b"".join(parts)
-
-
-async def refuse(send: Send, refusal: Refused) -> None:
-    """Answer a request with its refusal."""
-    body = json.dumps({"detail": str(refusal.reason)}).encode()
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -1,39 +1,54 @@
 """The server of the page: on this machine only, unless there is a password."""
 
-import asyncio
 import os
-import secrets
+import re
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.runs.model import locate, shipped
 from alphabar.studio.jobs import TrainingJobs
+from alphabar.studio.login import Login
 from alphabar.studio.models import ModelStore
 from alphabar.studio.security import LOOPBACK, MAX_UPLOAD, RequestGuard
+from alphabar.studio.temporary import TemporaryFiles
 
-SECONDS_AFTER_A_WRONG_PASSWORD = 1
+RUNS = Path("runs")  # the folder that is opened by default, and need not be there yet
 
 
 def serve(
-    path: Path,
+    path: Path = RUNS,
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
+    origin: str | None = None,
     password: str | None = None,
     opened: Callable[[str], None] = print,
 ) -> None:
-    """Serve the page until interrupted. opened: called with the address once the page can be used.
+    """Serve the page until interrupted.
 
-    Raises UsageError for a host that others can reach without a password, AlphabarError where Gradio is
-    missing or the port is taken.
+    origin: the page's address as the browser has it, where a proxy stands in between.
+    opened: called with the page's address once it can be used.
+
+    Raises UsageError for a host that others can reach without a password, and for a folder, a port or an
+    address that cannot be; AlphabarError where Gradio is missing or the port is taken.
     """
-    if host not in LOOPBACK and not password:
+    if host not in LOOPBACK and password is None:
         raise UsageError("studio.needs_password", host=host)
+    if password is not None and not password.strip():
+        raise UsageError("studio.empty_password")
+    if path != RUNS and not locate(path).exists():
+        raise UsageError("studio.no_folder", path=path, shipped=", ".join(p.name for p in shipped()))
+    origin = check_origin(origin)
+    check_address(host, port)
     models = ModelStore(path)
     with tempfile.TemporaryDirectory(prefix="alphabar-studio-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -43,13 +58,15 @@ def serve(
         from alphabar.codecs.image_files import LARGEST
         from alphabar.studio.app import build_page
 
-        # The model that the page opens with is loaded, or nearly, when a browser shows the page.
-        threading.Thread(target=_preload, args=(models,), daemon=True).start()
         Image.MAX_IMAGE_PIXELS = LARGEST // 2  # Pillow refuses pictures with more than twice as many
         jobs = TrainingJobs(models)
         files = Path(folder).resolve()
         blocks = build_page(models, jobs, files)
-        opened(_launch(blocks, files, host, port, password))
+        address = _launch(blocks, files, host, port, origin, password)
+        # The model that the page opens with is loaded, or nearly, when a browser shows the page. The thread
+        # is waited for at the end: one that is cut off inside torch would abort the process.
+        threading.Thread(target=_preload, args=(models,)).start()
+        opened(origin or address)
         # Whatever ends the command, its trainings are asked to save.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -59,31 +76,71 @@ def serve(
             blocks.close()
 
 
+def check_origin(origin: str | None) -> str | None:
+    """The page's outside address without a slash at its end. Raises UsageError for one that cannot be."""
+    if origin is None:
+        return None
+    try:
+        parts = urlsplit(origin)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"[\s\"'<>]", origin):
+        raise UsageError("studio.bad_origin", origin=origin)
+    return origin.rstrip("/")
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raises UsageError for a port that is none, and AlphabarError where the address cannot be used."""
+    if port is not None and not 0 < port < 2**16:
+        raise UsageError("studio.bad_port", port=port)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == EADDRINUSE:
+            raise AlphabarError("studio.port_taken", host=host, port=port) from None
+        raise AlphabarError("studio.cannot_serve", host=host, problem=error.strerror or error) from None
+
+
 def import_gradio() -> None:
     """Import Gradio, which sends statistics unless it is told not to before it is imported.
 
     Raises AlphabarError where it is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    for name in ("GRADIO_ALLOWED_PATHS", "GRADIO_SHARE", "GRADIO_SSR_MODE", "GRADIO_NUM_WORKERS"):
-        os.environ.pop(name, None)  # each would open the page further than this module does
+    for name in ("ALLOWED_PATHS", "SHARE", "SSR_MODE", "NUM_WORKERS", "ROOT_PATH"):
+        os.environ.pop(f"GRADIO_{name}", None)  # each would open the page further than this module does
     try:
         import gradio  # noqa: F401
     except ImportError:
         raise AlphabarError("studio.needs_gradio") from None
 
 
-def _launch(blocks: Any, files: Path, host: str, port: int | None, password: str | None) -> str:
+def _launch(
+    blocks: Any, files: Path, host: str, port: int | None, origin: str | None, password: str | None
+) -> str:
     """Begin to serve, in threads of Gradio's own; the address. files: the only folder that is served."""
     from starlette.middleware import Middleware
 
     from alphabar.studio.theme import theme_options
 
+    guard = Middleware(
+        RequestGuard,
+        files=TemporaryFiles(files),
+        loopback=host in LOOPBACK,
+        origin=origin,
+        login=None if password is None else Login(password, origin),
+        jobs=frozenset(blocks.fns),
+    )
+
     try:
         _, address, _ = blocks.launch(
             server_name=host,
             server_port=port,
-            auth=None if password is None else _check(password),
+            root_path=origin,
             share=False,
             quiet=True,
             show_error=True,
@@ -101,7 +158,7 @@ def _launch(blocks: Any, files: Path, host: str, port: int | None, password: str
             pwa=False,
             mcp_server=False,
             app_kwargs={
-                "middleware": [Middleware(RequestGuard, files=files, loopback=host in LOOPBACK)],
+                "middleware": [guard],
                 "docs_url": None,
                 "redoc_url": None,
                 "openapi_url": None,
@@ -109,7 +166,7 @@ def _launch(blocks: Any, files: Path, host: str, port: int | None, password: str
             **theme_options(),
         )
     except OSError as error:
-        raise AlphabarError("studio.cannot_serve", host=host, problem=str(error)) from None
+        raise AlphabarError("studio.cannot_serve", host=host, problem=error) from None
     return str(address)
 
 
@@ -117,15 +174,3 @@ def _preload(models: ModelStore) -> None:
     """Load the first model. Where that fails, the page says so when it needs the model."""
     with suppress(AlphabarError):
         models.load(next(iter(models.models()), None))
-
-
-def _check(password: str) -> Callable[[str, str], Any]:
-    """Whether a password is right, whatever the user's name; the answer to a wrong one is slow."""
-
-    async def right(_: str, given: str) -> bool:
-        if secrets.compare_digest(given.encode(), password.encode()):
-            return True
-        await asyncio.sleep(SECONDS_AFTER_A_WRONG_PASSWORD)
-        return False
-
-    return right

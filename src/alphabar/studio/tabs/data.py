@@ -15,7 +15,6 @@ from alphabar.data.inspect import Report, inspect
 from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.messages import Message
 from alphabar.studio.elements import heading, note, picture_address, placeholder, progress_bar
 from alphabar.studio.page import LIGHT, Page
 from alphabar.studio.upload import unpack
@@ -64,7 +63,7 @@ class DataTab:
         )
         self.choice.focus(lambda: gr.update(choices=self._choices()), None, self.choice, **LIGHT)
         job = self.inspect_button.click(
-            page.handler(self.inspect),
+            page.handler(self.inspect, self.status),
             [self.choice, self.files],
             [self.status, self.report],
             concurrency_limit=1,
@@ -80,6 +79,7 @@ class DataTab:
     def inspect(self, choice: str, files: list[str] | None) -> Iterator[tuple[str, str]]:
         """The report of the data that were chosen."""
         text = self.page.text
+        yield note(""), placeholder("…")  # what stood here is of other data
         with self._source(choice, files) as source:
             for record in inspect(source):
                 line = text("inspecting", n=record.done, total=record.total)
@@ -113,7 +113,7 @@ def report_page(page: Page, report: Report, source: Source) -> str:
     """The report as HTML: facts, notes, classes, copies and skipped files."""
     text = page.text
     parts = [facts(page, report)]
-    parts += [note(localized(page, each)) for each in (*report.notes, *report.reasons)]
+    parts += [note(page.say(each)) for each in (*report.notes, *report.reasons)]
     for title, counts in ((text("classes"), report.classes), (text("aspects"), report.aspects)):
         present = {name: count for name, count in counts.items() if count}
         if present:
@@ -123,17 +123,12 @@ def report_page(page: Page, report: Report, source: Source) -> str:
     if report.skipped:
         rows = "".join(
             f'<tr><td class="long">{html.escape(skipped.key)}</td>'
-            f'<td class="long">{html.escape(localized(page, skipped.reason))}</td></tr>'
+            f'<td class="long">{html.escape(page.say(skipped.reason))}</td></tr>'
             for skipped in report.skipped[:MAX_SKIPPED]
         )
         rest = and_more(page, len(report.skipped) - MAX_SKIPPED)
         parts.append(f'{heading(text("skipped"))}<table class="plain">{rows}</table>{rest}')
     return "".join(parts)
-
-
-def localized(page: Page, text: str) -> str:
-    """A message in the page's language; other text as it is."""
-    return text.in_language(page.language) if isinstance(text, Message) else text
 
 
 def and_more(page: Page, count: int) -> str:
@@ -150,7 +145,7 @@ def facts(page: Page, report: Report) -> str:
         (f"{len(report.classes):,}", text("fact_classes")),
         (f"{len(report.copies):,}", text("fact_copies")),
         (f"{report.shorter_side[1]} × {report.longer_side[1]}", text("fact_size")),
-        (f"{report.size} px, {report.fit}", text("fact_suggestion")),
+        (f"{report.size} px, {page.text_or(f'fit_{report.fit}', report.fit)}", text("fact_suggestion")),
     )
     boxes = "".join(
         f'<div class="fact"><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>'
@@ -163,7 +158,7 @@ def bars(page: Page, counts: Mapping[str, int]) -> str:
     """A bar for each count, the largest first."""
     most = max(counts.values())
     rows = "".join(
-        f"<span>{html.escape(name)}</span>"
+        f"<span>{html.escape(page.say(name))}</span>"
         f'<i style="width:{100 * count / most:.1f}%"></i><span>{count:,}</span>'
         for name, count in list(counts.items())[:MAX_CLASSES]
     )

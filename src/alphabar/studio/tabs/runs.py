@@ -1,27 +1,34 @@
-"""The tab Runs: trainings as they go, side by side; begin one, pause it, resume it."""
+"""The tab Runs: trainings as they go, side by side; begin one, pause it, resume it, evaluate it."""
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.recipes.presets import RECIPES
+from alphabar.formatting import format_duration, parse_duration
+from alphabar.images import evenly
 from alphabar.runs.run import Run
 from alphabar.studio.elements import heading, note
 from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.page import LIGHT, Page
-from alphabar.studio.run_views import FRAMES, curves_of, frame_of, last_change, runs_table, sample_grids
-from alphabar.studio.upload import unpack
+from alphabar.studio.run_views import (
+    curves_of,
+    frame_of,
+    job_line,
+    last_change,
+    runs_table,
+    sample_grids,
+    seconds_trained,
+)
+from alphabar.studio.tabs.run_tools import RunTools
+from alphabar.studio.tabs.training_form import TrainingForm
 
 MAX_SHOWN = 4  # runs side by side
+MAX_FRAMES = 60  # of a film
 SECONDS_BETWEEN_UPDATES = 3.0
 SECONDS_BETWEEN_FRAMES = 0.15
-SECONDS_TO_FOLLOW = 10  # of a training, once it has begun: most of what can go wrong does so at once
-BY_BUDGET = ""  # in place of a recipe: what suits the machine and the time
-FINETUNE = "finetune:"  # before the name of a model, in place of a recipe
 
 
 class RunsTab:
@@ -30,24 +37,28 @@ class RunsTab:
     def __init__(self, page: Page, jobs: TrainingJobs):
         self.page, self.jobs = page, jobs
         self.shown = gr.State(None)  # what the curves were made from
+        self.begun = gr.State(None)  # the name of the run that was begun last
         self.table = gr.HTML(elem_id="runs-table")
+        self.following = gr.HTML(elem_id="runs-following")
         with gr.Row(equal_height=False):
             self._add_choice()
-        self.status = gr.HTML(elem_id="runs-status")
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
                 self._add_frames()
             with gr.Column(scale=3, min_width=300):
                 self.curves = gr.HTML(elem_id="runs-curves")
-        with gr.Accordion(page.text("new_run"), open=not page.models.runs(), elem_id="new-run"):
-            self.form = TrainingForm(page, jobs)
+        self.tools = RunTools(page)
+        self.form = None
+        if not page.models.single:
+            with gr.Accordion(page.text("new_run"), open=not page.models.runs(), elem_id="new-run"):
+                self.form = TrainingForm(page, jobs)
         self._connect()
 
     def _add_choice(self) -> None:
-        text, names = self.page.text, self.page.models.runs()
+        text = self.page.text
         self.chosen = gr.Dropdown(
-            names,
-            value=names[:1],
+            [],
+            value=[],
             multiselect=True,
             max_choices=MAX_SHOWN,
             label=text("runs_shown"),
@@ -57,28 +68,31 @@ class RunsTab:
             elem_id="runs-chosen",
         )
         with gr.Column(scale=2, min_width=260):
-            self.budget = gr.Textbox(
-                "10m", label=text("total_budget"), info=text("budget_help"), elem_id="total-budget"
+            self.more = gr.Textbox(
+                "10m", label=text("more_budget"), info=text("budget_help"), elem_id="more-budget"
             )
             with gr.Row():
                 self.pause_button = gr.Button(text("pause"), elem_id="pause-button", min_width=90)
                 self.resume_button = gr.Button(text("resume"), elem_id="resume-button", min_width=90)
+            self.status = gr.HTML(elem_id="runs-status")
 
     def _add_frames(self) -> None:
         text = self.page.text
         gr.HTML(heading(text("samples_over_time")))
         self.frame = gr.HTML(elem_id="sample-frame")
         with gr.Column(visible=False) as self.player:
-            self.position = gr.Slider(
-                0, FRAMES - 1, FRAMES - 1, step=1, label=text("moment"), elem_id="moment"
-            )
+            self.position = gr.Slider(0, 100, 100, step=1, label=text("moment"), elem_id="moment")
             with gr.Row():
                 self.play_button = gr.Button(text("play"), elem_id="play-button", min_width=90)
                 self.stop_button = gr.Button(text("stop"), min_width=90)
 
     def _connect(self) -> None:
         page, chosen, position = self.page, self.chosen, self.position
-        views = [self.table, chosen, self.shown, self.curves, self.frame, self.player]
+        views = [
+            self.table, self.following, self.pause_button, self.resume_button, self.more,
+            chosen, self.shown, self.curves, self.frame, self.player,
+        ]  # fmt: skip
+        self.begun.change(page.handler(self.choose), self.begun, chosen, **LIGHT)
         gr.on(
             [page.blocks.load, gr.Timer(SECONDS_BETWEEN_UPDATES).tick, chosen.change],
             page.handler(self.update),
@@ -92,155 +106,89 @@ class RunsTab:
         )
         playing = self.play_button.click(page.handler(self.play), chosen, [position, self.frame], **LIGHT)
         self.stop_button.click(lambda: None, None, None, cancels=playing, **LIGHT)
-        self.pause_button.click(page.handler(self.pause), chosen, self.status, **LIGHT)
-        self.resume_button.click(page.handler(self.resume), [chosen, self.budget], self.status, **LIGHT)
-        self.form.connect(self.status)
+        self.pause_button.click(page.handler(self.pause, self.status), None, self.status, **LIGHT)
+        self.resume_button.click(
+            page.handler(self.resume, self.status), [chosen, self.more], [self.status, self.begun], **LIGHT
+        )
+        self.tools.connect(chosen, self.begun)
+        if self.form:
+            self.form.connect(self.begun)
+
+    def names(self) -> list[str]:
+        """The runs, and before them one that is only just beginning."""
+        names, training = self.page.models.runs(), self.jobs.running()
+        return names if training is None or training in names else [training, *names]
+
+    def choose(self, begun: str | None) -> Iterator[Any]:
+        """Show a run that has begun or has another name, alone, so that it is what is seen."""
+        names = self.names()
+        yield gr.update(choices=names, value=[begun] if begun in names else self._preferred(names))
+
+    def _preferred(self, names: list[str]) -> list[str]:
+        """The run that trains, or else the latest."""
+        training = [name for name in names if name == self.jobs.running()]
+        return (training or names)[:1]
 
     def update(self, chosen: list[str], shown: Any, position: float) -> Iterator[tuple[Any, ...]]:
-        """The table, and the curves and the frame where they are out of date. shown: what they show."""
-        names = self.page.models.runs()
-        table = runs_table(self.page, self.jobs, names)
-        kept = [name for name in chosen or [] if name in names] or names[:1]
+        """The table and the line, and the curves and the frame where they are out of date."""
+        names = self.names()
+        live = runs_table(self.page, self.jobs, names), job_line(self.page, self.jobs), *self._buttons(chosen)
+        kept = [name for name in chosen or [] if name in names] or self._preferred(names)
         choice = gr.update(choices=names, value=kept) if kept != chosen else gr.update(choices=names)
-        state = [(name, last_change(self.page.models.run(name))) for name in kept]
+        runs = self._runs(kept)
+        state = [(run.path.name, last_change(run)) for run in runs]
         if state == shown:
-            yield table, *[gr.skip()] * 5
+            yield *live, choice, *[gr.skip()] * 4
         else:
-            runs = [self.page.models.run(name) for name in kept]
             player = gr.update(visible=any(sample_grids(run) for run in runs))
-            yield (
-                table,
-                choice,
-                state,
-                curves_of(self.page, runs),
-                frame_of(self.page, runs, int(position)),
-                player,
-            )
+            frame = frame_of(self.page, runs, position)
+            yield *live, choice, state, curves_of(self.page, runs), frame, player
+
+    def _buttons(self, chosen: Sequence[str] | None) -> tuple[Any, ...]:
+        """Pause names the run that trains, Resume the first that is shown; each only where it can act."""
+        text, training = self.page.text, self.jobs.running()
+        first = next(iter(self._runs(chosen)), None)
+        pause = text("pause_run", name=training) if training else text("pause")
+        resume = text("resume_run", name=first.path.name) if first else text("resume")
+        trained = format_duration(seconds_trained(first)) if first else ""
+        info = text("more_help", name=first.path.name, trained=trained) if first else text("budget_help")
+        return (
+            gr.update(value=pause, interactive=training is not None),
+            gr.update(value=resume, interactive=first is not None and training is None),
+            gr.update(info=info),
+        )
 
     def show_frame(self, chosen: list[str], position: float) -> Iterator[str]:
         """The samples at a moment of the trainings."""
-        yield frame_of(self.page, self._runs(chosen), int(position))
+        yield frame_of(self.page, self._runs(chosen), position)
 
-    def play(self, chosen: list[str]) -> Iterator[tuple[int, str]]:
+    def play(self, chosen: list[str]) -> Iterator[tuple[float, str]]:
         """One moment after the other."""
         runs = self._runs(chosen)
-        for position in range(FRAMES):
-            yield position, frame_of(self.page, runs, position)
+        count = max((len(sample_grids(run)) for run in runs), default=0)
+        for i in evenly(count, MAX_FRAMES):
+            percent = 100 * i / max(count - 1, 1)
+            yield round(percent), frame_of(self.page, runs, percent)
             time.sleep(SECONDS_BETWEEN_FRAMES)
 
-    def pause(self, chosen: list[str]) -> Iterator[str]:
-        """Lets the training of the first chosen run save and end."""
-        self.jobs.pause(self._run(chosen).path.name)
-        yield note(self.page.text("pausing"))
+    def pause(self) -> Iterator[str]:
+        """Lets the run that trains save and end."""
+        yield note(self.page.text("pausing", name=self.jobs.pause()))
 
-    def resume(self, chosen: list[str], budget: str) -> Iterator[str]:
-        """Continues the first chosen run."""
-        run = self._run(chosen)
+    def resume(self, chosen: list[str], more: str) -> Iterator[tuple[Any, ...]]:
+        """Continues the first chosen run for a further time."""
+        if not chosen:
+            raise UsageError("studio.choose_run")
+        run = self.page.models.run(chosen[0])
+        further = parse_duration(more)
         if run.data is None:
             raise AlphabarError("studio.no_data")
-        self.jobs.launch(run.path, ["train", run.data], budget.strip(), self.page.language)
-        yield from follow(self.page, self.jobs, run.path.name)
+        if run.is_training():
+            raise AlphabarError("studio.run_is_training", name=run.path.name)
+        budget = f"{seconds_trained(run) + further:.1f}s"
+        self.jobs.launch(run.path, ["train", run.data, "--budget", budget], self.page.language)
+        yield note(self.page.text("training", name=run.path.name)), gr.skip()
 
     def _runs(self, chosen: Sequence[str] | None) -> list[Run]:
         known = self.page.models.runs()
         return [self.page.models.run(name) for name in chosen or [] if name in known][:MAX_SHOWN]
-
-    def _run(self, chosen: Sequence[str] | None) -> Run:
-        if not chosen:
-            raise UsageError("studio.choose_run")
-        return self.page.models.run(chosen[0])
-
-
-class TrainingForm:
-    """What a new training needs: data, a name, a time, a size and a recipe."""
-
-    def __init__(self, page: Page, jobs: TrainingJobs):
-        self.page, self.jobs = page, jobs
-        with gr.Row(equal_height=False):
-            with gr.Column(min_width=280):
-                self._add_data()
-            with gr.Column(min_width=280):
-                self._add_settings()
-
-    def _add_data(self) -> None:
-        text = self.page.text
-        self.source = gr.Radio(
-            [(text("own_pictures"), "upload"), (text("toycars"), "toycars")],
-            value="upload",
-            label=text("data"),
-            elem_id="new-source",
-        )
-        self.files = gr.File(
-            label=text("upload"),
-            file_count="multiple",
-            file_types=[".zip", "image"],
-            height=150,
-            elem_id="new-files",
-        )
-
-    def _add_settings(self) -> None:
-        text = self.page.text
-        self.name = gr.Textbox("", label=text("run_name"), placeholder="cars", elem_id="new-name")
-        with gr.Row():
-            self.budget = gr.Textbox(
-                "10m", label=text("budget"), info=text("budget_help"), min_width=120, elem_id="new-budget"
-            )
-            self.size = gr.Dropdown(
-                [16, 32, 64, 128],
-                value=32,
-                label=text("size"),
-                info=text("size_help"),
-                min_width=120,
-                elem_id="new-size",
-            )
-        self.recipe = gr.Dropdown(
-            [
-                (text("by_budget"), BY_BUDGET),
-                *((name, name) for name in RECIPES),
-                *((text("finetune", model=name), FINETUNE + name) for name in self.page.models.models()),
-            ],
-            value=BY_BUDGET,
-            label=text("recipe"),
-            elem_id="new-recipe",
-        )
-        self.train_button = gr.Button(text("train"), variant="primary", elem_id="train-button", min_width=90)
-
-    def connect(self, status: gr.HTML) -> None:
-        """Connect the handlers. status: where they say what happens."""
-        inputs = [self.source, self.files, self.name, self.budget, self.size, self.recipe]
-        self.train_button.click(self.page.handler(self.train), inputs, status, **LIGHT)
-        self.source.change(lambda kind: gr.update(visible=kind == "upload"), self.source, self.files, **LIGHT)
-
-    def train(
-        self, source: str, files: list[str] | None, name: str, budget: str, size: int, recipe: str
-    ) -> Iterator[str]:
-        """Begins a training and shows its first messages."""
-        page = self.page
-        run = self.jobs.new_run(name.strip())
-        data = "toycars"
-        if source == "upload":
-            if not files:
-                raise UsageError("studio.no_files")
-            yield note(page.text("unpacking"))
-            folder = page.models.path / ".pictures" / run.name
-            count = unpack([Path(file) for file in files], folder)
-            yield note(page.text("unpacked", n=f"{count:,}"))
-            data = str(folder)
-        if recipe.startswith(FINETUNE):
-            command = ["finetune", str(page.models.model(recipe.removeprefix(FINETUNE))), data]
-        else:
-            command = ["train", data, "--set", f"data.size={int(size)}"]
-            command += ["--recipe", recipe] if recipe else []
-        self.jobs.launch(run, command, budget.strip(), page.language)
-        yield from follow(page, self.jobs, run.name)
-
-
-def follow(page: Page, jobs: TrainingJobs, name: str) -> Iterator[str]:
-    """The first messages of a training. Raises AlphabarError with its last one where it fails at once."""
-    job = jobs.jobs[name]
-    for _ in range(2 * SECONDS_TO_FOLLOW):
-        time.sleep(0.5)
-        line = job.last_line().removeprefix("alphabar: ")
-        if not job.running and job.process.returncode:
-            raise AlphabarError("studio.training_failed", name=name, problem=line)
-        yield note(page.text("training", name=name) + (f" {line}" if line else ""))
