@@ -7,8 +7,9 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from alphabar.data.folder import DOWNLOADED, PICTURE_SUFFIXES
-from alphabar.data.tables import TABLES
+from alphabar.data.captions import CAPTION_SUFFIXES
+from alphabar.data.folder import PICTURE_SUFFIXES, SUFFIX_WITHIN
+from alphabar.data.tables import may_be_table
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import writing_folder
 
@@ -17,9 +18,6 @@ MAX_BYTES = 4 * 2**30
 
 MAX_FILES = 200_000
 """Of one upload."""
-
-SUFFIXES = PICTURE_SUFFIXES | {".txt"} | {Path(name).suffix for name in TABLES}
-"""Of pictures, captions and tables; names that browsers make of pictures, such as a.jpg_large, count too."""
 
 BLOCK = 2**20  # bytes that are unpacked at once
 
@@ -105,8 +103,9 @@ def _inside(member: zipfile.ZipInfo) -> PurePosixPath | None:
 
 
 def _belongs(name: str) -> bool:
-    """Whether a file of this name is a picture, or tells something about pictures."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES or DOWNLOADED.search(name) is not None
+    """Whether a folder of pictures would read a file of this name: as a picture, a caption or a table."""
+    known = PurePosixPath(name).suffix.lower() in (*PICTURE_SUFFIXES, *CAPTION_SUFFIXES)
+    return known or may_be_table(name) or SUFFIX_WITHIN.search(name) is not None
 
 
 def _plain(name: str) -> str:
