@@ -109,7 +109,8 @@ def player(page: Page, moments: Sequence[Moment], gif: Path) -> str:
     )
     return (
         f'<div class="film" data-at="0" tabindex="0" onkeydown="film.key(event)" aria-label="{text["keys"]}">'
-        f'{frames}<div class="film-controls">{"".join(controls)}</div><p class="note">{text["keys"]}</p></div>'
+        f'{frames}<div class="film-controls">{"".join(controls)}</div>'
+        f'<p class="note">{text["keys"]}</p></div>'
     )
 
 
