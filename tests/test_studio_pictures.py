@@ -253,6 +253,7 @@ def test_seeds_history_and_files(page):
 
 def test_cancelling_brings_the_finished_samples_back(page):
     tab(page, "Generate")
+    generate(page)
     before = page.locator("#samples a").first.get_attribute("href")
     unfold(page, "#generate-settings")
     set_slider(page, "#steps", 300)
@@ -269,6 +270,7 @@ def test_cancelling_brings_the_finished_samples_back(page):
 @pytest.mark.slow
 def test_a_sample_goes_to_restore_and_back(page):
     tab(page, "Generate")
+    generate(page)
     page.locator("#samples a").nth(1).click()
     page.click("dialog >> text=Use in Restore")
     facts(page, "-001.png, 16 × 16 px")
