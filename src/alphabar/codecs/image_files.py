@@ -6,6 +6,7 @@ The pixels are sRGB. The first frame of an animation counts. Transparency is kep
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -27,8 +28,10 @@ GREY_TOLERANCE = 3  # of 255: how far apart its channels may be, for JPEG's and 
 # Only formats that are pixels. Pillow would run Ghostscript for EPS and accept nearly any text as TGA.
 FORMATS = (
     "JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "QOI", "PCX",
-    "PSD",
+    "PSD", "HEIF",
 )  # fmt: skip
+
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # as telephones write them
 
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", *TIFF_BEGINNINGS)
@@ -217,6 +220,10 @@ def _open(data: Raw) -> Image.Image:
 @lru_cache(maxsize=1)
 def _formats() -> list[str]:
     Image.init()
+    with suppress(ImportError):  # the extra [heif]
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
@@ -230,6 +237,8 @@ def _unidentified(data: bytes) -> Unreadable:
     for start, kind in _UNSUPPORTED.items():
         if data.startswith(start):
             return Unreadable("codecs.unsupported", kind=kind)
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in _formats():
+        return Unreadable("codecs.heif")
     if data[4:8] == b"ftyp":
         return Unreadable("codecs.film", format=data[8:12].decode("ascii", "replace").strip())
     if looks_like_picture(data[:16]):

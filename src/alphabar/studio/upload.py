@@ -7,6 +7,9 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from alphabar.data.captions import CAPTION_SUFFIXES
+from alphabar.data.folder import PICTURE_SUFFIXES, SUFFIX_WITHIN
+from alphabar.data.tables import may_be_table
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import writing_folder
 
@@ -15,12 +18,6 @@ MAX_BYTES = 4 * 2**30
 
 MAX_FILES = 200_000
 """Of one upload."""
-
-SUFFIXES = {
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm",
-    ".csv", ".txt",
-}  # fmt: skip
-"""Of pictures, captions and tables."""
 
 BLOCK = 2**20  # bytes that are unpacked at once
 
@@ -41,7 +38,7 @@ def unpack(
             if file.suffix.lower() == ".zip":
                 added, left = _extract(file, beside, max_files - count, left)
                 count += added
-            elif file.suffix.lower() in SUFFIXES:
+            elif _belongs(file.name):
                 left -= file.stat().st_size
                 count += 1
                 shutil.copyfile(file, _free(beside / _plain(file.name)))
@@ -100,9 +97,15 @@ def _inside(member: zipfile.ZipInfo) -> PurePosixPath | None:
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise AlphabarError("studio.archive_link", name=member.filename[:80])
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    if member.is_dir() or hidden or path.suffix.lower() not in SUFFIXES:
+    if member.is_dir() or hidden or not _belongs(path.name):
         return None
     return PurePosixPath(*(_plain(part) for part in path.parts))
+
+
+def _belongs(name: str) -> bool:
+    """Whether a folder of pictures would read a file of this name: as a picture, a caption or a table."""
+    known = PurePosixPath(name).suffix.lower() in (*PICTURE_SUFFIXES, *CAPTION_SUFFIXES)
+    return known or may_be_table(name) or SUFFIX_WITHIN.search(name) is not None
 
 
 def _plain(name: str) -> str:
