@@ -145,13 +145,20 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def test_an_archive_becomes_a_folder_of_classes(tmp_path):
-    members = {"red/a.png": b"1", "blue/b.JPG": b"2", "__MACOSX/red/._a.png": b"x", ".hidden/c.png": b"x"}
+    tables = {"metadata.jsonl": b"{}", "metadata.csv": b"a", "metadata.tsv": b"a", "red/c.jfif": b"4"}
+    members = {
+        **tables,
+        "red/a.png": b"1",
+        "blue/b.JPG": b"2",
+        "__MACOSX/red/._a.png": b"x",
+        ".hidden/c.png": b"x",
+    }
     file = archive(tmp_path / "p.zip", {**members, "run.sh": b"x"})
     loose = tmp_path / "d.png"
     loose.write_bytes(b"3")
-    assert unpack([file, loose], tmp_path / "out") == 3
+    assert unpack([file, loose], tmp_path / "out") == 7
     found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert found == {"red/a.png", "blue/b.JPG", "d.png"}
+    assert found == {"red/a.png", "blue/b.JPG", "d.png", *tables}
 
 
 @pytest.mark.parametrize(
@@ -620,27 +627,87 @@ def test_a_training_that_has_saved_may_take_a_moment_to_end(ends, runs, monkeypa
 # ---------------------------------------------------------------- painting
 
 
-def test_small_pictures_are_painted_on_large_and_come_back_to_the_bit():
-    from alphabar.studio.pictures import (
-        PAINTING_SIDE,
-        enlarged_for_painting,
-        painted_mask,
-        without_enlargement,
-    )
+def test_painting_on_an_enlarged_picture_marks_its_own_pixels():
+    from alphabar.studio.pictures import SHOWN_SIDE, painted_mask, to_show
 
     rng = np.random.default_rng(0)
     for size in ((16, 16), (32, 20), (64, 64), (200, 150), (241, 300), (600, 400)):
         image = Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
-        large = enlarged_for_painting(image)
-        assert max(large.size) <= max(PAINTING_SIDE, *size)
-        back = without_enlargement(large)
-        assert back.size == size and np.array_equal(np.asarray(back), np.asarray(image))
-    flat = Image.new("RGB", (600, 600), "white")
-    assert without_enlargement(flat).size == (600, 600)
+        large = to_show(image)
+        assert max(large.size) <= max(SHOWN_SIDE, *size)
+        assert np.array_equal(np.asarray(large.resize(size, Image.Resampling.NEAREST)), np.asarray(image))
     layer = Image.new("RGBA", (480, 480))
     layer.paste((255, 0, 0, 255), (0, 0, 45, 480))
     mask = painted_mask([layer], (16, 16))
     assert mask[:, :2].all() and not mask[:, 2:].any()
+
+
+@pytest.mark.parametrize("kind", ["rgb", "clear", "deep"])
+def test_a_reduced_picture_is_of_the_same_kind(kind, tmp_path):
+    from alphabar.studio.pictures import picture_of, read_upload, reduced, size_of
+
+    pixels = np.full((60, 80, 4), (200, 100, 50, 255), np.uint8)
+    pixels[:30] = 0  # clear black, which must not darken what is opaque
+    if kind == "deep":
+        Image.fromarray(np.full((60, 80), 51_400, np.uint16)).save(tmp_path / "a.png")
+    else:
+        Image.fromarray(pixels if kind == "clear" else pixels[30:, :, :3].repeat(2, 0)).save(
+            tmp_path / "a.png"
+        )
+    photo = read_upload(tmp_path / "a.png")
+    small = reduced(photo, 20)
+    assert reduced(photo, 80) is photo and size_of(small) == (20, 15)
+    assert small.white == photo.white and (small.alpha is None) == (photo.alpha is None)
+    shown = np.asarray(picture_of(small))
+    if kind == "deep":
+        assert (shown == 200).all()
+    else:
+        assert (np.abs(shown[10:, :, :3].astype(int) - (200, 100, 50)) <= 1).all()
+        assert kind == "rgb" or ((shown[:5, :, 3] <= 1).all() and (shown[10:, :, 3] >= 254).all())
+
+
+def test_what_is_no_picture_is_named_without_its_temporary_folder(tmp_path):
+    from alphabar.studio.pictures import read_upload
+
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(AlphabarError, match=r"^The file notes\.txt cannot be used"):
+        read_upload(tmp_path / "notes.txt")
+
+
+def test_fields_offer_what_goes_together():
+    pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+    from alphabar.conditioning.fields import Categorical
+    from alphabar.studio.tabs.generate import names_beside
+
+    field = Categorical("model", ("Civic", "M3", "Rare", "X5"))
+    data = [
+        {"make": "BMW", "model": "M3"},
+        {"make": "BMW", "model": "X5"},
+        {"make": "Honda", "model": "Civic"},
+    ]
+    assert names_beside(field, {"make": "BMW"}, data) == ["M3", "Rare", "X5"]
+    assert names_beside(field, {}, data) == names_beside(field, {"make": "?"}, data) == list(field.names)
+
+
+def test_the_page_says_errors_in_its_own_words(runs, tmp_path):
+    gr = pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+    from alphabar.studio.page import Page
+
+    with gr.Blocks() as blocks:
+        status = gr.HTML()
+        page = Page("es", ModelStore(runs), tmp_path, blocks)
+
+        def fails(error: Exception):
+            yield "begun"
+            raise error
+
+        refused = UsageError("guidance.needs_condition", option="guidance")
+        first, last_one = page.handler(fails, status)(refused)
+        assert first == "begun" and "elija una primero" in last_one[status] and "--" not in last_one[status]
+        *_, internal = page.handler(fails, status)(KeyError("x"))
+        assert "KeyError" in internal[status] and 'role="alert"' in internal[status]
+        with pytest.raises(gr.Error, match="elija una primero"):
+            list(page.handler(fails)(refused))
 
 
 def test_controls_become_sampling_settings():
@@ -688,9 +755,11 @@ def test_unusual_models_generate_and_reproduce(unusual, tmp_path):
     model = page.models.load(name)
     tab = GenerateTab(page, gr.Dropdown(), gr.HTML())
     scales = [slider.value for slider in tab.scales.values()]
-    *_, (_, grid, archive) = tab.generate(name, 2, 0, "ddim", 2, "standard_normal", *scales)
-    assert grid.count("<img") == 2
-    with zipfile.ZipFile(archive["value"]) as packed:
+    values = (2, 0, "ddim", 2, "standard_normal", *scales)
+    *_, done = tab.generate(name, False, None, 0.6, [], *values)
+    shown = done[tab.shown]
+    assert shown.pictures.shape[:3] == (2, *model.codec.spatial)
+    with zipfile.ZipFile(shown.archive) as packed:
         packed.extract("unusual-0-001.png", tmp_path)
     with Image.open(tmp_path / "unusual-0-001.png") as image:
         assert image.size == model.codec.spatial[::-1] and len(image.getbands()) == model.codec.channels
@@ -725,13 +794,14 @@ def test_unusual_models_inpaint(unusual):
     page, name = unusual
     height, width = page.models.load(name).codec.spatial
     tab = RestoreTab(page, gr.Dropdown())
-    (example,) = tab.painting.example(name, 0)
-    layer = Image.new("RGBA", example.size)
-    layer.paste((255, 0, 0, 255), (0, 0, example.width // 2, example.height))
-    painted = {"background": example, "layers": [layer]}
-    *_, (_, _, (before, _), samples, _, _, _) = tab.inpaint(name, painted, 2, 3, 0, 64)
+    *_, updates = tab.panel.example(name, None, [], None)
+    held = updates[tab.panel.held]
+    layer = Image.new("RGBA", (96, 96))
+    layer.paste((255, 0, 0, 255), (0, 0, 48, 96))
+    *_, done = tab.inpaint(name, held, {"layers": [layer]}, 2, 3, 0, False, 64)
+    samples = done[tab.restored].files
     assert len(samples) == 2
-    with Image.open(before) as given, Image.open(samples[0]) as sample_image:
+    with Image.open(held.file) as given, Image.open(samples[0]) as sample_image:
         assert given.size == sample_image.size == (width, height)
-        known, restored = (np.asarray(im.convert("RGB"))[:, width // 2 :] for im in (given, sample_image))
+        known, restored = (np.asarray(im.convert("RGBA"))[:, width // 2 :] for im in (given, sample_image))
     assert np.array_equal(known, restored)

@@ -4,6 +4,7 @@ The pixels are sRGB. The first frame of an animation counts. Transparency is kep
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -23,8 +24,10 @@ GREY_TOLERANCE = 3  # of 255: how far apart its channels may be, for JPEG's and 
 # Only formats that are pixels. Pillow would run Ghostscript for EPS and accept nearly any text as TGA.
 FORMATS = (
     "JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "QOI", "PCX",
-    "PSD",
+    "PSD", "HEIF",
 )  # fmt: skip
+
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # as telephones write them
 
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
@@ -174,6 +177,10 @@ def _open(data: Raw) -> Image.Image:
 @lru_cache(maxsize=1)
 def _formats() -> list[str]:
     Image.init()
+    with suppress(ImportError):  # the extra [heif]
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
@@ -194,6 +201,8 @@ def _unidentified(data: bytes) -> Unreadable:
         return Unreadable("codecs.web_page")
     if beginning.startswith(b"%pdf"):
         return Unreadable("codecs.pdf")
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in _formats():
+        return Unreadable("codecs.heif")
     if data[4:8] == b"ftyp":
         return Unreadable("codecs.film", format=data[8:12].decode("ascii", "replace").strip())
     return Unreadable("codecs.no_picture", beginning=repr(data[:12]))

@@ -51,17 +51,22 @@ class Task:
 
 
 def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
-    """A degraded image file and what is known of its degradation, for a model of so many channels.
+    """`photo_task` of an image file. Raises AlphabarError for a file that cannot be read."""
+    return photo_task(read_photo(path), degradation, channels)
+
+
+def photo_task(photo: Photo, degradation: Degradation, channels: int = 3) -> Task:
+    """A degraded image and what is known of its degradation, for a model of so many channels.
 
     The noise is estimated where the degradation says so. Whatever is not merely masked was rounded to 8
     bits after it was degraded, which counts as noise of standard deviation `ROUNDING_STD`. For a grey model
-    a file in colour is taken in grey. Raises AlphabarError for a file that cannot be read, UsageError where
-    the degradation does not fit, and where a mask hides nothing or everything.
+    a file in colour is taken in grey. Raises UsageError where the degradation does not fit, and where a mask
+    hides nothing or everything.
     """
-    photo, notes = read_photo(path), []
+    notes: list[Message] = []
     if channels == 1 and not photo.grey:
         photo = photo.without_color()
-        notes.append(message("restoration.grey_model", file=path.name))
+        notes.append(message("restoration.grey_model", file=photo.name))
     h, w = (side * degradation.factor for side in photo.pixels.shape[:2])
     operator = degradation.operator((channels, h, w))
     colored = operator.measurement_shape[0] < channels

@@ -71,19 +71,20 @@ def _add_language(page: Page, jobs: TrainingJobs) -> None:
     gr.Navbar(visible=False)
     model = _add_head(page)
     model_facts = gr.HTML(elem_id="model-facts")
-    with gr.Tabs(elem_id="tabs"):
+    with gr.Tabs(elem_id="tabs") as tabs:
         with gr.Tab(page.text("generate"), id="generate"):
-            GenerateTab(page, model, model_facts)
+            generating = GenerateTab(page, model, model_facts)
         with gr.Tab(page.text("process"), id="process") as process:
             ProcessTab(page, model, process)
         with gr.Tab(page.text("restore"), id="restore"):
-            RestoreTab(page, model)
+            restoring = RestoreTab(page, model)
         with gr.Tab(page.text("runs"), id="runs"):
             RunsTab(page, jobs)
         with gr.Tab(page.text("compare"), id="compare"):
             CompareTab(page, model)
         with gr.Tab(page.text("data"), id="data"):
             DataTab(page)
+    generating.exchange_with(restoring, tabs)
 
 
 def _add_head(page: Page) -> gr.Dropdown:
@@ -92,7 +93,8 @@ def _add_head(page: Page) -> gr.Dropdown:
     home, there = home_of(page.language), home_of(other)
     with gr.Row(elem_id="head", equal_height=True):
         gr.HTML(
-            f'<a class="brand" href="{home}"><span>ᾱ</span> alphabar studio</a><p>{page.text("tagline")}</p>'
+            f'<h1><a class="brand" href="{home}"><span>ᾱ</span> alphabar studio</a></h1>'
+            f"<p>{page.text('tagline')}</p>"
         )
         names = page.models.models()
         model = gr.Dropdown(

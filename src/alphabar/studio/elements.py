@@ -20,6 +20,9 @@ from alphabar.messages import LANGUAGES, catalogue
 Picture = NDArray[np.uint8] | Tensor
 """One picture, (h, w, 3 or 4) uint8."""
 
+MAX_PIXELATED = 128
+"""Pixels a side: larger pictures are smoothed where they are enlarged."""
+
 
 def note(text: str) -> str:
     """A sentence in quiet type."""
@@ -76,22 +79,34 @@ def figures(pictures: Iterable[Picture], captions: Iterable[str], kind: str = "f
 
 
 def picture_grid(
-    pictures: Tensor, files: Sequence[bytes] | None = None, names: Sequence[str] = (), hint: str = ""
+    pictures: Sequence[Picture] | Tensor,
+    files: Sequence[bytes] | None = None,
+    names: Sequence[str] = (),
+    uses: bool = False,
 ) -> str:
     """Pictures (n, h, w, 3 or 4) uint8 as a grid.
 
-    files: the files that a click on each saves, with their names; hint: what a click does, for the mouse.
+    files: of the pictures, with their names, for those that a click enlarges and that can then be saved.
+    uses: whether they can also be sent to be restored and edited. Cells are as large with files as without.
     """
     cells = []
     for i, picture in enumerate(pictures):
-        image = f'<img src="{picture_address(picture, lossless=files is not None)}" alt="{i + 1}">'
-        if files is not None:
-            address = data_address(files[i], Path(names[i]).suffix)
-            name, title = html.escape(names[i]), html.escape(hint)
-            image = f'<a href="{address}" download="{name}" title="{title}">{image}</a>'
-        cells.append(image)
-    columns = min(len(cells), 8 if len(cells) > 16 else 4)
-    return f'<div class="grid" style="--columns:{columns}">{"".join(cells)}</div>'
+        address = picture_address(picture, lossless=files is not None)
+        file = None if files is None else (data_address(files[i], Path(names[i]).suffix), names[i])
+        cells.append(picture_cell(address, f"{i + 1}", file))
+    columns = min(len(cells), 8 if len(cells) > 24 else 4 if len(cells) <= 16 else 6)
+    kind = "grid fine" if max(np.shape(pictures[0])[:2]) > MAX_PIXELATED else "grid"
+    used = ' data-uses="1"' if uses else ""
+    return f'<div class="{kind}" style="--columns:{columns}"{used}>{"".join(cells)}</div>'
+
+
+def picture_cell(address: str, label: str, file: tuple[str, str] | None = None) -> str:
+    """A picture that a click enlarges, where it has a file to save: its address and its name."""
+    text = html.escape(label)
+    image = f'<img src="{address}" alt="{text}">'
+    if file is None:
+        return f"<span>{image}</span>"
+    return f'<a href="{file[0]}" download="{html.escape(file[1])}">{image}</a>'
 
 
 def item_files(codec: Codec, items: Tensor, metadata: Sequence[Mapping[str, Any]]) -> list[bytes]:

@@ -1,18 +1,28 @@
 """The theme of the page: calm, without fonts or scripts from elsewhere."""
 
+import json
 from importlib.resources import files
 from typing import Any
 
 import gradio as gr
 
+from alphabar.messages import LANGUAGES, message
+
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 
-# Screen readers need to know which language they read.
-HEAD = (
-    '<script>document.documentElement.lang = /\\/es\\/?$/.test(location.pathname) ? "es" : "en"</script>'
-    '<link rel="icon" href="data:,">'
-)
+BROWSER_TEXTS = ("studio.save_one", "studio.use_in_restore", "studio.use_to_edit", "studio.close")
+"""Texts of the catalogue that the page's script shows."""
+
+
+def page_head() -> str:
+    """The head of the page: its script, which also tells screen readers which language they read."""
+    texts = {
+        language: {key.partition(".")[2]: message(key).in_language(language) for key in BROWSER_TEXTS}
+        for language in LANGUAGES
+    }
+    script = files("alphabar.studio").joinpath("page.js").read_text(encoding="utf-8")
+    return f'<script>const TEXTS = {json.dumps(texts)};\n{script}</script><link rel="icon" href="data:,">'
 
 
 def theme_options() -> dict[str, Any]:
@@ -73,4 +83,4 @@ def theme_options() -> dict[str, Any]:
         link_text_color="#0069a3",
     )
     css = files("alphabar.studio").joinpath("theme.css").read_text(encoding="utf-8")
-    return {"theme": theme, "css": css, "head": HEAD}
+    return {"theme": theme, "css": css, "head": page_head()}

@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from alphabar.data.folder import DOWNLOADED, PICTURE_SUFFIXES
+from alphabar.data.tables import TABLES
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import writing_folder
 
@@ -16,11 +18,8 @@ MAX_BYTES = 4 * 2**30
 MAX_FILES = 200_000
 """Of one upload."""
 
-SUFFIXES = {
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm",
-    ".csv", ".txt",
-}  # fmt: skip
-"""Of pictures, captions and tables."""
+SUFFIXES = PICTURE_SUFFIXES | {".txt"} | {Path(name).suffix for name in TABLES}
+"""Of pictures, captions and tables; names that browsers make of pictures, such as a.jpg_large, count too."""
 
 BLOCK = 2**20  # bytes that are unpacked at once
 
@@ -41,7 +40,7 @@ def unpack(
             if file.suffix.lower() == ".zip":
                 added, left = _extract(file, beside, max_files - count, left)
                 count += added
-            elif file.suffix.lower() in SUFFIXES:
+            elif _belongs(file.name):
                 left -= file.stat().st_size
                 count += 1
                 shutil.copyfile(file, _free(beside / _plain(file.name)))
@@ -100,9 +99,14 @@ def _inside(member: zipfile.ZipInfo) -> PurePosixPath | None:
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise AlphabarError("studio.archive_link", name=member.filename[:80])
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    if member.is_dir() or hidden or path.suffix.lower() not in SUFFIXES:
+    if member.is_dir() or hidden or not _belongs(path.name):
         return None
     return PurePosixPath(*(_plain(part) for part in path.parts))
+
+
+def _belongs(name: str) -> bool:
+    """Whether a file of this name is a picture, or tells something about pictures."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES or DOWNLOADED.search(name) is not None
 
 
 def _plain(name: str) -> str:

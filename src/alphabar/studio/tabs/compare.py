@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from torch import Tensor
 
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
 from alphabar.guidance import guidance_class, merge_guidance
+from alphabar.progress import Progress
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
 from alphabar.sampling.comparison import per_sample_settings
@@ -20,6 +22,7 @@ from alphabar.studio.elements import (
     item_files,
     note,
     picture_address,
+    picture_cell,
     placeholder,
     progress_bar,
 )
@@ -96,8 +99,18 @@ class CompareTab:
         self.setting.change(
             self.adapt, self.setting, [self.models, self.guidance, self.values, self.condition], **LIGHT
         )
+        gr.on(
+            [page.blocks.load, self.model.change],
+            page.handler(self.offer),
+            [self.model, self.setting],
+            [self.setting, self.guidance],
+            **ONE_AT_A_TIME,
+        )
         job = self.compare_button.click(
-            page.handler(self.compare), [self.model, *chosen], [self.status, self.table], **ONE_AT_A_TIME
+            page.handler(self.compare, self.status),
+            [self.model, *chosen],
+            [self.status, self.table],
+            **ONE_AT_A_TIME,
         )
         page.cancel_button(self.cancel_button, [job], self.status)
 
@@ -111,6 +124,30 @@ class CompareTab:
             guidance,
         )
 
+    def offer(self, name: str, setting: str) -> Iterator[Any]:
+        """What of the model can be compared: settings that it leaves open, and guidances that it can use."""
+        if name not in self.page.models.models():
+            return
+        model, text = self.page.models.load(name), self.page.text
+        guidances = [each for each in scalable_guidances() if guidance_class(each).available(model)]
+        fixed = model.method.fixed_sampling or model.method.one_step
+        missing = {"samplers", "steps"} if fixed else set()
+        missing |= set() if guidances else {"guidance"}
+        offered = [each for each in COMPARED if each not in missing]
+        yield (
+            gr.update(
+                choices=[(text(f"compare_{each}"), each) for each in offered],
+                value=setting if setting in offered else offered[0],
+            ),
+            gr.update(
+                choices=[
+                    (self.page.text_or(f"guidance_{each}", guidance_class(each).option), each)
+                    for each in guidances
+                ],
+                value=next(iter(guidances), None),
+            ),
+        )
+
     def compare(
         self,
         name: str,
@@ -122,24 +159,33 @@ class CompareTab:
         rows: int,
         seed: float,
     ) -> Iterator[Any]:
-        """The table as its columns are generated."""
+        """The table as its columns are generated; before the first, all values are checked."""
         if setting == "models":
-            columns = list(models or [])[:MAX_COLUMNS]
+            columns = list(models or [])
         else:
-            columns = [value.strip() for value in values.split(",") if value.strip()][:MAX_COLUMNS]
+            columns = [value.strip() for value in values.split(",") if value.strip()]
         if not columns:
             raise UsageError("studio.nothing_to_compare")
+        if len(columns) > MAX_COLUMNS:
+            raise UsageError("studio.too_many_columns", most=MAX_COLUMNS, n=len(columns))
         n = min(int(rows), MAX_ROWS)
+
+        def begin(column: str) -> tuple[Model, SamplingSettings, Iterator[Progress[Tensor]]]:
+            model = self.page.models.load(column if setting == "models" else name)
+            changed = guidance if setting == "guidance" else setting
+            settings = settings_of_column(model, changed, column, condition, int(seed or 0))
+            return model, settings, sample(model, n, settings)  # which checks the settings
+
+        if setting != "models":  # one model is in memory at a time; those of the list have usual settings
+            for column in columns:
+                begin(column)
         cells: list[list[str]] = []
         for i, column in enumerate(columns):
-            model = self.page.models.load(column if setting == "models" else name)
-            settings = settings_of_column(
-                model, guidance if setting == "guidance" else setting, column, condition, int(seed or 0)
-            )
-            for record in sample(model, n, settings):
+            model, settings, records = begin(column)
+            for record in records:
                 step = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
                 share = (i + record.done / record.total) / len(columns)
-                yield progress_bar(share, 1, f"{column}: {step}"), gr.skip()
+                yield progress_bar(share, 1, f"{column}: {step}"), comparison_table(columns, cells, n)
             assert record.result is not None
             cells.append(cells_of_column(model, settings, record.result, i))
             yield progress_bar((i + 1) / len(columns), 1, column), comparison_table(columns, cells, n)
@@ -187,8 +233,7 @@ def cells_of_column(model: Model, settings: SamplingSettings, items: Any, column
     for row, (picture, file) in enumerate(zip(model.codec.preview(items), files, strict=True), 1):
         name = f"compared-{column + 1}-{row}{model.codec.suffix}"
         address = data_address(file, model.codec.suffix)
-        image = f'<img src="{picture_address(picture)}" alt="">'
-        cells.append(f'<a href="{address}" download="{name}">{image}</a>')
+        cells.append(picture_cell(picture_address(picture), f"{column + 1}, {row}", (address, name)))
     return cells
 
 
@@ -197,6 +242,7 @@ def comparison_table(columns: list[str], cells: list[list[str]], rows: int) -> s
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = []
     for row in range(rows):
-        line = "".join(f"<td>{cells[i][row] if i < len(cells) else ''}</td>" for i in range(len(columns)))
+        made = [cells[i][row] if i < len(cells) else "<i></i>" for i in range(len(columns))]
+        line = "".join(f"<td>{cell}</td>" for cell in made)
         body.append(f"<tr>{line}</tr>")
     return f'<div class="scroll"><table class="compared"><tr>{head}</tr>{"".join(body)}</table></div>'

@@ -3,8 +3,9 @@
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import torch
@@ -18,16 +19,45 @@ from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
 from alphabar.formatting import format_short_count
 from alphabar.guidance import GUIDANCES, guidance_class
+from alphabar.images import image_grid
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
 from alphabar.sampling.comparison import per_sample_settings
+from alphabar.sampling.edit import edit
 from alphabar.sampling.sample import sample
-from alphabar.sampling.settings import SamplingSettings, sampling_settings, training_conditions
+from alphabar.sampling.settings import (
+    SamplingSettings,
+    deterministic,
+    sampling_settings,
+    training_conditions,
+)
+from alphabar.studio.controls import SeedField, seed_to_use
 from alphabar.studio.elements import figures, item_files, note, picture_grid, placeholder, progress_bar
-from alphabar.studio.page import ONE_AT_A_TIME, Page, forming
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, forming
+from alphabar.studio.pictures import to_show
+from alphabar.studio.tabs.edit_panel import EditPanel, read_item
+from alphabar.studio.tabs.restore import Restored, RestoreTab
 
 MAX_FIELDS = 8  # of a condition, that the page has room for
 MAX_SAMPLES = 64  # at once
+MOST_REMEMBERED = 12  # generations that can be had back
+CHOSEN = "(...values) => window.withChosen(values, {})"  # the number of the picture that is enlarged
+
+
+class Generated(NamedTuple):
+    """One generation, as it can be shown again. values: of the controls of `GenerateTab.settings`.
+
+    pictures: previews (n, h, w, 3 or 4) uint8. files: those of the samples, with their names. archive: of
+    them all. said: the line about them.
+    """
+
+    model: str
+    values: tuple[Any, ...]
+    pictures: Tensor
+    files: tuple[bytes, ...]
+    names: tuple[str, ...]
+    archive: Path
+    said: str
 
 
 class GenerateTab:
@@ -35,43 +65,93 @@ class GenerateTab:
 
     def __init__(self, page: Page, model: gr.Dropdown, model_facts: gr.HTML):
         self.page, self.model, self.model_facts = page, model, model_facts
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=300, elem_classes="controls"):
-                self._add_controls()
-            with gr.Column(scale=3, min_width=320):
+        self.past, self.shown = gr.State([]), gr.State(None)
+        with gr.Row(equal_height=False, elem_id="generate-layout"):
+            with gr.Column(min_width=300, elem_classes="controls submits", elem_id="generate-main"):
+                self._add_main()
+            with gr.Column(min_width=300, elem_id="generate-results"):
                 self._add_results()
+            with gr.Column(min_width=300, elem_classes="controls submits", elem_id="generate-more"):
+                self._add_conditions()
+                self._add_settings()
+                self.editing = EditPanel(page, model)
+                self._add_reproduction()
         self._connect()
 
-    def _add_controls(self) -> None:
+    def _add_main(self) -> None:
         text = self.page.text
-        with gr.Row():
-            self.number = gr.Slider(1, MAX_SAMPLES, 16, step=1, label=text("samples"), min_width=140)
-            self.seed = gr.Number(
-                0, label=text("seed"), precision=0, minimum=0, min_width=110, elem_id="seed"
+        with gr.Row(elem_classes="pair"):
+            self.number = gr.Slider(
+                1, MAX_SAMPLES, 16, step=1, label=text("samples"), min_width=110, elem_id="number"
             )
-        self.condition_note = gr.HTML(note(text("condition_help")), visible=False, elem_id="condition-note")
-        self.fields = [
-            gr.Dropdown([], label=text("condition"), visible=False, allow_custom_value=True)
-            for _ in range(MAX_FIELDS)
-        ]
-        with gr.Row():
-            self.sampler = gr.Dropdown(list(SAMPLERS), label=text("sampler"), min_width=140)
-            self.steps = gr.Slider(1, 300, 20, step=1, label=text("steps"), min_width=140, elem_id="steps")
-        self.initial_noise = gr.Radio(
-            [(self.page.text_or(f"noise_{name}", name), name) for name in INITIAL_NOISES],
-            label=text("initial_noise"),
-            info=text("initial_noise_help"),
-            elem_id="initial-noise",
-        )
-        with gr.Accordion(
-            text("guidance"), open=False, visible=False, elem_id="guidance"
-        ) as self.guidance_panel:
-            self.scales = {name: self._guidance_slider(name) for name in scalable_guidances()}
-        with gr.Row():
+            self.seed = SeedField(self.page, "seed")
+        with gr.Row(elem_classes="pair"):
             self.generate_button = gr.Button(
                 text("generate"), variant="primary", elem_id="generate-button", min_width=90
             )
             self.cancel_button = gr.Button(text("cancel"), elem_id="generate-cancel", min_width=90)
+        self.status = gr.HTML(note(""), elem_id="generate-status", elem_classes="status")
+
+    def _add_results(self) -> None:
+        text = self.page.text
+        self.sample_grid = gr.HTML(placeholder(text("samples_appear_here")), elem_id="samples")
+        self.save = gr.DownloadButton(
+            text("save_all"), visible=False, size="sm", elem_id="generate-save", min_width=90
+        )
+        with gr.Column(visible=False) as self.past_panel:
+            gr.HTML(note(text("history_help")))
+            self.gallery = gr.Gallery(
+                show_label=False,
+                columns=6,
+                height="auto",
+                object_fit="contain",
+                allow_preview=False,
+                interactive=False,
+                elem_id="history",
+                buttons=[],
+            )
+        # Clicked by the script of the page, for the picture that is enlarged.
+        self.chosen = gr.Number(0, visible=False)
+        self.restore_button = gr.Button("", elem_id="to-restore", visible="hidden")
+        self.edit_button = gr.Button("", elem_id="to-edit", visible="hidden")
+
+    def _add_conditions(self) -> None:
+        text = self.page.text
+        self.condition_note = gr.HTML(note(text("condition_help")), visible=False, elem_id="condition-note")
+        with gr.Row(elem_classes="pair", elem_id="conditions"):
+            self.fields = [
+                gr.Dropdown(
+                    [], label=text("condition"), visible=False, allow_custom_value=True, min_width=120
+                )
+                for _ in range(MAX_FIELDS)
+            ]
+
+    def _add_settings(self) -> None:
+        text = self.page.text
+        with gr.Accordion(text("more_settings"), open=False, elem_id="generate-settings"):
+            with gr.Row(elem_classes="pair"):
+                self.sampler = gr.Dropdown(
+                    list(SAMPLERS), label=text("sampler"), min_width=120, elem_id="sampler"
+                )
+                self.steps = gr.Slider(
+                    1, 300, 20, step=1, label=text("steps"), min_width=120, elem_id="steps"
+                )
+            self.initial_noise = gr.Radio(
+                [(self.page.text_or(f"noise_{name}", name), name) for name in INITIAL_NOISES],
+                label=text("initial_noise"),
+                info=text("initial_noise_help"),
+                elem_id="initial-noise",
+            )
+            self.scales = {name: self._guidance_slider(name) for name in scalable_guidances()}
+
+    def _add_reproduction(self) -> None:
+        text = self.page.text
+        with gr.Accordion(text("reproduce"), open=False, elem_id="reproduce"):
+            gr.Markdown(text("reproduce_help"))
+            self.saved_file = gr.File(
+                label=text("reproduce_file"), file_types=[".png"], height=120, elem_id="reproduce-file"
+            )
+            self.reproduced = gr.HTML(elem_id="reproduced")
 
     def _guidance_slider(self, name: str) -> gr.Slider:
         guidance = guidance_class(name)
@@ -87,50 +167,80 @@ class GenerateTab:
             elem_id=f"guidance-{name.replace('_', '-')}",
         )
 
-    def _add_results(self) -> None:
-        text = self.page.text
-        self.status = gr.HTML(note(""), elem_id="generate-status")
-        self.sample_grid = gr.HTML(placeholder(text("samples_appear_here")), elem_id="samples")
-        self.save = gr.DownloadButton(text("save_all"), visible=False, elem_id="generate-save", min_width=90)
-        with gr.Accordion(text("reproduce"), open=False, elem_id="reproduce"):
-            gr.Markdown(text("reproduce_help"))
-            self.saved_file = gr.File(
-                label=text("reproduce_file"), file_types=[".png"], height=120, elem_id="reproduce-file"
-            )
-            self.reproduced = gr.HTML(elem_id="reproduced")
+    @property
+    def settings(self) -> list[Any]:
+        """The controls that decide what is generated, in the order of `settings_from_controls`."""
+        return [
+            *(self.number, self.seed.number, self.sampler, self.steps, self.initial_noise),
+            *(*self.scales.values(), *self.fields),
+        ]
 
     def _connect(self) -> None:
         page, model = self.page, self.model
         adapted = [
-            self.sampler,
-            self.steps,
-            self.initial_noise,
-            self.guidance_panel,
-            *self.scales.values(),
-            self.condition_note,
-            self.model_facts,
-            *self.fields,
-        ]
-        settings = [
-            self.number,
-            self.seed,
-            self.sampler,
-            self.steps,
-            self.initial_noise,
-            *self.scales.values(),
-            *self.fields,
+            *(self.sampler, self.steps, self.initial_noise, self.editing.panel, *self.scales.values()),
+            *(self.condition_note, self.model_facts, *self.fields),
         ]
         gr.on([page.blocks.load, model.change], page.handler(self.adapt), model, adapted, **ONE_AT_A_TIME)
         self.sampler.input(page.handler(self.usual_steps), [model, self.sampler], self.steps, **ONE_AT_A_TIME)
+        for field in self.fields:
+            field.input(page.handler(self.narrow), [model, *self.fields], self.fields, **LIGHT)
+        results = [self.sample_grid, self.save, self.past_panel, self.gallery]
         job = self.generate_button.click(
-            page.handler(self.generate),
-            [model, *settings],
-            [self.status, self.sample_grid, self.save],
+            page.handler(self.generate, self.status),
+            [model, self.seed.new, self.editing.base, self.editing.strength, self.past, *self.settings],
+            [self.status, self.sample_grid, self.seed.number, self.past, self.shown],
             **ONE_AT_A_TIME,
         )
+        for ended in (job.then, job.failure):  # however it ends, finished samples are there again
+            ended(self.settle, [self.shown, self.past], results, **LIGHT)
         page.cancel_button(self.cancel_button, [job], self.status)
+        self.gallery.select(
+            self.have_back,
+            [self.past, model],
+            [self.shown, self.status, self.sample_grid, self.save, self.seed.new, *self.settings],
+            **LIGHT,
+        )
         self.saved_file.change(
-            page.handler(self.reproduce), [self.saved_file, model], self.reproduced, **ONE_AT_A_TIME
+            page.handler(self.reproduce, self.reproduced),
+            [self.saved_file, model],
+            self.reproduced,
+            **ONE_AT_A_TIME,
+        )
+        self.editing.connect(self.status)
+        self.edit_button.click(
+            page.handler(self.edit_sample, self.status),
+            [model, self.shown, self.chosen],
+            self.editing.outputs,
+            js=CHOSEN.format(2),
+            **ONE_AT_A_TIME,
+        )
+
+    def exchange_with(self, restoring: RestoreTab, tabs: gr.Tabs) -> None:
+        """Let pictures go from here to the tab Restore and back. tabs: those of the page."""
+        page, panel = self.page, restoring.panel
+
+        def send(shown: Generated | None, number: float, *there: Any) -> Iterator[dict[Any, Any]]:
+            for updates in panel.take(self._file_of(shown, number), *there):
+                yield {**updates, tabs: gr.update(selected="restore")}
+
+        def receive(name: str, restored: Restored | None) -> Iterator[dict[Any, Any]]:
+            if restored is not None:
+                for updates in self.editing.take(name, restored.files[restored.chosen]):
+                    yield {**updates, tabs: gr.update(selected="generate")}
+
+        self.restore_button.click(
+            page.handler(send, self.status),
+            [self.shown, self.chosen, panel.held, panel.past, panel.editor],
+            [*panel.outputs, tabs, self.status],
+            js=CHOSEN.format(1),
+            **LIGHT,
+        )
+        restoring.edit_button.click(
+            page.handler(receive, restoring.status),
+            [self.model, restoring.restored],
+            [*self.editing.outputs, tabs, restoring.status],
+            **ONE_AT_A_TIME,
         )
 
     def adapt(self, name: str) -> Iterator[dict[Any, Any]]:
@@ -142,21 +252,21 @@ class GenerateTab:
         model = page.models.load(name)
         settings = patient_settings(model)
         own = {spec["name"]: spec["scale"] for spec in settings.guidance}
+        fixed = model.method.fixed_sampling or model.method.one_step
         updates: dict[Any, Any] = {
-            self.sampler: gr.update(
-                value=settings.sampler["name"],
-                interactive=not (model.method.fixed_sampling or model.method.one_step),
+            self.sampler: gr.update(value=settings.sampler["name"], visible=not fixed),
+            self.steps: gr.update(value=settings.steps, visible=not fixed),
+            self.initial_noise: gr.update(
+                value=settings.initial_noise["name"], visible=not model.method.one_step
             ),
-            self.steps: settings.steps,
-            self.initial_noise: settings.initial_noise["name"],
+            self.editing.panel: gr.update(visible=model.method.denoises),
             self.condition_note: gr.update(visible=bool(training_conditions(model))),
             self.model_facts: describe(page, model),
         }
-        available = [key for key in self.scales if guidance_class(key).available(model)]
         for key, slider in self.scales.items():
-            scale = own.get(key, guidance_class(key).neutral)
-            updates[slider] = gr.update(value=scale, visible=key in available)
-        updates[self.guidance_panel] = gr.update(visible=bool(available))
+            guidance = guidance_class(key)
+            scale = own.get(key, guidance.neutral)
+            updates[slider] = gr.update(value=scale, visible=guidance.available(model))
         known = model.vocabulary.fields if model.vocabulary else ()
         for i, dropdown in enumerate(self.fields):
             if i < len(known):
@@ -167,6 +277,17 @@ class GenerateTab:
                 updates[dropdown] = gr.update(visible=False, value="")
         yield updates
 
+    def narrow(self, name: str, *values: Any) -> Iterator[list[Any]]:
+        """For each field the names that occur in the data together with what the others say."""
+        model = self.page.models.load(name)
+        known = model.vocabulary.fields if model.vocabulary else ()
+        updates: list[Any] = [gr.skip()] * MAX_FIELDS
+        for i, field in enumerate(known[:MAX_FIELDS]):
+            if isinstance(field, Categorical):
+                others = {f.name: str(v) for k, (f, v) in enumerate(zip(known, values)) if v and k != i}
+                updates[i] = gr.update(choices=["", *names_beside(field, others, training_conditions(model))])
+        yield updates
+
     def usual_steps(self, name: str, sampler: str) -> Iterator[int]:
         """The number of steps that suits a sampler."""
         model = self.page.models.load(name)
@@ -174,33 +295,109 @@ class GenerateTab:
         same = patient.sampler["name"] == sampler
         yield patient.steps if same else sampling_settings(model, sampler=sampler).steps
 
-    def generate(self, name: str, *values: Any) -> Iterator[tuple[str, str, Any]]:
-        """Samples as they form, then the finished ones and an archive of them. values: of the controls."""
+    def generate(
+        self,
+        name: str,
+        new_seed: bool,
+        base: Path | None,
+        strength: float,
+        past: list[Generated],
+        *values: Any,
+    ) -> Iterator[dict[Any, Any]]:
+        """Samples as they form, then all about the finished ones. values: of the controls `settings`."""
         text = self.page.text
-        yield note(text("loading")), gr.skip(), gr.update(visible=False)
+        yield {self.status: note(text("loading"))}
         model = self.page.models.load(name)
         n, settings = settings_from_controls(model, values)
+        settings = replace(settings, seed=seed_to_use(settings.seed, new_seed))
+        about: dict[str, Any] = {}
         began = time.monotonic()
-        for record in sample(model, n, settings):
+        if base is not None and model.method.denoises:
+            if settings.sampler["name"] == model.recipe.sampling.sampler["name"]:
+                settings = deterministic(model, settings)
+            signal = model.codec.encode(read_item(model, base)[None])[0]
+            records = edit(model, signal, settings, strength=strength, n=n)
+            about = {"image": base.name, "strength": strength, "invert": False}
+        else:
+            records = sample(model, n, settings)
+        for record in records:
             if record.result is None:
-                line = text("step", i=record.preview.step.i + 1, n=settings.steps)
+                step = record.preview.step.i + 1
+                line = text("step", i=step, n=max(step, settings.steps))
                 pictures = picture_grid(forming(model, record))
-                yield progress_bar(record.done, record.total, line), pictures, gr.skip()
+                yield {
+                    self.status: progress_bar(record.done, record.total, line),
+                    self.sample_grid: pictures,
+                    self.seed.number: settings.seed,
+                }
         assert record.result is not None
-        about = {"model": name, "images": model.images, **settings.to_dict()}
-        files = item_files(
-            model.codec, record.result, [{**about, **own} for own in per_sample_settings(settings, n)]
+        said = text("generated", n=n, seconds=f"{time.monotonic() - began:.1f}", seed=settings.seed)
+        about = {"model": name, "images": model.images, **about, **settings.to_dict()}
+        used = (values[0], settings.seed, *values[2:])
+        done = self._generated(
+            model, name, used, record.result, about, per_sample_settings(settings, n), said
         )
-        names = [f"{name}-{settings.seed}-{i:03d}{model.codec.suffix}" for i in range(n)]
-        archive = self.page.new_file(".zip")
+        yield {
+            self.status: note(said),
+            self.seed.number: settings.seed,
+            self.past: [done, *past[: MOST_REMEMBERED - 1]],
+            self.shown: done,
+        }
+
+    def _generated(
+        self,
+        model: Model,
+        name: str,
+        values: tuple[Any, ...],
+        items: Tensor,
+        about: Mapping[str, Any],
+        own: Sequence[Mapping[str, Any]],
+        said: str,
+    ) -> Generated:
+        files = item_files(model.codec, items, [{**about, **each} for each in own])
+        begin = f"{name}-{about['seed']}"
+        names = [f"{begin}-{i:03d}{model.codec.suffix}" for i in range(len(items))]
+        archive = self.page.new_file(f"{begin}.zip")
         with zipfile.ZipFile(archive, "w") as packed:
             for file_name, data in zip(names, files, strict=True):
                 packed.writestr(file_name, data)
-        yield (
-            note(text("generated", n=n, seconds=f"{time.monotonic() - began:.1f}")),
-            picture_grid(model.codec.preview(record.result), files, names, text("save_one")),
-            gr.update(value=str(archive), visible=True),
+        return Generated(name, values, model.codec.preview(items), tuple(files), tuple(names), archive, said)
+
+    def settle(self, shown: Generated | None, past: list[Generated]) -> tuple[Any, ...]:
+        """The finished samples and what was generated before, or the place where samples will be."""
+        if shown is None:
+            return placeholder(self.page.text("samples_appear_here")), *[gr.skip()] * 3
+        thumbnails = []
+        for each in past:
+            file = self.page.new_file("thumbnail.png")
+            to_show(image_grid(each.pictures[:4])).save(file)
+            thumbnails.append((str(file), f"{each.model} · {each.values[1]}"))
+        return *self._results(shown), gr.update(visible=len(past) > 1), thumbnails
+
+    def _results(self, shown: Generated) -> tuple[Any, Any]:
+        return (
+            picture_grid(shown.pictures, shown.files, shown.names, uses=True),
+            gr.update(value=str(shown.archive), visible=True),
         )
+
+    def have_back(self, past: list[Generated], name: str, event: gr.SelectData) -> list[Any]:
+        """The samples that were clicked and, for the model that is loaded, their settings and seed."""
+        shown = past[event.index]
+        same = shown.model == name
+        said = shown.said if same else self.page.text("generated_with", model=shown.model)
+        values = shown.values if same else [gr.skip()] * len(self.settings)
+        return [shown, note(said), *self._results(shown), False, *values]
+
+    def edit_sample(self, name: str, shown: Generated | None, number: float) -> Iterator[dict[Any, Any]]:
+        """A sample to begin with."""
+        yield from self.editing.take(name, self._file_of(shown, number))
+
+    def _file_of(self, shown: Generated | None, number: float) -> Path:
+        if shown is None or not 0 <= number < len(shown.files):
+            raise UsageError("studio.no_picture")
+        file = self.page.new_file(shown.names[int(number)])
+        file.write_bytes(shown.files[int(number)])
+        return file
 
     def reproduce(self, file: str | None, name: str) -> Iterator[str]:
         """The sample in a saved file generated again, beside the file."""
@@ -210,6 +407,8 @@ class GenerateTab:
         about = read_png_metadata(file)
         if "degradation" in about:
             raise UsageError("studio.reproduce_restored")
+        if "strength" in about:
+            raise UsageError("studio.reproduce_edited")
         settings = SamplingSettings.from_dict(about)
         models = self.page.models
         origin = Path(str(about.get("model"))).name
@@ -219,6 +418,20 @@ class GenerateTab:
             yield progress_bar(record.done, record.total, line)
         assert record.result is not None
         yield compare_with_file(self.page, model, Path(file), record.result, about)
+
+
+def names_beside(
+    field: Categorical, others: Mapping[str, str], conditions: Sequence[Mapping[str, str]]
+) -> list[str]:
+    """The names of a field that occur with the others' values in the conditions, or in none of these."""
+    seen = {each.get(field.name) for each in conditions}
+    beside = {
+        each.get(field.name)
+        for each in conditions
+        if all(each.get(key) == value for key, value in others.items())
+    }
+    known = beside - {None}
+    return [name for name in field.names if not known or name in known or name not in seen]
 
 
 def scalable_guidances() -> list[str]:

@@ -1,0 +1,76 @@
+// What the page does in the browser itself: enlarging pictures, Enter, and pasting. TEXTS comes from theme.py.
+(() => {
+  const language = /\/es\/?$/.test(location.pathname) ? "es" : "en";
+  document.documentElement.lang = language;
+  const text = (key) => TEXTS[language][key];
+  let chosen = 0; // the number of the picture that is enlarged
+
+  // The values of an event's inputs, of which the one at an index becomes that number.
+  window.withChosen = (values, index) => values.map((value, i) => (i === index ? chosen : value));
+
+  function enlarge(link, image) {
+    const dialog = document.createElement("dialog");
+    dialog.className = "lightbox";
+    const copy = document.createElement("img");
+    copy.src = image.src;
+    copy.alt = image.alt;
+    if (Math.max(image.naturalWidth, image.naturalHeight) <= 128) copy.className = "pixelated";
+    const side = Math.max(image.naturalWidth, image.naturalHeight);
+    const factor = Math.max(1, Math.floor(512 / side)); // whole, so that all pixels are equally large
+    copy.style.width = `${image.naturalWidth * factor}px`;
+    const bar = document.createElement("div");
+    const add = (element, key, act) => {
+      element.textContent = text(key);
+      element.className = "lightbox-button";
+      if (act) element.addEventListener("click", act);
+      bar.append(element);
+      return element;
+    };
+    if (link) {
+      const save = add(document.createElement("a"), "save_one");
+      save.href = link.href;
+      save.download = link.download;
+    }
+    const grid = image.closest("[data-uses]");
+    if (grid) {
+      chosen = [...grid.querySelectorAll("img")].indexOf(image);
+      const pressing = (id) => () => { dialog.close(); document.querySelector(id).click(); };
+      add(document.createElement("button"), "use_in_restore", pressing("#to-restore"));
+      add(document.createElement("button"), "use_to_edit", pressing("#to-edit"));
+    }
+    add(document.createElement("button"), "close", () => dialog.close());
+    dialog.append(copy, bar);
+    dialog.addEventListener("close", () => { dialog.remove(); (link ?? image).focus?.(); });
+    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    document.querySelector(".gradio-container").append(dialog);
+    dialog.showModal();
+  }
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest(".grid a, table.compared a");
+    const image = link?.querySelector("img") ?? event.target.closest(".figures img");
+    if (!image || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    enlarge(link, image);
+  });
+
+  // Enter in a number begins what the tab is for, once the number has been taken over.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !event.target.matches(".submits input[type=number]")) return;
+    event.target.blur();
+    setTimeout(() => document.querySelector("#generate-button").click(), 100);
+  });
+
+  // A picture that is pasted goes where one can be uploaded.
+  document.addEventListener("paste", (event) => {
+    const files = event.clipboardData?.files;
+    const inputs = [...document.querySelectorAll(".picture-upload input[type=file], .small-buttons input[type=file]")];
+    const input = inputs.find((each) => each.closest(".picture-upload, .small-buttons").offsetParent);
+    if (!files?.length || !input) return;
+    input.files = files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+
+  // A file that is dropped beside the field must not replace the page.
+  for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
+})();
