@@ -118,8 +118,7 @@ def network_of(recipe: Recipe) -> Network:
 
 def choose_runtime(recipe: Recipe) -> Runtime:
     """Without torch.compile, which takes minutes and helps all steps about the same."""
-    spatial = build_codec(recipe.data).spatial
-    return probe(network_of(recipe), spatial, batch=recipe.batch, try_compile=False)
+    return probe(recipe, try_compile=False)
 
 
 def measure_rates(

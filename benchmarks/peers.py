@@ -179,7 +179,7 @@ class Benchmark:
         minutes, folder = self.args.minutes, self.args.out / name
         recipe = alphabar.with_settings(alphabar.named_recipe(name), [*settings, "monitor.share=0"])
         network = network_of(recipe)
-        runtime = probe(network, CODEC.spatial, batch=recipe.batch, try_compile=False)
+        runtime = probe(recipe, try_compile=False)
         reported = time.monotonic()
         run = alphabar.begin(folder, recipe)
         for record in alphabar.train(self.dataset, run, budget=60 * minutes, runtime=runtime):

@@ -397,10 +397,10 @@ def main() -> None:
     print_section(
         "# Studio campaign",
         "Does the studio answer whatever is sent to it with a sentence, and keep its users' files apart?",
-        f"{state['calls']:,} jobs for the page's {state['functions']} functions (seed {args.seed}); a quarter of"
-        f" all values are odd, and of what computes for long one value at least. {USERS} users open the page"
-        " and generate at once. *Done* and *said* (a sentence that says what is wrong, in the page's language)"
-        " are right. *Inside* (a path, a traceback or an unforeseen error is shown), *silent*, *late* (over"
+        f"{state['calls']:,} jobs for the page's {state['functions']} functions (seed {args.seed}); a quarter"
+        f" of all values are odd, and of what computes for long one value at least. {USERS} users open the"
+        " page and generate at once. *Done* and *said* (a sentence that says what is wrong, in the page's"
+        " language) are right. *Inside* (a path, a traceback or an unforeseen error is shown), *silent*, *late* (over"
         f" {SECONDS:.0f} s), *left behind* and *leak* are faults.",
     )
     print_table(
@@ -409,8 +409,8 @@ def main() -> None:
     )
     memory = state["memory"]
     print_paragraph(
-        f"The server had {memory['before']:.0f} MB in memory after 40 calls and {memory['after']:.0f} MB at the"
-        f" end; it ended with code {state['exit']} and had printed {state['tracebacks']} tracebacks."
+        f"The server had {memory['before']:.0f} MB in memory after 40 calls and {memory['after']:.0f} MB at"
+        f" the end; it ended with code {state['exit']} and had printed {state['tracebacks']} tracebacks."
     )
     print_command()
     if state["faults"]:

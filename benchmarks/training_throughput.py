@@ -264,7 +264,7 @@ def measure(recipe: Recipe, args: Any) -> Measurement:
     network = NETWORKS.build(recipe.network, channels=codec.channels)
     shapes = convolutions(network, codec)
     note("probing the machine …")
-    runtime = probe(network, codec.spatial, batch=recipe.batch, try_compile=not args.no_compile)
+    runtime = probe(recipe, try_compile=not args.no_compile)
     note("\n".join(runtime.notes))
     dtypes = {"fp32": torch.float32}
     if not bf16_refused(runtime.device):  # emulated, its convolutions take minutes

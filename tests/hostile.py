@@ -97,6 +97,37 @@ def png(width: int, height: int, depth: int, color: int, rows: bytes, *extra: tu
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def tiff(levels: np.ndarray, bits: int, white: int, samples: int = 1, kind: int = 1) -> bytes:
+    """A TIFF of one strip, for kinds that Pillow does not write.
+
+    white: PhotometricInterpretation (0: white is zero, 1: black is zero, 2: RGB). kind: SampleFormat
+    (1: unsigned, 3: floating point).
+    """
+    h, w = levels.shape[:2]
+    tags = [
+        *((256, 4, w), (257, 4, h), (258, 3, bits), (259, 3, 1), (262, 3, white), (273, 4, 134)),
+        *((277, 3, samples), (278, 4, h), (279, 4, levels.nbytes), (339, 3, kind)),
+    ]
+    directory = b"".join(struct.pack("<HHII", tag, form, 1, value) for tag, form, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory
+    return head.ljust(134, b"\0") + levels.tobytes()
+
+
+def deep_grey_png(transparent: int) -> bytes:
+    """16-bit grey, one level of which is transparent."""
+    rows = b"".join(b"\0" + row.tobytes() for row in RAMP.astype(">u2"))
+    return png(224, 64, 16, 0, rows, (b"tRNS", struct.pack(">H", transparent)))
+
+
+def twelve_bits() -> bytes:
+    """The grey ramp as a TIFF of 12 bits: two pixels in three bytes."""
+    a, b = (RAMP.astype(np.int32) >> 4).reshape(-1, 2).T
+    packed = np.stack([a >> 4, ((a & 15) << 4) | (b >> 8), b & 255], 1).astype(np.uint8)
+    return tiff(packed.reshape(64, -1), 12, 1).replace(
+        struct.pack("<HHII", 256, 4, 1, 336), struct.pack("<HHII", 256, 4, 1, 224)
+    )
+
+
 def deep_png() -> bytes:
     """16 bits a channel, RGB."""
     rows = (UPRIGHT.astype(">u2") * 257).tobytes()
@@ -163,6 +194,12 @@ def zero_height() -> bytes:
     data = bytearray(JPEG)
     place = data.index(b"\xff\xc0") + 5
     data[place : place + 2] = b"\0\0"
+    return bytes(data)
+
+
+def twelve_bit_jpeg() -> bytes:
+    data = bytearray(JPEG)
+    data[data.index(b"\xff\xc0") + 4] = 12
     return bytes(data)
 
 
@@ -248,6 +285,15 @@ def _right() -> list[Case]:
              b"P5 224 64 65535\n" + RAMP.astype(">u2").tobytes(), RAMP_SEEN),
         case("grey32.tif", "32-bit integer grey ramp up to 65535",
              encoded(RAMP.astype(np.int32), "TIFF"), RAMP_SEEN),
+        case("grey32-unsigned.tif", "32-bit unsigned grey ramp",
+             tiff(RAMP.astype("<u4") * np.uint32(65537), 32, 1), RAMP_SEEN),
+        case("grey12.tif", "12-bit grey ramp, TIFF", twelve_bits, RAMP_SEEN),
+        case("grey16-white-is-zero.tif", "16-bit grey ramp, TIFF whose white is zero",
+             tiff(65535 - RAMP.astype("<u2"), 16, 0), RAMP_SEEN),
+        case("float-white-is-zero.tif", "float grey ramp, TIFF whose white is zero",
+             tiff((1 - RAMP / 65535).astype("<f4"), 32, 0, kind=3), RAMP_SEEN),
+        case("grey16-transparent.png", "16-bit grey with one transparent level (tRNS)",
+             png(64, 48, 16, 0, (b"\0" + b"\3\xe8" * 64) * 48, (b"tRNS", b"\3\xe8")), plain(WHITE)),
         case("rgb16.png", "16 bits a channel, RGB", deep_png),
         case("float-1.tif", "float grey ramp from 0 to 1", float_tiff(RAMP / 65535), RAMP_SEEN),
         case("float-255.tif", "float grey ramp from 0 to 255", float_tiff(RAMP / 257), RAMP_SEEN),
@@ -330,6 +376,11 @@ def _bad() -> list[Case]:
         case("text-bomb.png", "PNG with a text chunk of 10 MB, compressed",
              png(64, 48, 8, 2, b"", (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(10**7), 9))), "damaged"),
         case("nan.tif", "float TIFF with NaN", float_tiff(np.full((64, 64), np.nan)), "NaN"),
+        case("float-color.tif", "float RGB TIFF, which Pillow cannot read",
+             tiff(np.zeros((48, 64, 3), "<f4"), 32, 2, samples=3, kind=3), "TIFF, unknown pixel mode"),
+        case("float-color.pfm", "RGB PFM, which Pillow cannot read", b"PF\n1 1\n-1.0\n" + bytes(12), "PFM"),
+        case("twelve.jpg", "12-bit JPEG, which Pillow cannot read", twelve_bit_jpeg, "12-bit"),
+        case("picture.jxl", "JPEG XL", b"\xff\x0a" + bytes(100), "JPEG XL"),
         case("pixel.png", "1 × 1: a tracking pixel", encoded(NOISE[:1, :1], "PNG"), "under"),
         case("line.png", "1 × 96", encoded(NOISE[:, :1], "PNG"), "under"),
         case("icon-empty.ico", "icon without a picture", b"\0\0\1\0\0\0", "not a picture"),

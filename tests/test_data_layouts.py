@@ -179,13 +179,16 @@ def test_an_unreadable_root_is_one_sentence(tmp_path, monkeypatch):
         open_source(root)
 
 
-@pytest.mark.parametrize("name", ["a.jpg_large", "c.jpg?w=640", "d.jpeg.1", "e.PNG:large"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.jpg_large", "b.jpg-large", "c.jpg?w=640", "d.jpeg.1", "e.PNG:large", "f.jpg~", "g.jpg.bak", "h.dat"],
+)
 def test_names_of_downloads(tmp_path, name):
     assert [item.key for item in open_source(pictures(tmp_path, name)).items] == [name]
 
 
 def test_files_that_are_left_alone_are_named_where_there_is_nothing_else(tmp_path):
-    pictures(tmp_path, "a.jpg~")
+    (tmp_path / "a.jpg~").write_text("no picture")
     with pytest.raises(AlphabarError, match=r"1 files are not pictures.*1 \.jpg~"):
         open_source(tmp_path)
 

@@ -201,11 +201,11 @@ def test_metadata_jsonl_in_a_sub_folder(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("metadata.csv", b"name,text\na.png,x\n"),
+        ("metadata.csv", b"name,text\nz.png,x\n"),
         ("metadata.csv", b"\xff\xfe\x00broken"),
         ("metadata.jsonl", b'{"file_name": "a.png"\n'),
         ("metadata.jsonl", b"[1, 2]\n"),
-        ("metadata.jsonl", b'{"file_name": 3}\n'),
+        ("metadata.jsonl", b'{"file_name": true}\n'),
     ],
 )
 def test_broken_metadata_is_a_note(tmp_path, name, content):

@@ -142,8 +142,18 @@ def test_columns_of_captions(data, column):
     assert all(item.attributes == {} for item in source.items)
 
 
+@pytest.mark.parametrize("column", ["where", "image_id", "id"])
+@pytest.mark.parametrize("suffix", [".png", ""])
+def test_a_column_of_another_name_is_found_by_what_is_in_it(data, column, suffix):
+    rows = [(tone, name.replace(".png", suffix)) for name, tone in ROWS]
+    (data / "metadata.csv").write_text(csv_text(names=("tone", column), rows=rows))
+    source = open_source(data)
+    assert tones(source) == EXPECTED and source.items[0].attributes == {"tone": "dark"}
+    assert [note.identifier for note in source.notes] == ["data.metadata_column"]
+
+
 def test_columns_without_names_of_pictures_are_told(data):
-    (data / "metadata.csv").write_text(csv_text(names=("where", "tone")))
+    (data / "metadata.csv").write_text(csv_text(names=("where", "tone"), rows=[("x.png", "dark")] * 3))
     source = open_source(data)
     assert [note.identifier for note in source.notes] == ["data.metadata_without_column"]
     assert "where, tone" in source.notes[0] and "file_name" in source.notes[0]

@@ -201,6 +201,20 @@ def test_a_share_of_log_normal_levels_is_uniform():
         NOISE_DISTRIBUTIONS.build({"name": "log_normal", "uniform_share": 1.0})(schedule, u)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize("schedule", ["cosine", "rectified_flow"])
+def test_the_mixture_of_log_normal_and_uniform_has_its_distribution_function(schedule, share):
+    schedule, n = SCHEDULES.build(schedule), 20_000
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    t = NOISE_DISTRIBUTIONS.build({"name": "log_normal", "mean": -0.4, "std": 0.9, "uniform_share": share})(
+        schedule, u
+    )
+    at = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
+    normal = stats.norm(-0.4, 0.9).cdf(-schedule(at).log_snr / 2)
+    found = (t[None] <= at[:, None]).double().mean(1)
+    assert found.tolist() == pytest.approx((share * at.numpy() + (1 - share) * normal).tolist(), abs=2e-4)
+
+
 def test_the_discrete_uniform_distribution_gives_each_step_equally_often():
     u = (torch.arange(3000, dtype=torch.float64) + 0.5) / 3000
     t = NOISE_DISTRIBUTIONS.build({"name": "uniform", "discrete": 300})(SCHEDULES.build("linear_beta"), u)
@@ -272,6 +286,13 @@ def test_noise_is_standard_normal_and_uniform():
     noise = Noise(0, range(2000), "train")
     assert stats.kstest(noise.normal(0, torch.empty(2000, 16)).flatten(), "norm").pvalue > 1e-3
     assert stats.kstest(noise.uniform(0), "uniform").pvalue > 1e-3
+
+
+def test_uniform_numbers_are_those_of_split_mix_64(monkeypatch):
+    monkeypatch.setattr("alphabar.diffusion.random.stream_seed", lambda *_: 1234567)
+    published = (6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431)
+    found = Noise(0, range(1, 5), "train").uniform(0)
+    assert found.tolist() == [(number >> 11) / 2**53 for number in published]
 
 
 def test_noise_is_the_same_for_every_type_and_memory_format():

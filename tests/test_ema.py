@@ -1,14 +1,17 @@
 """Averages of the weights: the profile of each, and others made from what a run kept."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from alphabar.errors import UsageError
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import read_folder
 from alphabar.runs.ema import (
+    EMA,
     MAX_ERROR,
     SIGMA_RELS,
     EmaSnapshots,
@@ -20,6 +23,7 @@ from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.loop import begin, train
+from refusals import refused
 from training_child import tiny_dataset, tiny_recipe
 
 
@@ -41,6 +45,22 @@ def walk(steps: int) -> list[nn.Module]:
         network.weight.data = value[None].clone()
         networks.append(network)
     return networks
+
+
+@pytest.mark.parametrize("half_life, ramp", [(40, 0.1), (40, 10.0), (1000, 0.25)])
+def test_the_half_life_is_at_most_a_share_of_the_images_seen(half_life, ramp):
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1, affine=False))
+    network[0].weight.data.fill_(0)
+    average = EMA(network, half_life=half_life, ramp=ramp)
+    network[0].weight.data.fill_(1)
+    network[1].running_mean.fill_(3)
+    forgotten = 1.0
+    for images in range(8, 801, 8):
+        average.update(images, 8)
+        forgotten *= 2 ** (-8 / (ramp * images if ramp * images < half_life else half_life))
+        assert average.network[0].weight.item() == pytest.approx(1 - forgotten, abs=1e-5)
+    assert average.network[1].running_mean.item() == 3 and not average.network.training
+    assert not any(parameter.requires_grad for parameter in average.network.parameters())
 
 
 def test_an_average_is_that_of_its_profile():
@@ -151,7 +171,7 @@ def recipe():
 def test_a_run_keeps_what_is_needed(dataset, tmp_path):
     straight = begin(tmp_path / "straight", recipe())
     list(train(dataset, straight, images=96, runtime=Runtime()))
-    assert list(straight.snapshots.files()) == [24, 48, 72, 96]
+    assert list(straight.snapshots.folders()) == [24, 48, 72, 96]
     averages = unpack_tensors(straight.checkpoints.newest()[0].files["averages.safetensors"])
     for name, value in load_model(straight.path, "cpu", ema=0.05).denoiser.network.named_parameters():
         assert torch.allclose(value, averages[f"0.05/{name}"], atol=2e-3)
@@ -166,9 +186,9 @@ def test_a_run_keeps_what_is_needed(dataset, tmp_path):
     records.close()
     stopped.snapshots.save(88, b"of a training that was killed before it saved")
     list(train(dataset, stopped, images=96, runtime=Runtime()))
-    assert list(stopped.snapshots.files()) == [24, 48, 72, 96]
-    for images, path in straight.snapshots.files().items():
-        assert path.read_bytes() == stopped.snapshots.files()[images].read_bytes()
+    assert list(stopped.snapshots.folders()) == [24, 48, 72, 96]
+    for images, path in straight.snapshots.folders().items():
+        assert read_folder(path) == read_folder(stopped.snapshots.folders()[images])
 
 
 def test_what_cannot_be_had(dataset, tmp_path):
@@ -182,3 +202,16 @@ def test_what_cannot_be_had(dataset, tmp_path):
         load_model(run.path, ema=0.5)
     with pytest.raises(UsageError, match="only for a run"):
         load_model(run.path / "model", ema=0.1)
+
+
+def test_a_damaged_average_is_named_and_can_be_done_without(dataset, tmp_path):
+    run = begin(tmp_path / "run", recipe())
+    list(train(dataset, run, images=96, runtime=Runtime()))
+    file = run.snapshots.folders()[48] / run.snapshots.FILE
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with refused("runs.damaged_averages", AlphabarError, path=file.parent):
+        load_model(run.path, "cpu", ema=0.1)
+    shutil.rmtree(file.parent)
+    load_model(run.path, "cpu", ema=0.1)

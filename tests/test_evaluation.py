@@ -21,6 +21,7 @@ from alphabar.evaluation import attributes, samples
 from alphabar.evaluation.attributes import common_words
 from alphabar.evaluation.evaluate import evaluate
 from alphabar.evaluation.record import Evaluation
+from alphabar.evaluation.samples import read_samples
 from alphabar.metrics.features import EXTRACTORS, Features
 from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
@@ -28,6 +29,7 @@ from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import load_model
 from alphabar.sampling.settings import sampling_settings
 from alphabar.training.labels import conditions_of
+from refusals import refused
 from test_compare import make_run
 
 
@@ -262,3 +264,36 @@ def test_a_label_classifier_counts_values_by_pictures_that_it_held_out(run, draw
             140,
             label_classifier=replace(plain, recipe=with_settings(recipe, ["data.size=32"])),
         )
+
+
+def small_pictures(folder, n):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(folder / f"{i}.png")
+
+
+@pytest.mark.parametrize("itself", [0, 1, 3])
+def test_samples_in_sub_folders_are_said_to_lie_there(tmp_path, itself):
+    small_pictures(tmp_path / "s/a", 4), small_pictures(tmp_path / "s/b", 4)
+    small_pictures(tmp_path / "s", itself)
+    values = {"found": itself, "below": 8, "names": "a, b", "example": tmp_path / "s/a"}
+    with refused("evaluation.samples_in_folders", AlphabarError, **values):
+        list(read_samples(tmp_path / "s", 8))
+
+
+def test_a_single_sample_is_not_advised_to_be_evaluated(tmp_path):
+    small_pictures(tmp_path / "one", 1), small_pictures(tmp_path / "one/overview", 3)
+    with refused("evaluation.almost_no_files", AlphabarError, found=1):
+        list(read_samples(tmp_path / "one", 8))
+    small_pictures(tmp_path / "five", 5)
+    with refused("evaluation.too_few_files", AlphabarError, found=5):
+        list(read_samples(tmp_path / "five", 8))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"no picture"])
+def test_a_damaged_sample_is_named(tmp_path, damage):
+    small_pictures(tmp_path, 3)
+    file = tmp_path / "1.png"
+    file.write_bytes(damage(file.read_bytes()))
+    with refused("evaluation.unusable_sample", AlphabarError, file=file):
+        list(read_samples(tmp_path, 3))

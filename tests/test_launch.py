@@ -43,8 +43,8 @@ def test_a_run_begins_with_a_recipe_and_continues_without(trained, picture_folde
     assert result.reason.identifier == "training.finished"
     again = launched(picture_folder, run=trained, recipe="lean", images=24)
     assert again.reason.identifier == "training.already_trained"
-    with pytest.raises(UsageError, match=r"another recipe \(batch: 8 → 4\)"):
-        launched(picture_folder, run=trained, settings=["batch=4"])
+    with pytest.raises(UsageError, match=r"another recipe \(seed: 0 → 4\)"):
+        launched(picture_folder, run=trained, settings=["seed=4"])
 
 
 def test_a_run_whose_recipe_leaves_the_channels_open_continues(picture_folder, tmp_path):

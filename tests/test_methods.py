@@ -94,8 +94,9 @@ class TestLosses:
             gan.prepare(real, eps, 8 * i, 0.0, 5e-3)
         told = gan.losses(real, torch.ones(8), eps, None).mean()
         assert told > 1.5 * math.log(2)
+        before = [p.grad.clone() for p in gan.critic.parameters()]  # of its own update
         told.backward()
-        assert all(p.grad is None or not p.grad.any() for p in gan.critic.parameters())
+        assert all(map(torch.equal, before, [p.grad for p in gan.critic.parameters()]))
         assert any(p.grad is not None and p.grad.any() for p in gan.generator.parameters())
 
     def test_penalties_come_every_few_updates(self, monkeypatch):
@@ -109,6 +110,26 @@ class TestLosses:
         for i in range(8):
             gan.prepare(x, x, 8 * i, 0.0, 1e-4)
         assert len(asked) == 2 * 2  # R1 and R2, twice
+
+    def test_penalties_that_come_seldom_weigh_as_much_as_those_that_come_always(self):
+        """A linear critic w has |grad C|² = |w|², so R1 and R2 pull it back by 2 gamma w an update."""
+        gamma, every, rate = 0.3, 4, 0.5
+        gan = built(tiny("gan", f"method.gamma={gamma}", f"method.every={every}", "method.augment=false"))
+        gan.critic = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 1, bias=False))
+        (weight,) = gan.critic.parameters()
+        start, real, eps = weight.detach().clone(), torch.randn(8, 3, 16, 16), torch.randn(8, 3, 16, 16)
+        gan.optimizer = torch.optim.SGD(gan.critic.parameters())
+        moves = []
+        for update in range(2 * every):
+            weight.data.copy_(start)
+            gan.prepare(real, eps, 8 * update, 0.0, rate)
+            moves.append(weight.detach() - start)
+        fake = gan.generator(eps, torch.ones(8)).detach()
+        apart = ((fake - real).flatten(1) @ start.T).sigmoid()
+        plain = -rate * (apart * (fake - real).flatten(1)).mean(0)
+        for update, move in enumerate(moves):
+            pull = rate * 2 * gamma * start * (every if update % every == 0 else 0)
+            assert torch.allclose(move, plain - pull, atol=1e-5)
 
     @pytest.mark.parametrize("whose", ["critic", "generator"])
     def test_a_refused_update_puts_the_critic_back(self, dataset, tmp_path, monkeypatch, whose):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
@@ -62,6 +63,21 @@ def test_no_bias_is_no_verdict():
         ).frequencies
     ]
     assert sum(map(bool, verdicts)) <= 1
+
+
+def test_a_verdict_needs_what_none_of_all_values_exceeds_by_chance():
+    """Bonferroni: a difference counts beyond the normal quantile of 5 % over both sides and all values."""
+    real, values = world(1200, [1, 1, 1, 1], 20)
+    strict, between = stats.norm.ppf(1 - 0.05 / (2 * len(NAMES))), 0
+    for seed in range(12):
+        fake, _ = world(500, [1.3, 1.2, 1, 0.8], 200 + seed)
+        for share in attribute_frequencies("body", values, real, fake).frequencies:
+            error = (share.high - share.low) / (2 * stats.norm.ppf(0.975))
+            errors = (share.samples - share.data) / error
+            wanted = "" if abs(errors) < strict else "over" if errors > 0 else "under"
+            assert share.verdict == wanted
+            between += 1.8 < abs(errors) < strict
+    assert between > 3  # differences that would count if there were one value only
 
 
 def test_a_classifier_without_a_clue_says_so_by_its_intervals():

@@ -40,6 +40,26 @@ def test_a_step_has_the_size_of_adams():
         assert p.pow(2).mean().sqrt().item() == pytest.approx(0.2 * 0.1, rel=0.2)
 
 
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (4, 3, 3, 3)])
+def test_several_steps_are_those_of_the_papers_equations(shape):
+    """Momentum m, Nesterov's look ahead, and the odd polynomial of the singular values of their mix."""
+    gradients = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    p, rate, mu = nn.Parameter(torch.zeros(shape)), 0.1, 0.9
+    optimizer = Muon([p], lr=rate, betas=(0.9, 0.99), momentum=mu)
+    m = wanted = torch.zeros(shape[0], p[0].numel(), dtype=torch.float64)
+    for gradient in gradients:
+        p.grad = gradient
+        optimizer.step()
+        g = gradient.double().flatten(1)
+        m = mu * m + (1 - mu) * g
+        u, s, v = torch.linalg.svd(mu * m + (1 - mu) * g, full_matrices=False)
+        s = s / s.norm()
+        for _ in range(5):
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        wanted = wanted - 0.2 * rate * max(m.shape) ** 0.5 * u @ s.diag() @ v
+    assert torch.allclose(p.flatten(1).double(), wanted, atol=1e-5)
+
+
 def test_vectors_move_as_adam_moves_them():
     torch.manual_seed(0)
     ours, theirs = (nn.Parameter(torch.ones(7)) for _ in range(2))

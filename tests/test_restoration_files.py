@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+import hostile
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.noise_estimation import estimate_noise
 from alphabar.restoration.operators.jpeg import JPEG
 from alphabar.restoration.photo import levels_to_signal, on_white, read_photo, signal_to_levels
-from alphabar.restoration.task import panels, read_task, sample_std
+from alphabar.restoration.task import panels, png_names, read_task, sample_std
 from alphabar.runs.model import Model
 from refusals import refused
 from restoration_models import untrained
@@ -284,9 +285,59 @@ def test_a_folder_is_degraded_with_noise_of_its_own_for_each(tmp_path, call):
     assert call(*args, "--out", tmp_path / "y")[0] == 0
     a, b = (np.asarray(Image.open(tmp_path / "x" / name)) for name in ("a.png", "sub/b.png"))
     assert not np.array_equal(a, b)
-    assert len(list((tmp_path / "x").glob("a*.png"))) == 2
+    assert {path.name for path in (tmp_path / "x").glob("a*.png")} == {"a.png", "a.bmp.png"}
     assert np.array_equal(a, np.asarray(Image.open(tmp_path / "y/a.png")))
     assert np.std(a / 127.5 - 1) == pytest.approx(0.2, rel=0.2)
+
+
+def test_a_damaged_image_among_others_is_named_and_left_out(tmp_path, call):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c\nd.png"):
+        save(folder, ramp(8, 8), name)
+    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:60])
+    (folder / "e.png").symlink_to("nowhere.png")
+    save(folder, ramp(8, 8), "raw.tif")
+    (folder / "raw.tif").rename(folder / "raw.dng")
+    code, out, err = call("degrade", folder, "--degradation", "blur:1", "--out", tmp_path / "out", "--json")
+    assert code == 0 and json.loads(out.splitlines()[-1])["n"] == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "c\\nd.png"}
+    assert all(
+        text in err for text in ("b.png", "damaged", "e.png", "a link to nothing", "raw.dng", "raw file")
+    )
+    (folder / "a.png").unlink(), (folder / "c\nd.png").unlink()
+    code, out, err = call("degrade", folder, "--degradation", "blur:1", "--out", tmp_path / "none")
+    assert code == 1 and "b.png" in err and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "targets"),
+    [
+        (["a.jpg", "a.png", "a.webp"], ["a.jpg.png", "a.png", "a.webp.png"]),
+        (["a.jpg", "A.webp"], ["a.jpg.png", "A.webp.png"]),
+        (["a.jpg", "a.jpg.png", "a.png"], ["a.jpg.png", "a.jpg.png.png", "a.png"]),
+        (["a.jpg", "sub/a.bmp"], ["a.png", "sub/a.png"]),
+    ],
+)
+def test_images_of_one_name_do_not_collide(names, targets):
+    assert list(png_names(names).values()) == targets
+
+
+def test_a_transparent_level_of_deep_grey_is_kept(tmp_path):
+    path = tmp_path / "deep.png"
+    level = hostile.RAMP[0, 100]
+    path.write_bytes(hostile.deep_grey_png(int(level)))
+    photo = read_photo(path)
+    assert (
+        photo.pixels.dtype == np.uint16
+        and (photo.alpha == 0).sum() == np.count_nonzero(level == hostile.RAMP) > 0
+    )
+
+
+def test_a_deep_grey_file_whose_white_is_zero_is_no_negative(tmp_path):
+    path = tmp_path / "deep.tif"
+    path.write_bytes(hostile.tiff(65535 - hostile.RAMP.astype("<u2"), 16, 0))
+    assert np.array_equal(read_photo(path).pixels[..., 0], hostile.RAMP.astype(np.uint16))
 
 
 def test_bad_input_is_one_line_and_writes_nothing(model, tmp_path, call):

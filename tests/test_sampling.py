@@ -34,6 +34,7 @@ from alphabar.sampling.settings import (
     sampling_settings,
     uses_training_conditions,
 )
+from refusals import refused
 
 SIZE = 16
 LABELS = Vocabulary((Categorical("class", ("first", "second")),))
@@ -323,3 +324,24 @@ def test_the_recorder_keeps_ten_moments_of_the_first_samples(model):
     assert len(recorder.columns) == len(recorder.chosen) == 10
     assert all(column.shape == (2, SIZE, SIZE, 3) for column in recorder.columns)
     assert torch.equal(recorder.columns[-1], records[-1].result[:2])
+
+
+@pytest.mark.parametrize("out", [".", "..", "./", "/", "../here"])
+def test_the_working_folder_is_no_folder_for_results(tmp_path, monkeypatch, out):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(AlphabarError) as error:
+        check_free(Path(out))
+    assert error.value.message.identifier in ("sampling.working_folder", "sampling.folder_not_empty")
+
+
+def test_a_place_for_results_that_cannot_be_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refused("sampling.working_folder", AlphabarError):
+        check_free(Path("."))
+    check_free(Path("new/folders"))
+    (tmp_path / "file").write_text("x")
+    with refused("sampling.folder_in_file", AlphabarError):
+        check_free(Path("file/folder"))
+    with refused("files.cannot_write", AlphabarError):
+        check_free(Path("x" * 300))

@@ -28,6 +28,8 @@ from alphabar.training.batches import BatchLoader, TrainingBatches
 from alphabar.training.loop import begin, train
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.optimizers import learning_rate_at
+from alphabar.training.writer import TensorBoardEvents
+from refusals import refused
 from training_child import tiny_dataset, tiny_recipe
 
 CHILD = Path(__file__).with_name("training_child.py")
@@ -587,7 +589,23 @@ def test_the_end_is_looked_at_once(dataset, tmp_path):
 
 def test_tensorboard_events(straight):
     pytest.importorskip("tensorboard")
-    assert list((straight[0].path / "tensorboard").glob("events.*"))
+    files = list((straight[0].path / "tensorboard").glob("events.*"))
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = reader.EventAccumulator(str(files[0])).Reload()
+    logged = [record for record in straight[0].log.records() if record["kind"] == "train"]
+    assert [e.step for e in events.Scalars("loss")] == [record["images"] for record in logged]
+    assert events.Scalars("loss")[-1].value == pytest.approx(logged[-1]["loss"])
+
+
+def test_tensorboard_events_that_cannot_be_written_are_named(tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tensorboard").write_text("in the way")
+    events = TensorBoardEvents(tmp_path, 0)
+    with refused("files.cannot_write", AlphabarError, path=tmp_path / "tensorboard"):
+        events.add(8, {"loss": 1.0})
+    (tmp_path / "tensorboard").unlink()
+    events.add(8, {"loss": 1.0})
+    events.close()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

@@ -9,13 +9,15 @@ same without checksums for folders that are written file by file. Nothing is pic
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +25,9 @@ from alphabar.errors import AlphabarError
 
 MANIFEST = "MANIFEST.json"
 WRITING = ".writing-"  # what the names of unfinished files and folders begin with
+LARGEST_FILE = 2**35  # bytes that `read_plain_file` takes into memory
+LARGEST_DOCUMENT = 2**24  # bytes of a JSON document that people may read
+T = TypeVar("T")
 ABANDONED_AFTER = 86_400.0  # seconds after which an unfinished folder belongs to a process that was killed
 
 
@@ -50,7 +55,7 @@ def write_file(path: Path, data: bytes) -> None:
             beside.write_bytes(data)
             _flush(beside)
             os.replace(beside, path)
-        except OSError:
+        except BaseException:
             beside.unlink(missing_ok=True)
             raise
 
@@ -104,19 +109,75 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 def read_folder(path: Path) -> dict[str, bytes]:
     """Every file of a folder that `write_folder` wrote, each checked against its SHA-256.
 
-    Raises Damaged naming the first file that is missing or changed.
+    The manifest may name plain files of this folder only: it may come from anywhere.
+    Raises Damaged naming the first file that is missing, changed or no plain file.
     """
-    try:
-        sums = json.loads((path / MANIFEST).read_bytes())
-        files = {name: (path / name).read_bytes() for name in sums}
-    except FileNotFoundError as error:
-        raise Damaged("files.incomplete", path=path, missing=Path(error.filename).name) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise Damaged("files.unreadable", path=path, reason=error) from None
+    manifest = path / MANIFEST
+    sums = parse_json(_read_listed(manifest, LARGEST_DOCUMENT), manifest, dict)
+    for name, checksum in sums.items():
+        if Path(name).name != name or "\\" in name or name in (".", "..", MANIFEST):
+            raise Damaged("files.bad_name", path=manifest, name=repr(name))
+        if not (isinstance(checksum, str) and re.fullmatch("[0-9a-f]{64}", checksum)):
+            raise Damaged("files.bad_checksum", path=manifest, name=repr(name))
+    files = {name: _read_listed(path / name) for name in sums}
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != sums[name]:
             raise Damaged("files.damaged", path=path / name)
     return files
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder that `write_folder` wrote; half removed, it counts as damaged and never as whole."""
+    (path / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path)
+
+
+def _read_listed(file: Path, largest: int = LARGEST_FILE) -> bytes:
+    try:
+        return read_plain_file(file, largest)
+    except FileNotFoundError:
+        raise Damaged("files.incomplete", path=file.parent, missing=file.name) from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name. Raises Damaged where nobody may look."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise Damaged("files.unreadable", path=path, reason=error.strerror or error) from None
+
+
+def read_plain_file(file: Path, largest: int = LARGEST_FILE) -> bytes:
+    """The bytes of a file that is neither a link nor a device and has at most so many bytes.
+
+    Raises FileNotFoundError where there is none, Damaged where it is something else or cannot be read.
+    """
+    try:
+        about = file.lstat()
+        if not stat.S_ISREG(about.st_mode):
+            raise Damaged("files.no_plain_file", path=file)
+        if about.st_size > largest:
+            raise Damaged("files.too_large", path=file, size=about.st_size, largest=largest)
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Damaged("files.unreadable", path=file, reason=reason) from None
+
+
+def parse_json(data: bytes, path: Path, kind: type[T]) -> T:
+    """The JSON document in a file's bytes, a dict or a list.
+
+    Raises Damaged naming ``path`` where it is no JSON, or where it is of another kind.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:  # bytes that are no text raise ValueError too
+        raise Damaged("files.unreadable", path=path, reason=error) from None
+    if not isinstance(value, kind):
+        raise Damaged("files.other_content", path=path)
+    return value
 
 
 def remove_abandoned(parent: Path, older_than: float = ABANDONED_AFTER) -> None:
@@ -153,9 +214,24 @@ def is_locked(path: Path) -> bool:
         return False
 
 
+@contextmanager
+def interpreting(path: Path) -> Iterator[None]:
+    """Raises Damaged naming ``path`` for whatever error its content leads to, however it was made up."""
+    try:
+        yield
+    except AlphabarError:
+        raise
+    except Exception as error:  # a content that nobody foresaw may lead to any error
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise Damaged("files.unexpected_content", path=path, problem=problem) from error
+
+
 def pack_json(value: Any) -> bytes:
-    """A JSON document as bytes, for people to read as well."""
-    return json.dumps(value, indent=1, ensure_ascii=False).encode()
+    """A JSON document as bytes, for people to read as well.
+
+    File names that are not UTF-8 become escapes, which JSON reads back as they were.
+    """
+    return json.dumps(value, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def _beside(path: Path) -> Path:

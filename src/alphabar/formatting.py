@@ -24,6 +24,8 @@ def parse_duration(text: str) -> float:
         raise UsageError("formatting.no_duration", text=text)
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     total = 3600 * hours + 60 * minutes + seconds
+    if math.isinf(total):
+        raise UsageError("formatting.no_duration", text=text)
     if total <= 0:
         raise UsageError("formatting.zero_duration", text=text)
     return total
@@ -47,7 +49,10 @@ def parse_count(text: str) -> int:
     match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)([kM]?)", text.strip())
     if not match:
         raise UsageError("formatting.no_count", text=text)
-    value = round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6}[match[2]])
+    number = float(match[1]) * {"": 1, "k": 1e3, "M": 1e6}[match[2]]
+    if math.isinf(number):
+        raise UsageError("formatting.no_count", text=text)
+    value = round(number)
     if value <= 0:
         raise UsageError("formatting.zero_count", text=text)
     return value

@@ -55,9 +55,9 @@ class Registry(dict[str, Callable[..., Any]]):
         if isinstance(spec, str) and spec.startswith("{"):
             try:
                 spec = json.loads(spec)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UsageError("registry.not_json", kind=self.kind, text=spec, problem=str(error)) from None
-        given: dict[str, Any] = {"name": spec} if isinstance(spec, str) else {**spec}
+        given: dict[str, Any] = {**spec} if isinstance(spec, Mapping) else {"name": spec}
         name = given.pop("name", None)
         if not isinstance(name, str):
             raise UsageError("registry.no_name", kind=self.kind, text=repr(spec))

@@ -105,7 +105,7 @@ class Runtime:
         """The choice as JSON can hold it; `from_dict` reads it."""
         return asdict(self) | {
             "device": torch.device(self.device).type,
-            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+            "dtype": str(self.dtype or torch.float32).removeprefix("torch."),
             "notes": list(self.notes),
         }
 
@@ -116,7 +116,7 @@ class Runtime:
             **dict(record)
             | {
                 "device": _own(record["device"]),
-                "dtype": None if record["dtype"] is None else getattr(torch, record["dtype"]),
+                "dtype": None if record["dtype"] in (None, "float32") else getattr(torch, record["dtype"]),
                 "notes": tuple(record["notes"]),
             }
         )

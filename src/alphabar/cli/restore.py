@@ -117,21 +117,19 @@ def degrade(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Degrade pictures in a known way, to try restoration on.
+    """Degrade pictures in a known way, to try restoration on. Those that cannot be read are named.
 
     For example: alphabar degrade car.png --degradation blur:2+noise:0.05 --out blurred
     """
     from alphabar.restoration.degradation import parse_degradation
-    from alphabar.restoration.photo import image_files
     from alphabar.restoration.task import degrade_files
     from alphabar.sampling.outputs import check_free
 
     parsed = parse_degradation(degradation)
     check_free(out)
-    files, names = image_files(image)
-    run_to_end(degrade_files(files, names, parsed, out, seed))
-    say(f"{len(files)} degraded pictures are in {out}")
-    print_json(as_json, {"out": str(out), "n": len(files), "degradation": degradation})
+    count = run_to_end(degrade_files(image, parsed, out, seed))
+    say(f"{count} degraded pictures are in {out}")
+    print_json(as_json, {"out": str(out), "n": count, "degradation": degradation})
 
 
 def _restore(

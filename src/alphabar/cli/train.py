@@ -29,6 +29,15 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a recipe setting, e.g. data.size=32. Repeat for several."
     ),
 ]
+RuntimeOption = Annotated[
+    str,
+    typer.Option(
+        metavar="plain|auto|FILE",
+        help="How to compute: plain is float32, eager; auto is as the run did before, for a new run what is"
+        " measured to be fastest; FILE is like the runtime.json in every run folder. On a CPU the same"
+        " runtime, machine, threads and versions give the same bits; what is measured anew may differ.",
+    ),
+]
 CheckpointOption = Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")]
 
 
@@ -50,6 +59,7 @@ def train(
         typer.Option(metavar="NAME", help="Condition the model on class, attributes, text or clusters."),
     ] = None,
     checkpoint_every: CheckpointOption = "5m",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set. The same command continues a training that was stopped or killed.
@@ -58,7 +68,7 @@ def train(
     """
     _launch(
         data, as_json, budget, images, checkpoint_every,
-        run=run, recipe=recipe, settings=settings or [], condition=condition,
+        run=run, recipe=recipe, settings=settings or [], condition=condition, runtime=runtime,
     )  # fmt: skip
 
 
@@ -70,6 +80,7 @@ def finetune(
     images: ImagesOption = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = "5m",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set, starting from the weights of a trained model.
@@ -77,7 +88,8 @@ def finetune(
     For example: alphabar finetune cars64 my_pictures --run runs/mine --budget 20m
     """
     _launch(
-        data, as_json, budget, images, checkpoint_every, run=run, finetune=model, settings=settings or []
+        data, as_json, budget, images, checkpoint_every,
+        run=run, finetune=model, settings=settings or [], runtime=runtime,
     )  # fmt: skip
 
 
@@ -90,6 +102,7 @@ def distill(
     images: ImagesOption = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = "5m",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Teach a copy of a trained model to sample in a few steps, on the data that it was trained on.
@@ -98,7 +111,7 @@ def distill(
     """
     _launch(
         data, as_json, budget, images, checkpoint_every,
-        run=run, distill=model, steps=steps, settings=settings or [],
+        run=run, distill=model, steps=steps, settings=settings or [], runtime=runtime,
     )  # fmt: skip
 
 

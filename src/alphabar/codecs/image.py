@@ -28,6 +28,7 @@ class ImageCodec(Codec):
 
     name = "image"
     suffix = ".png"
+    version = 2
     bounds = (-1.0, 1.0)
     fits = tuple(FITS)
     item_dtype = np.dtype(np.uint8)

@@ -3,6 +3,7 @@
 The pixels are sRGB. The first frame of an animation counts. Transparency is kept (RGBA) or laid on white.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from alphabar.codecs.base import Box, Raw, Unreadable, one_line
 
@@ -29,7 +30,18 @@ FORMATS = (
 
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # as telephones write them
 
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", *TIFF_BEGINNINGS)
+
+_UNSUPPORTED = {  # how pictures begin that Pillow cannot read
+    **dict.fromkeys((b"\xff\x0a", b"\0\0\0\x0cJXL "), "JPEG XL"),
+    **dict.fromkeys((b"PF\n", b"PF "), "PFM, RGB"),
+    **dict.fromkeys((b"#?RADIANCE", b"#?RGBE"), "Radiance HDR"),
+    **{b"v/1\x01": "OpenEXR", b"DDS ": "DDS", b"II\xbc\x01": "JPEG XR", b"gimp xcf": "XCF"},
+}
+
+# What Pillow says of a sound file of a kind that it does not read, such as a TIFF of three floats a pixel.
+_UNSUPPORTED_WORDS = re.compile("unknown pixel mode|cannot handle|unsupported|not supported", re.I)
 
 
 class ReadImage(NamedTuple):
@@ -47,7 +59,12 @@ class ReadImage(NamedTuple):
 
 def looks_like_picture(beginning: bytes) -> bool:
     """Whether a file that begins like this (16 bytes) is a picture of a common format."""
-    return beginning.startswith(_BEGINNINGS) or (beginning[:4] == b"RIFF" and beginning[8:12] == b"WEBP")
+    return (
+        beginning.startswith(_BEGINNINGS)
+        or (beginning[:4] == b"RIFF" and beginning[8:12] == b"WEBP")
+        or (beginning[:2] == b"BM" and beginning[6:10] == bytes(4))
+        or beginning[4:12] in (b"ftypavif", b"ftypheic")
+    )
 
 
 def squash(width: int, height: int, aspect: float, box: Box | None) -> Box:
@@ -138,19 +155,27 @@ def is_grey(pixels: NDArray[np.uint8]) -> bool:
 
 
 def full_pixels(data: Raw) -> NDArray[np.uint8]:
-    """All pixels (h, w, 3) of a picture that `read_image` accepts, on white."""
-    return np.asarray(_upright_color(_open(data), alpha=False)[0])
+    """All pixels (h, w, 3) of a picture, on white. Raises Unreadable as `read_image` does."""
+    try:
+        return np.asarray(_upright_color(_open(data), alpha=False)[0])
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise Unreadable("codecs.damaged", error=one_line(error)) from None
 
 
 def upright(data: Raw) -> Image.Image:
     """The picture in a file's bytes in the mode it is stored in, upright; ``info`` holds what came with it.
 
-    Raises Unreadable, with the reason, for everything that is not a whole picture.
+    Grey of 9 to 16 bits has 65535 for white. Raises Unreadable, with the reason, for everything that is not a
+    whole picture.
     """
     try:
         image = _open(data)
         image.load()
         turn = _TURNS[_orientation(image)]
+        if image.mode.startswith("I;16"):
+            image = _sixteen_bits(image)
         return image if turn is None else image.transpose(turn)
     except Unreadable:
         raise
@@ -191,7 +216,17 @@ def _unidentified(data: bytes) -> Unreadable:
         return Unreadable("codecs.empty_file")
     if not any(data[:1024]):
         return Unreadable("codecs.zeros")
+    for start, kind in _UNSUPPORTED.items():
+        if data.startswith(start):
+            return Unreadable("codecs.unsupported", kind=kind)
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in _formats():
+        return Unreadable("codecs.heif")
+    if data[4:8] == b"ftyp":
+        return Unreadable("codecs.film", format=data[8:12].decode("ascii", "replace").strip())
     if looks_like_picture(data[:16]):
+        problem = _problem_with_header(data)
+        if _UNSUPPORTED_WORDS.search(problem):
+            return Unreadable("codecs.unsupported", kind=problem)
         return Unreadable("codecs.bad_header")
     if beginning.startswith(b"version https://git-lfs"):
         return Unreadable("codecs.git_lfs")
@@ -201,11 +236,19 @@ def _unidentified(data: bytes) -> Unreadable:
         return Unreadable("codecs.web_page")
     if beginning.startswith(b"%pdf"):
         return Unreadable("codecs.pdf")
-    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in _formats():
-        return Unreadable("codecs.heif")
-    if data[4:8] == b"ftyp":
-        return Unreadable("codecs.film", format=data[8:12].decode("ascii", "replace").strip())
     return Unreadable("codecs.no_picture", beginning=repr(data[:12]))
+
+
+def _problem_with_header(data: bytes) -> str:
+    """Why Pillow does not open a file that begins like one of its formats: its format and words."""
+    for name in _formats():
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(data[:16]) is True:
+            try:
+                factory(BytesIO(data), "")
+            except Exception as error:  # decoders raise whatever a broken file leads them to
+                return f"{name}, {one_line(error)}"
+    return ""
 
 
 def _orientation(image: Image.Image) -> int:
@@ -241,7 +284,13 @@ def _color(image: Image.Image, alpha: bool) -> tuple[Image.Image, bool]:
     profile = image.info.get("icc_profile")
     opaque = None
     if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
-        opaque = Image.fromarray(_eight_bits(image)).convert("RGB")
+        grey = Image.fromarray(_eight_bits(image))
+        level = image.info.get("transparency")
+        if isinstance(level, int):
+            grey.putalpha(Image.fromarray(np.where(np.asarray(image) == level, np.uint8(0), np.uint8(255))))
+            image = grey
+        else:
+            opaque = grey.convert("RGB")
     elif image.mode == "CMYK":
         opaque = _srgb(image, profile)
     elif not image.has_transparency_data:
@@ -259,24 +308,54 @@ def _color(image: Image.Image, alpha: bool) -> tuple[Image.Image, bool]:
     return _srgb(Image.alpha_composite(white, image).convert("RGB"), profile), transparent
 
 
-def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of 16 or 32 bits or floating point as 8 bits, scaled instead of clipped.
+def _sixteen_bits(image: Image.Image) -> Image.Image:
+    """Grey of 9 to 16 bits with 0 for black and 65535 for white, where the file has it otherwise."""
+    white, inverted = _white_of_tiff(image)
+    if white == 65535 and not inverted:
+        return image
+    grey = np.asarray(image).astype(np.float64) * (65535 / white)
+    made = Image.fromarray(np.rint(65535 - grey if inverted else grey).clip(0, 65535).astype(np.uint16))
+    made.info = image.info
+    return made
 
-    16 bits: 65535 is white. 32-bit integers and floats have no agreed white, so it is the smallest of 1
-    (floats only), 255 and 65535 that the values do not exceed; beyond these, or below 0, they are stretched.
+
+def _white_of_tiff(image: Image.Image) -> tuple[int, bool]:
+    """The largest level that a file's whole numbers can have (65535 where it is no TIFF), and whether it is
+    black: Pillow turns a picture whose white is zero only where it has 8 bits or less."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
+    return 2 ** bits[0] - 1, tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+
+
+def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """Grey of 9 to 32 bits or floating point as 8 bits, scaled instead of clipped.
+
+    9 to 16 bits: the largest level that fits is white. 32-bit integers and floats have no agreed white, so it
+    is the smallest of 1 (floats only), 255 and 65535 that the values do not exceed, and 2³² - 1 for unsigned
+    integers that need more than 24 bits; all others are stretched.
     """
-    grey = np.asarray(image).astype(np.float64)
+    white, inverted = _white_of_tiff(image)
+    unsigned = (
+        image.mode == "I"
+        and getattr(image, "tag_v2", {}).get(TiffImagePlugin.SAMPLEFORMAT) == (1,)
+        and white == 2**32 - 1
+    )
+    grey = np.asarray(image)
+    grey = (grey.view(np.uint32) if unsigned else grey).astype(np.float64)
     if not np.isfinite(grey).all():
         raise Unreadable("codecs.pixels_not_finite")
     low, high = grey.min(), grey.max()
     if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
-        low, high = 0.0, 65535.0
+        low, high = 0.0, float(white)
     elif low >= 0 and high <= 65535:
         low, high = (
             0.0,
             next(white for white in (1, 255, 65535) if high <= white and (white > 1 or image.mode == "F")),
         )
-    return np.rint((grey - low) * (255 / max(high - low, 1e-300))).astype(np.uint8)
+    elif unsigned and high >= 2**24:
+        low, high = 0.0, float(white)
+    made = np.rint((grey - low) * (255 / max(high - low, 1e-300))).astype(np.uint8)
+    return 255 - made if inverted else made
 
 
 def _srgb(image: Image.Image, profile: Any) -> Image.Image:

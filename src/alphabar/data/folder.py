@@ -4,39 +4,61 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from alphabar.codecs.base import Unreadable
-from alphabar.codecs.image_files import looks_like_picture
+from alphabar.codecs.image_files import TIFF_BEGINNINGS, looks_like_picture
+from alphabar.data.captions import CAPTION_SUFFIXES, Captions
 from alphabar.data.items import Item, Skipped, fingerprint_of
 from alphabar.data.levels import with_labels
-from alphabar.data.tables import CODE_PAGE, Names, Row, is_table, read_table, read_text
-from alphabar.formatting import known_value
+from alphabar.data.names import Names, folded, printable, stem
+from alphabar.data.table_files import Row
+from alphabar.data.tables import is_table, may_be_table, read_table
 from alphabar.messages import Message, message
 
 # TIFF at heart, so that Pillow would open the thumbnail and call it the picture.
-CAMERA_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
+CAMERA_RAW = (
+    *(".cr2", ".cr3", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".srw", ".dng", ".raf", ".orf", ".rw2", ".rwl"),
+    *(".pef", ".dcr", ".kdc", ".3fr", ".iiq", ".erf", ".mrw", ".x3f"),
+)
 
 
 # Files that a person would call pictures. Those that cannot be decoded are listed with a reason, too.
 PICTURE_SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp"),
-        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k"),
+        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".heic", ".heif", ".jp2", ".j2k"),
         *(".jxl", ".ico", ".qoi", ".pcx", ".psd", ".svg", *CAMERA_RAW),
     }
 )
 
 LARGEST_FILE = 512  # MiB
 
-LARGEST_CAPTION = 64 * 2**10  # bytes
+# A picture's suffix somewhere in a name: "a.jpg_large", "c.tif?w=640", "d.jpeg.1", "e.tif~".
+SUFFIX_WITHIN = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?|avif)(?![a-z0-9])", re.I)
 
-# Names that browsers and download tools make of pictures: "a.jpg_large", "c.jpg?w=640", "d.jpeg.1".
-DOWNLOADED = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?|avif)([?:@!;&=].*|[_-][a-z]+|\.\d+)$", re.I)
+NO_PICTURES = (
+    ".txt",
+    ".caption",
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".xml",
+    ".md",
+    ".html",
+    ".py",
+)
+"""Files that are not looked into: there is one beside each picture in many a data set."""
+
+OTHER_FILES = (
+    20  # of one kind that are looked into as tables; where there are more, each is about one picture
+)
 
 RUN, MODEL = {"recipe.toml", "log.jsonl"}, {"recipe.json", "MANIFEST.json"}  # files that tell their folders
 
@@ -46,34 +68,51 @@ class Folder:
 
     The first folder level is the label, unless there is only one class; a level of splits (train, test, …)
     above it becomes the attribute "split", folders around everything count for nothing (`with_labels`).
-    Captions come from ``NAME.txt`` beside ``NAME.jpg`` or from ``metadata.csv``, ``.tsv`` or ``.jsonl`` in
-    the Hugging Face convention: ``file_name`` (or another of `FILE_COLUMNS`), then ``text`` or ``caption`` →
-    caption, ``label`` → label, all other columns → attributes. Hidden files and folders are ignored, and so
-    are the folders of runs and models below the root; notes say what could not be used.
+    Captions come from ``NAME.txt`` beside ``NAME.jpg`` or from ``metadata.csv``, ``.tsv``, ``.jsonl``,
+    ``.json`` or ``.parquet`` in the Hugging Face convention: ``file_name`` (or another of `FILE_COLUMNS`),
+    then ``text`` or ``caption`` → caption, ``label`` or ``class`` → label, all other columns → attributes. A
+    table of another name is used where it names pictures (`Table.column_of_names`). Hidden files and folders
+    are ignored, and so are the folders of runs and models below the root; notes say what could not be used.
+
+    other_tables: whether tables of other names are looked for.
     """
 
-    def __init__(self, root: Path, name: str | None = None):
+    def __init__(self, root: Path, name: str | None = None, other_tables: bool = True):
         self.root = root
         self.name = name or root.resolve().name
         self.skipped: list[Skipped] = []
         self.notes: list[Message] = []
         self._paths: dict[str, Path] = {}
         self._others: Counter[str] = Counter()
-        self._rows: list[tuple[str, str, Row]] = []  # (folder of the table, name in it, row)
-        self._code_page: list[str] = []  # captions that are no Unicode
+        self._tables: list[Path] = []
+        self._beside: dict[str, Path] = {}  # files that may be captions or tables, by their folded keys
         found = sorted(self._walk(root, set()), key=lambda found: found[0])
         self._paths = dict(found)
-        self.items = with_labels([self._item(key, path) for key, path in found], self.notes)
-        if self._rows:
-            self.items = self._with_metadata(self.items)
-        if self._code_page:
-            count, first = len(self._code_page), self._code_page[0]
-            self.notes.append(message("data.captions_code_page", count=count, first=first))
+        captions = Captions(self._beside)
+        self.items = [Item(key, caption=captions.take(key)) for key in self._paths]
+        self.items = with_labels(self.items, self.notes)
+        self.notes += captions.notes
+        names = Names(self._paths, root) if self._tables or captions.unused else None
+        if names is not None:
+            rows = self._other_rows(captions.unused, names, other_tables)
+            for path in self._tables:
+                rows |= _merged(rows, self._metadata_rows(path, names))
+            self.items = [
+                _described(item, rows[item.key]) if item.key in rows else item for item in self.items
+            ]
         if self._others:
             suffixes = ", ".join(
-                f"{count} {suffix or repr('')}" for suffix, count in self._others.most_common(5)
+                f"{count} {suffix or repr('')}"
+                for suffix, count in sorted(
+                    self._others.items(), key=lambda other: (-other[1], not other[0], other[0])
+                )[:5]
             )
             self.notes.append(message("data.other_files", count=self._others.total(), suffixes=suffixes))
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The file of each item, by its key."""
+        return dict(self._paths)
 
     def read(self, item: Item) -> bytes:
         """The file's bytes. Raises Unreadable for camera raw files and for those over 512 MiB, OSError."""
@@ -98,7 +137,9 @@ class Folder:
         self.skipped.append(Skipped(self._key(path), message(reason, **values)))
 
     def _key(self, path: Path) -> str:
-        return _printable(path.relative_to(self.root).as_posix())
+        return printable(
+            os.fsencode(path.relative_to(self.root).as_posix()).decode("utf-8", "backslashreplace")
+        )
 
     def _walk(self, folder: Path, above: set[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
         """The (key, path) of every picture; what cannot be one goes to ``skipped``."""
@@ -134,59 +175,93 @@ class Folder:
             elif stat.S_ISDIR(mode):
                 yield from self._walk(path, above | {here})
             elif is_table(entry.name) and stat.S_ISREG(mode):
-                self._read_table(path)
+                self._tables.append(path)
+            elif stat.S_ISREG(mode) and (suffix in CAPTION_SUFFIXES or may_be_table(entry.name)):
+                self._beside[folded(self._key(path))] = path
             elif stat.S_ISREG(mode) and _may_be_picture(path):
                 yield self._key(path), path
-            elif suffix != ".txt":
+            else:
                 self._others[suffix] += 1
 
-    def _item(self, key: str, path: Path) -> Item:
-        caption, encoding = _sidecar(path)
-        if encoding == CODE_PAGE:
-            self._code_page.append(key)
-        return Item(key, caption=caption)
-
-    def _read_table(self, path: Path) -> None:
+    def _metadata_rows(self, path: Path, names: Names) -> dict[str, Row]:
+        """What a table says of the pictures it names, by key; what it cannot say is noted."""
         table = read_table(path, self._key(path))
+        matched = table.matched(names)
+        if matched is None and table.rows:
+            columns = ", ".join(table.columns)
+            self.notes.append(message("data.metadata_without_column", file=table.key, columns=columns))
         self.notes += table.notes
-        folder = _printable(path.parent.relative_to(self.root).as_posix())
-        self._rows += [(folder, name, row) for name, row in table.rows]
-
-    def _with_metadata(self, items: list[Item]) -> list[Item]:
-        """The items with what tables say about them; the last row of a picture counts."""
-        names = Names(self._paths, self.root)
-        rows: dict[str, Row] = {}
-        twice: list[str] = []
-        for folder, name, row in self._rows:
-            printable = _printable(name.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace"))
-            key = names.find(folder, printable)
+        for name, key, _ in matched or ():
             if key is None:
-                missing = printable if printable.startswith("/") else names.joined(folder, printable)
+                plain = printable(name)
+                missing = plain if plain.startswith("/") else names.joined(table.folder, plain)
                 self.skipped.append(Skipped(missing, message("data.no_such_picture")))
+        return self._by_key(matched or ())
+
+    def _other_rows(self, files: Mapping[str, Path], names: Names, wanted: bool) -> dict[str, Row]:
+        """What tables of other names say of the pictures, by key, where they name mostly pictures.
+
+        files: what may be a table, by keys without case; those that are none are counted as other files.
+        """
+        rows: dict[str, Row] = {}
+        counts = Counter(path.suffix.lower() for path in files.values())
+        stems = {stem(folded(key)) for key in self._paths}
+        for file, path in files.items():
+            suffix = path.suffix.lower()
+            table, matched = None, None
+            if (
+                wanted
+                and counts[suffix] <= OTHER_FILES
+                and may_be_table(path.name)
+                and stem(file) not in stems
+            ):
+                table = read_table(path, self._key(path))
+                matched = table.matched(names)
+            found = [row for row in matched or () if row[1] is not None]
+            if table is None or 2 * len(found) < len(matched or ()) or not found:
+                self._others[suffix] += 1
+                if table is not None and table.rows and suffix in (".csv", ".tsv"):
+                    columns = ", ".join(table.columns)
+                    self.notes.append(message("data.table_not_used", file=table.key, columns=columns))
                 continue
-            if key in rows:
-                twice.append(key)
-            rows[key] = row
+            named = len(matched or ())
+            self.notes.append(message("data.table_used", file=table.key, found=len(found), named=named))
+            self.notes += table.notes
+            rows |= _merged(rows, self._by_key(found))
+        return rows
+
+    def _by_key(self, matched: Iterable[tuple[str, str | None, Row]]) -> dict[str, Row]:
+        """The rows of a table by the key of their picture; the last row of a picture counts."""
+        rows: dict[str, Row] = {}
+        twice: dict[str, None] = {}
+        for _, key, row in matched:
+            if key is not None:
+                twice |= {key: None} if key in rows else {}
+                rows[key] = row
         if twice:
-            self.notes.append(message("data.metadata_twice", count=len(set(twice)), first=twice[0]))
-        return [_described(item, rows[item.key]) if item.key in rows else item for item in items]
+            self.notes.append(message("data.metadata_twice", count=len(twice), first=next(iter(twice))))
+        return rows
+
+
+def _merged(rows: Mapping[str, Row], later: Mapping[str, Row]) -> dict[str, Row]:
+    """The later rows, with what only earlier ones know of the same pictures."""
+    return {
+        key: {
+            **rows.get(key, {}),
+            **{k: v for k, v in row.items() if v is not None or k not in rows.get(key, {})},
+        }
+        for key, row in later.items()
+    }
 
 
 def _described(item: Item, row: Row) -> Item:
     attributes = {name: value for name, value in row.items() if name not in ("text", "label")}
-    label = row.get("label")
     return replace(
         item,
-        label=item.label if known_value(label) is None else str(label),
+        label=item.label if row["label"] is None else row["label"],
         caption=item.caption if row["text"] is None else row["text"],
         attributes={**item.attributes, **attributes},
     )
-
-
-def _printable(path: str) -> str:
-    """The path as a key: Linux allows file names that are no text, but a key is shown and stored."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -197,27 +272,17 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _sidecar(path: Path) -> tuple[str | None, str]:
-    """The caption in the text file beside a picture, None where there is none; and the file's encoding."""
-    for suffix in (".txt", ".TXT"):
-        beside = path.with_suffix(suffix)
-        try:
-            if beside.is_file():
-                with open(beside, "rb") as file:
-                    data = file.read(LARGEST_CAPTION)
-                text, encoding = read_text(data, cut=len(data) == LARGEST_CAPTION)
-                return text.strip() or None, encoding
-        except OSError:
-            continue
-    return None, ""
-
-
 def _may_be_picture(path: Path) -> bool:
-    """Whether a file without a picture's suffix is one all the same: it begins like one."""
-    if path.suffix and not DOWNLOADED.search(path.name):
+    """Whether a file without a picture's suffix is one all the same: it begins like one.
+
+    Many kinds of files are TIFF at heart, so that one has to be called so.
+    """
+    if path.suffix.lower() in NO_PICTURES:
         return False
     try:
         with open(path, "rb") as file:
-            return looks_like_picture(file.read(16))
+            beginning = file.read(16)
     except OSError:
         return False
+    called = not path.suffix or SUFFIX_WITHIN.search(path.name)
+    return looks_like_picture(beginning) and bool(called or not beginning.startswith(TIFF_BEGINNINGS))

@@ -6,17 +6,17 @@ import re
 import threading
 from collections import OrderedDict
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from alphabar.codecs.base import Raw, Unreadable, one_line
 from alphabar.data.items import Item, Skipped, fingerprint_of
 from alphabar.data.levels import SPLITS
+from alphabar.data.table_files import holds_bytes, plain_column
+from alphabar.data.tables import LABEL_COLUMNS, Cleaning
 from alphabar.errors import AlphabarError
 from alphabar.messages import Message, message
 
-LABELS = ("label", "labels", "class", "fine_label")
-CAPTIONS = ("text", "caption")
 PICTURES = ("image", "img", "picture", "jpg", "png")
 
 GROUPS_KEPT = 2  # row groups in memory: the one being read and the one that slower threads still need
@@ -42,9 +42,9 @@ class _Place(NamedTuple):
 class Parquet:
     """The rows of parquet files with a picture column: bytes, or a struct of bytes and path.
 
-    Class names come from the file's own Hugging Face metadata; without them, labels are numbers. ``text`` or
-    ``caption`` becomes the caption, other columns of plain values the attributes, and so does the split that
-    a file's name begins with. Raises AlphabarError where pyarrow is missing.
+    Class names come from the file's own Hugging Face metadata; without them, labels are numbers. The caption,
+    the label and the attributes are found as in tables (`Cleaning`), and so does the split that a file's name
+    begins with become one. Raises AlphabarError where pyarrow is missing.
     """
 
     def __init__(self, path: Path, name: str | None = None):
@@ -74,10 +74,17 @@ class Parquet:
         if isinstance(cell, dict):
             path, cell = cell.get("path"), cell.get("bytes")
             if cell is None and path is not None:
-                return (place.file.parent / path).read_bytes()
+                return self._find(place.file.parent, path).read_bytes()
         if cell is None:
             raise Unreadable("data.empty_cell")
         return cell
+
+    def _find(self, folder: Path, name: str) -> Path:
+        """The file that a cell names: as it is written, or as much of the end of a path as there is here."""
+        parts = PurePosixPath(name.strip().replace("\\", "/").removeprefix("file://")).parts
+        ends = [Path(*parts[start:]) for start in range(len(parts))]
+        found = (place / end for end in ends for place in (folder, self._root) if os.path.isfile(place / end))
+        return next(found, folder / name)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -110,28 +117,29 @@ class Parquet:
             columns = ", ".join(schema.names)
             self.skipped.append(Skipped(key, message("data.no_picture_column", columns=columns)))
             return
-        plain = [field.name for field in schema if field.name != column and _is_plain(field.type)]
+        plain = [field.name for field in schema if field.name != column and not holds_bytes(field.type)]
         classes = [name for name in plain if features.get(name, {}).get("_type") == "ClassLabel"]
-        label = next((name for name in (*LABELS, *classes) if name in plain), None)
-        caption = next((name for name in CAPTIONS if name in plain), None)
+        named = any(plain_column(name) in LABEL_COLUMNS for name in plain)
+        label = None if named or not classes else classes[0]
         names = {name: features[name].get("names") or [] for name in classes}
         split = _split(file)
         rows = parquet.read(columns=plain).to_pylist()
+        cleaning = Cleaning()
         position = 0
         for group in range(parquet.metadata.num_row_groups):
             for row in range(parquet.metadata.row_group(group).num_rows):
                 values = {k: _named(v, names.get(k, [])) for k, v in rows[position].items()} if plain else {}
-                known = values.pop(label) if label else None
-                text = values.pop(caption) if caption else None
+                known = cleaning.row({"label" if k == label else k: v for k, v in values.items()})
                 item = Item(
                     key=f"{key}/{position:07d}",
-                    label=None if known is None else str(known),
-                    caption=None if text is None else str(text),
-                    attributes=values | ({"split": split} if split else {}),
+                    label=known.pop("label"),
+                    caption=known.pop("text"),
+                    attributes=known | ({"split": split} if split else {}),
                 )
                 self._places[item.key] = _Place(file, column, group, row)
                 self.items.append(item)
                 position += 1
+        self.notes += cleaning.notes(key)
 
 
 def _open_parquet(file: Path) -> Any:
@@ -164,18 +172,6 @@ def _picture_column(schema: Any, features: dict[str, dict[str, Any]]) -> str | N
     structs = [field.name for field in schema if is_struct(field)]
     binary = [field.name for field in schema if is_binary(field) and field.name.lower() in PICTURES]
     return next(iter(declared + structs + binary), None)
-
-
-def _is_plain(kind: Any) -> bool:
-    from pyarrow import types
-
-    return (
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_integer(kind)
-        or types.is_floating(kind)
-        or types.is_boolean(kind)
-    )
 
 
 def _named(value: Any, names: list[str]) -> Any:

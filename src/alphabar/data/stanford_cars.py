@@ -141,7 +141,7 @@ def _unwrapped(path: Path) -> Path:
 
 
 def _numbered_files(root: Path) -> StanfordCars:
-    folder = Folder(root)
+    folder = Folder(root, other_tables=False)
     notes: list[Message] = []
     names = _class_names(root, notes)
     where = {item.key: _picture_folder(root, item.key) for item in folder.items}
@@ -265,7 +265,7 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def _class_folders(root: Path) -> StanfordCars:
-    folder = Folder(root)
+    folder = Folder(root, other_tables=False)
     notes = list(folder.notes)
     boxes: dict[str, dict[str, Box]] = {}
     items = []
@@ -292,6 +292,6 @@ def _csv_boxes(path: Path) -> Iterator[tuple[str, Box]]:
     """Rows of file name, x1, y1, x2, y2, class number; with a header or without."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         for row in csv.reader(file):
-            if row and row[1].strip().isdecimal():
+            if len(row) > 4 and all(value.strip().isdecimal() for value in row[1:5]):
                 x0, y0, x1, y1 = (float(value) for value in row[1:5])
                 yield row[0], (x0 - 1, y0 - 1, x1, y1)

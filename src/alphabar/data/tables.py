@@ -1,103 +1,195 @@
 """Tables of what is known about pictures, as spreadsheets, pandas and the Hugging Face Hub write them."""
 
 import ast
-import codecs
-import csv
-import json
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from alphabar.codecs.base import one_line
+from alphabar.data.names import Names
+from alphabar.data.table_files import (
+    CODE_PAGE,
+    FILE_COLUMNS,
+    Row,
+    csv_rows,
+    json_rows,
+    parquet_rows,
+    plain_column,
+    read_text,
+)
 from alphabar.formatting import is_infinite, known_value
 from alphabar.messages import Message, message
 
-TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
+TABLES = tuple(f"metadata.{suffix}" for suffix in ("csv", "tsv", "jsonl", "json", "parquet"))
+"""Tables that are about the pictures beside and below them, without a doubt."""
+
+OTHER_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+"""How other files end that are tables of the pictures where they turn out to name them."""
 
 # The columns with a meaning of their own, the best first; case, spaces and hyphens do not matter.
-FILE_COLUMNS = (
-    *("file_name", "filename", "file", "file_path", "filepath", "image_path", "image_file", "image_name"),
-    *("image", "img_path", "img_file", "img_name", "img", "picture", "path"),
-)
 CAPTION_COLUMNS = ("text", "caption", "captions")
-LABEL_COLUMN = "label"
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "fine_label")
 
-DELIMITERS = ",;\t|"
-
-LONGEST_NUMBER = 400  # digits; longer ones are beyond the range of floats in any case
-
-BYTE_ORDER_MARKS = (  # UTF-32's first: in little endian it begins with that of UTF-16
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-
-CODE_PAGE = "cp1252"  # what spreadsheets write where they do not write Unicode
-
-Row = dict[str, Any]
+SOME_ROWS = 50  # on which the column of names is looked for
 
 
 @dataclass
 class Table:
-    """The rows of a table by the file name in them, and sentences about what could not be used.
+    """The rows of a table as they are written, and sentences about what could not be read.
 
-    rows: (file name as it is written, row) with "text" and "label" under these names where there are any.
+    key: of its file. rows: without empty ones.
     """
 
-    rows: list[tuple[str, Row]] = field(default_factory=list)
+    key: str
+    rows: list[Row] = field(default_factory=list)
     notes: list[Message] = field(default_factory=list)
+
+    @property
+    def folder(self) -> str:
+        """The key of the folder that the table lies in, "" for the root."""
+        return self.key.rpartition("/")[0]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of its columns, in their order."""
+        return list(dict.fromkeys(chain.from_iterable(self.rows)))
+
+    def column_of_names(self, names: Names) -> str | None:
+        """The column that names the pictures: by its own name, else by what is in it; None if none."""
+        known = {plain_column(column): column for column in reversed(self.columns)}
+        for column in FILE_COLUMNS:
+            if column in known and any(_name_in(row.get(known[column])) for row in self.rows):
+                return known[column]
+        some = self.rows[:SOME_ROWS]
+        for column in self.columns:
+            found = names.find_all(self.folder, [_name_in(row.get(column)) for row in some])
+            if 2 * sum(key is not None for key in found) >= len(some) > 0:
+                if names.find_all(self.folder, [column]) != [None]:
+                    return self._put_back_first_row(column)
+                self.notes.append(message("data.metadata_column", file=self.key, column=column))
+                return column
+        return None
+
+    def _put_back_first_row(self, column: str) -> str:
+        """Gives a table without a header one; its first row was taken for it. Returns the column of names.
+
+        Of two columns the other is the label or, where there are several words in it, the caption.
+        """
+        columns = self.columns
+        new = {name: f"column_{i}" for i, name in enumerate(columns, 1)} | {column: FILE_COLUMNS[0]}
+        rows = [{name: name for name in columns}, *self.rows]
+        others = [name for name in columns if name != column]
+        if len(others) == 1:
+            words = any(" " in str(row.get(others[0], "")).strip() for row in rows)
+            new[others[0]] = "text" if words else "label"
+        self.rows = [{new[name]: value for name, value in row.items()} for row in rows]
+        made = ", ".join(new.values())
+        self.notes.append(message("data.metadata_without_header", file=self.key, columns=made))
+        return new[column]
+
+    def matched(self, names: Names) -> list[tuple[str, str | None, Row]] | None:
+        """(the picture's name, its key or None, what is known of it) for each row; notes say what is lost.
+
+        The caption is under "text" and the label under "label". None where no column names the pictures.
+        """
+        column = self.column_of_names(names)
+        if column is None:
+            return None
+        described = []
+        cleaning = Cleaning()
+        unnamed = 0
+        for row in self.rows:
+            named = [name for name in row if plain_column(name) in FILE_COLUMNS]
+            order = [*sorted(named, key=lambda name: FILE_COLUMNS.index(plain_column(name))), column]
+            used = next((each for each in order if _name_in(row.get(each))), None)
+            if used is None:
+                unnamed += 1
+                continue
+            others = {name: value for name, value in row.items() if name != used}
+            described.append((str(_name_in(row[used])), cleaning.row(others)))
+        if unnamed:
+            self.notes.append(message("data.metadata_without_name", file=self.key, count=unnamed))
+        self.notes += cleaning.notes(self.key)
+        keys = names.find_all(self.folder, [name for name, _ in described])
+        return [(name, key, row) for (name, row), key in zip(described, keys, strict=True)]
+
+
+class Cleaning:
+    """Rows with their caption and label under one name each and without values that say nothing.
+
+    What is lost is counted, for `notes`.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: Counter[str] = Counter()
+        self._example = ""
+        self._parts: dict[str, None] = {}
+
+    def row(self, row: Mapping[str, Any]) -> Row:
+        """The row with its caption under "text" and its label under "label", both None where unknown."""
+        known = {plain_column(column): column for column in reversed(list(row))}
+        captions = [known[name] for name in CAPTION_COLUMNS if name in known]
+        label = next((known[name] for name in LABEL_COLUMNS if name in known), None)
+        made = {name: self._value(name, v) for name, v in row.items() if name not in (*captions, label)}
+        made["text"] = next((text for c in captions if (text := caption_of(row[c])) is not None), None)
+        return made | {"label": None if label is None else label_of(row[label])}
+
+    def _value(self, column: str, value: Any) -> Any:
+        if isinstance(value, list | tuple | Mapping):
+            self._parts |= {column: None} if value else {}
+            return None
+        if value is not None and not isinstance(value, str | int | float):
+            return str(value)  # a date or a decimal number
+        if not isinstance(value, bool) and is_infinite(value):
+            self._example = self._example or (value[:20] if isinstance(value, str) else "inf")
+            self._numbers[column] += 1
+            return None
+        return None if isinstance(value, float) and known_value(value) is None else value
+
+    def notes(self, file: str) -> list[Message]:
+        """What could not be used of the rows of a file."""
+        notes = []
+        if count := self._numbers.total():
+            columns = ", ".join(self._numbers)
+            notes.append(
+                message("data.metadata_numbers", file=file, count=count, columns=columns, first=self._example)
+            )
+        if self._parts:
+            notes.append(message("data.metadata_parts", file=file, columns=", ".join(self._parts)))
+        return notes
 
 
 def is_table(name: str) -> bool:
-    """Whether a file of this name is read as a table; case does not matter."""
+    """Whether a file of this name is about the pictures without a doubt; case does not matter."""
     return name.lower() in TABLES
 
 
-def read_text(data: bytes, cut: bool = False) -> tuple[str, str]:
-    """A file's text and its encoding: what the byte order mark says, else UTF-16 or UTF-8, else cp1252.
-
-    cut: the bytes may end within a character. Raises UnicodeDecodeError for text that breaks its own mark.
-    """
-    errors = "replace" if cut else "strict"
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            return data.decode(encoding, errors), encoding
-    for encoding, zeros in (("utf-16-le", data[1:200:2]), ("utf-16-be", data[:200:2])):
-        if len(data) > 3 and zeros.count(0) > 0.6 * len(zeros):
-            return data.decode(encoding, errors), encoding
-    try:
-        return data.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError as error:
-        if cut and error.start > len(data) - 4:
-            return data[: error.start].decode("utf-8"), "utf-8"
-    try:
-        return data.decode(CODE_PAGE), CODE_PAGE
-    except UnicodeDecodeError:
-        return data.decode("latin-1"), "latin-1"
+def may_be_table(name: str) -> bool:
+    """Whether a file of this name may be a table of the pictures; a form to hand in answers on is none."""
+    return name.lower().endswith(OTHER_TABLES) and "submission" not in name.lower()
 
 
 def read_table(path: Path, key: str) -> Table:
     """Reads a table: what can be read of it, and notes that name it by its key for the rest."""
-    table = Table()
-    try:
-        text, encoding = read_text(path.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
-        table.notes.append(message("data.metadata_unreadable", file=key, error=one_line(error)))
-        return table
-    if encoding in (CODE_PAGE, "latin-1"):
-        table.notes.append(message("data.metadata_code_page", file=key))
+    table = Table(key)
     broken: list[str] = []
-    read = _json_rows if path.suffix.lower() == ".jsonl" else _csv_rows
-    _add_rows(table, key, read(text, broken))
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            rows = iter(parquet_rows(path))
+        else:
+            text, encoding = read_text(path.read_bytes())
+            if encoding == CODE_PAGE:
+                table.notes.append(message("data.metadata_code_page", file=key))
+            rows = (json_rows if "json" in suffix else csv_rows)(text, broken)
+        table.rows += (row for row in rows if any(known_value(value) is not None for value in row.values()))
+    except (OSError, ValueError, ImportError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        table.notes.append(message("data.metadata_unreadable", file=key, error=one_line(error)))
     if broken:
         table.notes.append(message("data.metadata_lines", file=key, count=len(broken), first=broken[0]))
     return table
@@ -115,167 +207,20 @@ def caption_of(value: Any) -> str | None:
     return str(value)
 
 
-class Names:
-    """Finds the picture that a name in a table means.
-
-    keys: those of all pictures. An exact name wins; then case, Unicode normalization (NFC, NFD) and
-    backslashes are overlooked, and of absolute paths as much of the end is used as there is here.
-    """
-
-    def __init__(self, keys: Iterable[str], root: Path):
-        self._keys = set(keys)
-        self._folded: dict[str, list[str]] = {}
-        self._root = root.resolve()
-        for key in sorted(self._keys):
-            self._folded.setdefault(_folded(key), []).append(key)
-
-    def find(self, folder: str, name: str) -> str | None:
-        """The key of the picture that a table calls by a name, or None. folder: the table's, as a key."""
-        plain = name.strip().replace("\\", "/")
-        for each in dict.fromkeys((name, name.strip(), plain)):
-            if (key := self.joined(folder, each)) in self._keys:
-                return key
-        absolute = plain.startswith(("/", "file:")) or re.match(r"[A-Za-z]:", plain) is not None
-        parts = [part for part in plain.split("/") if part not in ("", ".")]
-        above = {_folded(part) for part in (self._root.name, *folder.split("/")) if part}
-        for start in range(len(parts)):
-            for place in dict.fromkeys((folder, "")) if "/" in plain else (folder,):
-                found = self._folded.get(_folded(self.joined(place, "/".join(parts[start:]))), [])
-                if len(found) == 1:
-                    return found[0]
-            if not absolute and _folded(parts[start]) not in above:
-                break
+def label_of(value: Any) -> str | None:
+    """The label in a cell; several are one label together. 3.0, as pandas writes classes, is 3."""
+    if isinstance(value, list | tuple):
+        return ", ".join(filter(None, map(label_of, value))) or None
+    if isinstance(value, Mapping) or known_value(value) is None:
         return None
-
-    @staticmethod
-    def joined(folder: str, name: str) -> str:
-        """The key of a name in a folder, normalised as text and not by the file system: links stay."""
-        parts: list[str] = []
-        for part in f"{folder}/{name}".split("/"):
-            if part == ".." and parts and parts[-1] != "..":
-                parts.pop()
-            elif part not in ("", "."):
-                parts.append(part)
-        return "/".join(parts)
+    text = str(value).strip()
+    return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text
 
 
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-
-
-def _add_rows(table: Table, key: str, rows: Iterator[Row]) -> None:
-    columns: dict[str, None] = {}
-    unnamed, unusable, example = 0, Counter[str](), ""
-    for row in rows:
-        columns |= dict.fromkeys(row)
-        if all(known_value(value) is None for value in row.values()):
-            continue  # an empty line of a spreadsheet
-        name = _take_name(row)
-        if name is None:
-            unnamed += 1
-            continue
-        row = _with_known_names(row)
-        for column, value in row.items():
-            if column != "text" and not isinstance(value, bool) and is_infinite(value):
-                example = example or (value[:20] if isinstance(value, str) else "inf")
-                unusable[column] += 1
-                row[column] = None
-            elif isinstance(value, float) and known_value(value) is None:
-                row[column] = None
-        table.rows.append((name, row))
-    if unnamed and not table.rows:
-        names = ", ".join(columns)
-        table.notes.append(message("data.metadata_without_column", file=key, columns=names))
-    elif unnamed:
-        table.notes.append(message("data.metadata_without_name", file=key, count=unnamed))
-    if unusable:
-        table.notes.append(
-            message(
-                "data.metadata_numbers",
-                file=key,
-                count=unusable.total(),
-                columns=", ".join(unusable),
-                first=example,
-            )
-        )
-
-
-def _take_name(row: Row) -> str | None:
-    """Removes the file name from a row: its column depends on which there are."""
-    known = {_plain(column): column for column in reversed(row)}
-    for column in FILE_COLUMNS:
-        if column in known:
-            value = row[known[column]]
-            if isinstance(value, Mapping):  # as the Hub's library writes pictures
-                value = value.get("path")
-            if isinstance(value, str) and value.strip():
-                del row[known[column]]
-                return value
-    return None
-
-
-def _with_known_names(row: Row) -> Row:
-    """The row with its caption under "text" and its label under "label", whatever their case."""
-    named = {}
-    for column, value in row.items():
-        plain = _plain(column)
-        named[plain if plain in (*CAPTION_COLUMNS, LABEL_COLUMN) and plain not in row else column] = value
-    captions = [caption_of(named.pop(column, None)) for column in CAPTION_COLUMNS]
-    named["text"] = next((caption for caption in captions if caption is not None), None)
-    return named
-
-
-def _plain(column: str) -> str:
-    return re.sub(r"[\s-]+", "_", column.strip().casefold())
-
-
-def _json_rows(text: str, broken: list[str]) -> Iterator[Row]:
-    def whole(digits: str) -> int | float:
-        return int(digits) if len(digits) <= LONGEST_NUMBER else float("inf")
-
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, parse_int=whole)
-        except (ValueError, RecursionError) as error:
-            broken.append(f"{number}: {one_line(error)}")
-            continue
-        if isinstance(row, dict):
-            yield row
-        else:
-            broken.append(f"{number}: {line.strip()[:40]}")
-
-
-def _csv_rows(text: str, broken: list[str]) -> Iterator[Row]:
-    lines = text.splitlines(keepends=True)
-    while lines and (not lines[0].strip(f"{DELIMITERS} \r\n") or lines[0].lower().startswith("sep=")):
-        lines.pop(0)
-    if not lines:
-        return
-    delimiter = _delimiter(lines[0])
-    reader = csv.reader(StringIO("".join(lines), newline=""), delimiter=delimiter)
-    header: list[str] = []
-    try:
-        header = [column.strip() for column in next(reader)]
-        for cells in reader:
-            if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-                broken.append(f"{reader.line_num}: {len(cells)} > {len(header)}")
-            row = {column: cell for column, cell in zip(header, cells, strict=False) if column}
-            yield {k: _decimal(v) for k, v in row.items()} if delimiter == ";" else row
-    except csv.Error as error:
-        broken.append(f"{reader.line_num}: {one_line(error)}")
-
-
-def _delimiter(header: str) -> str:
-    """What separates the columns: with it the header names the files, or has the most columns."""
-
-    def columns(delimiter: str) -> list[str]:
-        return [_plain(column) for column in chain.from_iterable(csv.reader([header], delimiter=delimiter))]
-
-    return max(DELIMITERS, key=lambda each: (bool({*columns(each)} & {*FILE_COLUMNS}), len(columns(each))))
-
-
-def _decimal(cell: str) -> str:
-    """A number with a decimal comma, as tables with semicolons have them, with a point."""
-    return cell.replace(",", ".") if re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell) else cell
+def _name_in(value: Any) -> str | None:
+    """The picture's name in a cell, which the Hub's library writes as {"path": …}; None if there is none."""
+    if isinstance(value, Mapping):
+        value = value.get("path")
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return value if isinstance(value, str) and value.strip() else None

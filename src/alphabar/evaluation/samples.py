@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alphabar.codecs.base import Codec
+from alphabar.codecs.base import Codec, Unreadable
 from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.image_files import full_pixels
 from alphabar.conditioning.label_frequencies import LabelFrequencies
@@ -24,7 +24,7 @@ from alphabar.errors import AlphabarError
 from alphabar.messages import Message, message
 from alphabar.progress import Progress, staged
 from alphabar.runs.model import Model
-from alphabar.sampling.outputs import sampling_metadata
+from alphabar.sampling.outputs import OVERVIEW, sampling_metadata
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings, uses_training_conditions
 from alphabar.training.labels import known_columns
@@ -102,15 +102,20 @@ def generate_samples(
 def read_samples(folder: Path, n: int) -> Generator[Progress[Any], None, Samples]:
     """Read the first n images that lie in a folder itself; those in sub-folders do not count.
 
-    Raises AlphabarError where there are fewer, or where they differ in size.
+    Raises AlphabarError where there are fewer, where one cannot be read, or where they differ in size.
     """
     source = open_source(folder)
     items = [item for item in source.items if "/" not in item.key]
     if len(items) < n:
-        raise AlphabarError("evaluation.too_few_files", folder=folder, n=n, found=len(items))
+        raise _too_few(folder, source, n, len(items))
     pictures: list[np.ndarray] = []
     for item in items[:n]:
-        picture = full_pixels(read(source, item))
+        try:
+            picture = full_pixels(read(source, item))
+        except Unreadable as error:
+            raise AlphabarError(
+                "evaluation.unusable_sample", file=folder / item.key, reason=error.message
+            ) from None
         if pictures and picture.shape != pictures[0].shape:
             height, width, _ = picture.shape
             raise AlphabarError("evaluation.other_size", file=folder / item.key, width=width, height=height)
@@ -119,6 +124,25 @@ def read_samples(folder: Path, n: int) -> Generator[Progress[Any], None, Samples
     height, width, _ = pictures[0].shape
     about = {"folder": str(folder)}
     return Samples(torch.from_numpy(np.stack(pictures)), ImageCodec((height, width)), about)
+
+
+def _too_few(folder: Path, source: Source, n: int, found: int) -> AlphabarError:
+    """The error for a folder that itself holds fewer images than are to be evaluated."""
+    below = [item.key.rpartition("/")[0] for item in source.items if "/" in item.key]
+    below = [name for name in below if name.partition("/")[0] != OVERVIEW]
+    if below:
+        names = sorted(set(below))
+        return AlphabarError(
+            "evaluation.samples_in_folders",
+            folder=folder,
+            found=found,
+            below=len(below),
+            names=", ".join(names[:3]) + ", …" * (len(names) > 3),
+            example=folder / names[0],
+        )
+    if found < 2:
+        return AlphabarError("evaluation.almost_no_files", folder=folder, found=found)
+    return AlphabarError("evaluation.too_few_files", folder=folder, n=n, found=found)
 
 
 def known_conditions(model: Model, dataset: Dataset, index: NDArray[np.int64]) -> LabelFrequencies:

@@ -55,7 +55,7 @@ def resolve_guidance(specs: Iterable[Spec]) -> list[dict[str, Any]]:
 
     Raises UsageError for unknown names and settings, for values that do not fit and for a name given twice.
     """
-    if isinstance(specs, str | Mapping):
+    if isinstance(specs, str | Mapping) or not isinstance(specs, Iterable):
         raise UsageError("guidance.not_a_list", given=specs)
     resolved = [GUIDANCES.resolve(spec) for spec in specs]
     build_guidances(resolved)

@@ -10,12 +10,14 @@ message, for example::
 The fields in braces are those of ``str.format``.
 """
 
+import re
 import tomllib
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Self
 
 LANGUAGES = ("en", "es")
+LONG_WORD = re.compile(r"[^\s/\\]{260,}")  # longer than a file's name, such as a number of 400 digits
 
 
 class Message(str):
@@ -58,4 +60,5 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 def _text(identifier: str, language: str, values: dict[str, Any]) -> str:
     said = {k: v.in_language(language) if isinstance(v, Message) else v for k, v in values.items()}
-    return catalogue()[identifier][language].format(**said)
+    text = catalogue()[identifier][language].format(**said)
+    return LONG_WORD.sub(lambda word: f"{word[0][:60]}…", text)

@@ -115,6 +115,10 @@ class Method(ABC):
         training that is done, in [0, 1]; learning_rate: of the update.
         """
 
+    def prepared_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that `prepare` updates, by name; their gradients stay until the next `prepare`."""
+        return {}
+
     def undo_prepare(self) -> None:  # noqa: B027
         """Puts back what the last `prepare` changed, where the update of the network is left out."""
 

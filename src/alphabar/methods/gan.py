@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
 from alphabar.errors import UsageError
@@ -72,6 +72,7 @@ class Gan(Method):
     def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
         """One update of the critic; none where its loss or gradient is not finite."""
         self._before = None
+        self.optimizer.zero_grad(set_to_none=True)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         with self.runtime.autocast():
@@ -91,7 +92,9 @@ class Gan(Method):
         if torch.isfinite(value) and torch.isfinite(norm):
             self._before = deepcopy((self.critic.state_dict(), self.optimizer.state_dict()))
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+
+    def prepared_parameters(self) -> dict[str, nn.Parameter]:
+        return {f"critic.{name}": parameter for name, parameter in self.critic.named_parameters()}
 
     def undo_prepare(self) -> None:
         """Puts back the critic and its optimizer as they were before the last update."""

@@ -10,6 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from alphabar.errors import UsageError
 from alphabar.networks.layers import Attention, ConditionEmbedding
 
+MOST_BLOCKS = 64  # residual blocks at one resolution, each way
+MOST_RESOLUTIONS = 12  # each halves the sides, which have at most 4,096 pixels
+
 
 class Network(nn.Module):
     """A function of a noisy signal and its noise level: ``network(x, c_noise, cond=None) -> F``.
@@ -104,6 +107,13 @@ def check_positive(**settings: int) -> None:
     for setting, value in settings.items():
         if value < 1:
             raise UsageError("networks.not_positive", setting=setting, value=value)
+
+
+def check_blocks(blocks: int) -> None:
+    """Raises UsageError for a number of blocks that no network has; it would be built for hours."""
+    check_positive(blocks=blocks)
+    if blocks > MOST_BLOCKS:
+        raise UsageError("networks.too_many_blocks", blocks=blocks, most=MOST_BLOCKS)
 
 
 def check_dropout(dropout: float) -> None:

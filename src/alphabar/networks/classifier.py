@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alphabar.networks.base import Network, check_dropout, check_positive
+from alphabar.networks.base import Network, check_blocks, check_dropout
 from alphabar.networks.layers import Conditions, Sinusoid, group_norm
 from alphabar.networks.unet import ResidualBlock, check_resolutions
 
@@ -32,7 +32,7 @@ class Classifier(Network):
     ):
         super().__init__()
         check_resolutions(widths, attention)
-        check_positive(blocks=blocks)
+        check_blocks(blocks)
         check_dropout(dropout)
         self.channels = channels
         self.reduction = 2 ** (len(widths) - 1)

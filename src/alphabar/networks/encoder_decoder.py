@@ -78,6 +78,7 @@ class Decoder(nn.Module):
         """size: of the image, (h, w)."""
         small = [side >> HALVINGS for side in size]
         h = self.first(z).unflatten(1, (-1, GRID, GRID))
+        # Its methods are never compiled; see `Upsample` for what F.interpolate does where it is.
         h = F.interpolate(h, small, mode="bilinear")
         for i, level in enumerate(self.levels):
             h = level(F.interpolate(h, scale_factor=2.0, mode="bilinear") if i else h)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import Network, check_positive
+from alphabar.networks.base import Network, check_blocks, check_positive
 from alphabar.networks.encoder_decoder import HALVINGS, Decoder, latents
 from alphabar.networks.layers import Conditions
 
@@ -31,7 +31,8 @@ class Generator(Network):
         super().__init__()
         if conditions:
             raise UsageError("networks.latent_takes_no_condition")
-        check_positive(width=width, blocks=blocks, latent=latent)
+        check_blocks(blocks)
+        check_positive(width=width, latent=latent)
         if latent > channels * 4**HALVINGS:
             raise UsageError("networks.latent", latent=latent, most=channels * 4**HALVINGS)
         self.channels, self.latent = channels, latent

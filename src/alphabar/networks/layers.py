@@ -55,11 +55,16 @@ class BatchNorm2d(nn.BatchNorm2d):
     In training under several processes it normalises by the statistics of the whole batch of all of them,
     so that two processes with half the batch each compute what one would with the whole.
     (``nn.SyncBatchNorm`` does this on GPUs only.) Parameters and buffers are those of ``nn.BatchNorm2d``.
+
+    over_processes: set it to False for steps that one process takes alone; it would wait for the others.
     """
+
+    over_processes = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, c, h, w) → the same shape."""
-        if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        together = self.over_processes and dist.is_available() and dist.is_initialized()
+        if self.training and together and dist.get_world_size() > 1:
             # Collectives inside an autograd function cannot be compiled. A decorator would say so too, but
             # load the compiler, 1.5 s, with every command.
             return torch.compiler.disable(self._global_forward)(x)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import Network, check_dropout, check_positive
+from alphabar.networks.base import Network, check_blocks, check_dropout
 from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions
 from alphabar.networks.resample import Down, Up
 
@@ -153,7 +153,7 @@ class MPUNet(Network):
         super().__init__()
         if not widths or min(widths) < 1:
             raise UsageError("networks.widths", widths=list(widths), least=1)
-        check_positive(blocks=blocks)
+        check_blocks(blocks)
         check_dropout(dropout)
         if head_dim < 1 or widths[-1] % head_dim:
             raise UsageError("networks.head_dim", head_dim=head_dim, width=widths[-1])

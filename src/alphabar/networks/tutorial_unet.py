@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import Network
+from alphabar.networks.base import MOST_RESOLUTIONS, Network
 from alphabar.networks.layers import BatchNorm2d, Conditions, Sinusoid
 
 
@@ -63,6 +63,8 @@ class TutorialUNet(Network):
             raise UsageError("networks.tutorial_takes_no_condition")
         if len(widths) < 2 or min(widths) < 1:
             raise UsageError("networks.widths", widths=list(widths), least=2)
+        if len(widths) > MOST_RESOLUTIONS:
+            raise UsageError("networks.too_many_widths", n=len(widths), most=MOST_RESOLUTIONS)
         if time_dim < 4 or time_dim % 2:
             raise UsageError("networks.time_dim", time_dim=time_dim)
         self.channels = channels

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import Network, check_dropout, check_positive
+from alphabar.networks.base import MOST_RESOLUTIONS, Network, check_blocks, check_dropout, check_positive
 from alphabar.networks.layers import (
     Attention,
     ConditionEmbedding,
@@ -47,12 +47,15 @@ class ResidualBlock(nn.Module):
 
 
 def check_resolutions(widths: tuple[int, ...], attention: int) -> None:
-    """Raises UsageError for impossible widths, and for attention at more resolutions than there are.
+    """Raises UsageError for impossible widths or too many, and for attention at more resolutions than there
+    are.
 
     The first width is also that of the sinusoids, which come in pairs.
     """
     if not widths or min(widths) < 1:
         raise UsageError("networks.widths", widths=list(widths), least=1)
+    if len(widths) > MOST_RESOLUTIONS:
+        raise UsageError("networks.too_many_widths", n=len(widths), most=MOST_RESOLUTIONS)
     if widths[0] < 4 or widths[0] % 2:
         raise UsageError("networks.first_width", widths=list(widths))
     if not 0 <= attention <= len(widths):
@@ -89,7 +92,8 @@ class UNet(Network):
     ):
         super().__init__()
         check_resolutions(widths, attention)
-        check_positive(blocks=blocks, patch=patch)
+        check_blocks(blocks)
+        check_positive(patch=patch)
         check_dropout(dropout)
         self.channels = channels
         self.patch = patch

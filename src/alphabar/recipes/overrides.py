@@ -47,12 +47,19 @@ def _names_choice(values: dict[str, Any], setting: str) -> bool:
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """What differs between two recipes: an entry ``key: x → y`` for each setting, with dotted keys."""
+    return [f"{key}: {x} → {y}" for key, (x, y) in changed(a, b).items()]
+
+
+def changed(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The settings that two recipes differ in: dotted key → value in a, value in b."""
     flat_a, flat_b = _flatten(a.model_dump(mode="json")), _flatten(b.model_dump(mode="json"))
-    return [
-        f"{key}: {flat_a.get(key)} → {flat_b.get(key)}"
-        for key in {**flat_a, **flat_b}
-        if flat_a.get(key) != flat_b.get(key)
-    ]
+    pairs = {key: (flat_a.get(key), flat_b.get(key)) for key in {**flat_a, **flat_b}}
+    return {key: (x, y) for key, (x, y) in pairs.items() if x != y}
+
+
+def named_keys(settings: Iterable[str]) -> set[str]:
+    """The dotted keys that ``key=value`` settings name."""
+    return {setting.partition("=")[0].strip() for setting in settings}
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -77,5 +84,5 @@ def _sections(values: dict[str, Any], prefix: str = "") -> list[str]:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None if text in ("none", "None") else text

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from alphabar.codecs import CODECS, build_codec
+from alphabar.codecs.base import one_line
 from alphabar.conditioning.fields import CONDITIONS
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS
@@ -21,6 +22,9 @@ from alphabar.extensions import check_loaded, used_by
 from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method
 from alphabar.networks import NETWORKS
+
+MOST_IMAGES = 10**12  # of a training; a number beyond it is a slip, and computers cannot count on
+MOST_STEPS = 100_000  # of a sampler
 
 Settings = dict[str, Any]
 Side = Annotated[int, Field(ge=8, le=4096)]
@@ -71,7 +75,7 @@ class OptimizerSettings(Section):
     learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
-    warm_up: int = Field(0, ge=0)  # images
+    warm_up: int = Field(0, ge=0, le=MOST_IMAGES)  # images
     decay_from: float = Field(1.0, gt=0, le=1)  # share of the training after which the rate decays; 1 = never
     clip: float | None = Field(None, gt=0)  # largest norm of the gradient
 
@@ -79,9 +83,9 @@ class OptimizerSettings(Section):
 class EmaSettings(Section):
     """The exponential moving average (EMA) of the weights that sampling uses; half_life 0 means none."""
 
-    half_life: int = Field(0, ge=0)  # images
+    half_life: int = Field(0, ge=0, le=MOST_IMAGES)  # images
     ramp: float = Field(0.05, gt=0)  # largest half-life as a share of the images seen
-    snapshots: int = Field(0, ge=0)  # averages kept for post-hoc EMA; 0 keeps none
+    snapshots: int = Field(0, ge=0, le=10_000)  # averages kept for post-hoc EMA; 0 keeps none
 
 
 class SamplingDefaults(Section):
@@ -89,7 +93,7 @@ class SamplingDefaults(Section):
 
     sampler: Sampler
     timesteps: Timesteps
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=MOST_STEPS)
     initial_noise: InitialNoise = {"name": "standard_normal"}
     guidance: Guidance = []  # each with its name, scale and interval of noise levels sigma/alpha
 
@@ -98,10 +102,12 @@ class MonitorSettings(Section):
     """What is measured during training. It never changes the weights."""
 
     share: float = Field(0.05, ge=0, lt=1)  # of the training time, at most; 0 = only at the end
-    samples: int = Field(16, ge=1)  # images from fixed noise, shown as a grid
-    levels: int = Field(16, ge=0)  # images of each side (training, held-out) for the error per noise level
-    distance: int = Field(128, ge=0)  # samples for the quick distance, 0 = none
-    steps: int = Field(10, ge=1)  # of DPM-Solver++(2M), for grid and distance
+    samples: int = Field(16, ge=1, le=10_000)  # images from fixed noise, shown as a grid
+    levels: int = Field(
+        16, ge=0, le=10_000
+    )  # images of each side (training, held-out) for the error per noise level
+    distance: int = Field(128, ge=0, le=1_000_000)  # samples for the quick distance, 0 = none
+    steps: int = Field(10, ge=1, le=MOST_STEPS)  # of DPM-Solver++(2M), for grid and distance
 
 
 class Recipe(Section):
@@ -121,10 +127,10 @@ class Recipe(Section):
     ema: EmaSettings = EmaSettings()
     sampling: SamplingDefaults
     monitor: MonitorSettings = MonitorSettings()
-    batch: int = Field(128, ge=1)  # images of one update, over all processes
+    batch: int = Field(128, ge=1, le=1_000_000)  # images of one update, over all processes
     accumulate: int = Field(1, ge=1)  # equal pieces a batch is computed in, to save memory
-    images: int = Field(ge=1)  # seen in the whole training, unless a budget is given
-    seed: int = 0
+    images: int = Field(ge=1, le=MOST_IMAGES)  # seen in the whole training, unless a budget is given
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
     extensions: list[dict[str, str]] = []  # name and SHA-256 of each that a choice above comes from
 
     def to_toml(self) -> str:
@@ -138,6 +144,15 @@ def make_recipe(values: dict[str, Any], where: str | Path = "recipe") -> Recipe:
     Raises UsageError naming the first key that is unknown (with the nearest valid one) or missing, or whose
     value does not fit.
     """
+    try:
+        return _checked(values, where)
+    except AlphabarError:
+        raise
+    except Exception as error:  # values that nobody foresaw may lead to any error
+        raise UsageError("recipes.unusable", problem=one_line(error)) from error
+
+
+def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
     check_loaded(values.get("extensions") or (), where)
     try:
         recipe = Recipe.model_validate(values)
@@ -160,15 +175,18 @@ def make_recipe(values: dict[str, Any], where: str | Path = "recipe") -> Recipe:
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file.
 
-    Raises AlphabarError where the file is missing or not TOML, UsageError as `make_recipe` does.
+    Raises AlphabarError where the file is missing or not TOML, UsageError naming it for what does not fit.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AlphabarError("recipes.missing", path=path) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise AlphabarError("recipes.unreadable", path=path, reason=error) from None
-    return make_recipe(values, path)
+    except (OSError, ValueError, RecursionError) as error:  # no text or no TOML are ValueErrors
+        raise AlphabarError("recipes.unreadable", path=path, reason=one_line(error)) from None
+    try:
+        return make_recipe(values, path)
+    except UsageError as error:
+        raise UsageError("recipes.in_file", path=path, problem=error.message) from None
 
 
 def _without_none(values: Any) -> Any:

@@ -4,6 +4,7 @@ The image codec stores samples of one size in 8 bits. Files to restore may be la
 transparent, and carry EXIF data and a colour profile.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from torch import Tensor
 from alphabar.codecs.base import Unreadable
 from alphabar.codecs.color import LUMA
 from alphabar.codecs.image_files import full_pixels, upright
-from alphabar.data.folder import Folder
-from alphabar.data.items import nothing_in
+from alphabar.data.folder import CAMERA_RAW, Folder
+from alphabar.data.items import Skipped, nothing_in
 from alphabar.errors import AlphabarError
 
 
@@ -100,8 +101,10 @@ class Photo:
 
 
 def read_photo(path: Path) -> Photo:
-    """The image in a file. Raises AlphabarError where it cannot be read as one."""
+    """The image in a file. Raises AlphabarError where it cannot be read as one, or is a camera raw file."""
     try:
+        if path.suffix.lower() in CAMERA_RAW:
+            raise Unreadable("data.camera_raw")
         data = path.read_bytes()
         image = upright(data)
         mode = image.mode
@@ -112,7 +115,10 @@ def read_photo(path: Path) -> Photo:
             extras["exif"] = exif.tobytes()
         alpha = None
         if mode.startswith("I;16"):
-            return Photo(path.stem, np.array(image).astype(np.uint16)[..., None], None, extras)
+            levels = np.array(image).astype(np.uint16)
+            if isinstance(level := image.info.get("transparency"), int):
+                alpha = np.where(levels == level, 0, 255).astype(np.uint8)
+            return Photo(path.stem, levels[..., None], alpha, extras)
         if mode in ("I", "F", "CMYK", "LAB", "YCbCr"):
             extras.pop("icc_profile", None)
             return Photo(path.stem, full_pixels(data), None, extras)
@@ -130,20 +136,19 @@ def read_photo(path: Path) -> Photo:
         raise AlphabarError("restoration.unusable_image", path=path, reason=reason.message) from None
 
 
-def image_files(path: Path) -> tuple[list[Path], list[str]]:
-    """The image files that a path names, and what to call them: the file itself, or all in a folder.
+def image_files(path: Path) -> tuple[dict[str, Path], Sequence[Skipped]]:
+    """The image files that a path names, by what to call them, and what in a folder is none.
 
     Raises AlphabarError where there is none.
     """
     if path.is_file():
-        return [path], [path.name]
+        return {path.name: path}, ()
     if not path.is_dir():
         raise AlphabarError("restoration.no_image_or_folder", path=path)
     folder = Folder(path, None)
     if not folder.items:
         raise nothing_in(str(path), folder.skipped)
-    names = [item.key for item in folder.items]
-    return [path / name for name in names], names
+    return folder.paths, folder.skipped
 
 
 def levels_to_signal(levels: Tensor, white: int) -> Tensor:

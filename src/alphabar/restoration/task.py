@@ -1,6 +1,7 @@
 """Image files as tasks: read with what happened to them, and written; degraded, to try restoring on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.diffusion.random import Noise, Purpose
-from alphabar.errors import UsageError
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import pack_json, writing_folder
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
@@ -23,7 +24,7 @@ from alphabar.restoration.noise_estimation import estimate_noise
 from alphabar.restoration.operators.base import ROUNDING_STD, Operator
 from alphabar.restoration.operators.compose import compose
 from alphabar.restoration.operators.separable import grayscale
-from alphabar.restoration.photo import Photo, on_white, read_photo, signal_to_levels
+from alphabar.restoration.photo import Photo, image_files, on_white, read_photo, signal_to_levels
 
 
 @dataclass(frozen=True)
@@ -153,27 +154,61 @@ def write_restored(
         (folder / "restoration.json").write_bytes(pack_json({**about, "n": len(x)}))
 
 
-def degrade_files(
-    paths: Sequence[Path], names: Sequence[str], degradation: Degradation, out: Path, seed: int = 0
-) -> Iterator[Progress[Path]]:
-    """Degrade image files into a new folder of PNG files, image i with noise of its own.
+def degrade_files(path: Path, degradation: Degradation, out: Path, seed: int = 0) -> Iterator[Progress[int]]:
+    """Degrade an image file, or all in a folder, into a new folder of PNG files; image i has its own noise.
 
-    Yields a record for each image; the last one's result is the folder, which appears when all of it is
-    written.
-    Raises UsageError naming an image that cannot be degraded, AlphabarError where the folder cannot be
-    written.
+    Yields a record for each image, with a message where it cannot be used: the others are degraded all the
+    same. The last one's result is the number of images in the folder, which appears when all are written.
+    Raises AlphabarError where no image can be degraded, with the reason of the first, and where the folder
+    cannot be written; UsageError for noise that is to be estimated.
     """
+    if degradation.sigma is None:
+        raise UsageError("restoration.auto_only_restores")
+    stage = message("restoration.stage_degrading")
+    images, skipped = image_files(path)
+    for skip in skipped:
+        text = message("restoration.unusable_image", path=skip.key, reason=skip.reason)
+        yield Progress(stage, 0, len(images), message=text)
+    errors: list[AlphabarError] = []
     with writing_folder(out) as folder:
-        for i, (path, name) in enumerate(zip(paths, names, strict=True)):
-            target = (folder / name).with_suffix(".png")
-            if target.exists():  # a.jpg beside a.png
-                target = folder / f"{name}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                degrade(read_photo(path), degradation, seed=seed, position=i).save(target)
-            except UsageError as error:
-                raise UsageError(
-                    "restoration.image_not_degradable", path=path, problem=error.message
-                ) from None
-            yield Progress("degrading", i + 1, len(paths))
-    yield Progress("degrading", len(paths), len(paths), out)
+        for i, (name, target) in enumerate(png_names(images).items()):
+            error = _degrade_file(images[name], folder / target, degradation, seed, i)
+            errors += [error] if error else []
+            yield Progress(stage, i + 1, len(images), message=error.message if error else None)
+        if len(errors) == len(images):
+            raise errors[0]
+    yield Progress(stage, len(images), len(images), len(images) - len(errors))
+
+
+def _degrade_file(
+    path: Path, target: Path, degradation: Degradation, seed: int, position: int
+) -> AlphabarError | None:
+    """Degrade one file; the error where it cannot be."""
+    try:
+        degraded = degrade(read_photo(path), degradation, seed=seed, position=position)
+    except UsageError as error:
+        return UsageError("restoration.image_not_degradable", path=path, problem=error.message)
+    except AlphabarError as error:
+        return error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    degraded.save(target)
+    return None
+
+
+def png_names(names: Iterable[str]) -> dict[str, str]:
+    """For each file name one that ends in .png: "a.jpg" becomes "a.png", or "a.jpg.png" beside "a.webp".
+
+    No two are equal, whether or not case matters.
+    """
+    plain = {name: str(Path(name).with_suffix(".png")) for name in names}
+    shared = Counter(target.casefold() for target in plain.values())
+    targets: dict[str, str] = {}
+    taken: set[str] = set()
+    for name, target in plain.items():
+        if shared[target.casefold()] > 1 and target != name:
+            target = f"{name}.png"
+        while target.casefold() in taken:
+            target = f"{target}.png"
+        taken.add(target.casefold())
+        targets[name] = target
+    return targets

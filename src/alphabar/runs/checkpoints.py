@@ -1,12 +1,12 @@
 """The checkpoints of a run: whole and checksummed, the newest two."""
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alphabar.files import MANIFEST, Damaged, read_folder, write_folder
+from alphabar.files import Damaged, parse_json, read_folder, remove_folder, write_folder
 from alphabar.messages import Message, message
 
 KEPT = 2
@@ -24,8 +24,9 @@ class Checkpoint:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The numbers in state.json."""
-        return json.loads(self.files["state.json"])
+        """The numbers in state.json. Raises Damaged where it is no such file."""
+        name = "state.json"
+        return parse_json(self.files.get(name, b""), Path(name), dict)
 
 
 class CheckpointFolder:
@@ -36,7 +37,7 @@ class CheckpointFolder:
 
     def folders(self) -> list[Path]:
         """The finished checkpoint folders, oldest first."""
-        return sorted(p for p in self.path.glob("[0-9]*") if p.is_dir())
+        return numbered(self.path)
 
     def newest(self) -> tuple[Checkpoint | None, list[Message]]:
         """The newest checkpoint without a damaged byte, and a sentence for each damaged one that is newer."""
@@ -54,13 +55,11 @@ class CheckpointFolder:
         write_folder(folder, files)
         read_folder(folder)
         for old in self.folders()[:-KEPT]:
-            _remove(old)
+            remove_folder(old)
         return folder
 
 
-def _remove(folder: Path) -> None:
-    # Without its manifest a half-removed checkpoint counts as damaged, never as whole.
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
+def numbered(path: Path) -> list[Path]:
+    """The folders in a folder that are named by a number of images, in the order of these numbers."""
+    found = (p for p in path.glob("*") if re.fullmatch("[0-9]{1,18}", p.name) and p.is_dir())
+    return sorted(found, key=lambda p: int(p.name))

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alphabar.errors import UsageError
-from alphabar.files import write_file
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import Damaged, interpreting, read_folder, remove_folder, write_folder
+from alphabar.runs.checkpoints import numbered
 from alphabar.tensor_files import unpack_tensors
 
 # Post-hoc EMA (Karras et al. 2024, section 3 and appendix C): averages of two lengths are saved at some
@@ -105,27 +106,28 @@ def post_hoc_weights(
 class EmaSnapshots:
     """The folder in which a run saves averages for post-hoc EMA.
 
-    There is a file for each moment, named by the images seen. A file holds tensors named
+    There is a checksummed folder for each moment, named by the images seen. Its file holds tensors named
     "SIGMA_REL/PARAMETER".
     """
+
+    FILE = "averages.safetensors"
 
     def __init__(self, path: Path):
         self.path = path
 
-    def files(self) -> dict[int, Path]:
-        """The files by the images seen until then, ascending."""
-        return {int(path.stem): path for path in sorted(self.path.glob("*.safetensors"))}
+    def folders(self) -> dict[int, Path]:
+        """The folders by the images seen until then, ascending."""
+        return {int(path.name): path for path in numbered(self.path)}
 
     def save(self, images: int, averages: bytes) -> None:
-        """Saves the averages as they are now."""
-        self.path.mkdir(exist_ok=True)
-        write_file(self.path / f"{images:09d}.safetensors", averages)
+        """Saves the averages as they are now. Raises AlphabarError where they cannot be written."""
+        write_folder(self.path / f"{images:09d}", {self.FILE: averages})
 
     def rewind(self, images: int) -> None:
-        """Removes the files saved after so many images."""
-        for at, path in self.files().items():
+        """Removes what was saved after so many images."""
+        for at, path in self.folders().items():
             if at > images:
-                path.unlink()
+                remove_folder(path)
 
     def weights(self, sigma_rel: float) -> PostHocWeights:
         """How the average of another length, at the last moment that was saved, is made of `moments`.
@@ -134,7 +136,7 @@ class EmaSnapshots:
         Raises UsageError, naming the lengths that can be made, where nothing was saved and where the error
         of the profile would exceed 0.25.
         """
-        if not self.files():
+        if not self.folders():
             raise UsageError("runs.no_snapshots", path=self.path.parent)
         times, sigma_rels = zip(*self.moments(), strict=True)
 
@@ -150,20 +152,27 @@ class EmaSnapshots:
 
     def moments(self) -> list[tuple[int, float]]:
         """Images seen and length of each average that was saved."""
-        return list(product(self.files(), SIGMA_RELS))
+        return list(product(self.folders(), SIGMA_RELS))
 
     def average(self, sigma_rel: float) -> dict[str, Tensor]:
         """The parameters averaged with another length, at the last moment that was saved: name → tensor.
 
-        The argument and the errors are those of `weights`.
+        The argument and the errors are those of `weights`; AlphabarError names averages that are damaged.
         """
         weight_of = dict(zip(self.moments(), self.weights(sigma_rel).weights, strict=True))
         total: dict[str, Tensor] = {}
-        for images, path in self.files().items():
-            for name, value in unpack_tensors(path.read_bytes()).items():
+        for images, path in self.folders().items():
+            for name, value in self._read(path).items():
                 length, _, key = name.partition("/")
                 total[key] = total.get(key, 0) + weight_of[images, float(length)] * value.double()
         return {key: value.float() for key, value in total.items()}
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        try:
+            with interpreting(path):
+                return unpack_tensors(read_folder(path)[self.FILE])
+        except Damaged as problem:
+            raise AlphabarError("runs.damaged_averages", problem=problem.message, path=path) from None
 
 
 def _overlap(t1: Any, g1: Any, t2: Any, g2: Any) -> Any:

@@ -1,15 +1,16 @@
 """A trained model: loaded from a run, from a model folder or by the name of a shipped one."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor, nn
 
 from alphabar.codecs import build_codec
 from alphabar.codecs.base import Codec
+from alphabar.conditioning.fields import Field
 from alphabar.conditioning.label_frequencies import LabelFrequencies
 from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.data.augment import COLUMNS
@@ -18,7 +19,15 @@ from alphabar.diffusion.initial_noise import DataStatistics
 from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import pack_json, read_folder, write_folder
+from alphabar.files import (
+    Damaged,
+    interpreting,
+    is_file,
+    pack_json,
+    parse_json,
+    read_folder,
+    write_folder,
+)
 from alphabar.methods.base import Method
 from alphabar.methods.registry import method_of
 from alphabar.networks import NETWORKS
@@ -28,6 +37,8 @@ from alphabar.recipes.schema import Recipe, make_recipe
 from alphabar.runs.run import Run
 from alphabar.runtime import default_device
 from alphabar.tensor_files import unpack_tensors
+
+FINITE = ConfigDict(allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -77,19 +88,21 @@ class Model:
 
 def build_denoiser(recipe: Recipe, vocabulary: Vocabulary | None = None) -> NetworkDenoiser:
     """The denoiser that a recipe describes, with random weights from the recipe's seed."""
+    return NetworkDenoiser(
+        _build_network(recipe, vocabulary),
+        PARAMETERIZATIONS.build(recipe.parameterization),
+        SCHEDULES.build(recipe.schedule),
+    )
+
+
+def _build_network(recipe: Recipe, vocabulary: Vocabulary | None) -> nn.Module:
     conditions = vocabulary.conditions if vocabulary else ()
     if recipe.data.augment:
         conditions = (*conditions, ("transformation", COLUMNS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = NETWORKS.build(
-            recipe.network, channels=build_codec(recipe.data).channels, conditions=conditions
-        )
-    return NetworkDenoiser(
-        network,
-        PARAMETERIZATIONS.build(recipe.parameterization),
-        SCHEDULES.build(recipe.schedule),
-    )
+        channels = build_codec(recipe.data).channels
+        return NETWORKS.build(recipe.network, channels=channels, conditions=conditions)
 
 
 def shipped() -> list[Path]:
@@ -106,7 +119,7 @@ def locate(path: str | Path) -> Path:
 
 def holds_model(path: Path) -> bool:
     """Whether a path or a name is that of a run or of a model, rather than of data."""
-    return Run(path).exists or (locate(path) / "recipe.json").is_file()
+    return Run(path).exists or is_file(locate(path) / "recipe.json")
 
 
 def load_model(
@@ -124,27 +137,64 @@ def load_model(
     files, recipe, images = _read_run(run) if run.exists else _read_model_folder(path)
     if ema is not None and not run.exists:
         raise UsageError("runs.ema_of_a_model", path=path)
-    vocabulary, frequencies = None, ()
-    if "vocabulary.json" in files:
-        vocabulary = Vocabulary.from_dict(json.loads(files["vocabulary.json"]))
-        frequencies = tuple(json.loads(files["label_frequencies.json"]))
-
-    def denoiser(weights: bytes, replaced: Mapping[str, Tensor]) -> NetworkDenoiser:
-        built = build_denoiser(recipe, vocabulary)
-        load_weights(built.network, {**unpack_tensors(weights), **replaced}, path)
-        return built.eval().requires_grad_(False).to(device or default_device())
-
-    weights = files.get("ema.safetensors", files["model.safetensors"])
+    replaced = {} if ema is None else run.snapshots.average(ema)
+    with interpreting(path):
+        vocabulary, frequencies = _read_labels(files, path)
+        statistics = DataStatistics(**unpack_tensors(files["statistics.safetensors"]))
+        if statistics.mean.shape != build_codec(recipe.data).shape or statistics.factor.ndim != 2:
+            raise AlphabarError("runs.other_statistics", path=path, shape=tuple(statistics.mean.shape))
+        if not all(part.isfinite().all() for part in statistics):
+            raise AlphabarError("runs.not_finite", path=path)
+        weights = unpack_tensors(files.get("ema.safetensors") or files["model.safetensors"])
+        denoiser = _denoiser(recipe, vocabulary, {**weights, **replaced}, path)
+        early = files.get("early.safetensors")
+        early_denoiser = early and _denoiser(recipe, vocabulary, unpack_tensors(early), path)
+    device = device or default_device()
     return Model(
-        denoiser=denoiser(weights, {} if ema is None else run.snapshots.average(ema)),
+        denoiser=denoiser.to(device),
         recipe=recipe,
-        statistics=DataStatistics(**unpack_tensors(files["statistics.safetensors"])),
+        statistics=statistics,
         images=images,
         path=path,
         vocabulary=vocabulary,
         label_frequencies=frequencies,
-        early=denoiser(files["early.safetensors"], {}) if "early.safetensors" in files else None,
+        early=early_denoiser.to(device) if early_denoiser else None,
     )
+
+
+def _read_labels(files: Mapping[str, bytes], path: Path) -> tuple[Vocabulary | None, LabelFrequencies]:
+    """What samples can be conditioned on, and how often the data has each condition."""
+    if "vocabulary.json" not in files:
+        return None, ()
+    fields = parse_json(files["vocabulary.json"], path / "vocabulary.json", dict)["fields"]
+    frequencies = parse_json(files["label_frequencies.json"], path / "label_frequencies.json", list)
+    return (
+        Vocabulary(TypeAdapter(tuple[Field, ...], config=FINITE).validate_python(fields)),
+        TypeAdapter(tuple[dict[str, str], ...]).validate_python(frequencies),
+    )
+
+
+def _denoiser(
+    recipe: Recipe, vocabulary: Vocabulary | None, weights: Mapping[str, Tensor], path: Path
+) -> NetworkDenoiser:
+    """The denoiser with these weights, for evaluation."""
+    with torch.device("meta"):  # a recipe may ask for more memory than there is; its weights show the truth
+        check_weights(_build_network(recipe, vocabulary), weights, path)
+    built = build_denoiser(recipe, vocabulary)
+    load_weights(built.network, weights, path)
+    return built.eval().requires_grad_(False)
+
+
+def check_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raises AlphabarError naming ``path`` for weights that do not fit a network or are not finite."""
+    own = network.state_dict()
+    for name in sorted({*own, *weights}):
+        shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (own, weights)]
+        if shapes[0] != shapes[1]:
+            reason = f"{name}: {shapes[0]}, {shapes[1]}"
+            raise AlphabarError("runs.other_weights", path=path, reason=reason)
+        if not weights[name].isfinite().all():
+            raise AlphabarError("runs.not_finite", path=path)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -152,7 +202,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
+        first = str(error).splitlines()[-1].strip()
         raise AlphabarError("runs.other_weights", path=path, reason=first) from None
 
 
@@ -179,6 +229,15 @@ def _read_model_folder(path: Path) -> tuple[Mapping[str, bytes], Recipe, int]:
         if path.exists():
             raise AlphabarError("runs.neither", path=path)
         raise AlphabarError("runs.no_model", path=path, shipped=", ".join(s.name for s in shipped()) or "–")
-    files = read_folder(path)
-    about = json.loads(files["recipe.json"])
-    return files, make_recipe(about["recipe"], path), about["images"]
+    files, file = read_folder(path), path / "recipe.json"
+    for name in ("recipe.json", "model.safetensors", "statistics.safetensors"):
+        if name not in files:
+            raise Damaged("files.incomplete", path=path, missing=name)
+    about = parse_json(files["recipe.json"], file, dict)
+    values, images = about.get("recipe"), about.get("images")
+    if not isinstance(values, dict) or type(images) is not int or images < 0:
+        raise Damaged("files.other_content", path=file)
+    try:
+        return files, make_recipe(values, path), images
+    except UsageError as error:
+        raise UsageError("recipes.in_file", path=file, problem=error.message) from None

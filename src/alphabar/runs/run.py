@@ -1,13 +1,24 @@
 """A run: the folder that holds a recipe and everything that its training writes."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from alphabar.errors import AlphabarError
-from alphabar.files import is_locked, locked, pack_json, remove_abandoned, write_file, writing
+from alphabar.files import (
+    Damaged,
+    is_file,
+    is_locked,
+    locked,
+    pack_json,
+    parse_json,
+    read_folder,
+    remove_abandoned,
+    write_file,
+    write_folder,
+    writing,
+)
 from alphabar.recipes.schema import Recipe, read_recipe
 from alphabar.runs.checkpoints import CheckpointFolder
 from alphabar.runs.ema import EmaSnapshots
@@ -29,16 +40,28 @@ class Run:
         self.snapshots = EmaSnapshots(self.path / "averages")
         self.initial_weights = self.path / "start.safetensors"
         self.model_folder = self.path / "model"
+        self._original = self.path / ".recipe"  # a checksummed copy of the recipe
 
     @property
     def exists(self) -> bool:
-        """Whether there is a run in the folder."""
-        return (self.path / "recipe.toml").is_file()
+        """Whether there is a run in the folder. Raises AlphabarError where it cannot be looked into."""
+        return is_file(self.path / "recipe.toml")
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the run. Raises AlphabarError where it cannot be read."""
-        return read_recipe(self.path / "recipe.toml")
+        """The recipe of the run.
+
+        Raises AlphabarError where it cannot be read, and where it is not the one that the run began with.
+        """
+        file = self.path / "recipe.toml"
+        recipe = read_recipe(file)
+        try:
+            same = read_folder(self._original).get(file.name) == file.read_bytes()
+        except Damaged:  # a copy that is missing or damaged says nothing about the recipe
+            same = True
+        if not same:
+            raise AlphabarError("runs.other_recipe", path=file, original=self._original / file.name)
+        return recipe
 
     def create(self, recipe: Recipe) -> None:
         """Begins a new run. Raises AlphabarError where the folder holds something else."""
@@ -46,15 +69,27 @@ class Run:
             raise AlphabarError("runs.not_a_run", path=self.path)
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        write_file(self.path / "recipe.toml", recipe.to_toml().encode())
+        text = recipe.to_toml().encode()
+        write_folder(self._original, {"recipe.toml": text})
+        write_file(self.path / "recipe.toml", text)
+
+    def change(self, recipe: Recipe) -> None:
+        """Gives the run the recipe that it continues with.
+
+        Raises AlphabarError while another process trains in the run.
+        """
+        with self.lock():
+            write_file(self.path / "recipe.toml", recipe.to_toml().encode())
 
     @property
     def data(self) -> str | None:
         """What the run was trained on, as `remember_data` wrote it, or None."""
+        file = self.path / "data.json"
         try:
-            return json.loads((self.path / "data.json").read_text(encoding="utf-8"))["data"]
-        except (OSError, ValueError, KeyError):
+            data = parse_json(file.read_bytes(), file, dict).get("data")
+        except (OSError, Damaged):
             return None
+        return data if isinstance(data, str) else None
 
     def remember_data(self, data: str) -> None:
         """Writes down what the run is trained on: a name, or a path, which is made absolute."""

@@ -10,13 +10,17 @@ from torch import Tensor
 
 from alphabar.codecs.base import Codec
 from alphabar.errors import AlphabarError
-from alphabar.files import pack_json, writing_folder
+from alphabar.files import pack_json, writing, writing_folder
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.settings import SamplingSettings, uses_training_conditions
 
 TRAINING_CONDITIONS = "as the data"
 """What stands for the conditions in the description of a sampling with those of training samples."""
+
+
+OVERVIEW = "overview"
+"""The folder of overview pictures beside samples."""
 
 
 class ReverseProcessRecorder:
@@ -54,9 +58,19 @@ def sampling_metadata(model: Model, settings: SamplingSettings, name: str, **mor
 
 
 def check_free(out: Path) -> None:
-    """Raises AlphabarError where a folder for new samples already holds something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AlphabarError("sampling.folder_not_empty", path=out)
+    """Raises AlphabarError where a folder for new samples cannot be made.
+
+    So it is where it holds something, is the working folder or one around it, or lies in a file.
+    """
+    with writing(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise AlphabarError("sampling.folder_not_empty", path=out)
+        place = out.resolve()
+        if Path.cwd().resolve().is_relative_to(place):
+            raise AlphabarError("sampling.working_folder", path=out)
+        parent = next(path for path in place.parents if path.exists())
+        if not parent.is_dir():
+            raise AlphabarError("sampling.folder_in_file", path=out, file=parent)
 
 
 def write_samples(
@@ -75,10 +89,10 @@ def write_samples(
     The folder appears when all of it is written. Raises AlphabarError where it cannot be.
     """
     with writing_folder(out) as folder:
-        (folder / "overview").mkdir()
+        (folder / OVERVIEW).mkdir()
         for i, item in enumerate(items):
             own = {"position": i} if each is None else each[i]
             codec.write(item, folder / f"{i:06d}{codec.suffix}", {**metadata, **own})
         for name, image in overview.items():
-            image.save(folder / "overview" / f"{name}.png")
+            image.save(folder / OVERVIEW / f"{name}.png")
         (folder / "samples.json").write_bytes(pack_json({**metadata, "n": len(items)}))

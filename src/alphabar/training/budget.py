@@ -19,18 +19,17 @@ from typing import Any
 
 import torch
 
-from alphabar.codecs import build_codec
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.formatting import format_count
 from alphabar.messages import Message, message
-from alphabar.networks import NETWORKS
 from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.runtime import Runtime, default_device
 from alphabar.training.batches import TrainingBatches, loading_threads
+from alphabar.training.labels import Conditions
 from alphabar.training.model_sizes import BYTES_PER_PARAMETER, Size, nearest, sizes
 from alphabar.training.probe import probe, training_rate
 
@@ -142,15 +141,16 @@ class Plan:
         }
 
 
-def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Progress[Machine]]:
+def measure(
+    dataset: Dataset, recipe: Recipe, conditions: Conditions | None = None
+) -> Iterator[Progress[Machine]]:
     """Times this machine for about a minute: training three sizes of the network, loading data, free memory.
 
-    Of several processes all must call it, because it times them at work together. Yields records; the last
-    has the result. Steps are timed without torch.compile, which a longer training tries and which can only
-    add to the rate.
+    conditions: of the data set, for a recipe with one. Of several processes all must call it, because it
+    times them at work together. Yields records; the last has the result. Steps are timed without
+    torch.compile, which a longer training tries and which can only add to the rate.
     Raises AlphabarError where no item is left for training.
     """
-    codec = build_codec(recipe.data)
     choices = sizes(recipe)
     flops = [size.flops for size in choices]
     timed = [choices[i] for i in sorted({nearest(flops, wanted) for wanted in TIMED_FLOPS})]
@@ -162,10 +162,9 @@ def measure(dataset: Dataset, recipe: Recipe) -> Iterator[Progress[Machine]]:
     runtime: Runtime | None = None
     speeds, overheads = [], [0.0]
     for done, size in enumerate(timed):
-        with torch.random.fork_rng(devices=[]):
-            network = NETWORKS.build(size.network, channels=codec.channels)
-        runtime = runtime or probe(network, codec.spatial, batch=recipe.batch, try_compile=False)
-        timing = training_rate(network, codec.spatial, runtime, most=recipe.batch)
+        sized = recipe.model_copy(update={"network": size.network})
+        runtime = runtime or probe(sized, conditions, try_compile=False)
+        timing = training_rate(sized, runtime, most=recipe.batch, conditions=conditions)
         speeds.append((float(size.flops), timing.rate))
         overheads.append(timing.overhead)
         yield Progress(stage, done + 2, total)

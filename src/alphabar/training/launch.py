@@ -27,8 +27,11 @@ from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime, processes
 from alphabar.training.budget import Plan, measure, plan
+from alphabar.training.changes import changes_told, check_changes
+from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, train
+from alphabar.training.probe import check_runtime
 from alphabar.training.records import Limits, TrainingResult
 
 PLANNED = "lean"  # the recipe that the budget planner sizes
@@ -49,7 +52,7 @@ def launch(
     images: int | None = None,
     checkpoint_every: float = 300.0,
     stop: threading.Event | None = None,
-    runtime: Runtime | None = None,
+    runtime: Runtime | str | Path | None = None,
 ) -> Iterator[Progress[TrainingResult]]:
     """Trains on a data set: begins a run, or continues the one that is there.
 
@@ -62,7 +65,11 @@ def launch(
     settings: changes of the recipe, "key=value", as of `with_settings`. condition: what samples are
         conditioned on: class, attributes, text or clusters.
     budget: seconds to train in all; images: how many to see in all; by default the recipe's number.
-    checkpoint_every: seconds between checkpoints. stop: set it to save and end. runtime: how to compute.
+    checkpoint_every: seconds between checkpoints. stop: set it to save and end.
+    runtime: how to compute. None or "auto": as the run did before where this machine can, for a new run what
+        is measured to be fastest (`probe`); "plain": float32, contiguous, eager; a path: what a file says,
+        such as the runtime.json of any run; or a `Runtime`. The same one on the same machine, threads and
+        versions gives the same bits on a CPU.
 
     Yields records of all stages; those of the training are `TrainingProgress`, and the last has the result. A
     record with a message is a sentence for the person; the budget planner's has the `Plan` as preview.
@@ -71,8 +78,11 @@ def launch(
     Limits(images, budget)  # raises for a limit that is not above zero
     settings = [*settings, *([f"condition.on={condition}"] if condition else [])]
     chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget)
+    from_file = runtime not in (None, "auto", "plain") and not isinstance(runtime, Runtime)
+    runtime = given_runtime(runtime) if isinstance(runtime, str | Path) else runtime
     with processes():
-        dataset, opened, conditions = yield from _begin(data, chosen, settings, budget)
+        checked = runtime if from_file else None
+        dataset, opened, conditions = yield from _begin(data, chosen, settings, budget, checked)
         yield from train(
             dataset,
             opened,
@@ -94,7 +104,7 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
     source = open_source(data)
     recipe = yield from _with_channels(source, with_settings(named_recipe(PLANNED), settings))
     dataset = yield from _prepared(source, recipe)
-    planned = yield from _planned(dataset, recipe, budget)
+    planned = yield from _planned(dataset, recipe, budget, conditions_of(dataset, recipe))
     yield Progress(message("training.stage_planning"), 1, 1, planned)
 
 
@@ -143,23 +153,31 @@ def _choose(
 
 
 def _begin(
-    data: str, chosen: _Chosen, settings: Iterable[str], budget: float | None
+    data: str, chosen: _Chosen, settings: Iterable[str], budget: float | None, runtime: Runtime | None
 ) -> Generator[Progress[Any], None, tuple[Dataset, Run, Conditions | None]]:
-    """The data set, the run and the conditions of a training. What does not fit fails before it is made."""
+    """The data set, the run and the conditions of a training. What does not fit fails before it is made.
+
+    runtime: one that must be checked against this machine.
+    """
     source, run = open_source(data), Run(chosen.run)
     recipe = yield from _with_channels(source, chosen.recipe, chosen.model, run)
-    if run.exists:
-        begin(chosen.run, recipe)
+    before = run.recipe if run.exists else None
+    if before:
+        check_changes(run.path, before, recipe, settings)
     dataset = yield from _prepared(source, recipe)
     conditions = conditions_of(dataset, recipe)
     _check_labels(chosen, conditions, data)
     if chosen.planned:
-        planned = yield from _planned(dataset, recipe, budget or 0.0)
+        planned = yield from _planned(dataset, recipe, budget or 0.0, conditions)
         recipe = with_settings(planned.recipe, settings)
+    if runtime:
+        check_runtime(runtime, recipe, conditions)
     if Runtime().is_main:
-        begin(chosen.run, recipe, initial_model=chosen.model)
+        begin(chosen.run, recipe, initial_model=chosen.model, settings=settings)
         run.remember_data(data)
     Runtime().barrier()
+    for told in changes_told(before or recipe, recipe):
+        yield _note(told)
     return dataset, run, conditions
 
 
@@ -212,9 +230,11 @@ def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> 
         raise UsageError("training.distill_other_labels", model=model.path, data=data)
 
 
-def _planned(dataset: Dataset, recipe: Recipe, budget: float) -> Generator[Progress[Any], None, Plan]:
+def _planned(
+    dataset: Dataset, recipe: Recipe, budget: float, conditions: Conditions | None
+) -> Generator[Progress[Any], None, Plan]:
     """The plan for a budget, after measuring this machine, with sentences about it."""
-    machine = yield from staged(measure(dataset, recipe))
+    machine = yield from staged(measure(dataset, recipe, conditions))
     train_index, _ = dataset.split(recipe.data.held_out)
     planned = plan(machine, recipe, len(train_index), budget)
     finish = datetime.now() + timedelta(seconds=budget)

@@ -7,8 +7,8 @@ optimizer and one number.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -19,14 +19,17 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import write_file
 from alphabar.messages import Message, message
 from alphabar.networks.base import Network
-from alphabar.recipes.overrides import differences
+from alphabar.recipes.overrides import changed
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import Model, build_denoiser
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors
+from alphabar.training.changes import check_changes
+from alphabar.training.failures import explained
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.optimizers import learning_rate_at
+from alphabar.training.probe import Stopped
 from alphabar.training.records import Limits, TrainingProgress, TrainingResult
 from alphabar.training.resume import open_training
 from alphabar.training.state import TrainingState
@@ -38,12 +41,17 @@ EARLY = 1 / 8  # share of the training after which weights are kept for autoguid
 RECENT = 50  # updates over which rate and waiting time are measured
 
 
-def begin(path: str | Path, recipe: Recipe, *, initial_model: Model | None = None) -> Run:
+def begin(
+    path: str | Path, recipe: Recipe, *, initial_model: Model | None = None, settings: Iterable[str] = ()
+) -> Run:
     """The run at ``path``: created with the recipe or, where it exists, checked against it.
 
     initial_model: the model whose weights the training begins with, of the recipe's network or narrower.
+    settings: "key=value", those of the recipe that a person names. Where the run exists, its recipe takes on
+    the changes that `check_changes` lets pass.
     Raises UsageError where the run was made with another recipe, naming what differs, and where the weights
-    do not fit; AlphabarError where the folder holds something else.
+    do not fit; AlphabarError where the folder holds something else, and where a recipe is to change while a
+    training runs in the folder.
     """
     run = Run(path)
     if initial_model:
@@ -52,9 +60,9 @@ def begin(path: str | Path, recipe: Recipe, *, initial_model: Model | None = Non
         network.load_compatible(initial_model.denoiser.network.state_dict())
     if not run.exists:
         run.create(recipe)
-    elif changed := differences(run.recipe, recipe):
-        shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
-        raise UsageError("training.other_recipe", path=path, differences=shown)
+    elif changed(before := run.recipe, recipe):
+        check_changes(path, before, recipe, settings)
+        run.change(recipe)
     if initial_model and not run.checkpoints.folders():
         write_file(run.initial_weights, pack_tensors(initial_model.denoiser.network.state_dict()))
     return run
@@ -84,7 +92,8 @@ def train(
         processes. Closing the generator does the same on one process.
 
     Yields records; the last has the result. Raises AlphabarError where the data changed since the run began,
-    every checkpoint is damaged, another process trains in the run, or the loss stays non-finite.
+    every checkpoint is damaged, another process trains in the run, the memory is not enough, another of the
+    processes is gone, or the loss stays non-finite. The last good checkpoint stays.
     """
     limits = Limits(images, budget)
     recipe = run.recipe
@@ -96,10 +105,26 @@ def train(
     with run.lock() if Runtime().is_main else nullcontext():
         if conditions is None:
             conditions = conditions_of(dataset, recipe)
-        opened = open_training(dataset, run, conditions, runtime, limits, checkpoint_every)
+        try:
+            opened = open_training(dataset, run, conditions, runtime, limits, checkpoint_every, stop)
+        except Stopped:
+            yield _stopped_early(run)
+            return
+        except Exception as error:
+            if (told := explained(error, recipe)) is None:
+                raise
+            raise told from error
         trainer = Trainer(run, opened.training, limits, opened.writer, stop)
         yield from (trainer.note(text) for text in opened.notes)
         yield from trainer.run_updates()
+
+
+def _stopped_early(run: Run) -> TrainingProgress:
+    """The last record of a training that was stopped while the machine was measured."""
+    checkpoint, _ = run.checkpoints.newest()
+    images, seconds = (checkpoint.images, checkpoint.state["seconds"]) if checkpoint else (0, 0.0)
+    result = TrainingResult(run.path, images, seconds, message("training.stopped"))
+    return TrainingProgress("training", 0.0, 1.0, result, images=images, seconds=seconds)
 
 
 class Trainer:
@@ -148,6 +173,13 @@ class Trainer:
             if self.writer:
                 self.writer.save_if_new()
             raise
+        except Exception as error:
+            if (told := explained(error, self.training.recipe)) is None:
+                raise
+            if self.writer and self.training.whole:
+                with suppress(Exception):  # it may fail for the same reason; the last checkpoint is there
+                    self.writer.save_if_new()
+            raise told from error
         finally:
             self.training.loader.close()
             if self.writer:
@@ -165,7 +197,13 @@ class Trainer:
         if training.early is None and self.share() >= EARLY and training.method.trains_denoiser:
             training.keep_early()
         if training.bad_steps >= MAX_BAD_STEPS:
-            raise AlphabarError("training.diverged", times=training.bad_steps, images=training.images)
+            raise AlphabarError(
+                "training.diverged",
+                times=training.bad_steps,
+                images=training.images,
+                path=self.run.path,
+                rate=training.recipe.optimizer.learning_rate / 4,
+            )
         busy, waiting = (sum(column) for column in zip(*self._recent, strict=True))
         rate = len(self._recent) * training.recipe.batch / busy
         return TrainingProgress(

@@ -1,64 +1,76 @@
-"""What is fastest on this machine: precision, memory format and compilation, timed on the network itself."""
+"""What is fastest on this machine: precision, memory format and compilation, timed on the training itself."""
 
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
 
+from alphabar.errors import UsageError
 from alphabar.messages import Message, message
-from alphabar.networks.base import Network
-from alphabar.runtime import (
-    Runtime,
-    broadcast,
-    compiled,
-    default_device,
-    describe_machine,
-    distributed,
-    synchronize,
-)
+from alphabar.methods.registry import method_of
+from alphabar.recipes.schema import Recipe
+from alphabar.runtime import Runtime, broadcast, default_device, describe_machine
+from alphabar.training.labels import Conditions
+from alphabar.training.trial import Trial, wrong_gradient
 
 LARGEST_TRIAL = 2048  # samples at once
-FASTER = 1.05  # by how much something must be faster than what is simpler, to be chosen over it
-# How near to those of eager float32 the gradients of each parameter must be: least cosine, largest ratio of
-# norms either way. A network with ReLUs and batch normalisation has cosines down to 0.93 in eager bf16, which
-# is rounding; where code is compiled wrongly, single parameters have 0.
-EXACT, ROUNDED = (0.9, 1.25), (0.5, 2.0)
-NO_WORSE = 0.05  # by so much a compiled gradient may be worse than an eager one beyond those bounds
+# By how much something must be faster than what is simpler, to be chosen over it. Repetitions on a busy
+# machine differ by less, so that the same machine chooses the same again.
+FASTER = 1.1
+TURNS = 5  # in which what is compared is timed by turns; the fastest time of each counts
+TURNS_COMPILED = 3
+SECONDS = 0.4  # that a timed step takes, at most
+CHECKED = 8  # samples, at least, whose gradients are compared: those of a GAN's critic nearly cancel in fewer
+
+
+class Stopped(Exception):
+    """The person stopped the training while the machine was measured: nothing is chosen."""
 
 
 def probe(
-    network: Network,
-    spatial: Sequence[int],
+    recipe: Recipe,
+    conditions: Conditions | None = None,
     *,
-    batch: int,
     try_compile: bool = True,
-    fp16: bool = True,
     recorded: Mapping[str, Any] | None = None,
+    stop: threading.Event | None = None,
 ) -> Runtime:
-    """Chooses how to train this network on this machine by timing forward and backward passes of a copy.
+    """Chooses how to train a recipe on this machine by timing training steps on noise.
 
-    spatial: the sizes of a signal's spatial dimensions.
-    batch: samples that one process puts through the network at once.
-    try_compile: whether torch.compile is worth trying; it takes about a minute.
-    fp16: whether a GPU without bf16 may compute in fp16, which needs a scaled loss.
-    recorded: what `Runtime.to_dict` gave when this training began. It is used again on the same machine; on
-        another one the choice is made anew and its notes say so.
+    conditions: of the data set; None for a recipe without. try_compile: whether torch.compile is worth
+    trying; it takes about a minute. Only for methods that train a denoiser is it tried at all.
+    recorded: what `Runtime.to_dict` gave when this training began. It is used again wherever this machine
+        can; where it cannot, the choice is made anew. The notes say so.
+    stop: set, it ends the measurements; raises `Stopped` then, on all processes.
 
-    Takes some ten seconds on two CPU cores without compilation, and leaves torch's random state as it was.
-    Of several processes the main one measures for all.
+    What is compared is timed by turns, the fastest time of each counts, and of what is about as fast the
+    simplest is chosen: contiguous before channels_last, float32 before bf16, eager before compiled. So the
+    choice is the same again on the same machine, whatever else runs on it for a moment, unless two are just
+    so far apart. Takes some ten seconds on two CPU cores without compilation, and leaves torch's random state
+    as it was.
+    Of several processes the main one measures for all, and nothing it does waits for the others.
+    Raises UsageError where the method does not go with several processes.
     """
-    choice = None
-    if not distributed() or dist.get_rank() == 0:
-        choice = _choose(network, spatial, batch, try_compile, fp16, recorded).to_dict()
-    return Runtime.from_dict(broadcast(choice))
+    device = default_device()
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        trial = Trial(recipe, conditions)
+        trial.method(Runtime())  # raises on all processes
+        choice = None
+        if Runtime().is_main:
+            try:
+                choice = _choose(trial, device, try_compile, recorded, stop).to_dict()
+            except Stopped:
+                choice = None
+    choice = broadcast(choice)
+    if choice is None:
+        raise Stopped
+    return Runtime.from_dict(choice)
 
 
 class Timing(NamedTuple):
@@ -68,15 +80,17 @@ class Timing(NamedTuple):
     overhead: float
 
 
-def training_rate(network: Network, spatial: Sequence[int], runtime: Runtime, *, most: int) -> Timing:
-    """Samples a second of forward and backward passes, timed for about a second.
+def training_rate(
+    recipe: Recipe, runtime: Runtime, *, most: int, conditions: Conditions | None = None
+) -> Timing:
+    """Samples a second of a recipe's training steps, timed for about a second.
 
     most: samples at once; fewer where so many take longer than half a second. On a GPU one sample takes
     nearly as long as many, because kernels are started one by one: there ``overhead`` is timed as well.
     """
     gpu = runtime.device.startswith("cuda")
     with torch.random.fork_rng(devices=[runtime.device] if gpu else []):
-        trial = Trial(network, spatial)
+        trial = Trial(recipe, conditions)
 
         def seconds(n: int) -> float:
             step = trial.step(runtime, n)
@@ -95,130 +109,117 @@ def training_rate(network: Network, spatial: Sequence[int], runtime: Runtime, *,
     return Timing(1 / each, max(0.0, one - each))
 
 
+def check_runtime(runtime: Runtime, recipe: Recipe, conditions: Conditions | None = None) -> None:
+    """Raises UsageError where this machine cannot train a recipe in a runtime that a person gives.
+
+    That is where something is missing (`impossible`), or where gradients come out wrong. Of several processes
+    all must call it; the main one checks for all.
+    """
+    reason = None
+    if Runtime().is_main:
+        with torch.random.fork_rng(devices=[]):
+            reason = impossible(runtime, recipe) or _wrong(Trial(recipe, conditions), runtime)
+    if reason := broadcast(reason):
+        raise UsageError("training.runtime_refused", reason=reason)
+
+
+def impossible(runtime: Runtime, recipe: Recipe) -> Message | None:
+    """What this machine or the recipe's method lacks for a runtime, as a sentence; None where nothing is."""
+    kind, here = torch.device(runtime.device).type, torch.device(default_device()).type
+    if kind not in ("cpu", here):
+        return message("training.no_such_device", device=kind, here=here)
+    if kind == "mps" and (runtime.dtype or runtime.channels_last or runtime.compile):
+        return message("training.mps")
+    if runtime.dtype is torch.float16 and (kind != "cuda" or not method_of(recipe).trains_denoiser):
+        return message("training.fp16_only_cuda")
+    if runtime.dtype is torch.bfloat16 and kind == "cuda" and (why := bf16_refused(kind)):
+        return message("training.no_bf16", reason=why)
+    if runtime.compile and not method_of(recipe).trains_denoiser:
+        return message("training.compile_method", method=recipe.method["name"])
+    if runtime.compile and not _has_compiler(kind):
+        return message("training.compile_no_compiler")
+    if runtime.fused and not _fused_works(runtime.device):
+        return message("training.optimizer_plain")
+    return None
+
+
+def _wrong(trial: Trial, runtime: Runtime) -> Message | None:
+    """A sentence about a gradient that is wrong in a runtime, or about its failure; None for neither."""
+    if runtime.dtype is None and not runtime.compile:
+        return None
+    plain = Runtime(runtime.device)
+    n = min(CHECKED, _local_batch(trial.recipe))
+    right = trial.gradients_in(plain, n)
+    eager = replace(runtime, compile=False)
+    rounded = trial.gradients_in(eager, n)
+    if runtime.dtype and (wrong := wrong_gradient(rounded, right, rounded=True)):
+        return message("training.precision_wrong", name=name_of(eager), **wrong._asdict())
+    if not runtime.compile:
+        return None
+    try:
+        compiled = trial.gradients_in(runtime, n)
+    except Exception as failure:
+        return _failure(failure)
+    wrong = wrong_gradient(compiled, right, rounded)
+    return message("training.compile_wrong", **wrong._asdict()) if wrong else None
+
+
+def _local_batch(recipe: Recipe) -> int:
+    """Samples that one process puts through the network at once."""
+    return max(1, recipe.batch // (Runtime().world_size * recipe.accumulate))
+
+
 def _choose(
-    network: Network,
-    spatial: Sequence[int],
-    batch: int,
+    trial: Trial,
+    device: str,
     try_compile: bool,
-    fp16: bool,
     recorded: Mapping[str, Any] | None,
+    stop: threading.Event | None,
 ) -> Runtime:
-    device = default_device()
     machine = describe_machine(device)
     notes: list[str] = [machine]
-    if recorded is not None:
-        if recorded["machine"] in (machine, ""):
-            return Runtime.from_dict(recorded)
-        notes.append(message("training.other_machine", machine=recorded["machine"]))
+    if recorded is not None and (kept := _kept(recorded, machine, trial, notes)):
+        return kept
     runtime = Runtime(device, machine=machine)
     if device == "mps":
         notes.append(message("training.mps"))
     else:
-        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-            trial = Trial(network, spatial)
-            runtime, speed = _fastest_eager(runtime, trial, batch, precisions(device, fp16, notes), notes)
-            if not try_compile:
-                notes.append(message("training.compile_short"))
-            elif device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-                notes.append(message("training.compile_no_compiler"))
-            else:
-                # Code is compiled for a batch size: for the true one, unless its steps take too long to time.
-                n = batch if batch < 8 * speed else max(1, round(speed))
-                runtime = _compiled_if_faster(runtime, trial, n, notes)
+        denoises = method_of(trial.recipe).trains_denoiser
+        batch, dtypes = _local_batch(trial.recipe), precisions(device, denoises, notes)
+        runtime, rate = _fastest_eager(runtime, trial, batch, dtypes, notes, stop)
+        if not (try_compile and denoises):
+            notes.append(message("training.compile_short"))
+        elif not _has_compiler(device):
+            notes.append(message("training.compile_no_compiler"))
+        else:
+            # Code is compiled for a batch size: for the true one, unless its steps take too long to time.
+            n = batch if batch < 8 * rate else max(1, round(rate))
+            runtime = _compiled_if_faster(runtime, trial, n, notes, stop)
     runtime = replace(runtime, fused=_fused_works(device))
     notes.append(message("training.optimizer_fused" if runtime.fused else "training.optimizer_plain"))
     return replace(runtime, notes=tuple(notes))
 
 
-class Trial:
-    """Training steps of a copy of the network on noise, to be timed and compared."""
-
-    def __init__(self, network: Network, spatial: Sequence[int]):
-        self.network = deepcopy(network).train()
-        self.spatial = spatial
-        generator = torch.Generator().manual_seed(0)
-        for parameter in self.network.parameters():
-            # Branches that start at zero would hide from the comparison of gradients.
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.data += 0.02 * noise.to(parameter)
-        for module in self.network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0  # eager and compiled steps must be comparable
-
-    def step(self, runtime: Runtime, n: int) -> Callable[[], float]:
-        """A training step on n samples, to be called for the seconds that it takes."""
-        runtime.place(self.network)
-        step = compiled(self.network) if runtime.compile else self.network
-        generator = torch.Generator().manual_seed(0)
-        x = runtime.put(torch.randn(n, self.network.channels, *self.spatial, generator=generator))
-        c_noise = torch.rand(n, generator=generator).to(runtime.device)
-
-        def seconds() -> float:
-            self.network.zero_grad()
-            synchronize(runtime.device)
-            began = time.perf_counter()
-            with runtime.autocast():
-                out = step(x, c_noise)
-            # Times a thousand, or gradients in fp16 would vanish.
-            (1e3 * out.float().square().mean()).backward()
-            synchronize(runtime.device)
-            return time.perf_counter() - began
-
-        return seconds
-
-    def gradients(self) -> dict[str, Tensor]:
-        """The gradients of the last step by parameter, in float32; zeros where there is none."""
-        return {
-            name: torch.zeros_like(p) if p.grad is None else p.grad.float().clone()
-            for name, p in self.network.named_parameters()
-        }
-
-
-class Difference(NamedTuple):
-    """How the gradient of a parameter differs from the right one: cosine, and ratio of the norms."""
-
-    parameter: str
-    cosine: float
-    norms: float
-
-    def within(self, bounds: tuple[float, float]) -> bool:
-        """Whether it is no larger than (least cosine, largest ratio either way); never, where not finite."""
-        return self.cosine >= bounds[0] and 1 / bounds[1] <= self.norms <= bounds[1]
-
-
-def wrong_gradient(
-    found: Mapping[str, Tensor],
-    right: Mapping[str, Tensor],
-    eager: Mapping[str, Tensor] | None = None,
-    bounds: tuple[float, float] = EXACT,
-) -> Difference | None:
-    """The parameter whose gradient is farthest from the right one, if any is out of bounds; else None.
-
-    found, right: gradients by parameter, the latter of eager float32; where those are zero throughout there
-    is nothing to compare.
-    eager: of an eager step in found's precision. Where it is out of bounds too, found must be no worse.
-    bounds: least cosine, largest ratio of norms either way.
-    """
-    wrong = []
-    for name, wanted in right.items():
-        if not wanted.any():
-            continue
-        difference = _difference(name, found[name], wanted)
-        allowed = bounds
-        if eager is not None:
-            rounding = _difference(name, eager[name], wanted)
-            if not rounding.within(bounds) and rounding.norms > 0:
-                ratio = max(rounding.norms, 1 / rounding.norms)
-                allowed = (rounding.cosine - NO_WORSE, ratio * (1 + NO_WORSE))
-        if not difference.within(allowed):
-            wrong.append(difference)
-    return min(wrong, key=lambda difference: difference.cosine, default=None)
-
-
-def _difference(name: str, found: Tensor, right: Tensor) -> Difference:
-    a, b = found.double().flatten(), right.double().flatten()
-    norms = (a.norm() / b.norm()).item()
-    return Difference(name, (a @ b / (b.norm() * a.norm())).item() if norms else 0.0, norms)
+def _kept(recorded: Mapping[str, Any], machine: str, trial: Trial, notes: list[str]) -> Runtime | None:
+    """The runtime that a training began in, where this machine can do it; else None and why not in notes."""
+    before = recorded["machine"]
+    kind, here = torch.device(recorded["device"]).type, torch.device(default_device()).type
+    if before in (machine, "") and kind in ("cpu", here):
+        return Runtime.from_dict(recorded)
+    reason: Message | None = None
+    if kind != here:
+        reason = message("training.no_such_device", device=kind, here=here)
+    else:
+        runtime = Runtime.from_dict(recorded)
+        reason = impossible(runtime, trial.recipe)
+        if not reason and runtime.dtype is torch.bfloat16 and (why := bf16_refused(runtime.device)):
+            reason = message("training.no_bf16", reason=why)
+        reason = reason or _wrong(trial, runtime)
+        if not reason:
+            note = message("training.other_machine", machine=before)
+            return replace(runtime, machine=machine, notes=(machine, note))
+    notes += [message("training.other_machine", machine=before), reason]
+    return None
 
 
 def precisions(device: str, fp16: bool, notes: list[str]) -> list[torch.dtype | None]:
@@ -229,60 +230,98 @@ def precisions(device: str, fp16: bool, notes: list[str]) -> list[torch.dtype | 
     return [None, torch.bfloat16]
 
 
+def _seconds(
+    trial: Trial, runtimes: Sequence[Runtime], n: int, turns: int, stop: threading.Event | None
+) -> dict[Runtime, float]:
+    """What a step on n samples takes in each runtime: they take turns, and the fastest time counts.
+
+    The load of a moment thus hits all of them or only times that do not count. Raises `Stopped`.
+    """
+    steps = {runtime: trial.step(runtime, n) for runtime in runtimes}
+    for _ in range(2):  # the first ones set up; a GPU's kernels are recorded in the second
+        for step in steps.values():
+            _unless_stopped(stop)
+            step()
+    found = []
+    for _ in range(turns):
+        _unless_stopped(stop)
+        found.append({runtime: step() for runtime, step in steps.items()})
+    return {runtime: min(turn[runtime] for turn in found) for runtime in runtimes}
+
+
+def _unless_stopped(stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise Stopped
+
+
+def simplest(seconds: Mapping[Runtime, float]) -> Runtime:
+    """The first of the runtimes, which come in order of preference, that is about as fast as the fastest."""
+    fastest = min(seconds.values())
+    return next(runtime for runtime, took in seconds.items() if took <= FASTER * fastest)
+
+
 def _fastest_eager(
-    plain: Runtime, trial: Trial, batch: int, dtypes: Sequence[torch.dtype | None], notes: list[str]
+    plain: Runtime,
+    trial: Trial,
+    batch: int,
+    dtypes: Sequence[torch.dtype | None],
+    notes: list[str],
+    stop: threading.Event | None,
 ) -> tuple[Runtime, float]:
     """The fastest of precisions and memory formats, with its samples a second."""
     step = trial.step(plain, 1)
     step()
-    n = max(1, min(batch, round(0.4 / step())))
-    speeds: dict[Runtime, float] = {}
-    for runtime in [replace(plain, dtype=d, channels_last=c) for d in dtypes for c in (False, True)]:
-        step = trial.step(runtime, n)
-        step()  # the first one sets up
-        speeds[runtime] = n / min(step(), step())
-    trial.step(plain, n)()
-    right = trial.gradients()
-    best = plain
-    for runtime in sorted(speeds, key=lambda runtime: -speeds[runtime]):
-        if speeds[runtime] < FASTER * speeds[plain]:
-            break
-        trial.step(runtime, n)()
-        wrong = wrong_gradient(trial.gradients(), right, bounds=ROUNDED if runtime.dtype else EXACT)
+    n = max(1, min(batch, round(SECONDS / min(step(), step()))))
+    runtimes = [replace(plain, dtype=d, channels_last=c) for d in dtypes for c in (False, True)]
+    seconds = left = _seconds(trial, runtimes, n, TURNS, stop)
+    checked = max(n, min(CHECKED, batch))
+    right = None
+    while (best := simplest(left)) != plain:
+        right = right or trial.gradients_in(plain, checked)
+        found = trial.gradients_in(best, checked)
+        wrong = wrong_gradient(found, right, rounded=best.dtype is not None)
         if wrong is None:
-            best = runtime
             break
-        notes.append(message("training.precision_wrong", name=_name(runtime), **wrong._asdict()))
-    measured = ", ".join(f"{_name(runtime)} {speed:.1f}" for runtime, speed in speeds.items())
-    notes.append(message("training.precision", chosen=_name(best), measured=measured))
-    return best, speeds[best]
+        notes.append(message("training.precision_wrong", name=name_of(best), **wrong._asdict()))
+        left = {runtime: took for runtime, took in left.items() if runtime != best}
+    measured = ", ".join(f"{name_of(runtime)} {n / took:.1f}" for runtime, took in seconds.items())
+    notes.append(message("training.precision", chosen=name_of(best), measured=measured))
+    return best, n / seconds[best]
 
 
-def _compiled_if_faster(eager: Runtime, trial: Trial, n: int, notes: list[str]) -> Runtime:
+def _compiled_if_faster(
+    eager: Runtime, trial: Trial, n: int, notes: list[str], stop: threading.Event | None
+) -> Runtime:
     candidate = replace(eager, compile=True)
+    right, rounded = trial.gradients_in(Runtime(eager.device), n), trial.gradients_in(eager, n)
+    _unless_stopped(stop)
     try:
-        trial.step(Runtime(eager.device), n)()
-        right = trial.gradients()
-        eager_step = trial.step(eager, n)
-        eager_seconds = min(eager_step(), eager_step())
-        rounded = trial.gradients()
-        compiled_step = trial.step(candidate, n)
-        compilation = compiled_step()
-        compiled_seconds = min(compiled_step() for _ in range(3))  # a GPU's kernels are recorded in the first
+        compilation = trial.step(candidate, n)()
         wrong = wrong_gradient(trial.gradients(), right, rounded)
+        seconds = _seconds(trial, [eager, candidate], n, TURNS_COMPILED, stop)
+    except Stopped:
+        raise
     except Exception as failure:  # a compiler has many ways to fail, and training works without one
-        reason = str(failure).strip().partition("\n")[0]
-        notes.append(message("training.compile_fails", error=type(failure).__name__, reason=reason))
+        notes.append(_failure(failure))
         return eager
-    ratio = eager_seconds / compiled_seconds
     if wrong is not None:
-        notes.append(message("training.compile_wrong", ratio=ratio, **wrong._asdict()))
+        notes.append(message("training.compile_wrong", **wrong._asdict()))
         return eager
-    if ratio < FASTER:
-        notes.append(message("training.compile_slow", ratio=ratio, seconds=compilation))
-        return eager
-    notes.append(message("training.compile_chosen", ratio=ratio, seconds=compilation))
-    return candidate
+    ratio = seconds[eager] / seconds[candidate]
+    chosen = simplest(seconds)
+    identifier = "training.compile_chosen" if chosen.compile else "training.compile_slow"
+    notes.append(message(identifier, ratio=ratio, seconds=compilation))
+    return chosen
+
+
+def _failure(failure: Exception) -> Message:
+    reason = str(failure).strip().partition("\n")[0]
+    return message("training.compile_fails", error=type(failure).__name__, reason=reason)
+
+
+def _has_compiler(device: str) -> bool:
+    """Whether torch.compile has what it needs; on a GPU it brings its own."""
+    return device != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def bf16_refused(device: str) -> Message | None:
@@ -290,17 +329,17 @@ def bf16_refused(device: str) -> Message | None:
     if device.startswith("cuda"):
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
         return None if supported else message("training.bf16_missing")
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x = torch.randn(4, 128, 32, 32, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
-        weight = torch.randn(128, 128, 3, 3, dtype=dtype, requires_grad=True)
-        times = []
-        for _ in range(3):
-            began = time.perf_counter()
-            F.conv2d(x, weight, padding=1).sum().backward()
-            times.append(time.perf_counter() - began)
-        seconds[dtype] = min(times)
-    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
+    signals, weight = torch.randn(4, 128, 32, 32), torch.randn(128, 128, 3, 3)
+    signals = signals.to(memory_format=torch.channels_last)
+
+    def seconds(dtype: torch.dtype) -> float:
+        x, w = (part.to(dtype).requires_grad_() for part in (signals, weight))
+        began = time.perf_counter()
+        F.conv2d(x, w, padding=1).sum().backward()
+        return time.perf_counter() - began
+
+    times = [(seconds(torch.float32), seconds(torch.bfloat16)) for _ in range(TURNS)]
+    ratio = min(fp32 for fp32, _ in times) / min(bf16 for _, bf16 in times)
     return None if ratio >= 1 else message("training.bf16_slow", ratio=ratio)
 
 
@@ -314,6 +353,7 @@ def _fused_works(device: str) -> bool:
     return True
 
 
-def _name(runtime: Runtime) -> str:
+def name_of(runtime: Runtime) -> str:
+    """Precision and memory format, such as "bf16 channels_last"."""
     precision = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[runtime.dtype]
     return precision + (" channels_last" if runtime.channels_last else "")

@@ -1,6 +1,7 @@
 """Opening a training: from its newest whole checkpoint, from another model's weights, or from random ones."""
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,12 @@ from alphabar.diffusion.initial_noise import DataStatistics, fit_gaussian
 from alphabar.diffusion.schedules import terminal_warning
 from alphabar.errors import AlphabarError
 from alphabar.messages import message
-from alphabar.methods.registry import method_of
-from alphabar.networks import NETWORKS
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.checkpoints import Checkpoint
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
+from alphabar.training.given_runtime import FILE, same_runtime, write_runtime
 from alphabar.training.labels import Conditions, mirror_warning
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.probe import probe
@@ -53,17 +53,20 @@ def open_training(
     runtime: Runtime | None,
     limits: Limits,
     checkpoint_every: float,
+    stop: threading.Event | None = None,
 ) -> OpenedTraining:
     """The training of a run, where it stopped or at its beginning.
 
     The other arguments are those of `train`. Raises AlphabarError where every checkpoint is damaged, where
-    data or labels changed since the run began, and where initial weights are missing.
+    data or labels changed since the run began, and where initial weights are missing; `Stopped` where the
+    person stops it while the machine is measured.
     """
     checkpoint, problems = run.checkpoints.newest()
     if checkpoint is None and problems:
         raise AlphabarError("training.all_damaged", path=run.path)
     recipe, state = run.recipe, checkpoint.state if checkpoint else None
-    runtime = runtime or probe_for(recipe, limits, state)
+    measured = runtime is None
+    runtime = runtime or probe_for(recipe, conditions, limits, state, stop)
     if "cuda" in runtime.device:
         torch.set_float32_matmul_precision("high")  # as convolutions compute anyway
     training = TrainingState(dataset, recipe, runtime, conditions)
@@ -72,6 +75,10 @@ def open_training(
         raise AlphabarError(identifier, path=run.path)
     warnings = terminal_warning(training.denoiser.schedule), mirror_warning(dataset, recipe)
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
+    if measured and not checkpoint:
+        notes.append(message("training.runtime_written", path=run.path / FILE))
+    if state and not measured and not same_runtime(state["runtime"], runtime.to_dict()):
+        notes.append(message("training.other_runtime", path=run.path))
     if checkpoint:
         statistics = checkpoint.files["statistics.safetensors"]
         notes += _load(training, checkpoint, run)
@@ -84,6 +91,7 @@ def open_training(
         return OpenedTraining(training, None, notes)
     run.rewind(training.images)
     write_environment(run, dataset, runtime)
+    write_runtime(run.path, runtime)
     rows = conditions.rows if conditions else None
     known = DataStatistics(**unpack_tensors(statistics))
     monitor = TrainingMonitor(dataset, recipe, run, runtime, known, rows)
@@ -99,20 +107,21 @@ def open_training(
     return OpenedTraining(training, writer, notes)
 
 
-def probe_for(recipe: Recipe, limits: Limits, state: dict[str, Any] | None) -> Runtime:
+def probe_for(
+    recipe: Recipe,
+    conditions: Conditions | None,
+    limits: Limits,
+    state: dict[str, Any] | None,
+    stop: threading.Event | None = None,
+) -> Runtime:
     """The runtime that suits a recipe and the length of its training, or that a checkpoint records."""
-    codec, method = build_codec(recipe.data), method_of(recipe)
-    with torch.random.fork_rng(devices=[]):
-        network = NETWORKS.build(recipe.network, channels=codec.channels)
     return probe(
-        network,
-        codec.spatial,
-        batch=recipe.batch // (Runtime().world_size * recipe.accumulate),
-        try_compile=method.trains_denoiser
-        and (limits.budget or math.inf) >= MIN_SECONDS_TO_COMPILE
+        recipe,
+        conditions,
+        try_compile=(limits.budget or math.inf) >= MIN_SECONDS_TO_COMPILE
         and (limits.images or math.inf) >= MIN_UPDATES_TO_COMPILE * recipe.batch,
-        fp16=method.trains_denoiser,
         recorded=state["runtime"] if state else None,
+        stop=stop,
     )
 
 

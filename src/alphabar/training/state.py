@@ -41,6 +41,7 @@ class TrainingState:
     images: seen since the beginning of the run; with the recipe they decide everything random. seconds:
     spent.
     bad_steps: updates in a row that were left out because loss or gradient were not finite.
+    whole: whether the weights are those after a finished update, and not of one that failed half-way.
     unmoved: the parameters that the last update found to have had no gradient for long; told once.
     Raises UsageError or AlphabarError where batch, processes and data do not fit one another.
     """
@@ -84,10 +85,12 @@ class TrainingState:
         self.loader = BatchLoader(
             TrainingBatches(dataset, self.train_index, recipe, denoiser.schedule, rows, fields), runtime
         )
-        self._unmoved = UnmovedParameters(dict(self.network.named_parameters()))
+        self._unmoved = UnmovedParameters(
+            dict(self.network.named_parameters()) | self.method.prepared_parameters()
+        )
         self.unmoved: list[str] = []
         self.early: bytes | None = None
-        self.images, self.seconds, self.bad_steps = 0, 0.0, 0
+        self.images, self.seconds, self.bad_steps, self.whole = 0, 0.0, 0, True
         self.loss_scale = LOSS_SCALE if runtime.dtype is torch.float16 else 1.0
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
@@ -101,39 +104,52 @@ class TrainingState:
     def step(self, batch: Batch, learning_rate: float, share: float) -> float:
         """One update. share: of the training that is done, in [0, 1].
 
-        Returns the loss. Where it or the gradient is not finite, weights and averages stay as they were.
+        Returns the loss. Where it or the gradient is not finite, and where computing them fails, weights and
+        averages stay as they were.
         """
         recipe, runtime = self.recipe, self.runtime
         # Dropout and augmentation use random numbers where the loss is computed.
         torch.manual_seed(stream_seed(recipe.seed, Purpose.DROPOUT, self.images, runtime.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.method.prepare(batch.x0, batch.eps, self.images, share, learning_rate)
         buffers = [b.clone() for b in self.buffers]
-        if not self.network.training:
-            self.network.train()
-        total = self._backward(batch)
-        self.unmoved = self._unmoved.after_backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf)
-        mean_loss, norm = torch.stack([runtime.mean(total), norm]).tolist()  # a GPU is waited for once
+        try:
+            self.method.prepare(batch.x0, batch.eps, self.images, share, learning_rate)
+            if not self.network.training:
+                self.network.train()
+            total = self._backward(batch)
+            self.unmoved = self._unmoved.after_backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf)
+            mean_loss, norm = torch.stack([runtime.mean(total), norm]).tolist()  # a GPU is waited for once
+        except Exception:
+            self._leave_out(buffers)
+            raise
         self.images += recipe.batch
         if math.isfinite(mean_loss) and math.isfinite(norm):
+            self.whole = False
             self.optimizer.step()
             self.bad_steps = 0
             for average in (*([self.ema] if self.ema else []), *self.averages.values()):
                 average.update(self.images, recipe.batch)  # type: ignore[attr-defined]
+            self.whole = True
         else:
-            self.method.undo_prepare()
-            for buffer, before in zip(self.buffers, buffers, strict=True):
-                buffer.copy_(before)
+            self._leave_out(buffers)
             if self.loss_scale > 1:
                 self.loss_scale /= 2
             else:
                 self.bad_steps += 1
         self.optimizer.zero_grad(set_to_none=True)
-        if runtime.dtype is torch.float16 and self.images % (UPDATES_TO_DOUBLE * recipe.batch) == 0:
+        every = UPDATES_TO_DOUBLE * recipe.batch
+        if runtime.dtype is torch.float16 and self.images % every < recipe.batch:
             self.loss_scale = min(2 * self.loss_scale, LOSS_SCALE)
         return mean_loss
+
+    def _leave_out(self, buffers: list[Tensor]) -> None:
+        """Puts back what an update changed that is not to be: the buffers, and what `prepare` changed."""
+        self.method.undo_prepare()
+        for buffer, before in zip(self.buffers, buffers, strict=True):
+            buffer.copy_(before)
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _backward(self, batch: Batch) -> Tensor:
         """Gradients of the mean loss, piece by piece. Returns the mean loss over this process's part."""

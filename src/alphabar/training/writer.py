@@ -1,5 +1,6 @@
 """What the main process of a training writes into its run: losses, averages, checkpoints, measurements."""
 
+import io
 import math
 import os
 import platform
@@ -15,7 +16,7 @@ import torch
 
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError
-from alphabar.files import pack_json, write_file
+from alphabar.files import pack_json, write_file, writing
 from alphabar.messages import Message, message
 from alphabar.runs.model import export_model
 from alphabar.runs.run import Run
@@ -71,7 +72,8 @@ class RunWriter:
         if now >= self._next_log:
             self._next_log = now + LOG_EVERY
             yield from self._attempt(self.log_losses, "training.write_failed")
-        if now >= self._next_save:
+        # While the loss stays not finite the last checkpoint stays too: the weights may be the reason.
+        if now >= self._next_save and self.training.bad_steps <= 1:
             self._next_save = now + self.checkpoint_every
             yield from self._attempt(self.save, "training.write_failed")
         if self.monitor.is_due(record.seconds, record.rate):
@@ -190,27 +192,44 @@ class RunWriter:
 
 
 class TensorBoardEvents:
-    """TensorBoard events beside the log, where the extra is installed; else nothing."""
+    """A file of TensorBoard events beside the log, where the extra is installed; else nothing.
+
+    torch's SummaryWriter writes in a thread of its own, where a full disk ends in a traceback, so the records
+    are written here. images: seen when the training begins; TensorBoard drops what comes after them in older
+    files.
+    """
 
     def __init__(self, path: Path, images: int):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self._writer = None
-        else:
-            self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=images or None)
+        self.folder, self.images = path / "tensorboard", images
+        self._file: io.FileIO | None = None
 
     def add(self, images: int, values: dict[str, Any]) -> None:
-        """Adds the numbers among the values, after so many images."""
-        if self._writer:
-            for name, value in values.items():
-                if isinstance(value, float):
-                    self._writer.add_scalar(name, value, images)
+        """Adds the numbers among the values, after so many images. Raises AlphabarError where it cannot."""
+        numbers = [{"tag": name, "simple_value": v} for name, v in values.items() if isinstance(v, float)]
+        if numbers:
+            self._write(step=images, summary={"value": numbers})
 
     def close(self) -> None:
-        """Writes what is left and closes the file."""
-        if self._writer:
-            self._writer.close()
+        """Closes the file."""
+        if self._file:
+            self._file.close()
+
+    def _write(self, **event: Any) -> None:
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError:
+            return
+        with writing(self.folder):
+            new = self._file is None
+            if self._file is None:
+                self.folder.mkdir(exist_ok=True)
+                name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"
+                self._file = io.FileIO(self.folder / name, "ab")
+            if new:
+                self._write(file_version="brain.Event:2")
+                self._write(step=self.images, session_log={"status": 1})
+            RecordWriter(self._file).write(Event(wall_time=time.time(), **event).SerializeToString())
 
 
 def write_environment(run: Run, dataset: Dataset, runtime: Runtime) -> None:

@@ -1,0 +1,71 @@
+"""The commands of alphabar in a small form, each with a place of its own to write to."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from crash.children import command
+from crash.material import QUIET, SMALL, Material
+
+IMAGES = 96
+TRAININGS = ("train", "finetune", "distill")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that writes below ``place`` only, its cache too."""
+
+    name: str
+    place: Path
+    arguments: tuple[object, ...]
+    needs_run: bool = False
+
+    def prepare(self, material: Material) -> None:
+        """Makes the place anew."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir(parents=True)
+        if self.needs_run:
+            shutil.copytree(material.model, self.place / "run")
+
+    def work(self, before: Callable[[], None] = lambda: None) -> Callable[[], None]:
+        """The command as work for a child. before: called first."""
+
+        def do() -> None:
+            os.environ["ALPHABAR_CACHE"] = str(self.place / "cache")
+            before()
+            command(*self.arguments)()
+
+        return do
+
+
+def commands(material: Material, place: Path) -> Mapping[str, Command]:
+    """All commands that end by themselves, by name."""
+    model, pictures, run = material.model, material.pictures, place / "run"
+    picture = next(pictures.glob("*/*.png"))
+    out = ("--out", place / "out")
+    plain = ("--runtime", "plain")
+    few = ("--steps", 3, *out)
+    small = [part for s in (*QUIET, "data.size=16", "batch=8", *SMALL["ddpm"]) for part in ("--set", s)]
+    quiet = [part for s in QUIET for part in ("--set", s)]
+    given: dict[str, tuple[object, ...]] = {
+        "inspect": (pictures,),
+        "train": (pictures, "--run", run, "--recipe", "ddpm", "--images", IMAGES, *plain, *small),
+        "finetune": (model, pictures, "--run", run, "--images", IMAGES, *plain, *quiet),
+        "distill": (model, pictures, "--run", run, "--images", IMAGES, "--steps", 2, *plain, *quiet),
+        "sample": (model, "-n", 6, *few),
+        "interpolate": (model, "--rows", 2, "--columns", 3, *few),
+        "edit": (model, picture, "--strength", 0.5, *few),
+        "inpaint": (model, picture, "--mask", "box:4,4,12,12", "-n", 2, *few),
+        "upscale": (model, picture, "--factor", 2, *few),
+        "restore": (model, picture, "--degradation", "blur:1", *few),
+        "degrade": (picture.parent, "--degradation", "blur:1", *out),
+        "evaluate": (run, "--against", pictures, "-n", 8),
+        "report": (run,),
+        "compare": (run, model, "--out", place / "comparison.html"),
+    }
+    return {
+        name: Command(name, place, (name, *arguments), name in ("evaluate", "report", "compare"))
+        for name, arguments in given.items()
+    }

@@ -1,0 +1,60 @@
+"""A disk that is full, or fails once, at the writes of every command."""
+
+from collections.abc import Iterator
+
+from crash.children import Disk, arm, operations, run
+from crash.commands import IMAGES, TRAININGS, Command, commands
+from crash.material import Material, leftovers, weights
+from crash.trials import Trial
+
+FAILURES = {Disk.FULL: "no space left on the disk", Disk.BROKEN_ONCE: "an input/output error"}
+
+
+def trials(material: Material, most: int) -> Iterator[Trial]:
+    """Each command with each failure at every write, or at ``most`` of them where there are more."""
+    place = material.folder / "disk"
+    for command in commands(material, place).values():
+        n = _writes(command, material)
+        right = weights(place / "run", IMAGES) if command.name in TRAININGS else None
+        at = sorted({1 + round(i * (n - 1) / (min(n, most) - 1)) for i in range(min(n, most))})
+        for failure, words in FAILURES.items():
+            for k in at:
+
+                def do(
+                    command: Command = command, k: int = k, failure: Disk = failure, right: object = right
+                ) -> list[str]:
+                    return list(_try(command, material, k, failure, right))
+
+                name = f"disk: {command.name}, {words} at write {k} of {n}"
+                yield Trial(name, f"{words} in the middle of a command", do)
+
+
+def _writes(command: Command, material: Material) -> int:
+    """How many operations of a command write."""
+    command.prepare(material)
+    counted = material.folder / "operations"
+
+    def work() -> None:
+        try:
+            command.work(lambda: arm(command.place, 0, Disk.COUNT))()
+        finally:
+            counted.write_text(str(operations()))
+
+    ended = run(work, folder=material.folder)
+    if ended.code:
+        raise SystemExit(f"{command.name} does not work at all: {ended.said}")
+    return int(counted.read_text())
+
+
+def _try(command: Command, material: Material, at: int, disk: Disk, right: object) -> Iterator[str]:
+    command.prepare(material)
+    ended = run(command.work(lambda: arm(command.place, at, disk)), folder=material.folder)
+    if ended.crashed:
+        yield ended.crashed
+    if left := leftovers(command.place):
+        yield f"left unfinished: {left[0].name}"
+    again = run(command.work(), folder=material.folder)
+    if again.code:
+        yield f"the same command afterwards: {again.said.strip()[-200:]}"
+    elif right is not None and weights(command.place / "run", IMAGES) != right:
+        yield "the same command afterwards ends with other weights"
