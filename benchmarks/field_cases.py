@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image_files import read_image
 from alphabar.data.sources import open_source
-from common import argument_parser, note, print_command, print_row, print_section
+from common import argument_parser, note, print_command, print_row, print_section, print_table
 
 TINY = (
     *("--images", "96", "--set", "data.size=16", "--set", "batch=16", "--set", "network.widths=[32,32]"),

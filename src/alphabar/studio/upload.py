@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from alphabar.data.folder import DOWNLOADED, PICTURE_SUFFIXES
+from alphabar.data.folder import PICTURE_SUFFIXES, SUFFIX_WITHIN
 from alphabar.data.tables import TABLES
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import writing_folder
@@ -106,7 +106,7 @@ def _inside(member: zipfile.ZipInfo) -> PurePosixPath | None:
 
 def _belongs(name: str) -> bool:
     """Whether a file of this name is a picture, or tells something about pictures."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES or DOWNLOADED.search(name) is not None
+    return PurePosixPath(name).suffix.lower() in SUFFIXES or SUFFIX_WITHIN.search(name) is not None
 
 
 def _plain(name: str) -> str:
