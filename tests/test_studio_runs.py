@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import zipfile
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_a_form_with_something_wrong_says_so_beside_its_button_and_leaves_nothin
     page.click("#new-run button")
 
 
-def test_a_training_is_followed_paused_resumed_renamed_and_deleted(page, folder, picture_folder, tmp_path):
+def test_a_new_training_is_shown_and_paused_at_once(page, folder, picture_folder, tmp_path):
     tab(page, "Runs")
     file = tmp_path / "bundle.zip"
     with zipfile.ZipFile(file, "w") as archive:
@@ -113,28 +114,36 @@ def test_a_training_is_followed_paused_resumed_renamed_and_deleted(page, folder,
     choose(page, "#new-recipe", "finetune tiny, at its size")
     page.click("#train-button")
     # It is shown at once, and named by the button that pauses it, although another run was shown.
-    page.wait_for_selector("#pause-button:has-text('Pause my cats')")
-    page.wait_for_selector("#runs-chosen :text('my cats')")
     page.wait_for_selector("#runs-table tr:has-text('my cats') .active")
-    page.click("#pause-button")  # at once, whatever it is doing
+    page.wait_for_selector("#runs-chosen :text('my cats')")
+    page.click("#pause-button:has-text('Pause my cats')")
     page.wait_for_selector("#runs-following :text('my cats has ended')")
-    assert page.locator("#runs-following .error").count() == 0
-    run = Run(folder / "my cats")
-    if not run.exists:  # it was paused before there was anything to save
-        page.click("#train-button")
-        page.wait_for_selector("#pause-button:has-text('Pause my cats')")
-    else:
-        page.click("#resume-button:has-text('Resume my cats')")
-    page.wait_for_function(
-        "() => +document.querySelector('#runs-table tr:nth-child(2) td:nth-child(3)').innerText > 0",
-        timeout=90_000,
-    )
-    page.click("#pause-button")
-    page.wait_for_selector("#runs-table .active", state="detached")
-    assert run.checkpoints.newest()[0].images > 0
-    assert run.initial_weights.exists() and (folder / ".pictures" / "my cats" / "waves").is_dir()
-    page.wait_for_selector("#more-budget :text('my cats has been trained for')")
+    assert page.locator("#runs-following .error, #runs-status .error").count() == 0
+    if not (folder / "my cats").exists():  # it ended before there was anything to save
+        assert list((folder / ".pictures").iterdir()) == []
+    page.click("#new-run button")
 
+
+def test_a_run_is_resumed_and_paused_renamed_and_deleted(page, folder):
+    seen = Run(folder / "tiny").log.records()[-1]["images"]
+    shutil.rmtree(folder / "my cats", ignore_errors=True)
+    tab(page, "Runs")
+    page.wait_for_selector("#more-budget :text('tiny has been trained for')")
+    value(page, "#more-budget", "soon")
+    page.click("#resume-button:has-text('Resume tiny')")
+    page.wait_for_selector("#runs-status .error:has-text('is not a time')")
+    value(page, "#more-budget", "1h")
+    page.click("#resume-button")
+    page.wait_for_selector("#runs-table .active")
+    page.wait_for_function(
+        "seen => document.querySelector('#runs-table tr:nth-child(2) td:nth-child(3)').innerText !== `${seen}`",
+        arg=seen,
+    )
+    page.click("#pause-button:has-text('Pause tiny')")
+    page.wait_for_selector("#runs-table .active", state="detached")
+    assert Run(folder / "tiny").checkpoints.newest()[0].images > seen
+
+    shutil.copytree(folder / "tiny", folder / "spare")
     page.click("#run-manage button")
     value(page, "#rename-name", "my dogs")
     page.click("#rename-button")
@@ -143,8 +152,10 @@ def test_a_training_is_followed_paused_resumed_renamed_and_deleted(page, folder,
     page.wait_for_selector("#manage-status :text('Delete my dogs for good')")
     page.click("#confirm-delete")
     page.wait_for_selector("#manage-status :text('my dogs is deleted')")
-    assert not (folder / "my dogs").exists() and not (folder / "my cats").exists()
-    assert list((folder / ".pictures").iterdir()) == []
+    assert not (folder / "my dogs").exists() and not (folder / "tiny").exists()
+    page.wait_for_selector("#runs-chosen :text('spare')")
+    value(page, "#rename-name", "tiny")
+    page.click("#rename-button")
     page.wait_for_selector("#runs-chosen :text('tiny')")
 
 
