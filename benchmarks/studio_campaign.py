@@ -162,7 +162,8 @@ async def call(client: httpx.AsyncClient, job: Mapping[str, Any]) -> tuple[str, 
     session = job["session_hash"]
     try:
         async with asyncio.timeout(SECONDS):
-            async with client.stream("GET", f"{API}/queue/data", params={"session_hash": session}) as stream:
+            place = f"{API}/queue/data?session_hash={session}"
+            async with client.stream("GET", place, timeout=SECONDS) as stream:
                 async for line in stream.aiter_lines():
                     event = json.loads(line[5:]) if line.startswith("data:") else {}
                     if event.get("msg") == "process_completed":

@@ -136,7 +136,7 @@ def test_a_run_is_resumed_and_paused_renamed_and_deleted(page, folder):
     page.click("#resume-button")
     page.wait_for_selector("#runs-table .active")
     page.wait_for_function(
-        "seen => document.querySelector('#runs-table tr:nth-child(2) td:nth-child(3)').innerText !== `${seen}`",
+        "seen => document.querySelector('#runs-table tr + tr td:nth-child(3)').innerText !== `${seen}`",
         arg=seen,
     )
     page.click("#pause-button:has-text('Pause tiny')")
