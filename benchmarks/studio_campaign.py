@@ -401,8 +401,8 @@ def main() -> None:
         f"{state['calls']:,} jobs for the page's {state['functions']} functions (seed {args.seed}); a quarter"
         f" of all values are odd, and of what computes for long one value at least. {USERS} users open the"
         " page and generate at once. *Done* and *said* (a sentence that says what is wrong, in the page's"
-        " language) are right. *Inside* (a path, a traceback or an unforeseen error is shown), *silent*, *late*"
-        f" (over {SECONDS:.0f} s), *left behind* and *leak* are faults.",
+        " language) are right. *Inside* (a path, a traceback or an unforeseen error is shown), *silent*,"
+        f" *late* (over {SECONDS:.0f} s), *left behind* and *leak* are faults.",
     )
     print_table(
         ("part", *verdicts),
