@@ -103,8 +103,8 @@ class Server:
         return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
 
     def stop(self) -> int:
-        """End it as a person does; its exit code."""
-        self.process.send_signal(signal.SIGINT)
+        """End it as a service manager does; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
         return self.process.wait(120)
 
 

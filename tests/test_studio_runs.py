@@ -62,6 +62,9 @@ def test_the_process_is_there_at_once_and_plays_as_a_film(page):
     page.keyboard.press("ArrowRight")
     assert int(film.get_attribute("data-at")) == int(at) + 1
     assert play.get_attribute("aria-pressed") == "false"
+    page.keyboard.press("f")
+    page.wait_for_function("() => document.fullscreenElement?.className === 'film'")
+    page.evaluate("document.exitFullscreen()")
     assert page.locator("#film .moment.shown").count() == 1
 
     page.click("#reverse-button")
