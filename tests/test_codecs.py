@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar.codecs import CODECS, build_codec
+from alphabar.codecs import CODECS, build_codec, image_files
 from alphabar.codecs.base import Codec, Unreadable, check_codec
 from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.image_files import is_grey
@@ -309,3 +309,17 @@ def test_is_grey_allows_noise_and_not_tints():
     photograph = Image.fromarray(noise(2, 8, 8)).resize((128, 128), Image.Resampling.BICUBIC).convert("RGB")
     data = encoded(photograph, "JPEG", quality=60)
     assert is_grey(ImageCodec(64).read(data, "squash").item)
+
+
+def test_a_telephones_picture_is_read_or_the_extra_is_named(monkeypatch):
+    beginning = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    monkeypatch.setattr(image_files, "_formats", lambda: ["PNG"])
+    with pytest.raises(Unreadable, match=r"alphabar\[heif\]"):
+        image_files.read_image(beginning, (8, 8))
+    monkeypatch.undo()
+    heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif, the extra [heif]")
+    heif.register_heif_opener()
+    made = BytesIO()
+    Image.new("RGB", (64, 48), (200, 100, 50)).save(made, "HEIF")
+    pixels = image_files.read_image(made.getvalue(), (8, 8)).pixels
+    assert np.abs(pixels.astype(int) - (200, 100, 50)).max() < 12

@@ -139,6 +139,7 @@ def test_inpaint_go_on_and_undo(page, tmp_path):
     assert page.locator("#editor canvas").first.is_visible()
 
 
+@pytest.mark.slow
 def test_a_large_photo_is_filled_in_place(page, tmp_path):
     tab(page, "Restore")
     given = picture(2, 640, 400)
@@ -259,6 +260,7 @@ def test_cancelling_brings_the_finished_samples_back(page):
     set_slider(page, "#steps", 2)
 
 
+@pytest.mark.slow
 def test_a_sample_goes_to_restore_and_back(page):
     tab(page, "Generate")
     page.locator("#samples a").nth(1).click()

@@ -8,6 +8,14 @@
   // The values of an event's inputs, of which the one at an index becomes that number.
   window.withChosen = (values, index) => values.map((value, i) => (i === index ? chosen : value));
 
+  // Resolves when the editor can take a picture: while it is built it would load one dozens of times.
+  window.editorReady = async () => {
+    const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+    for (let i = 0; i < 50 && !document.querySelector("#editor canvas")?.offsetParent; i++) await pause(100);
+    await pause(500);
+    return [null];
+  };
+
   function enlarge(link, image) {
     const dialog = document.createElement("dialog");
     dialog.className = "lightbox";

@@ -48,7 +48,6 @@ class CompareTab:
             with gr.Column(scale=2, min_width=290, elem_classes="controls"):
                 self._add_controls()
             with gr.Column(scale=5, min_width=320):
-                self.status = gr.HTML(note(""), elem_id="compare-status")
                 self.table = gr.HTML(placeholder(page.text("compare_empty")), elem_id="compare-table")
         self._connect()
 
@@ -92,6 +91,7 @@ class CompareTab:
                 text("compare"), variant="primary", elem_id="compare-button", min_width=90
             )
             self.cancel_button = gr.Button(text("cancel"), min_width=90)
+        self.status = gr.HTML(note(""), elem_id="compare-status", elem_classes="status")
 
     def _connect(self) -> None:
         page = self.page

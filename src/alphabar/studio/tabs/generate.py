@@ -221,18 +221,18 @@ class GenerateTab:
         page, panel = self.page, restoring.panel
 
         def send(shown: Generated | None, number: float, *there: Any) -> Iterator[dict[Any, Any]]:
-            for updates in panel.take(self._file_of(shown, number), *there):
-                yield {**updates, tabs: gr.update(selected="restore")}
+            yield from panel.take(self._file_of(shown, number), *there)
 
         def receive(name: str, restored: Restored | None) -> Iterator[dict[Any, Any]]:
             if restored is not None:
                 for updates in self.editing.take(name, restored.files[restored.chosen]):
                     yield {**updates, tabs: gr.update(selected="generate")}
 
-        self.restore_button.click(
-            page.handler(send, self.status),
+        # The tab first: an editor that is given a picture while its tab is built loads it dozens of times.
+        self.restore_button.click(lambda: gr.update(selected="restore"), None, tabs, **LIGHT).then(
+            page.handler(send, panel.facts),
             [self.shown, self.chosen, panel.held, panel.past, panel.editor],
-            [*panel.outputs, tabs, self.status],
+            panel.outputs,
             js=CHOSEN.format(1),
             **LIGHT,
         )

@@ -88,7 +88,7 @@ class PicturePanel:
         self.undo_button.click(
             page.handler(self.undo, self.facts), [self.held, self.past], self.outputs, **LIGHT
         )
-        self.held.change(self._painted, self.held, self.editor, **LIGHT)
+        self.held.change(self._painted, self.held, self.editor, js="() => window.editorReady()", **LIGHT)
         self.editor.clear(lambda held: self._painted(held), self.held, self.editor, **LIGHT)
 
     def take(
@@ -146,6 +146,8 @@ class PicturePanel:
             return gr.skip()
         image = to_show(picture_of(read_upload(held.file)), PAINTED_SIDE).convert("RGBA")
         ground = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if not held.layers:
+            return ground
         composite = ground
         for layer in held.layers:
             composite = Image.alpha_composite(composite, layer.convert("RGBA").resize(image.size))
