@@ -157,7 +157,7 @@ def test_sample(call, trained, tmp_path):
     assert Image.open(out / "overview" / "process.png").width > 10 * 16
     assert (out / "overview" / "grid.png").is_file() and (out / "samples.json").is_file()
     code, _, err = call("sample", trained, "-n", 5, "--out", out)
-    assert code == 1 and "not empty" in err
+    assert code == 1 and "other settings (seed, steps)" in err
     fewer = tmp_path / "fewer"
     assert call("sample", trained / "model", "-n", 2, "--out", fewer, "--steps", 12, "--seed", 7)[0] == 0
     one, other = (np.asarray(Image.open(p / "000001.png"), int) for p in (out, fewer))
@@ -200,7 +200,7 @@ def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
     assert code == 0
     result = json.loads(out.splitlines()[-1])
     assert result["n"] == 12 and result["extractor"] == "lite0_96" and result["steps"] == 20
-    assert "below the dimension of the features" in out and "not comparable with papers" in out
+    assert "above the dimension of the features" in out and "not comparable with papers" in out
     assert "FID" not in out.replace("not an FID", "")
     samples = tmp_path / "samples"
     call("sample", trained, "-n", 12, "--out", samples)

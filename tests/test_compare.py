@@ -240,6 +240,19 @@ def test_a_run_that_is_not_evaluated_says_what_to_run_and_names_stay_apart(two, 
     names = [e.name for e in result.entries]
     assert len(set(names)) == 2 and all(name.endswith("/plain") for name in names)
     assert result.tables[0].metrics["frechet"][1][1] is None
-    (other / "evaluation.json").write_text("[{")
-    with pytest.raises(AlphabarError, match=r"evaluation\.json cannot be read"):
-        compared(two[0], other)
+
+
+@pytest.mark.parametrize("damage", ["[{", "null", "[" * 99_999, '[{"metrics": 3}]', "\udcff", "[3]"])
+def test_damaged_evaluations_and_logs_are_said_and_the_rest_is_compared(two, tmp_path, damage):
+    other = make_run(tmp_path / "other", evaluated=(evaluation(5.0),))
+    whole = json.loads((other / "evaluation.json").read_bytes())
+    text = damage if damage != "[3]" else json.dumps([3, *whole])
+    (other / "evaluation.json").write_bytes(text.encode(errors="surrogateescape"))
+    with open(other / "log.jsonl", "a") as file:
+        file.write('{"kind": "train"\n')
+    result = compared(two[0], other)
+    said = [note.identifier for note in result.notes]
+    assert "evaluation.damaged_record" in said or "evaluation.damaged_entries" in said
+    assert "runs.log_damaged" in said
+    assert len(result.entries[1].evaluations) == (damage == "[3]")
+    comparison_rows(result)

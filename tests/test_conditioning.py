@@ -40,7 +40,7 @@ from alphabar.sampling.settings import (
     uses_training_conditions,
 )
 from alphabar.training.batches import TrainingBatches
-from alphabar.training.labels import conditions_of, mirror_warning
+from alphabar.training.labels import conditions_of, left_out_attributes, mirror_warning
 from alphabar.training.loop import begin, train
 from training_child import tiny_recipe
 
@@ -388,6 +388,19 @@ def test_labels_that_a_mirror_makes_wrong_are_told(dataset, recipe, captions, se
     said = replace(dataset, captions=tuple(captions * 12))
     warning = mirror_warning(said, with_settings(recipe, ["condition.on=text", *settings]))
     assert warning is None if told is None else re.search(told, warning)
+
+
+def test_attributes_that_are_no_condition_are_told(dataset, recipe):
+    rows = [
+        {"tone": "ab"[i % 2], "id": f"x{i}", "place": "here", "split": "train", "none": None}
+        for i in range(24)
+    ]
+    said = replace(dataset, attributes=tuple(rows))
+    attributes = with_settings(recipe, ["condition.on=attributes"])
+    told = left_out_attributes(said, attributes, conditions_of(said, attributes))
+    assert told is not None and told.values["names"] == "id, place"
+    said = replace(dataset, attributes=tuple({"tone": row["tone"]} for row in rows))
+    assert left_out_attributes(said, attributes, conditions_of(said, attributes)) is None
 
 
 def test_a_resumed_training_is_the_uninterrupted_one(dataset, recipe, tmp_path):

@@ -351,9 +351,24 @@ def only_cache():
     return folder
 
 
+def flipped(name, place):
+    """Damage of one bit, by its place in the file as a share of it."""
+
+    def harm(at):
+        data = bytearray((at / name).read_bytes())
+        data[int(place * len(data))] ^= 1
+        (at / name).write_bytes(data)
+
+    return harm
+
+
 @pytest.mark.parametrize(
     "harm",
     [
+        *(flipped("items.npy", place) for place in (0.0, 0.3, 0.9, 0.999)),
+        *(flipped("index.json", place) for place in (0.01, 0.2, 0.5, 0.8, 0.97)),
+        flipped("sums.json", 0.5),
+        lambda at: (at / "sums.json").unlink(),
         lambda at: (at / "index.json").unlink(),
         lambda at: (at / "index.json").write_text("{"),
         lambda at: (at / "index.json").write_text("[]"),
@@ -376,7 +391,7 @@ def test_a_damaged_cache_is_rebuilt(folder, harm):
     again = dataset_of(open_source(folder))
     assert (again.items == pictures).all()
     assert again.labels.tolist() == labels.tolist()
-    assert sorted(path.name for path in only_cache().iterdir()) == ["index.json", "items.npy"]
+    assert sorted(path.name for path in only_cache().iterdir()) == ["index.json", "items.npy", "sums.json"]
 
 
 def test_writing_to_the_pictures_does_not_reach_the_file(folder):

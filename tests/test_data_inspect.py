@@ -126,6 +126,19 @@ def test_copies_across_the_split_are_flagged():
     assert flags == {"bytes": {False}, "pixels": {False, True}}
 
 
+def test_a_file_that_has_vanished_meanwhile_is_no_equal_copy():
+    class Vanishing(Files):
+        reads = 0
+
+        def read(self, item):
+            self.reads += 1
+            return super().read(item) if self.reads <= len(self.files) else b""
+
+    files = {"first": encoded(scene(1)), "repacked": encoded(scene(1), compress_level=0)}
+    assert [copies.kind for copies in report_of(Files(files)).copies] == ["pixels"]
+    assert [copies.kind for copies in report_of(Vanishing(files)).copies] == ["near"]
+
+
 def test_the_search_does_not_depend_on_its_blocks(monkeypatch):
     thumbnails = np.stack([np.asarray(scene(i % 37, 32, 32)) for i in range(100)])
     whole = near_duplicates(thumbnails)
@@ -155,6 +168,11 @@ def test_sizes_classes_and_shapes():
     }  # fmt: skip
     assert [(skip.key, skip.reason[:13]) for skip in report.skipped] == [("bad", "not a picture")]
     assert report.notes == ("a note",)
+    (line,) = (line for line in report.lines() if "classes" in line)
+    assert line.startswith("2 classes: largest a (2), smallest b (1), ratio 2.0")
+    assert line.endswith("; 1 pictures without a class")
+    whole = report_of(Files(files, items=[Item(str(i), label="ab"[i % 2]) for i in range(4)]))
+    assert "without a class" not in "".join(whole.lines())
 
 
 def test_grey_and_transparent_pictures_are_counted():

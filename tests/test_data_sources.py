@@ -49,7 +49,7 @@ def test_an_unknown_name_says_the_three_forms():
         open_source("toycar")
 
 
-@pytest.mark.parametrize("data", ["hf://owner/name", "hf://datasets/name", "hf://models/a/b", "hf://"])
+@pytest.mark.parametrize("data", ["hf://owner/name", "hf://datasets/name", "hf://models/a/b", "hf://", "hf"])
 def test_another_hub_form_is_refused(data):
     with pytest.raises(UsageError, match=r"the form is hf://datasets/owner/name"):
         open_source(data)

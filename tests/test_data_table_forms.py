@@ -89,6 +89,13 @@ def test_a_table_above_the_pictures(tmp_path, wrapped):
     assert tones(open_source(tmp_path)) == TONES
 
 
+def test_a_table_of_a_split_is_about_its_folder(tmp_path):
+    pictures(tmp_path, *(f"{split}/p{i}.png" for split in ("train", "test") for i in range(2)))
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text(f"id,label\np0,{split} 0\np1,{split} 1\n")
+    assert labels(open_source(tmp_path)) == ["test 0", "test 1", "train 0", "train 1"]
+
+
 def test_a_name_that_two_folders_have_means_none(tmp_path):
     pictures(tmp_path, "a/p0.png", "b/p0.png", "b/p1.png")
     (tmp_path / "metadata.csv").write_text("file_name,text\np0.png,which\np1.png,this\n")
@@ -199,6 +206,22 @@ def test_marks_that_only_look_like_ends_of_lines(data, mark):
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_rows_with_another_separator_than_the_header(data, separator):
     (data / "metadata.csv").write_text("file_name,tone\n" + table(ROWS, separator).split("\n", 1)[1])
+    source = open_source(data)
+    assert tones(source) == TONES and source.notes == []
+
+
+def test_spaces_around_cells_are_none_of_theirs(data):
+    (data / "metadata.csv").write_text(
+        'file_name, text , tone\np0.png, "a thing, red",dark \np1.png,b, dark\n'
+    )
+    source = open_source(data)
+    assert captions(source)[:2] == ["a thing, red", "b"] and tones(source)[:2] == ["dark"] * 2
+    assert source.notes == []
+
+
+@pytest.mark.parametrize("before", ["# made by me\n", "# made by me, yesterday\n\n", "sep=,\n#\n"])
+def test_comments_before_the_header(data, before):
+    (data / "metadata.csv").write_text(before + table(ROWS))
     source = open_source(data)
     assert tones(source) == TONES and source.notes == []
 

@@ -200,7 +200,9 @@ def test_a_number_beyond_all_numbers_is_unknown_and_said(data, huge):
     (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = open_source(data)
     assert fields_of(source)["n"].mean == pytest.approx(12 / 5)
-    assert [note.identifier for note in source.notes] == ["data.metadata_numbers"]
+    (note,) = source.notes
+    assert note.identifier == "data.metadata_numbers"
+    assert (note.values["count"], note.values["columns"]) == (1, "n")
 
 
 def test_a_number_of_five_thousand_digits(data):

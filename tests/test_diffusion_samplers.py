@@ -11,7 +11,15 @@ from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.denoiser import FunctionDenoiser, clipped
 from alphabar.diffusion.initial_noise import INITIAL_NOISES, DataStatistics, fit_gaussian
 from alphabar.diffusion.random import Noise
-from alphabar.diffusion.samplers import SAMPLERS, adds_noise, count_nfe, generate, last_step, sampler_traits
+from alphabar.diffusion.samplers import (
+    SAMPLERS,
+    Step,
+    adds_noise,
+    count_nfe,
+    generate,
+    last_step,
+    sampler_traits,
+)
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
@@ -419,3 +427,18 @@ def test_an_eta_outside_0_to_1_is_refused(eta):
 @pytest.mark.parametrize("eta", [0, 0.5, 1])
 def test_an_eta_from_0_to_1_is_taken(eta):
     assert SAMPLERS.resolve({"name": "ddim", "eta": eta}) == {"name": "ddim", "eta": eta}
+
+
+def test_sampling_begins_with_noise_of_the_first_time():
+    schedule = SCHEDULES.build("variance_exploding")
+    times = TIMESTEPS.build("karras")(schedule, 3)
+    denoiser = FunctionDenoiser(schedule, lambda x, t, cond: torch.zeros_like(x))
+
+    def begin(denoiser, x, times, noise, cond):
+        yield Step(0, times[0], x, x)
+
+    (step,) = generate(
+        denoiser, shape=(1, 8, 8), positions=range(40), seed=0, sampler=begin, times=times,
+        initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None, codec=None),
+    )  # fmt: skip
+    assert step.x.std().item() == pytest.approx(float(torch.hypot(*schedule(times[:1]))), rel=0.05)

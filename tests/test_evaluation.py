@@ -1,6 +1,8 @@
 """An evaluation says everything at once, and nothing that its pictures cannot bear."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +16,20 @@ from torch import Tensor
 from alphabar.codecs.image import ImageCodec
 from alphabar.conditioning.fields import Categorical
 from alphabar.conditioning.vocabulary import Vocabulary
-from alphabar.data.dataset import prepare
+from alphabar.data.dataset import cache_root, prepare
 from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation import attributes, samples
 from alphabar.evaluation.attributes import common_words
 from alphabar.evaluation.evaluate import evaluate
-from alphabar.evaluation.record import Evaluation
+from alphabar.evaluation.record import Evaluation, add_to_run, read_evaluations
 from alphabar.evaluation.samples import read_samples
 from alphabar.metrics.features import EXTRACTORS, Features
 from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import load_model
+from alphabar.runs.run import Run
 from alphabar.sampling.settings import sampling_settings
 from alphabar.training.labels import conditions_of
 from refusals import refused
@@ -74,8 +77,8 @@ def drawing(monkeypatch):
     """Have the model draw what the test says."""
 
     def draws(pictures: Tensor) -> None:
-        def sample(model, n, settings):
-            yield Progress("sampling", 1, 1, pictures[:n])
+        def sample(model, n, settings, first, batch):
+            yield Progress("sampling", 1, 1, pictures[first : first + n])
 
         monkeypatch.setattr(samples, "sample", sample)
 
@@ -186,9 +189,9 @@ def asked(monkeypatch):
     """What a model is asked for; it draws toycars whatever that is."""
     asked = []
 
-    def sample(model, n, settings):
-        asked.extend(settings.conditions)
-        yield Progress("sampling", 1, 1, toys(n, seed=3))
+    def sample(model, n, settings, first, batch):
+        asked.extend(settings.conditions[first : first + n])
+        yield Progress("sampling", 1, 1, toys(first + n, seed=3)[first:])
 
     monkeypatch.setattr(samples, "sample", sample)
     return asked
@@ -297,3 +300,56 @@ def test_a_damaged_sample_is_named(tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     with refused("evaluation.unusable_sample", AlphabarError, file=file):
         list(read_samples(tmp_path, 3))
+
+
+def test_an_evaluation_that_is_stopped_while_it_generates_goes_on(run, monkeypatch):
+    made = []
+
+    def sample(model, n, settings, first, batch):
+        made.append(first)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        yield Progress("sampling", 1, 1, toys(n, seed=first))
+
+    monkeypatch.setattr(samples, "sample", sample)
+    monkeypatch.setattr(samples, "BATCH", 30)
+    model = load_model(run)
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(model, "toycars:200", 80)
+    (folder,) = (cache_root() / "samples").iterdir()
+    file = folder / "000000030-30" / "samples.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")  # damaged: it is made again
+    stopped = evaluated(model, "toycars:200", 80)
+    assert made == [0, 30, 60, 30, 60]
+    assert not list((cache_root() / "samples").iterdir())
+    assert stopped.report.to_dict() == evaluated(model, "toycars:200", 80).report.to_dict()
+    assert made[5:] == [0, 30, 60]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"{}", b"[3]"])
+def test_a_finished_evaluation_is_kept_whatever_the_file_held(run, tmp_path, drawing, content):
+    drawing(toys(60, seed=5))
+    result, kept = evaluated(load_model(run), "toycars:200", 60), Run(tmp_path)
+    file = tmp_path / "evaluation.json"
+    if content is not None:
+        file.write_bytes(content)
+    notes = add_to_run(kept, result)
+    whole, problem = read_evaluations(kept)
+    assert len(whole) == 1 and whole[0]["metrics"] and (tmp_path / "copies.png").is_file()
+    assert bool(problem) == (content == b"[3]")
+    damaged = content in (b"", b"\xff", b"{}")
+    assert [n.identifier for n in notes] == ["evaluation.set_aside"] * damaged
+    assert (tmp_path / "damaged-evaluation.json").exists() == damaged
+
+
+def test_an_evaluation_that_cannot_be_written_is_only_a_note(run, tmp_path, drawing, monkeypatch):
+    drawing(toys(60, seed=5))
+    result = evaluated(load_model(run), "toycars:200", 60)
+
+    def full(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "replace", full)
+    notes = add_to_run(Run(tmp_path), result)
+    assert [n.identifier for n in notes] == ["evaluation.not_kept"] and "Read-only" in notes[0]
+    assert not list(tmp_path.iterdir())

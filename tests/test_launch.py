@@ -25,7 +25,7 @@ PLANNED = [setting for setting in TINY if not setting.startswith(("network", "ba
 
 
 def launched(data, **options):
-    return last(launch(str(data), runtime=Runtime(), **{"images": 16, "settings": TINY} | options))
+    return last(launch(str(data), **{"images": 16, "settings": TINY, "runtime": Runtime()} | options))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,10 @@ def test_a_budget_alone_is_planned(picture_folder, tmp_path, monkeypatch):
         "alphabar.training.launch.measure", lambda *_: iter([Progress("measuring", 1, 1, slow)])
     )
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
-    planned = last(plan_training(str(picture_folder), budget=2.0, settings=PLANNED))
+    records = list(plan_training(str(picture_folder), budget=2.0, settings=PLANNED))
+    planned = records[-1].result
+    (told,) = (r for r in records if r.message and r.message.identifier == "training.planned")
+    assert told.preview is not None and told.message.values["images"] == planned.chosen.images
     assert planned.budget == 2.0 and planned.chosen.size.network["widths"] == (32, 64)
     run = tmp_path / "run"
     options = {"run": run, "budget": 2.0, "images": None, "settings": PLANNED}

@@ -131,6 +131,21 @@ class TestLosses:
             pull = rate * 2 * gamma * start * (every if update % every == 0 else 0)
             assert torch.allclose(move, plain - pull, atol=1e-5)
 
+    @pytest.mark.parametrize("dead", [None, "critic.levels.1.0.conv1.weight"])
+    def test_a_part_of_the_critic_that_does_not_move_is_told(self, dataset, tmp_path, monkeypatch, dead):
+        whole = Gan.prepare
+
+        def cut_off(self, *args):
+            whole(self, *args)
+            if dead:
+                self.prepared_parameters()[dead].grad = None
+
+        monkeypatch.setattr(Gan, "prepare", cut_off)
+        run = begin(tmp_path / "run", tiny("gan", "batch=2"))
+        records = train(dataset, run, images=2 * 55, runtime=Runtime())
+        told = [r.message for r in records if getattr(r.message, "identifier", "") == "training.unmoved"]
+        assert [note.values["names"] for note in told] == ([dead] if dead else [])
+
     @pytest.mark.parametrize("whose", ["critic", "generator"])
     def test_a_refused_update_puts_the_critic_back(self, dataset, tmp_path, monkeypatch, whose):
         calls, name = [], "score" if whose == "critic" else "losses"

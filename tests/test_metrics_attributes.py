@@ -87,6 +87,21 @@ def test_a_classifier_without_a_clue_says_so_by_its_intervals():
     assert all(share.high - share.low > 0.3 for share in result.frequencies)
 
 
+def test_the_value_that_no_share_explains_is_named_with_its_share(monkeypatch):
+    """Shares of 150 % for b, −50 % for d and 0 for the others: the mean answer is M times these."""
+    n, classes = 50, len(NAMES)
+    confusion = torch.full((classes, classes), 0.1).double() + 0.6 * torch.eye(classes).double()
+    of_real = confusion.T.repeat_interleave(n, dim=0)
+    of_fake = (confusion @ torch.tensor([0, 1.5, 0, -0.5]).double()).expand(n, classes)
+    monkeypatch.setattr(
+        "alphabar.metrics.attribute_frequencies.class_probabilities", lambda *_: (of_real, of_fake)
+    )
+    values = [name for name in NAMES for _ in range(n)]
+    with pytest.raises(AlphabarError) as refused:
+        attribute_frequencies("body", values, torch.zeros(n * classes, 2), torch.zeros(n, 2))
+    assert (refused.value.message.values["value"], refused.value.message.values["share"]) == ("coupe", "150%")
+
+
 def test_rare_values_are_put_together_or_passed_over():
     real, values = world(400, [1, 1, 0.001, 0.001], 6)
     named: list[str | None] = [*values]

@@ -250,7 +250,7 @@ def test_what_changed_is_looked_at_again(change, tmp_path):
     assert torch.equal(result.features, other.float().mean(dim=(1, 2)))
 
 
-@pytest.mark.parametrize("damage", ["flipped bit", "cut short", "empty", "foreign"])
+@pytest.mark.parametrize("damage", ["flipped bit", "cut short", "empty", "foreign", "shape"])
 def test_a_damaged_cache_is_made_anew(damage, tmp_path):
     extractor = Mean()
     good = last_features(extractor, pictures(6), cache=tmp_path)
@@ -258,6 +258,9 @@ def test_a_damaged_cache_is_made_anew(damage, tmp_path):
     data = bytearray(file.read_bytes())
     if damage == "flipped bit":
         data[-5] ^= 1
+    elif damage == "shape":
+        data = data.replace(b"[6,3]", b"[3,6]")
+        assert bytes(data) != file.read_bytes()
     file.write_bytes({"cut short": data[:-7], "empty": b"", "foreign": b"PK" * 40}.get(damage, bytes(data)))
     for shown in (12, 12):  # mended at once, and for good
         assert torch.equal(last_features(extractor, pictures(6), cache=tmp_path).features, good.features)

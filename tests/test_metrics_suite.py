@@ -161,9 +161,9 @@ def test_without_classes_there_is_no_score():
 @pytest.mark.parametrize(
     ("n", "m", "extractor", "message", "warned"),
     [
-        (7, 40, "lite0", "n = 7 is below the dimension of the features, 12", True),
-        (40, 7, "lite0", "n = 7 is below the dimension of the features, 12", True),
-        (20, 60, "lite0", "below the dimension of the features", False),
+        (12, 40, "lite0", "n = 12 is not above the dimension of the features, 12", True),
+        (40, 7, "lite0", "n = 7 is not above the dimension of the features, 12", True),
+        (13, 60, "lite0", "the dimension of the features", False),
         (20, 60, "lite0", "distances of lite0 features are not an FID", True),
         (20, 60, "inception", "50000 samples (here n = 20)", True),
         (20, 60, "inception", "are not an FID", False),

@@ -76,6 +76,7 @@ def test_the_recipe_is_what_was_chosen():
 
 def test_little_memory_cuts_the_batch_and_then_the_model():
     plenty = chosen(TWO_CORES)
+    assert plenty.accumulate == 1
     fixed = 20 * plenty.size.parameters
     tight = replace(TWO_CORES, memory=2 * (fixed + 9 * plenty.size.activations))
     cut = chosen(tight)

@@ -13,7 +13,7 @@ from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.noise_estimation import estimate_noise
 from alphabar.restoration.operators.jpeg import JPEG
 from alphabar.restoration.photo import levels_to_signal, on_white, read_photo, signal_to_levels
-from alphabar.restoration.task import panels, png_names, read_task, sample_std
+from alphabar.restoration.task import degrade, panels, png_names, read_task, sample_std
 from alphabar.runs.model import Model
 from refusals import refused
 from restoration_models import untrained
@@ -49,6 +49,17 @@ def test_noise_is_estimated(sigma):
 def test_an_image_too_small_to_estimate_is_refused():
     with refused("restoration.too_small_for_noise", image="8×8"):
         estimate_noise(torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize("size", [(20, 24), (20, 3), (3, 20)])
+def test_a_degraded_image_keeps_its_colours_and_misses_what_is_masked(tmp_path, size):
+    pixels = ramp(*size)
+    found = np.asarray(degrade(read_photo(save(tmp_path, pixels)), parse_degradation("box:1,1,2,2")))
+    pixels[1, 1] = 128  # mid-grey
+    assert np.array_equal(found, pixels)
+    grey = save(tmp_path, Image.fromarray(ramp(*size)).convert("L"))
+    found = degrade(read_photo(grey), parse_degradation("noise:0.1"), seed=3)
+    assert found.mode == "L" and found.size == size[::-1]
 
 
 # ---------------------------------------------------------------- the grammar
@@ -114,6 +125,20 @@ def test_photos_come_back_as_they_were(tmp_path):
         again = np.asarray(untouched(photo))
         assert again.dtype == pixels.dtype
         assert np.array_equal(again, pixels)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_sixteen_bits_become_eight_beside_an_alpha_channel(tmp_path, channels):
+    deep = (np.arange(480).reshape(20, 24) * 136).astype(np.uint16)
+    photo = read_photo(save(tmp_path, deep))
+    known = torch.arange(480).reshape(20, 24) % 2 == 0
+    for keep in (None, known):
+        again = photo.image(photo.signal(channels)[0], keep)
+        assert again.mode == "LA" and again.getchannel("A").getextrema() == (255, 255)
+        assert np.abs(np.asarray(again.getchannel("L")) - deep / 257).max() <= 1
+    colored = photo.image(torch.full((3, 20, 24), -1.0), known, colored=True)
+    shown = np.where(known.numpy()[..., None], np.rint(deep / 257)[..., None], 0)
+    assert colored.mode == "RGB" and np.array_equal(np.asarray(colored), np.broadcast_to(shown, (20, 24, 3)))
 
 
 def test_photos_keep_what_can_be_kept(tmp_path):

@@ -249,6 +249,9 @@ def test_masks_miss_what_they_should():
     assert not torch.equal(build({"name": "random", "seed": 1}).s, build("random").s)
     missing = 1 - build({"name": "strokes", "share": 0.3}, (3, 64, 64)).s.mean()
     assert 0.3 <= missing < 0.5
+    # As many strokes as cover the share: for what they cover none is added.
+    again = build({"name": "strokes", "share": float(missing)}, (3, 64, 64))
+    assert again.s.mean() == 1 - missing
 
 
 # ---------------------------------------------------------------- bad input

@@ -90,6 +90,15 @@ def test_direct_denoising_is_the_posterior(denoiser):
     assert max(gaps) < 1e-2
 
 
+@pytest.mark.parametrize("solver", sorted(set(SOLVERS) - PLAIN))  # `direct` has times of its own
+def test_the_steps_are_numbered_and_end_at_the_next_time(solver, denoiser):
+    times, noise = TIMESTEPS.build("karras")(denoiser.schedule, 5), Noise(0, [0], "steps")
+    x = torch.zeros(1, *SHAPE, dtype=torch.float64)
+    observation = Observation(operator(PROBLEMS["random"]), x + 1, 0.0 if solver in NOISELESS else 0.1)
+    steps = list(SOLVERS.build(solver).solve(denoiser, x, times, noise, observation))
+    assert [(step.i, step.t) for step in steps] == list(enumerate(times[1:]))
+
+
 # ---------------------------------------------------------------- limits
 
 

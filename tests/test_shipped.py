@@ -6,7 +6,7 @@ import pytest
 from alphabar.errors import AlphabarError
 from alphabar.progress import last
 from alphabar.recipes.derive import distilled, finetuned
-from alphabar.runs.model import holds_model, load_model, locate, shipped
+from alphabar.runs.model import build_denoiser, holds_model, load_model, locate, shipped
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import sampling_settings
 
@@ -30,6 +30,18 @@ def test_a_shipped_model_is_small_and_has_a_card(model):
     for word in ("research", "lean", "limits", "images", "copies"):
         assert word in card.lower(), word
     assert not [path for path in folder.iterdir() if path.suffix in (".pt", ".pkl", ".bin")]
+
+
+def test_every_parameter_of_a_shipped_model_moved(model):
+    """A wrongly compiled network keeps some at their beginning, though its loss falls."""
+    beginning = dict(build_denoiser(model.recipe, model.vocabulary).network.named_parameters())
+    moved = {
+        name: (p - beginning[name]).norm().item() for name, p in model.denoiser.network.named_parameters()
+    }
+    assert len(moved) == len(beginning) == 134
+    for name, distance in moved.items():
+        length = beginning[name].norm().item() + distance
+        assert distance > 0.01 * length, name  # float16 on the disk rounds by less than 0.001
 
 
 def test_a_shipped_model_generates_pictures(model):

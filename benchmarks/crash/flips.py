@@ -19,7 +19,7 @@ from crash.material import Material
 from crash.trials import Trial
 
 SHARE = 250  # places that one child tries
-SLOW = 20  # of a file that only the report reads, so many times fewer places are tried
+SLOW = 20  # where reading, or computing again, takes long, so many times fewer places are tried
 BINARY = (".safetensors", ".npy", ".png")
 
 
@@ -34,7 +34,7 @@ class Damage:
         self.cache = self.folder / "cache"
         self.recipe = Run(material.model).recipe
         self.pictures = self._dataset().items
-        self.features_of = self._keep_features()
+        last(extract(EXTRACTORS.build("lite0"), self.pictures, cache=material.folder / "cache" / "extracted"))
         self.restore()
 
     def restore(self) -> None:
@@ -59,9 +59,8 @@ class Damage:
             ("run", "data.json"): (self._data, 1),
             ("cache", "datasets"): (self._cached_dataset, 1),
             ("cache", "channels"): (self._cached_dataset, 1),
+            ("cache", "extracted"): (self._features, SLOW),
         }
-        if path.name == self.features_of:
-            return self._features, 1
         return readers.get(part[:2])
 
     def _checkpoint(self) -> Any:
@@ -89,21 +88,19 @@ class Damage:
     def _cached_dataset(self) -> Any:
         os.environ["ALPHABAR_CACHE"] = str(self.cache)
         dataset = self._dataset()
-        return dataset.items.tobytes(), dataset.to_dict()
+        arrays = [values.tobytes() for values in (dataset.items, dataset.labels, dataset.hashes)]
+        return (
+            arrays,
+            dataset.keys,
+            dataset.classes,
+            dataset.captions,
+            dataset.attributes,
+            dataset.fingerprint,
+        )
 
     def _features(self) -> Any:
-        found = last(extract(EXTRACTORS.build("lite0"), self.pictures, cache=self.cache / "features"))
+        found = last(extract(EXTRACTORS.build("lite0"), self.pictures, cache=self.cache / "extracted"))
         return found.features.numpy().tobytes()
-
-    def _keep_features(self) -> str:
-        """The name of the file of the cache that holds the features of the pictures."""
-        folder = self.material.folder / "cache" / "features"
-        before = set(folder.iterdir())
-        last(extract(EXTRACTORS.build("lite0"), self.pictures, cache=folder))
-        kept = self.material.folder / "features_of_the_pictures"
-        if new := set(folder.iterdir()) - before:
-            kept.write_text(new.pop().name)
-        return kept.read_text()
 
 
 def _weights(model: Any) -> Any:

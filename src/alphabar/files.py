@@ -49,10 +49,21 @@ def write_file(path: Path, data: bytes) -> None:
 
     Raises AlphabarError where the disk is full or read-only.
     """
+    with writing_file(path) as beside:
+        beside.write_bytes(data)
+
+
+@contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` to write; at the end of the block it takes the name ``path``.
+
+    It has the same suffix. Raises AlphabarError where it cannot be written; whatever ends the block early,
+    what was at ``path`` before stays.
+    """
     with writing(path):
         beside = _beside(path)
         try:
-            beside.write_bytes(data)
+            yield beside
             _flush(beside)
             os.replace(beside, path)
         except BaseException:
@@ -236,7 +247,7 @@ def pack_json(value: Any) -> bytes:
 
 def _beside(path: Path) -> Path:
     """A name for what will become ``path``; no two processes have the same."""
-    return path.with_name(f"{WRITING}{path.name}-{secrets.token_hex(4)}")
+    return path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name}")
 
 
 def _rename(beside: Path, path: Path, existing: str) -> None:

@@ -62,9 +62,46 @@ def stop_on_signal(stop: threading.Event) -> Iterator[None]:
             with suppress(OSError, RuntimeError):
                 say("\nfinishing this update and saving; Ctrl-C once more, later, to leave at once")
 
-    previous = {number: signal.signal(number, request) for number in STOPPING_SIGNALS}
+    # Under nohup a closing terminal is to be ignored.
+    heard = [number for number in STOPPING_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, request) for number in heard}
     try:
         yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Stopped(BaseException):
+    """A person or a launcher stops a command by a signal."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def told_when_stopped(kept: Callable[[], str]) -> Iterator[None]:
+    """While open, SIGTERM, SIGHUP or Ctrl-C ends the command with one line, which ``kept`` makes then.
+
+    The exit code is 128 plus the number of the signal, as shells have it.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        for each in previous:
+            signal.signal(each, signal.SIG_IGN)  # one is enough; the rest would interrupt the last words
+        raise Stopped(number)
+
+    heard = [number for number in STOPPING_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.getsignal(number) for number in heard}
+    try:
+        for number in heard:
+            signal.signal(number, stop)
+        yield
+    except Stopped as stopped:
+        with suppress(OSError):  # the terminal may be gone
+            say(f"\nstopped: {kept()}")
+        raise SystemExit(128 + stopped.number) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alphabar.cli.console import localized, print_json, print_table, run_to_end
+from alphabar.cli.console import localized, print_json, print_table, run_to_end, say, told_when_stopped
 from alphabar.cli.options import (
     JsonOption,
     SamplingOptions,
@@ -60,7 +60,7 @@ def evaluate(
         if given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError("cli.samples_take_no_options", path=what, options=names)
-        result = _evaluate(what, against, **options)
+        result, keeps = _evaluate(what, against, **options), False
     elif ema and len(lengths := parse_ema_lengths(ema)) > 1:
         _evaluate_ema_lengths(what, against, lengths, sampling, seed, as_json, **options)
         return
@@ -68,9 +68,10 @@ def evaluate(
         length = parse_ema_lengths(ema)[0] if ema else None
         model = _model(what, ema=length)
         result = _evaluate(model, against, settings=sampling.settings(model, seed), **options)
-        if length is None:
-            _keep(what, result)
+        keeps = length is None
     _print_evaluation(result)
+    for note in _keep(what, result) if keeps else []:
+        say(note)
     print_json(as_json, result.to_dict())
 
 
@@ -83,16 +84,19 @@ def _model(path: Path | None, **options: Any) -> Any:
 def _evaluate(what: Any, against: str, **options: Any) -> Any:
     from alphabar.evaluation.evaluate import evaluate as evaluate_samples
 
-    return run_to_end(evaluate_samples(what, against, **options))
+    with told_when_stopped(lambda: "what is finished is kept; give the same command again to go on"):
+        return run_to_end(evaluate_samples(what, against, **options))
 
 
-def _keep(path: Path, result: Any) -> None:
-    """Append the evaluation to the run's own, which its report shows; a model folder keeps none."""
+def _keep(path: Path, result: Any) -> Sequence[str]:
+    """Append the evaluation to the run's own, which its report shows; a model folder keeps none.
+
+    Returns sentences about what went wrong with that.
+    """
     from alphabar.evaluation.record import add_to_run
     from alphabar.runs.run import Run
 
-    if Run(path).exists:
-        add_to_run(Run(path), result)
+    return add_to_run(Run(path), result) if Run(path).exists else []
 
 
 def _evaluate_ema_lengths(

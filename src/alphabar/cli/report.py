@@ -1,18 +1,27 @@
 """The commands ``report`` and ``compare``."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from alphabar.cli.console import localized, print_json, print_table, run_to_end, say
 from alphabar.cli.options import JsonOption
+from alphabar.errors import AlphabarError
 
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="The training data, if it has moved since.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The page to write, where RUN takes none.", show_default="RUN/report.html"
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -24,8 +33,15 @@ def report(
     from alphabar.reporting.report_figures import make_report_figures
     from alphabar.runs.run import Run
 
-    run_to_end(make_report_figures(Run(run), data))
-    path = write_report(run)
+    with TemporaryDirectory() if out else nullcontext() as elsewhere:
+        figures = Path(elsewhere) / "figures" if elsewhere else run / "report"
+        try:
+            run_to_end(make_report_figures(Run(run), data, figures))
+            path = write_report(run, out, figures)
+        except AlphabarError as error:
+            if out is None and isinstance(error.__cause__, OSError):
+                raise AlphabarError("reporting.elsewhere", problem=error.message) from None
+            raise
     say(f"The report is at {path}")
     print_json(as_json, {"run": str(run), "report": str(path)})
 

@@ -1,11 +1,11 @@
 """The commands ``sample``, ``interpolate`` and ``edit``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alphabar.cli.console import print_json, run_to_end, say
+from alphabar.cli.console import print_json, run_to_end, say, told_when_stopped
 from alphabar.cli.options import (
     ImageArgument,
     JsonOption,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from alphabar.runs.model import Model
-    from alphabar.sampling.settings import SamplingSettings
+    from alphabar.sampling.sample_folder import SampleFolder
 
 
 @with_sampling_options()
@@ -53,57 +53,41 @@ def sample(
 ) -> None:
     """Generate samples: a file for each, and in DIR/overview all of them and the reverse process.
 
+    Files are written as they come; after a stop the same command goes on.
+
     For example: alphabar sample cars64 -n 16 --attribute body=SUV --guidance 2 --out suvs
     """
-    from alphabar.images import image_grid, image_strip
     from alphabar.runs.model import load_model
-    from alphabar.sampling.comparison import per_sample_settings
-    from alphabar.sampling.outputs import ReverseProcessRecorder, check_free, sampling_metadata, write_samples
-    from alphabar.sampling.sample import sample as generate
+    from alphabar.sampling.comparison import comparison_settings
+    from alphabar.sampling.outputs import sampling_metadata
+    from alphabar.sampling.sample_folder import SampleFolder, sample_into
 
     comparison = parse_comparison(compare) if compare else None
     loaded = load_model(model, ema=ema)
     settings = sampling.settings(loaded, seed)
-    check_free(out)
     about = sampling_metadata(loaded, settings, str(model), **({} if ema is None else {"ema": ema}))
+    variants = [settings]
     if comparison:
-        _sample_comparison(loaded, settings, out, about, *comparison, 8 if n is None else n, as_json)
-        return
-    n = 64 if n is None else n
-    recorder = ReverseProcessRecorder(loaded, settings.steps)
-    items = run_to_end(map(recorder.record, generate(loaded, n, settings)))
-    previews = loaded.codec.preview(items[:100])
-    overview = {"grid": image_grid(previews), "process": image_strip(recorder.columns)}
-    write_samples(items, out, loaded.codec, about, overview, per_sample_settings(settings, n))
-    say(f"{n} samples are in {out}, an overview in {out / 'overview'}")
-    print_json(as_json, {"out": str(out), "n": n, **about})
+        variants = comparison_settings(loaded, settings, *comparison)
+        about = {**about, "compare": {comparison[0]: comparison[1]}}
+    if n is None:
+        n = 8 if comparison else 64
+    total = n * len(variants)
+    weights = loaded.fingerprint[:16]
+    folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
+    with told_when_stopped(lambda: _kept(folder)):
+        run_to_end(sample_into(folder, loaded, n, variants))
+    side = "side by side" if comparison else "an overview"
+    say(f"{total} samples are in {out}, {side} in {out / 'overview'}")
+    print_json(as_json, {"out": str(out), "n": total, **about})
 
 
-def _sample_comparison(
-    model: "Model",
-    settings: "SamplingSettings",
-    out: Path,
-    about: dict[str, Any],
-    key: str,
-    values: list[str],
-    n: int,
-    as_json: bool,
-) -> None:
-    """Generate n samples with each value of a setting, from the same noise, and write them side by side."""
-    from alphabar.images import image_grid
-    from alphabar.sampling.comparison import comparison_settings, side_by_side
-    from alphabar.sampling.outputs import write_samples
-    from alphabar.sampling.sample import sample as generate
-
-    variants = comparison_settings(model, settings, key, values)
-    works = [generate(model, n, variant) for variant in variants]
-    items = [run_to_end(work, f"sampling {key}={v}") for work, v in zip(works, values, strict=True)]
-    rows, each = side_by_side(items, variants)
-    about = {**about, "compare": {key: values}}
-    overview = {"grid": image_grid(model.codec.preview(rows), len(values))}
-    write_samples(rows, out, model.codec, about, overview, each)
-    say(f"{len(rows)} samples are in {out}, side by side in {out / 'overview'}")
-    print_json(as_json, {"out": str(out), "n": len(rows), **about})
+def _kept(folder: "SampleFolder") -> str:
+    """What is there of a sampling that was stopped."""
+    kept = folder.kept()
+    if not kept:
+        return f"no sample is finished yet; give the same command again to generate them in {folder.path}"
+    return f"{kept} of {folder.n} samples are in {folder.path}; give the same command again to go on"
 
 
 @with_sampling_options("unconditional", "timesteps", "initial_noise")

@@ -3,6 +3,7 @@
 The pixels are sRGB. The first frame of an animation counts. Transparency is kept (RGBA) or laid on white.
 """
 
+import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,8 @@ from alphabar.codecs.base import Box, Raw, Unreadable, one_line
 
 LARGEST = 80_000_000  # pixels; more is a bomb or a scan that no model here can use
 SMALLEST_SIDE = 4  # pixels; less is a spacer or a tracking pixel
+
+ROWS = 256  # of deep grey that are converted at once
 
 GREY_SIDE = 32  # pixels a side, of the thumbnail on which a picture is found to be grey
 GREY_TOLERANCE = 3  # of 255: how far apart its channels may be, for JPEG's and scanners' colour noise
@@ -341,10 +344,10 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
         and white == 2**32 - 1
     )
     grey = np.asarray(image)
-    grey = (grey.view(np.uint32) if unsigned else grey).astype(np.float64)
-    if not np.isfinite(grey).all():
+    grey = grey.view(np.uint32) if unsigned else grey
+    low, high = float(grey.min()), float(grey.max())
+    if not math.isfinite(low + high):
         raise Unreadable("codecs.pixels_not_finite")
-    low, high = grey.min(), grey.max()
     if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
         low, high = 0.0, float(white)
     elif low >= 0 and high <= 65535:
@@ -354,7 +357,10 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
         )
     elif unsigned and high >= 2**24:
         low, high = 0.0, float(white)
-    made = np.rint((grey - low) * (255 / max(high - low, 1e-300))).astype(np.uint8)
+    made = np.empty(grey.shape, np.uint8)
+    for row in range(0, len(grey), ROWS):  # in pieces: they need eight times the memory
+        part = grey[row : row + ROWS].astype(np.float64)
+        made[row : row + ROWS] = np.rint((part - low) * (255 / max(high - low, 1e-300)))
     return 255 - made if inverted else made
 
 

@@ -24,7 +24,7 @@ from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 
-VERSION = 2  # of the files written here
+VERSION = 3  # of the files written here
 CHUNK = 128  # items between two progress records
 CHECKED = 4  # items on which the codec is checked
 
@@ -124,6 +124,9 @@ def _build(folder: Path, source: Source, codec: Codec, fit: str) -> Iterator[Pro
         with open(work / "index.json", "wb") as file:
             file.write(json.dumps(index.to_dict()).encode())
             _flush(file)
+        with open(work / "sums.json", "wb") as file:
+            file.write(json.dumps(_checksums(work)).encode())
+            _flush(file)
         if folder.exists() and _load(folder, source.name, codec) is None:
             aside = folder.with_name(f"{work.name}.aside")
             with suppress(FileNotFoundError):  # another process may do the same
@@ -137,6 +140,15 @@ def _build(folder: Path, source: Source, codec: Codec, fit: str) -> Iterator[Pro
             # another process was faster, with the same items
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of the files of a cache. A gigabyte takes a second, of what training reads anyway."""
+    sums = {}
+    for name in ("items.npy", "index.json"):
+        with open(folder / name, "rb") as file:
+            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
 
 
 def _write_items(
@@ -240,12 +252,14 @@ def _natural(label: str) -> list[tuple[int, int | str]]:
 
 
 def _load(folder: Path, name: str, codec: Codec, with_unread: bool = False) -> Dataset | None:
-    """The dataset in a cache folder; None where there is none or it is not whole.
+    """The dataset in a cache folder; None where there is none or a byte of it has changed.
 
     with_unread: take it also where files could not be read when it was made. Nothing about the source tells
     when they can be, so such a cache serves the call that made it and the next one tries again.
     """
     try:
+        if json.loads((folder / "sums.json").read_bytes()) != _checksums(folder):
+            return None
         index = json.loads((folder / "index.json").read_text("utf-8"))
         # Copy-on-write: torch wraps only writable arrays without a warning, and the file stays as it is.
         items = np.load(folder / "items.npy", mmap_mode="c", allow_pickle=False)
@@ -270,7 +284,7 @@ def _load(folder: Path, name: str, codec: Codec, with_unread: bool = False) -> D
             hashes=np.array(index["hashes"], dtype=np.float64),
             remarks=index["remarks"],
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError):
         return None
 
 

@@ -27,17 +27,18 @@ class Names:
             for file in {name.rpartition("/")[2], stem(name).rpartition("/")[2]}:
                 self._files.setdefault(file, []).append(key)
 
-    def find_all(self, folder: str, names: Iterable[str | None]) -> list[str | None]:
+    def find_all(self, folder: str, names: Iterable[str | None], near: str = "") -> list[str | None]:
         """The keys of the pictures that a table calls by names, None for each that is none.
 
         folder: the table's, as a key. Where none of the names is found in it, they may be those of pictures
-        in folders below it, as far as only one picture there has that name.
+        in folders below it, as far as only one picture there has that name; near: of several, one in a folder
+        of this name, as those that train.csv names are in the folder train.
         """
         names = [None if name is None else printable(name) for name in names]
         found = [None if name is None else self.find(folder, name) for name in names]
         if any(key is not None for key in found):
             return found
-        return [None if name is None else self._below(folder, name) for name in names]
+        return [None if name is None else self._below(folder, name, folded(near)) for name in names]
 
     def find(self, folder: str, name: str) -> str | None:
         """The key of the picture that a table calls by a name, or None. folder: the table's, as a key."""
@@ -58,7 +59,7 @@ class Names:
                 break
         return None
 
-    def _below(self, folder: str, name: str) -> str | None:
+    def _below(self, folder: str, name: str, near: str) -> str | None:
         above, _, file = folded(self.joined("", name.strip().replace("\\", "/"))).rpartition("/")
         found = [
             key
@@ -66,6 +67,8 @@ class Names:
             if key.startswith(f"{folder}/" if folder else "")
             and f"/{folded(key).rpartition('/')[0]}".endswith(f"/{above}" if above else "")
         ]
+        if len(found) > 1:
+            found = [key for key in found if near in folded(key).split("/")[:-1]]
         return found[0] if len(found) == 1 else None
 
     @staticmethod

@@ -102,7 +102,7 @@ def csv_rows(text: str, broken: list[str]) -> Iterator[Row]:
     """
     lines = list(StringIO(text, newline=""))
     skipped = 0
-    while lines and (not lines[0].strip(f"{DELIMITERS} \r\n") or lines[0].lower().startswith("sep=")):
+    while lines and _is_preamble(lines[0]):
         lines.pop(0)
         skipped += 1
     if not lines:
@@ -128,7 +128,7 @@ def _records(
     at = 0
     while at < len(lines):
         rest = (lines[i] for i in range(at, len(lines)))
-        reader = csv.reader(rest, delimiter=delimiter, strict=True)
+        reader = csv.reader(rest, delimiter=delimiter, strict=True, skipinitialspace=True)
         start = at
         try:
             for cells in reader:
@@ -138,17 +138,28 @@ def _records(
         except csv.Error as error:
             broken.append(f"{start + skipped + 1}: {one_line(error)}")
         with suppress(csv.Error):  # a cell of more than 128 kB
-            yield start + skipped + 1, next(csv.reader([lines[start].rstrip("\r\n")], delimiter=delimiter))
+            yield start + skipped + 1, _cells(lines[start], delimiter)
         at = start + 1
+
+
+def _is_preamble(line: str) -> bool:
+    """Whether a line before the header says nothing about pictures: blank, Excel's "sep=;", a comment."""
+    comment = line.startswith("#") and not any(_names_files(line, delimiter) for delimiter in DELIMITERS)
+    return comment or not line.strip(f"{DELIMITERS} \r\n") or line.lower().startswith("sep=")
 
 
 def _delimiter(header: str) -> str:
     """What separates the columns: with it the header names the files, or has the most columns."""
+    return max(DELIMITERS, key=lambda each: (_names_files(header, each), len(_cells(header, each))))
 
-    def columns(delimiter: str) -> list[str]:
-        return [plain_column(column) for column in next(csv.reader([header], delimiter=delimiter), [])]
 
-    return max(DELIMITERS, key=lambda each: (bool({*columns(each)} & {*FILE_COLUMNS}), len(columns(each))))
+def _names_files(header: str, delimiter: str) -> bool:
+    return any(plain_column(column) in FILE_COLUMNS for column in _cells(header, delimiter))
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    """The cells of one line, also where a quote in it is not closed."""
+    return next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter, skipinitialspace=True), [])
 
 
 def _distinct(header: Sequence[str]) -> list[str]:
@@ -161,7 +172,7 @@ def _distinct(header: Sequence[str]) -> list[str]:
 
 def _split_otherwise(line: str, columns: int) -> list[str]:
     """The cells of a line that does not have the header's delimiter."""
-    splits = [next(csv.reader([line], delimiter=delimiter), []) for delimiter in DELIMITERS]
+    splits = [_cells(line, delimiter) for delimiter in DELIMITERS]
     return next((cells for cells in splits if len(cells) == columns), [line])
 
 

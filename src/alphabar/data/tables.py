@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.codecs.base import one_line
-from alphabar.data.names import Names
+from alphabar.data.names import Names, stem
 from alphabar.data.table_files import (
     CODE_PAGE,
     FILE_COLUMNS,
@@ -32,7 +32,7 @@ OTHER_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
 """How other files end that are tables of the pictures where they turn out to name them."""
 
 # The columns with a meaning of their own, the best first; case, spaces and hyphens do not matter.
-CAPTION_COLUMNS = ("text", "caption", "captions")
+CAPTION_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "comment")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "fine_label")
 
 SOME_ROWS = 50  # on which the column of names is looked for
@@ -48,6 +48,10 @@ class Table:
     key: str
     rows: list[Row] = field(default_factory=list)
     notes: list[Message] = field(default_factory=list)
+
+    def find(self, names: Names, called: Iterable[str | None]) -> list[str | None]:
+        """The keys of the pictures that cells of the table name, None for each that names none."""
+        return names.find_all(self.folder, called, near=stem(self.key).rpartition("/")[2])
 
     @property
     def folder(self) -> str:
@@ -67,9 +71,9 @@ class Table:
                 return known[column]
         some = self.rows[:SOME_ROWS]
         for column in self.columns:
-            found = names.find_all(self.folder, [_name_in(row.get(column)) for row in some])
+            found = self.find(names, [_name_in(row.get(column)) for row in some])
             if 2 * sum(key is not None for key in found) >= len(some) > 0:
-                if names.find_all(self.folder, [column]) != [None]:
+                if self.find(names, [column]) != [None]:
                     return self._put_back_first_row(column)
                 self.notes.append(message("data.metadata_column", file=self.key, column=column))
                 return column
@@ -115,7 +119,7 @@ class Table:
         if unnamed:
             self.notes.append(message("data.metadata_without_name", file=self.key, count=unnamed))
         self.notes += cleaning.notes(self.key)
-        keys = names.find_all(self.folder, [name for name, _ in described])
+        keys = self.find(names, [name for name, _ in described])
         return [(name, key, row) for (name, row), key in zip(described, keys, strict=True)]
 
 
@@ -149,6 +153,8 @@ class Cleaning:
             self._example = self._example or (value[:20] if isinstance(value, str) else "inf")
             self._numbers[column] += 1
             return None
+        if isinstance(value, str):
+            return value.strip()
         return None if isinstance(value, float) and known_value(value) is None else value
 
     def notes(self, file: str) -> list[Message]:
@@ -204,7 +210,7 @@ def caption_of(value: Any) -> str | None:
         return next((text for each in value if (text := caption_of(each)) is not None), None)
     if isinstance(value, Mapping) or known_value(value) is None:
         return None
-    return str(value)
+    return str(value).strip()
 
 
 def label_of(value: Any) -> str | None:

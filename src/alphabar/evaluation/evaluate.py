@@ -103,4 +103,5 @@ def _evaluate(
         notes=(*notes, *problems),
         about=samples.about | {"when": datetime.now(UTC).isoformat(timespec="seconds")},
     )
+    samples.forget()
     yield Progress(message("evaluation.done"), 1, 1, result)

@@ -1,20 +1,25 @@
 """The result of an evaluation, and how a run keeps it."""
 
 import io
-import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
+from alphabar.errors import AlphabarError
 from alphabar.evaluation.copies import NearestPairs
-from alphabar.files import pack_json, write_file
+from alphabar.files import Damaged, pack_json, parse_json, write_file, writing
 from alphabar.images import nearest_panel
-from alphabar.messages import Message
+from alphabar.messages import Message, message
 from alphabar.metrics.appearance import AppearanceShift, BrightnessThirds
 from alphabar.metrics.attribute_frequencies import AttributeFrequencies
 from alphabar.metrics.condition_agreement import ConditionAgreement
 from alphabar.metrics.memorization import Memorization
 from alphabar.metrics.suite import MetricReport
 from alphabar.runs.run import Run
+
+FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,88 @@ class Evaluation:
         }
 
 
-def add_to_run(run: Run, evaluation: Evaluation) -> None:
-    """Append an evaluation to the run's evaluation.json, which its report shows; and replace copies.png."""
-    path = run.path / "evaluation.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    write_file(path, pack_json([*earlier, evaluation.to_dict()]))
-    if evaluation.nearest:
-        png = io.BytesIO()
-        nearest_panel(evaluation.nearest.samples, evaluation.nearest.originals[:, None]).save(png, "PNG")
-        write_file(run.path / "copies.png", png.getvalue())
+class _Metric(BaseModel):
+    """What others read of a metric of an evaluation that was kept."""
+
+    key: str
+    name: str
+    value: float
+    better: str
+    interval: tuple[float, float] | None = None
+    baseline: float | None = None
+
+
+class _HeldOut(BaseModel):
+    metrics: list[_Metric]
+    reference: str
+    n: int
+
+
+class _Copies(BaseModel):
+    copies: int
+    n: int
+    sentence: str
+
+
+class _Kept(BaseModel):
+    metrics: list[_Metric]
+    extractor: str
+    protocol: str
+    reference: str
+    n: int
+    reference_n: int
+    held_out: _HeldOut | None = None
+    memorization: _Copies | None = None
+    seconds_per_sample: float | None = None
+
+
+def read_evaluations(run: Run) -> tuple[list[dict[str, Any]], Message | None]:
+    """The evaluations that a run keeps, oldest first, and a sentence where some are damaged."""
+    path = run.path / FILE
+    try:
+        kept = parse_json(path.read_bytes(), path, list)
+    except FileNotFoundError:
+        return [], None
+    except (OSError, Damaged) as problem:
+        return [], message("evaluation.damaged_record", problem=problem)
+    whole = [entry for entry in kept if _is_whole(entry)]
+    if len(whole) < len(kept):
+        return whole, message("evaluation.damaged_entries", path=path, n=len(kept) - len(whole))
+    return whole, None
+
+
+def _is_whole(entry: Any) -> bool:
+    try:
+        _Kept.model_validate(entry)
+    except ValidationError:
+        return False
+    return True
+
+
+def add_to_run(run: Run, evaluation: Evaluation) -> list[Message]:
+    """Append an evaluation to the run's evaluation.json, which its report shows; and replace copies.png.
+
+    Returns sentences about what went wrong: the evaluation took long, so that nothing here ends with an
+    error. A file that is no JSON is set aside and a new one begun.
+    """
+    path, notes = run.path / FILE, []
+    try:
+        with writing(path):
+            earlier = parse_json(path.read_bytes(), path, list) if path.exists() else []
+    except Damaged as problem:
+        aside = path.with_name(f"damaged-{FILE}")
+        notes.append(message("evaluation.set_aside", problem=problem.message, aside=aside))
+        with suppress(OSError):
+            path.replace(aside)
+        earlier = []
+    except AlphabarError as problem:
+        return [message("evaluation.not_kept", problem=problem.message)]
+    try:
+        write_file(path, pack_json([*earlier, evaluation.to_dict()]))
+        if evaluation.nearest:
+            png = io.BytesIO()
+            nearest_panel(evaluation.nearest.samples, evaluation.nearest.originals[:, None]).save(png, "PNG")
+            write_file(run.path / "copies.png", png.getvalue())
+    except AlphabarError as problem:
+        notes.append(message("evaluation.not_kept", problem=problem.message))
+    return notes

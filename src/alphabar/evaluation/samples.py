@@ -1,6 +1,10 @@
 """The first stage of an evaluation: the samples and the real data that they are compared with."""
 
+import hashlib
+import json
+import shutil
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,18 +20,23 @@ from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.image_files import full_pixels
 from alphabar.conditioning.label_frequencies import LabelFrequencies
 from alphabar.conditioning.vocabulary import build_vocabulary
-from alphabar.data.dataset import Dataset, prepare
+from alphabar.data.dataset import Dataset, cache_root, prepare
 from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import AlphabarError
+from alphabar.files import Damaged, interpreting, read_folder, write_folder
 from alphabar.messages import Message, message
 from alphabar.progress import Progress, staged
 from alphabar.runs.model import Model
 from alphabar.sampling.outputs import OVERVIEW, sampling_metadata
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings, uses_training_conditions
+from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.labels import known_columns
+
+BATCH = 64  # samples that are generated, and kept, at a time
+KEPT = "samples.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class Samples:
         reads.
     conditioned_on: the items (n,) of the reference whose labels the samples were conditioned on, if they
         were.
+    cache: the folder that keeps generated samples until the evaluation is done.
     """
 
     items: Tensor
@@ -61,6 +71,12 @@ class Samples:
     about: dict[str, Any]
     notes: tuple[Message, ...] = ()
     conditioned_on: NDArray[np.int64] | None = None
+    cache: Path | None = None
+
+    def forget(self) -> None:
+        """Removes what the cache keeps of them, once their evaluation is done."""
+        if self.cache:
+            shutil.rmtree(self.cache, ignore_errors=True)
 
 
 def read_reference(
@@ -93,10 +109,41 @@ def generate_samples(
             conditioned_on, settings = chosen, replace(settings, conditions=conditions)
         else:
             notes = (message("evaluation.other_labels"),)
-    before = perf_counter()
-    items = yield from staged(sample(model, n, settings), message("evaluation.generating"))
-    about["seconds_per_sample"] = (perf_counter() - before) / n
-    return Samples(items, model.codec, about, notes, conditioned_on)
+    items, seconds, kept = yield from _generate(model, n, settings)
+    about["seconds_per_sample"] = seconds / n
+    return Samples(items, model.codec, about, notes, conditioned_on, kept)
+
+
+def _generate(
+    model: Model, n: int, settings: SamplingSettings
+) -> Generator[Progress[Any], None, tuple[Tensor, float, Path]]:
+    """n samples, the seconds that they took, and the folder of the cache that keeps them until they are used.
+
+    An evaluation that is stopped goes on after the last batch that it finished.
+    """
+    made_from = [model.fingerprint, settings.to_dict(), BATCH]
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
+    folder = cache_root() / "samples" / key
+    parts, seconds = [], 0.0
+    for first in range(0, n, BATCH):
+        count = min(BATCH, n - first)
+        path = folder / f"{first:09d}-{count}"
+        try:
+            with interpreting(path):
+                batch = unpack_tensors(read_folder(path)[KEPT])
+                items, took = batch["items"], batch["seconds"].item()
+        except Damaged:  # missing, most often
+            before = perf_counter()
+            records = sample(model, count, settings, first=first, batch=BATCH)
+            before_this = first * settings.steps
+            moved = (replace(r, done=before_this + r.done, total=n * settings.steps) for r in records)
+            items = yield from staged(moved, message("evaluation.generating"))
+            took = perf_counter() - before
+            with suppress(AlphabarError):  # a cache that cannot be written only costs time
+                write_folder(path, {KEPT: pack_tensors({"items": items, "seconds": torch.tensor(took)})})
+        parts.append(items)
+        seconds += took
+    return torch.cat(parts), seconds, folder
 
 
 def read_samples(folder: Path, n: int) -> Generator[Progress[Any], None, Samples]:

@@ -94,7 +94,9 @@ class Gan(Method):
             self.optimizer.step()
 
     def prepared_parameters(self) -> dict[str, nn.Parameter]:
-        return {f"critic.{name}": parameter for name, parameter in self.critic.named_parameters()}
+        # The last bias adds the same to both scores of a pair, so it never has a gradient.
+        named = self.critic.named_parameters()
+        return {f"critic.{name}": parameter for name, parameter in named if name != "last.bias"}
 
     def undo_prepare(self) -> None:
         """Puts back the critic and its optimizer as they were before the last update."""

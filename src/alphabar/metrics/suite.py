@@ -256,7 +256,7 @@ def _comparable(extractor: str, n: int, whole: bool) -> Message:
 def _warnings(
     n: int, m: int, dim: int, baseline_n: int, extrapolated: bool, within: bool
 ) -> Iterator[Message]:
-    if min(n, m) < dim:
+    if min(n, m) <= dim:  # n features about their mean span n - 1 dimensions
         yield message("metrics.singular", n=min(n, m), dim=dim)
     if not extrapolated:
         reals = message(

@@ -5,8 +5,8 @@ number of samples and of real images. A run that was not evaluated by a protocol
 number of another.
 """
 
-import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.evaluation.record import read_evaluations
 from alphabar.images import image_grid
 from alphabar.messages import Message, message
 from alphabar.networks.base import Network, flops
@@ -22,7 +23,7 @@ from alphabar.progress import Progress, last
 from alphabar.recipes.schema import MonitorSettings
 from alphabar.reporting.ranking import Contestant, rank
 from alphabar.reporting.report_figures import patient_settings
-from alphabar.reporting.values import mapping, mappings
+from alphabar.reporting.values import finite, mapping, mappings
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
 from alphabar.sampling.interpolate import interpolate
@@ -58,6 +59,7 @@ class Entry:
 
     settings: the whole recipe but for its seed and its training monitor. distances: the KID along the
     training against its seconds, by everything that decides that number. strip: interpolations.
+    problems: sentences about files of the run that are damaged.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Entry:
     distances: dict[tuple[Any, ...], list[tuple[float, float]]]
     samples: Image.Image
     strip: Image.Image
+    problems: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ def _compare(paths: list[Path]) -> Iterator[Progress[Comparison]]:
         yield Progress(stage, i, len(paths))
         entries.append(_entry(path, name))
     tables = comparison_tables(entries)
-    notes = [
+    notes = [problem for e in entries for problem in e.problems]
+    notes += [
         message("reporting.not_evaluated", name=e.name, path=e.path) for e in entries if not e.evaluations
     ]
     if len(tables) > 1:
@@ -154,10 +158,11 @@ def _entry(path: Path, name: str) -> Entry:
     run, model = Run(path), load_model(path)
     if not model.method.samples:
         raise AlphabarError("reporting.cannot_sample", path=path, method=model.recipe.method["name"])
-    evaluations = {tuple(e.get(key) for key in PROTOCOL): e for e in _evaluations(path)}
+    kept, problem = read_evaluations(run)
+    evaluations = {tuple(e.get(key) for key in PROTOCOL): e for e in kept}
     newest = next(reversed(evaluations.values()), {})
-    records = [r for r in run.log.records() if r.get("images", 0) <= model.images]
-    train = [r for r in records if r.get("kind") == "train" and "seconds" in r]
+    records = [r for r in run.log.records() if r["images"] <= model.images]
+    train = [r for r in records if r["kind"] == "train" and finite(r.get("seconds"))]
     codec = model.codec
     samples = last(sample(model, SHOWN, patient_settings(model)))
     between = last(interpolate(model, rows=ROWS, columns=COLUMNS))
@@ -171,6 +176,7 @@ def _entry(path: Path, name: str) -> Entry:
         distances=_distances(run, model, records, train),
         samples=image_grid(codec.preview(samples)),
         strip=image_grid(codec.preview(between), COLUMNS),
+        problems=tuple(p for p in (problem, run.log.problem()) if p),
     )
 
 
@@ -179,8 +185,9 @@ def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]])
     network = cast(Network, model.denoiser.network)
     settings = patient_settings(model)
     # The conditions of an evaluation decide no cost.
-    of_samples = SamplingSettings.from_dict(settings.to_dict() | evaluation | {"conditions": ()})
-    evaluations = nfe_per_sample(model, of_samples)
+    with suppress(UsageError):  # of an evaluation by other means, such as an extension
+        settings = SamplingSettings.from_dict(settings.to_dict() | evaluation | {"conditions": ()})
+    evaluations = nfe_per_sample(model, settings)
     return Cost(
         images=model.images,
         train_flop=model.method.training_flops(model.recipe) * model.images,
@@ -192,30 +199,14 @@ def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]])
     )
 
 
-def _evaluations(path: Path) -> list[dict[str, Any]]:
-    """What `evaluate` stored in a run, oldest first. Raises AlphabarError where it cannot be read."""
-    file = path / "evaluation.json"
-    if not file.exists():
-        return []
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        return [e for e in mappings(stored) if isinstance(e.get("metrics"), list)]
-    except (OSError, ValueError) as error:
-        raise AlphabarError("reporting.bad_evaluations", file=file, problem=error) from None
-
-
 def _distances(
     run: Run, model: Model, records: list[dict[str, Any]], train: list[dict[str, Any]]
 ) -> dict[tuple[Any, ...], list[tuple[float, float]]]:
     """The quick kernel distance along the training against its seconds, by everything that decides it."""
-    try:
-        environment = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
-        data = environment["data"]["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        data = str(run.path)  # of unknown data: comparable with itself only
+    data = run.data_fingerprint or str(run.path)  # unknown data is comparable with itself only
     curves: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
     for r in records:
-        if r.get("kind") == "distance" and train and "kid" in r:
+        if r["kind"] == "distance" and train and finite(r.get("kid")):
             seconds = np.interp(r["images"], [t["images"] for t in train], [t["seconds"] for t in train])
             by = (r.get("features"), r.get("n"), r.get("n_reference"), model.codec.item_shape, data)
             curves.setdefault(by, []).append((float(seconds), float(r["kid"])))

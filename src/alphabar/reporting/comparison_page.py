@@ -42,7 +42,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         ],
         curve=_learning(comparison.entries),
     )
-    write_file(path, html.encode())
+    write_file(path, html.encode(errors="backslashreplace"))
     return path
 
 

@@ -33,11 +33,11 @@ FIGURES = ("forward", "reverse", "samples", "nearest")  # that `report_figures` 
 GRIDS = 12  # of samples along the training that are shown
 
 
-def report_data(run: Path) -> dict[str, Any]:
-    """The values of the template report.html, by name."""
+def report_data(run: Path, figures: Path) -> dict[str, Any]:
+    """The values of the template report.html, by name. figures: the folder of `make_report_figures`."""
     problems: list[str] = []
     recipe = _read(run / "recipe.toml", tomllib.loads, {}, problems)
-    about = _read(run / "report" / "figures.json", json.loads, {}, problems)
+    about = _read(figures / "figures.json", json.loads, {}, problems)
     evaluations = [
         evaluation_rows(e)
         for e in reversed(mappings(_read(run / "evaluation.json", json.loads, [], problems)))
@@ -45,7 +45,9 @@ def report_data(run: Path) -> dict[str, Any]:
     environment = _read(run / "environment.json", json.loads, {}, problems)
     if about.get("terminal_warning"):
         problems.append(about["terminal_warning"])
-    records = [r for r in Run(run).log.records() if isinstance(r, dict) and finite(r.get("images"))]
+    log = Run(run).log
+    records = log.records()
+    problems += [problem] if (problem := log.problem()) else []
     images = max((r["images"] for r in records), default=0)
     return {
         "name": run.resolve().name,
@@ -54,7 +56,7 @@ def report_data(run: Path) -> dict[str, Any]:
         "more": format_short_count(2 * images) if images else "500k",
         "facts": _facts(records, images, evaluations, mapping(about.get("model"))),
         "warnings": problems,
-        **_figures(run, about),
+        **_figures(figures, about),
         "copies": read_picture(run / "copies.png"),
         "grids": _grids(run / "samples"),
         **_training(records),
@@ -71,7 +73,7 @@ def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[st
         value = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return empty
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(message("reporting.unreadable", file=path.name, problem=error))
         return empty
     if not isinstance(value, type(empty)):
@@ -92,11 +94,11 @@ def _method(recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _figures(run: Path, about: dict[str, Any]) -> dict[str, Any]:
+def _figures(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     """The figures that `report_figures` made, and the numbers that stand below them."""
     pieces = {name: mapping(about.get(name)) for name in FIGURES}
     return {
-        "pictures": {name: read_picture(run / "report" / f"{name}.png") for name in FIGURES},
+        "pictures": {name: read_picture(folder / f"{name}.png") for name in FIGURES},
         "sampling": [f"{key} {setting(value)}" for key, value in pieces["samples"].items()],
         "levels": {name: _levels(pieces[name].get("levels")) for name in ("forward", "reverse")},
         "nearest_distances": [_nearest(d) for d in items(pieces["nearest"].get("distances"))],

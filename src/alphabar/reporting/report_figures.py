@@ -1,6 +1,5 @@
 """The figures of a report: forward and reverse process, samples, and their nearest training images."""
 
-import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +13,8 @@ from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import Schedule, terminal_warning
 from alphabar.diffusion.timesteps import TIMESTEPS
-from alphabar.files import pack_json, write_file
+from alphabar.errors import AlphabarError
+from alphabar.files import pack_json, writing_folder
 from alphabar.images import image_grid, image_strip, nearest_panel
 from alphabar.messages import message
 from alphabar.metrics.features import EXTRACTORS, extract
@@ -39,37 +39,57 @@ NEIGHBORS = 3
 MAX_STEPS = 50  # of the recipe's sampler in a report; above it, DPM-Solver++(2M) in 20
 
 
-def make_report_figures(run: Run, data: str | Path | None = None) -> Iterator[Progress[Path]]:
-    """Make the figures of a run's report in RUN/report/, beside figures.json with what they show.
+def make_report_figures(
+    run: Run, data: str | Path | None = None, folder: Path | None = None
+) -> Iterator[Progress[Path]]:
+    """Make the figures of a run's report, beside figures.json with what they show.
 
     data: the training data, by default the one that the run remembers; without it the forward process and the
-    nearest training images are left out. The last record carries the folder.
+    nearest training images are left out, and a record's message says why. folder: for the figures, by default
+    RUN/report. The last record carries it. Raises AlphabarError where it cannot be written, before anything
+    is generated, and for data that was given and cannot be read.
     """
     model = load_model(run.path)
-    folder = run.path / "report"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    network = cast(Network, model.denoiser.network)
-    about: dict[str, Any] = {
-        "terminal_warning": terminal_warning(model.denoiser.schedule),
-        "model": {
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "gflop": flops(network, model.codec.spatial) / 1e9,
-        },
-    }
-    if model.method.samples:
-        samples = yield from _samples(model, folder, about)
-        given = data or run.data
-        if given:
-            source = open_source(given)
-            dataset = yield from staged(
-                prepare(source, model.codec, model.recipe.data.fit), message("reporting.reading")
-            )
-            if not model.method.one_step:
-                about["forward"] = {"levels": _forward(model, dataset, folder)}
-            about["nearest"] = {"distances": (yield from _nearest(model, dataset, samples, folder))}
-    write_file(folder / "figures.json", pack_json(about))
+    folder = folder or run.path / "report"
+    with writing_folder(folder, existing="replace") as work:
+        network = cast(Network, model.denoiser.network)
+        about: dict[str, Any] = {
+            "terminal_warning": terminal_warning(model.denoiser.schedule),
+            "model": {
+                "parameters": sum(p.numel() for p in network.parameters()),
+                "gflop": flops(network, model.codec.spatial) / 1e9,
+            },
+        }
+        if model.method.samples:
+            samples = yield from _samples(model, work, about)
+            dataset = yield from _dataset(run, model, data)
+            if dataset:
+                if not model.method.one_step:
+                    about["forward"] = {"levels": _forward(model, dataset, work)}
+                about["nearest"] = {"distances": (yield from _nearest(model, dataset, samples, work))}
+        (work / "figures.json").write_bytes(pack_json(about))
     yield Progress(message("reporting.figures_done"), 1, 1, folder)
+
+
+def _dataset(
+    run: Run, model: Model, given: str | Path | None
+) -> Generator[Progress[Any], None, Dataset | None]:
+    """The training data; None, with a message, where what the run remembers is gone or has changed."""
+    stage = message("reporting.reading")
+    if not (remembered := given or run.data):
+        return None
+    try:
+        source = open_source(remembered)
+        dataset = yield from staged(prepare(source, model.codec, model.recipe.data.fit), stage)
+    except AlphabarError as problem:
+        if given:
+            raise
+        yield Progress(stage, 1, 1, message=message("reporting.data_gone", problem=problem.message))
+        return None
+    if run.data_fingerprint not in (None, dataset.fingerprint):
+        yield Progress(stage, 1, 1, message=message("reporting.other_data", data=remembered))
+        return None
+    return dataset
 
 
 def patient_settings(model: Model) -> SamplingSettings:

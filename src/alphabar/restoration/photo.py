@@ -72,26 +72,27 @@ class Photo:
         """A signal (channels, h, w) as an image of this one's kind: grey, deep, transparent where it is.
 
         known: (h, w) bool, pixels to take from this file as they are. colored: a grey file becomes one of
-        8-bit RGB. A signal with an alpha channel becomes a transparent image.
+        8-bit RGB. A signal with an alpha channel becomes a transparent image of 8 bits.
         """
         x, generated = x.cpu(), None
         if len(x) in (2, 4):
             x, generated = straight(x)
         if self.grey and not colored and len(x) == 3:
             x = to_grey(x[None])[0]
-        levels = signal_to_levels(x, 255 if colored else self.white).numpy()
         alpha = self.alpha if generated is None else generated
+        # No format has 16 bits beside an alpha channel, and colours have 8 here.
+        white = 255 if colored or alpha is not None else self.white
+        levels = signal_to_levels(x, white).numpy()
         if known is not None:
             keep = known.cpu().numpy()
-            levels = np.where(keep[..., None], self.pixels, levels)
+            levels = np.where(keep[..., None], np.rint(self.pixels * (white / self.white)), levels)
             if alpha is not None:
                 own, filled = (255 if part is None else part for part in (self.alpha, generated))
                 alpha = np.where(keep, own, filled).astype(np.uint8)
         if levels.shape[2] == 3:
             image = Image.fromarray(levels.astype(np.uint8))
         else:
-            deep = self.white > 255 and alpha is None
-            image = Image.fromarray(levels[..., 0].astype(np.uint16 if deep else np.uint8))
+            image = Image.fromarray(levels[..., 0].astype(np.uint16 if white > 255 else np.uint8))
         if alpha is not None:
             transparency = Image.fromarray(alpha)
             if transparency.size != image.size:

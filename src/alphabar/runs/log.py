@@ -3,12 +3,15 @@
 import json
 import math
 import os
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alphabar.files import write_file, writing
 from alphabar.messages import Message, message
 
+CHECKSUM = "crc32"  # the key of a line's checksum; a line without one was written by somebody else
 SHOWN = 5  # numbers of damaged lines that a sentence names
 
 
@@ -20,7 +23,7 @@ class RunLog:
 
     def append(self, kind: str, images: int, **values: Any) -> None:
         """Adds one record. Raises AlphabarError where it cannot be written."""
-        line = json.dumps({"kind": kind, "images": images, **values}).encode() + b"\n"
+        line = _line({"kind": kind, "images": images, **values})
         with writing(self.path), open(self.path, "ab+") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
@@ -51,14 +54,25 @@ class RunLog:
         """Removes the records made after so many images, and damaged lines."""
         if self.path.exists():
             kept = [record for record in self.records() if record["images"] <= images]
-            write_file(self.path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+            write_file(self.path, b"".join(map(_line, kept)))
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    """The line of a record, with a checksum: many damaged bytes leave it readable."""
+    return json.dumps({**record, CHECKSUM: _checksum(record)}).encode() + b"\n"
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(record).encode()):08x}"
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record in a line; None where there is none."""
+    """The record in a line; None where there is none or a byte of it has changed."""
     try:
         record = json.loads(line)
         known = isinstance(record["kind"], str) and math.isfinite(record["images"])
+        checksum = record.pop(CHECKSUM, None)
+        known = known and checksum in (None, _checksum(record))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return record if known else None

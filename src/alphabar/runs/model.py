@@ -1,5 +1,6 @@
 """A trained model: loaded from a run, from a model folder or by the name of a shipped one."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,15 @@ class Model:
     def device(self) -> torch.device:
         """Where the network lies."""
         return next(self.denoiser.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 of the weights."""
+        digest = hashlib.sha256()
+        for denoiser in (self.denoiser, self.early):
+            for name, value in sorted(denoiser.network.state_dict().items()) if denoiser else ():
+                digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def method(self) -> type[Method]:

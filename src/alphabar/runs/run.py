@@ -24,13 +24,16 @@ from alphabar.runs.checkpoints import CheckpointFolder
 from alphabar.runs.ema import EmaSnapshots
 from alphabar.runs.log import RunLog
 
+WEIGHTS = "weights.safetensors"  # in the folder of initial weights
+
 
 class Run:
     """The folder of one training. Reading it needs no lock; training does.
 
     log: of training and evaluations. checkpoints: what the training continues from. snapshots: averages of
-    the weights for post-hoc EMA. initial_weights: the file with the weights that the training begins with,
-    where it starts from another model. model_folder: the model in the form that others load.
+    the weights for post-hoc EMA. initial_weights: the checksummed folder with the weights that the training
+    begins with, in the file `WEIGHTS`, where it starts from another model. model_folder: the model in the
+    form that others load.
     """
 
     def __init__(self, path: str | Path):
@@ -38,7 +41,7 @@ class Run:
         self.log = RunLog(self.path / "log.jsonl")
         self.checkpoints = CheckpointFolder(self.path / "checkpoints")
         self.snapshots = EmaSnapshots(self.path / "averages")
-        self.initial_weights = self.path / "start.safetensors"
+        self.initial_weights = self.path / "start"
         self.model_folder = self.path / "model"
         self._original = self.path / ".recipe"  # a checksummed copy of the recipe
 
@@ -90,6 +93,15 @@ class Run:
         except (OSError, Damaged):
             return None
         return data if isinstance(data, str) else None
+
+    @property
+    def data_fingerprint(self) -> str | None:
+        """The fingerprint of the data set that the run was trained on, or None where it is not known."""
+        file = self.path / "environment.json"
+        try:
+            return str(parse_json(file.read_bytes(), file, dict)["data"]["fingerprint"])
+        except (OSError, Damaged, KeyError, TypeError):
+            return None
 
     def remember_data(self, data: str) -> None:
         """Writes down what the run is trained on: a name, or a path, which is made absolute."""

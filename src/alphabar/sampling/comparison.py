@@ -44,24 +44,27 @@ def _number(key: str, value: str) -> float:
         raise UsageError("sampling.compared_no_number", key=key, value=value) from None
 
 
-def per_sample_settings(settings: SamplingSettings, n: int) -> list[dict[str, Any]]:
-    """What sets each of n samples apart: its position, and its condition where there are any."""
+def per_sample_settings(settings: SamplingSettings, n: int, first: int = 0) -> list[dict[str, Any]]:
+    """What sets n samples from number ``first`` on apart: their position, and their condition where there are
+    any.
+    """
     conditions = settings.conditions
     return [
         {"position": i} | ({"conditions": [conditions[i % len(conditions)]]} if conditions else {})
-        for i in range(n)
+        for i in range(first, first + n)
     ]
 
 
 def side_by_side(
-    sets: Sequence[Tensor], variants: Sequence[SamplingSettings]
+    sets: Sequence[Tensor], variants: Sequence[SamplingSettings], first: int = 0
 ) -> tuple[Tensor, list[Mapping[str, Any]]]:
     """Sets of items (n, *item_shape), one for each variant, as one set (n·variants, *item_shape).
 
-    The items from one initial noise follow each other. Returns the settings of each item too.
+    The items from one initial noise follow each other. first: the number of the first noise. Returns the
+    settings of each item too.
     """
     settings = [
-        [{**variant.to_dict(), **own} for own in per_sample_settings(variant, len(sets[0]))]
+        [{**variant.to_dict(), **own} for own in per_sample_settings(variant, len(sets[0]), first)]
         for variant in variants
     ]
     each = [of_item for of_noise in zip(*settings, strict=True) for of_item in of_noise]

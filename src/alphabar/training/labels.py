@@ -76,3 +76,13 @@ def mirror_warning(dataset: Dataset, recipe: Recipe) -> Message | None:
             if isinstance(value, str) and {"left", "right"} & set(re.findall(r"[a-z]+", value.lower())):
                 return message("training.mirrored_labels", field=name, value=value)
     return None
+
+
+def left_out_attributes(dataset: Dataset, recipe: Recipe, conditions: Conditions | None) -> Message | None:
+    """A sentence where the data has attributes that the model is not conditioned on (`build_vocabulary`)."""
+    if recipe.condition.on != "attributes" or conditions is None:
+        return None
+    used = {field.name for field in conditions.vocabulary.fields}
+    known = known_columns(dataset, "attributes", build_codec(recipe.data))
+    left = [name for name in known if name not in used and any(value is not None for value in known[name])]
+    return message("training.left_out_attributes", names=", ".join(left)) if left else None

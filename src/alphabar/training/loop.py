@@ -16,13 +16,13 @@ import torch
 from alphabar.codecs import build_codec
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import write_file
+from alphabar.files import write_folder
 from alphabar.messages import Message, message
 from alphabar.networks.base import Network
 from alphabar.recipes.overrides import changed
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import Model, build_denoiser
-from alphabar.runs.run import Run
+from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors
 from alphabar.training.changes import check_changes
@@ -64,7 +64,8 @@ def begin(
         check_changes(path, before, recipe, settings)
         run.change(recipe)
     if initial_model and not run.checkpoints.folders():
-        write_file(run.initial_weights, pack_tensors(initial_model.denoiser.network.state_dict()))
+        weights = pack_tensors(initial_model.denoiser.network.state_dict())
+        write_folder(run.initial_weights, {WEIGHTS: weights})
     return run
 
 

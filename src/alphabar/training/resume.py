@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,15 @@ from alphabar.data.dataset import Dataset
 from alphabar.diffusion.initial_noise import DataStatistics, fit_gaussian
 from alphabar.diffusion.schedules import terminal_warning
 from alphabar.errors import AlphabarError
-from alphabar.messages import message
+from alphabar.files import interpreting, read_folder
+from alphabar.messages import Message, message
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.checkpoints import Checkpoint
-from alphabar.runs.run import Run
+from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.given_runtime import FILE, same_runtime, write_runtime
-from alphabar.training.labels import Conditions, mirror_warning
+from alphabar.training.labels import Conditions, left_out_attributes, mirror_warning
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.probe import probe
 from alphabar.training.records import Limits
@@ -73,12 +74,14 @@ def open_training(
     if state and state["data"] != training.fingerprint:
         identifier = "training.other_labels" if conditions else "training.other_data"
         raise AlphabarError(identifier, path=run.path)
-    warnings = terminal_warning(training.denoiser.schedule), mirror_warning(dataset, recipe)
+    warnings = (
+        terminal_warning(training.denoiser.schedule),
+        mirror_warning(dataset, recipe),
+        run.log.problem(),
+        left_out_attributes(dataset, recipe, conditions),
+        _runtime_note(run, runtime, measured, state),
+    )
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
-    if measured and not checkpoint:
-        notes.append(message("training.runtime_written", path=run.path / FILE))
-    if state and not measured and not same_runtime(state["runtime"], runtime.to_dict()):
-        notes.append(message("training.other_runtime", path=run.path))
     if checkpoint:
         statistics = checkpoint.files["statistics.safetensors"]
         notes += _load(training, checkpoint, run)
@@ -95,16 +98,20 @@ def open_training(
     rows = conditions.rows if conditions else None
     known = DataStatistics(**unpack_tensors(statistics))
     monitor = TrainingMonitor(dataset, recipe, run, runtime, known, rows)
-    writer = RunWriter(
-        run,
-        training,
-        monitor,
-        statistics,
-        checkpoint_every=checkpoint_every,
-        resumed=checkpoint is not None,
-        share=limits.share(training.images, training.seconds),
-    )
-    return OpenedTraining(training, writer, notes)
+    share = limits.share(training.images, training.seconds)
+    how: Any = {"checkpoint_every": checkpoint_every, "resumed": checkpoint is not None, "share": share}
+    return OpenedTraining(training, RunWriter(run, training, monitor, statistics, **how), notes)
+
+
+def _runtime_note(
+    run: Run, runtime: Runtime, measured: bool, state: Mapping[str, Any] | None
+) -> Message | None:
+    """Where a measured runtime is written down, or that a given one is not that of the checkpoint."""
+    if measured and not state:
+        return message("training.runtime_written", path=run.path / FILE)
+    if state and not measured and not same_runtime(state["runtime"], runtime.to_dict()):
+        return message("training.other_runtime", path=run.path)
+    return None
 
 
 def probe_for(
@@ -128,7 +135,8 @@ def probe_for(
 def _load(training: TrainingState, checkpoint: Checkpoint, run: Run) -> Iterator[str]:
     """Puts back the state in a checkpoint. Yields sentences about it."""
     state = checkpoint.state
-    training.load(checkpoint.files, state, run.path)
+    with interpreting(run.path):
+        training.load(checkpoint.files, state, run.path)
     if state["processes"] != training.runtime.world_size:
         yield message("training.other_processes", before=state["processes"], now=training.runtime.world_size)
     yield message("training.resuming", path=run.path, images=training.images)
@@ -137,7 +145,8 @@ def _load(training: TrainingState, checkpoint: Checkpoint, run: Run) -> Iterator
 def _set_initial_weights(training: TrainingState, run: Run) -> None:
     """Takes over the weights that the run begins with, where there are any."""
     if run.initial_weights.exists():
-        training.start_from(unpack_tensors(run.initial_weights.read_bytes()))
+        with interpreting(run.initial_weights):
+            training.start_from(unpack_tensors(read_folder(run.initial_weights)[WEIGHTS]))
     elif training.method.needs_trained_weights:
         raise AlphabarError("training.no_initial_weights", path=run.path)
 
