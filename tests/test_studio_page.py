@@ -20,12 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from alphabar.codecs.png_metadata import read_png_metadata
-from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.loop import begin, train
 from training_child import tiny_dataset, tiny_recipe
@@ -219,43 +217,6 @@ def test_closing_the_tab_ends_the_sampling(browser, page, address):
     page.click("#generate-button")
     page.wait_for_selector("#generate-status :text('Click on one')")
     assert time.monotonic() - began < max(4 * thirty, 6)  # what was left would have taken nine times as long
-
-
-def test_process_shows_noise_and_the_estimate(page):
-    tab(page, "Process")
-    page.click("#take-button")
-    page.wait_for_selector("#process-pictures img")
-    set_slider(page, "#time", 0)
-    page.wait_for_selector("#process-lesson :text('0.00')")
-    first, noisy, estimate = (
-        np.array(picture_of(page, page.locator("#process-pictures img").nth(i).get_attribute("src")))
-        for i in range(3)
-    )
-    assert (first == noisy).all() and (first == estimate).all()  # t = 0 is the picture
-    set_slider(page, "#time", 0.9)
-    page.wait_for_selector("#process-lesson :text('0.90')")
-    assert page.locator("#process-curves svg").count() == 2
-
-
-def test_follow_a_run_pause_and_resume_it(page, folder):
-    seen = Run(folder / "tiny").log.records()[-1]["images"]
-    tab(page, "Runs")
-    page.wait_for_selector("#runs-curves svg")
-    page.wait_for_selector("#sample-frame img")
-    field = page.locator("#total-budget input, #total-budget textarea")
-    field.fill("1h")
-    page.click("#resume-button")
-    page.wait_for_selector("#runs-table .active")
-    page.wait_for_function(
-        "seen => document.querySelector('#runs-table tr + tr td:nth-child(3)').innerText != `${seen}`",
-        arg=seen,
-    )
-    page.click("#pause-button")
-    page.wait_for_selector("#runs-table .active", state="detached")
-    assert Run(folder / "tiny").checkpoints.newest()[0].images > seen
-    page.locator("#total-budget input, #total-budget textarea").fill("soon")
-    page.click("#resume-button")
-    page.wait_for_selector("text=is not a time")
 
 
 @pytest.mark.slow
@@ -470,34 +431,3 @@ def test_beyond_this_machine_the_page_asks_for_the_password(folder, browser, tmp
         page.close()
     finally:
         stop(process)
-
-
-# ---------------------------------------------------------------- training
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("choice", ["classic", "finetune tiny"])
-def test_train_on_an_uploaded_archive(choice, page, folder, picture_folder, tmp_path):
-    file = tmp_path / "bundle.zip"  # a name that the page itself does not have
-    with zipfile.ZipFile(file, "w") as archive:
-        for path in picture_folder.glob("*.png"):
-            archive.write(path, f"waves/{path.name}")
-    tab(page, "Runs")
-    if not page.is_visible("#train-button"):  # the tests share the page: a click would close what is open
-        page.click("#new-run button")
-        page.set_input_files("#new-files input[type=file]", file)
-    page.wait_for_selector("#new-files :text('bundle')")
-    name = choice.replace(" ", "-")
-    page.fill("#new-name input, #new-name textarea", name)
-    page.fill("#new-budget input, #new-budget textarea", "5s")
-    page.click("#new-recipe input")
-    page.get_by_role("option", name=choice).click()
-    page.click("#new-size input")
-    page.get_by_role("option", name="16", exact=True).click()
-    page.click("#train-button")
-    page.wait_for_selector("#runs-table .active", timeout=60_000)
-    page.wait_for_selector("#runs-table .active", state="detached", timeout=120_000)
-    run = Run(folder / name)
-    assert run.checkpoints.newest()[0].images > 0 and run.recipe.data.size == 16
-    assert run.initial_weights.exists() == (choice != "classic")
-    assert len(list((folder / ".pictures" / name / "waves").glob("*.png"))) == 40

@@ -45,8 +45,17 @@ class StudioBlocks(gr.Blocks):
         except gr.Error:
             raise
         except Exception as error:
+            if not _in_the_studio(error):  # Gradio does not take what was sent
+                raise _said("studio.bad_value", block_fn) from None
             traceback.print_exc(file=sys.stderr)
             raise _said("studio.internal_error", block_fn, name=type(error).__name__) from None
+
+
+def _in_the_studio(error: Exception) -> bool:
+    """Whether an error was raised in alphabar or below it, rather than in Gradio before it is called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = str(Path(__file__).parents[1])
+    return any(frame.filename.startswith(own) for frame in frames if frame.filename != __file__)
 
 
 def _said(identifier: str, block_fn: Any, **values: Any) -> gr.Error:

@@ -22,7 +22,7 @@ from alphabar.progress import Progress
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
 from alphabar.sampling.sample import sample
-from alphabar.studio.elements import figures
+from alphabar.studio.elements import figures, note
 from alphabar.studio.page import Page
 
 FRAMES = 32  # of a film
@@ -109,8 +109,7 @@ def player(page: Page, moments: Sequence[Moment], gif: Path) -> str:
     )
     return (
         f'<div class="film" data-at="0" tabindex="0" onkeydown="film.key(event)" aria-label="{text["keys"]}">'
-        f'{frames}<div class="film-controls">{"".join(controls)}</div>'
-        f'<p class="note">{text["keys"]}</p></div>'
+        f'{frames}<div class="film-controls">{"".join(controls)}</div>{note(page.text("film_keys"))}</div>'
     )
 
 

@@ -106,8 +106,9 @@ def job_line(page: Page, jobs: TrainingJobs) -> str:
     name, job = latest
     line = job.last_line()
     if job.running:
-        key = "pausing" if job.pausing else "training"
-        return note(f"{page.text(key, name=name)} {line}".strip())
+        if job.pausing:
+            return note(page.text("pausing", name=name))
+        return note(f"{page.text('training', name=name)} {line}".strip())
     if job.failed:
         return error_note(page.text("training_failed", name=name, problem=line))
     return note(page.text("training_ended", name=name, line=line))

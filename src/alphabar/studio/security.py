@@ -157,6 +157,8 @@ class RequestGuard:
             except Exception as error:
                 if begun or type(error).__name__ == "ClientDisconnect":
                     return  # nobody waits for an answer any more
+                if scope["path"].startswith(UPLOAD) and not isinstance(error, OSError):
+                    raise Refused(400, message("studio.refused_upload")) from None  # no form with files
                 traceback.print_exc(file=sys.stderr)
                 raise Refused(500, message("studio.server_failed")) from None
 

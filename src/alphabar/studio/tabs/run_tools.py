@@ -29,7 +29,7 @@ class RunTools:
         text = page.text
         with gr.Accordion(text("evaluate_and_report"), open=False, elem_id="run-evaluation"):
             gr.HTML(note(text("evaluate_help")) + terms(page.language, "kid", "real_baseline", "held_out"))
-            with gr.Row(equal_height=True):
+            with gr.Row(equal_height=False):
                 self.samples = gr.Number(
                     SAMPLES, label=text("evaluate_n"), precision=0, min_width=110, elem_id="evaluate-n"
                 )
@@ -47,7 +47,7 @@ class RunTools:
 
     def _add_management(self) -> None:
         text = self.page.text
-        with gr.Row(equal_height=True):
+        with gr.Row(equal_height=False):
             self.new_name = gr.Textbox("", label=text("new_name"), min_width=160, elem_id="rename-name")
             self.rename_button = gr.Button(text("rename"), elem_id="rename-button", min_width=90)
             self.delete_button = gr.Button(text("delete"), elem_id="delete-button", min_width=90)
