@@ -93,7 +93,7 @@ def training_rate(
         trial = Trial(recipe, conditions)
 
         def seconds(n: int) -> float:
-            step = trial.step(runtime, n)
+            step = trial.step(runtime, n, by_the_clock=True)
             step()
             return min(step(), step())
 
