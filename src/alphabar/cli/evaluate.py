@@ -15,45 +15,31 @@ from alphabar.cli.options import (
     with_sampling_options,
 )
 from alphabar.errors import UsageError
-from alphabar.metrics.features import EXTRACTORS
+from alphabar.messages import message
 
 SHOWN_FOR_EMA = ("frechet", "kid", "precision", "recall")
 
 
 @with_sampling_options()
 def evaluate(
-    what: Annotated[
-        Path, typer.Argument(metavar="MODEL|FOLDER", help="A run or model folder, or a folder of samples.")
-    ],
-    against: Annotated[str, typer.Option(metavar="DATA", help="The real data, as for training.")],
+    what: Annotated[Path, typer.Argument(metavar="MODEL|FOLDER", help="cli.help.evaluate_what")],
+    against: Annotated[str, typer.Option(metavar="DATA", help="cli.help.against")],
     sampling: SamplingOptions,
-    n: Annotated[int, typer.Option("-n", metavar="N", help="Number of samples.")] = 2000,
-    features: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Feature network: {', '.join(EXTRACTORS)}.")
-    ] = "lite0",
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights of the feature network, if it needs a file.")
-    ] = None,
+    n: Annotated[int, typer.Option("-n", metavar="N", help="cli.help.evaluate_n")] = 2000,
+    features: Annotated[str, typer.Option(metavar="NAME", help="cli.help.features")] = "lite0",
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="cli.help.weights")] = None,
     label_classifier: Annotated[
-        Path | None,
-        typer.Option(metavar="MODEL", help="Predict labels with this run of the recipe classifier on DATA."),
+        Path | None, typer.Option(metavar="MODEL", help="cli.help.label_classifier")
     ] = None,
-    ema: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,…",
-            help="Other EMA lengths, as shares of the training; for several, a table. E.g. 0.03,0.1.",
-        ),
-    ] = None,
+    ema: Annotated[str | None, typer.Option(metavar="A,B,…", help="cli.help.emas")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how good samples are: distances with protocol and baseline, copies, attribute frequencies.
-
-    For example: alphabar evaluate runs/mine --against my_pictures -n 2000
-    """
+    """Measure how good samples are: distances with protocol and baseline, copies, attribute frequencies."""
     from alphabar.runs.model import holds_model
 
+    if features.casefold() in ("fid", "kid"):
+        raise UsageError("cli.fid_is_no_network", name=features)
     options = {"n": n, "features": features, "weights": weights, "label_classifier": _model(label_classifier)}
     if not holds_model(what):
         given = [*sampling.given, *(["ema"] if ema else [])]
@@ -84,7 +70,7 @@ def _model(path: Path | None, **options: Any) -> Any:
 def _evaluate(what: Any, against: str, **options: Any) -> Any:
     from alphabar.evaluation.evaluate import evaluate as evaluate_samples
 
-    with told_when_stopped(lambda: "what is finished is kept; give the same command again to go on"):
+    with told_when_stopped(lambda: message("cli.evaluation_kept")):
         return run_to_end(evaluate_samples(what, against, **options))
 
 
@@ -125,10 +111,11 @@ def _evaluate_ema_lengths(
         )
         for length, error, result in zip(lengths, errors, results, strict=True)
     ]
-    print_table(("EMA length", "profile error", *names), rows)
-    print(f"n = {first.n} samples from the same noise; reference: {first.reference}")
-    print(f"protocol: {first.protocol}")
-    print("profile error: of the average that the saved ones make, relative to one of this length")
+    head = (message("cli.ema_length"), message("cli.profile_error"))
+    print_table((*map(localized, head), *map(localized, names)), rows)
+    print(localized(message("cli.n_of_one_noise", n=first.n, reference=first.reference)))
+    print(localized(message("cli.protocol", protocol=first.protocol)))
+    print(localized(message("cli.profile_error_means")))
     records = [
         {"length": length, "profile_error": error, **result.to_dict()}
         for length, error, result in zip(lengths, errors, results, strict=True)
@@ -142,46 +129,64 @@ def _with_error(metric: Any) -> str:
 
 def _print_evaluation(result: Any) -> None:
     _print_report(result.report)
-    print(f"protocol: {result.report.protocol}")
+    _print(message("cli.protocol", protocol=result.report.protocol))
     for warning in result.report.warnings:
-        print(f"Note: {localized(warning)}")
+        _print(message("cli.note", note=warning))
     if result.held_out:
-        print("\nAgainst pictures that the model never saw. They are fewer: only kernel distances compare.")
+        print()
+        _print(message("cli.against_held_out"))
         _print_report(result.held_out)
     if result.memorization:
-        print(f"\nCopies: {localized(result.memorization.sentence)}")
+        print()
+        _print(message("cli.copies", sentence=result.memorization.sentence))
     print()
     _print_attributes(result)
     for note in result.notes:
-        print(f"Note: {localized(note)}")
+        _print(message("cli.note", note=note))
+    _print(message("cli.evaluation_hint"))
+
+
+def _print(text: str) -> None:
+    print(localized(text))
 
 
 def _print_report(report: Any) -> None:
-    print_table(("", "value [95 % interval]", "baseline", "better"), report.rows())
-    print(f"n = {report.n} samples; reference: {report.reference}")
+    head = ("", message("cli.value"), message("cli.baseline"), message("cli.better"))
+    print_table([localized(cell) for cell in head], [list(map(localized, row)) for row in report.rows()])
+    _print(message("cli.n_and_reference", n=report.n, reference=report.reference))
     if report.baseline_n:
-        others = report.baseline_reference_n
-        print(f"baseline: {report.baseline_n} real pictures against {others} other real pictures")
+        _print(message("cli.baseline_means", real=report.baseline_n, others=report.baseline_reference_n))
 
 
 def _print_attributes(result: Any) -> None:
     """How often attribute values are generated, appearance, and how often samples have their condition."""
     for each in result.attribute_frequencies:
         wrong = "; ".join(
-            f"{f.value} {f.verdict}-produced: {f.samples:.1%} [{f.low:.1%}, {f.high:.1%}], data {f.data:.1%}"
+            localized(
+                message(
+                    f"cli.produced_{f.verdict}",
+                    value=f.value, samples=f.samples, low=f.low, high=f.high, data=f.data,
+                )
+            )
             for f in each.frequencies
             if f.verdict
-        )
-        accuracy = f"classified with accuracy {each.accuracy:.0%}"
-        print(f"{each.attribute} ({accuracy}): {wrong or 'as frequent as in the data'}")
+        )  # fmt: skip
+        found = wrong or message("cli.frequencies_right")
+        _print(message("cli.frequencies", attribute=each.attribute, accuracy=each.accuracy, found=found))
     for shift in result.appearance:
-        interval = f"[{shift.low:+.1f}, {shift.high:+.1f}]"
-        print(f"{shift.statistic}: {shift.difference:+.1f} {interval} of 255, data {shift.data:.1f}")
+        _print(
+            message(
+                "cli.appearance", statistic=shift.statistic, difference=shift.difference,
+                low=shift.low, high=shift.high, data=shift.data,
+            )
+        )  # fmt: skip
     for a in result.condition_agreement:
-        print(
-            f"{a.attribute}: {a.agreed:.0%} [{a.low:.0%}, {a.high:.0%}] of {a.n} samples have the value of"
-            f" their condition; the classifier is right for {a.accuracy:.0%} of real pictures"
-        )
+        _print(
+            message(
+                "cli.agreement", attribute=a.attribute, agreed=a.agreed, low=a.low, high=a.high, n=a.n,
+                accuracy=a.accuracy,
+            )
+        )  # fmt: skip
         if a.distances:
             _print_distances(a.attribute, a.distances)
 
@@ -190,4 +195,5 @@ def _print_distances(attribute: str, distances: Sequence[Any]) -> None:
     rows = [
         (d.value, f"{d.kid:.3f} [{d.low:.3f}, {d.high:.3f}]", str(d.n), str(d.reference_n)) for d in distances
     ]
-    print_table((f"  {attribute}", "kernel distance from its own", "n", "reference"), rows)
+    head = (message("cli.distance_from_own"), "n", message("cli.reference"))
+    print_table((f"  {attribute}", *map(localized, head)), rows)
