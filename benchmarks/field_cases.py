@@ -10,6 +10,7 @@ mount a file system, C88 and C89 need the extra "studio"; where these are missin
 """
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -20,8 +21,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
+import alphabar.evaluation.evaluate
+import alphabar.reporting.report
+import alphabar.restoration.restore
+import alphabar.training.launch  # noqa: F401  all that commands load
+from alphabar.cli.__main__ import main as main_command
 from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image_files import read_image
 from alphabar.data.sources import open_source
@@ -34,6 +41,8 @@ TINY = (
     *("--set", "network.head_dim=32", "--set", "monitor.samples=4", "--set", "monitor.levels=0"),
 )
 QUIET = ("--set", "monitor.distance=0")
+SECONDS = 900.0  # that one command may take
+FORK = multiprocessing.get_context("fork")
 GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "train.md"
 
 
@@ -77,18 +86,33 @@ class Folder:
         """A table beside pictures."""
         (self / name).write_text(text, **options)
 
-    def run(self, *words: object, program: tuple[str, ...] = ("-m", "alphabar.cli")) -> Answer:
-        """Run a command of alphabar; its words may be paths relative to the folder."""
-        done = subprocess.run(
-            [sys.executable, *program, *map(str, words)],
-            cwd=self.path, capture_output=True, text=True, errors="replace", timeout=600,
-        )  # fmt: skip
-        result: dict[str, Any] = {}
-        if "--json" in words and done.stdout.strip():
-            result = json.loads(done.stdout.splitlines()[-1])
-        text = (done.stderr if "--json" in words else done.stdout + done.stderr).replace(f"{self.path}/", "")
+    def run(self, *words: object) -> Answer:
+        """Run a command of alphabar; its words may be paths relative to the folder.
+
+        It runs in a process of its own that has everything loaded, which is what takes longest.
+        """
+        out, err = self.path.with_suffix(".out"), self.path.with_suffix(".err")
+        process = FORK.Process(target=_command, args=(self.path, list(map(str, words)), out, err))
+        process.start()
+        process.join(SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        return self._answer(process.exitcode or 0, out.read_text(), err.read_text(), "--json" in words)
+
+    def _answer(self, code: int, out: str, err: str, as_json: bool) -> Answer:
+        result = json.loads(out.splitlines()[-1]) if as_json and out.strip() else {}
+        text = (err if as_json else out + err).replace(f"{self.path}/", "")
         assert "Traceback" not in text, text
-        return Answer(done.returncode, text, result)
+        return Answer(code, text, result)
+
+    def torchrun(self, *words: str) -> Answer:
+        """Run torchrun."""
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", *words],
+            cwd=self.path, capture_output=True, text=True, errors="replace", timeout=SECONDS,
+        )  # fmt: skip
+        return self._answer(done.returncode, done.stdout, done.stderr, False)
 
     def train(self, data: str, *words: object, run: str = "run") -> Answer:
         """A tiny training without metrics."""
@@ -102,6 +126,16 @@ class Folder:
         """The fields that a run's model is conditioned on."""
         vocabulary = load_model(self / run).vocabulary
         return vocabulary.to_dict()["fields"] if vocabulary else []
+
+
+def _command(folder: Path, words: list[str], out: Path, err: Path) -> None:
+    """One command, in a process that was made for it."""
+    os.chdir(folder)
+    for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+        with open(path, "wb") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = ["alphabar", *words]
+    main_command()
 
 
 def picture(seed: int, w: int, h: int) -> Image.Image:
@@ -239,10 +273,12 @@ def _(f: Folder) -> tuple[bool, str]:
         rows = [f"{n}{separator}{('dark', 'light')[i % 2]}" for i, n in enumerate(names)]
         f.table(f"d/{table}", "\n".join([head, *rows]))
         trained = f.train(folder, "--condition", "attributes", run=f"run-{len(right)}")
-        right.append(trained.code == 0 and f.fields(f"run-{len(right)}")[0]["names"] == ["dark", "light"])
+        right.append(
+            trained.code == 0 and list(f.fields(f"run-{len(right)}")[0]["names"]) == ["dark", "light"]
+        )
         shutil.rmtree(f / folder)
     f.pictures("none", 24)
-    f.table("none/metadata.csv", "\n".join(["where,tone", *(f"{n},dark" for n in names)]))
+    f.table("none/metadata.csv", "\n".join(["where,tone", *(f"q{n},dark" for n in names)]))
     told = f.train("none", "--condition", "attributes", run="run-none")
     line = told.line("where, tone")
     return all(right) and bool(line), f"the first three are trained on tone dark, light; the last: {line}"
@@ -434,7 +470,7 @@ def _(f: Folder) -> tuple[bool, str]:
         here.run("sample", "cars64", "-n", 1, "--steps", 2, "--out", "."),
         *(f.run("sample", "cars64", "-n", 1, "--steps", 2, "--out", out) for out in ("full", "file")),
     ]
-    return ends[0].code in (0, 2) and ends[1].code and ends[2].code, "; ".join(end.said for end in ends)
+    return ends[1].code > 0 and ends[2].code > 0, "; ".join(end.said for end in ends)
 
 
 @case("C66", "mseitzer/pytorch-fid PR #91, PR #113", "`evaluate` of samples in sub-folders; of one sample")
@@ -600,7 +636,7 @@ def _(f: Folder) -> tuple[bool, str]:
     f.pictures("my_pictures", 24)
     words = line.split()[1:]
     words = [*words[: words.index("--budget")], *TINY, *QUIET, "--recipe", "lean", "--run", "runs/mine"]
-    end = f.run(*words, program=("-m", "torch.distributed.run", "--standalone"))
+    end = f.torchrun(*words)
     return end.code == 0, end.said
 
 
@@ -619,6 +655,7 @@ def main() -> None:
     print_row(("case", "reported to", "what is tried", "what happens", "as it should be"))
     print_row(["---"] * 5)
     wrong = []
+    torch.set_num_threads(1)  # processes are forked, which threads do not survive
     with tempfile.TemporaryDirectory() as root:
         os.environ |= {"ALPHABAR_CACHE": f"{root}/cache", "OMP_NUM_THREADS": "1"}
         for each in chosen:

@@ -43,6 +43,7 @@ UNRELATED = (
     *("ablations", "bounds", "cli", "compare", "extend", "messages", "networks", "reporting", "registry"),
     *("recipe", "shapes", "shipped", "studio", "studio_page", "survival", "words"),
 )
+NOTHING = "no test"
 FIRST_SECONDS = 10.0  # of tests in the first of two rounds; most mutants need no other
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--no-header"]
 # Imported once, before the processes that test a mutant are forked.
@@ -141,10 +142,24 @@ class Trace:
 
 
 class Killer:
-    """A pytest plugin that remembers the first test that failed."""
+    """A pytest plugin that runs some tests alone, file by file, and remembers the first that failed.
 
-    def __init__(self) -> None:
-        self.test = ""
+    Not by names on the command line: pytest does not find every name again that it gives.
+    """
+
+    def __init__(self, tests: list[str]) -> None:
+        self.test, self.ran = "", 0
+        self.place = {test: i for i, test in enumerate(tests)}
+        files = [test.partition("::")[0] for test in tests]
+        self.files = list(dict.fromkeys(files))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Called by pytest when it knows all tests."""
+        chosen = [item for item in items if item.nodeid in self.place]
+        file_of = {item: self.files.index(item.nodeid.partition("::")[0]) for item in chosen}
+        items[:] = sorted(chosen, key=lambda item: (file_of[item], self.place[item.nodeid]))
+        self.ran = len(items)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Called by pytest after each phase of a test."""
@@ -268,10 +283,12 @@ def try_mutant(tree: Path, mutant: Mutant | None, chosen: list[tuple[str, float]
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         for tests in rounds:
-            killer = Killer()
-            run_tests(tests, killer)
+            killer = Killer(tests)
+            run_tests(killer.files, killer)
             if killer.test:
                 return killer.test
+            if not killer.ran:
+                return NOTHING
         return ""
 
     start = time.monotonic()
@@ -284,6 +301,8 @@ def try_mutant(tree: Path, mutant: Mutant | None, chosen: list[tuple[str, float]
     finally:
         if path:
             path.write_text(original)
+    if answer == NOTHING:
+        raise SystemExit(f"pytest found none of the tests that it named before, such as {chosen[0][0]}.")
     status = "timeout" if answer is None else "killed" if answer else "survived"
     return {"status": status, "by": answer or "", "seconds": round(time.monotonic() - start, 1)}
 
@@ -372,7 +391,7 @@ def campaign(pool: Pool, work: Path, options: argparse.Namespace) -> dict[str, d
         selected = related(tests, mutant, options.limit)
         of = mutants.digest([(test, tests[test]["hash"]) for test, _ in sorted(selected)])
         before = known.get(mutant.key)
-        if before and (before["status"] != "survived" or before["tests"] == of):
+        if before and (options.report or before["status"] != "survived" or before["tests"] == of):
             results[mutant.key] = before
         elif options.report:
             continue

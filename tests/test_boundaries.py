@@ -25,6 +25,7 @@ from alphabar.guidance import GUIDANCES
 from alphabar.guidance.self_attention import blurred
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
+from alphabar.restoration.noise_estimation import estimate_noise
 from alphabar.restoration.operators.registry import build_operator
 from alphabar.restoration.solvers.base import trajectory
 from alphabar.restoration.solvers.ddnm import back_in_time
@@ -75,6 +76,11 @@ class TestRestoration:
         for std in (4.1, 0.0):
             with pytest.raises(UsageError):
                 build_operator({"name": "blur", "std": std}, (3, *size))
+
+    def test_noise_on_a_ramp_is_estimated_without_bias(self):
+        generator = torch.Generator().manual_seed(0)
+        noisy = torch.linspace(-1, 1, 64) + 0.1 * torch.randn(4, 3, 64, 64, generator=generator)
+        assert np.mean([estimate_noise(y) for y in noisy]) == pytest.approx(0.1, rel=0.03)
 
     @pytest.mark.parametrize("schedule", ["cosine", "variance_exploding", "rectified_flow"])
     def test_going_back_in_time_gives_the_noise_of_that_time(self, schedule):

@@ -181,7 +181,8 @@ def test_grey_and_transparent_pictures_are_counted():
     files = {"color": encoded(scene(1)), "grey": encoded(grey), "stored as RGB": encoded(grey.convert("RGB"))}
     report = report_of(Files(files | {"clear": encoded(clear)}))
     assert (report.grey, report.transparent, report.channels) == (3, 1, 3)  # the clear one is white on white
-    assert any("1 of 4 pictures are transparent" in n and "data.channels=4" in n for n in report.notes)
+    clear_note = next(note for note in report.notes if "data.channels=4" in note)
+    assert "1 of 4 pictures is transparent and is laid on white" in clear_note
     assert {"grey: 3 of 4 pictures", "transparent: 1 of 4 pictures"} <= set(report.lines())
     del files["color"]
     report = report_of(Files(files))
@@ -231,7 +232,9 @@ def test_the_report_is_json_and_text():
         "5 pictures, 1 skipped",
         "skipped no: empty: 0 bytes",
         "0 = copy",
-        "suggestion: size 64, fit squash",
+        "training uses",
+        "squash: all pictures have nearly one shape",
+        "size 64, as in the recipes",
     ):
         assert part in text
 

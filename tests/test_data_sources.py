@@ -264,6 +264,9 @@ def annotations(rows, fields):
     return array
 
 
+TRAIN_FIELDS = [*BOX_FIELDS, "class", "fname"]
+
+
 def cell(names):
     array = np.empty((1, len(names)), dtype=object)
     array[0, :] = names
@@ -398,6 +401,37 @@ def test_annotations_without_pictures(tmp_path):
         AlphabarError, match=r"has the annotations of Stanford Cars but no pictures.*cars_train"
     ):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("records", "unread"),
+    [
+        (np.array(["a", "b"]), 2),
+        (np.array([1.0, 2.0]), 2),
+        (lambda: annotations([["00001.jpg", 1]], ["fname", "class"]), 1),
+        (
+            lambda: annotations([[1, 1, 9, 9, 2, "00001.jpg"], [1, "x", 9, 9, 1, "00002.jpg"]], TRAIN_FIELDS),
+            1,
+        ),
+        (
+            lambda: annotations(
+                [[1, 1, 9, 9, 2, "00001.jpg"], [1, 1, np.nan, 9, 1, "00002.jpg"]], TRAIN_FIELDS
+            ),
+            1,
+        ),
+    ],
+)
+def test_annotations_of_another_form_are_counted(tmp_path, records, unread):
+    from scipy.io import savemat
+
+    root = cars(tmp_path)
+    devkit(root / "devkit")
+    made = records() if callable(records) else records
+    savemat(root / "devkit" / "cars_train_annos.mat", {"annotations": made})
+    source = open_source(root)
+    assert len(source.items) == 5
+    assert sum(item.box is not None for item in source.items) == 2 + np.size(made) - unread
+    assert any(note.identifier == "data.cars_damaged_annotations" for note in source.notes)
 
 
 def test_pictures_and_annotations_that_do_not_match_are_counted(tmp_path):

@@ -275,6 +275,14 @@ def test_names_of_caption_files(data, beside):
     assert captions(source)[0] == "a thing" and source.notes == []
 
 
+def test_captions_whose_names_differ_in_case_alone(data):
+    pictures(data, "P0.png")
+    (data / "p0.txt").write_text("small")
+    (data / "P0.txt").write_text("large")
+    found = {item.key: item.caption for item in open_source(data).items if item.caption}
+    assert found == {"P0.png": "large", "p0.png": "small"}
+
+
 def test_captions_that_no_picture_has_are_counted(data):
     (data / "p9.txt").write_text("a thing")
     assert identifiers(open_source(data)) == ["data.other_files"]

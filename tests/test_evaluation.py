@@ -17,13 +17,14 @@ from alphabar.codecs.image import ImageCodec
 from alphabar.conditioning.fields import Categorical
 from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.data.dataset import cache_root, prepare
+from alphabar.data.sources import open_source
 from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation import attributes, samples
 from alphabar.evaluation.attributes import common_words
 from alphabar.evaluation.evaluate import evaluate
 from alphabar.evaluation.record import Evaluation, add_to_run, read_evaluations
-from alphabar.evaluation.samples import read_samples
+from alphabar.evaluation.samples import compression_note, read_samples
 from alphabar.messages import unpack_messages
 from alphabar.metrics.features import EXTRACTORS, Features
 from alphabar.progress import Progress
@@ -385,3 +386,21 @@ def test_an_evaluation_that_cannot_be_written_is_only_a_note(run, tmp_path, draw
     notes = add_to_run(Run(tmp_path), result)
     assert [n.identifier for n in notes] == ["evaluation.not_kept"] and "Read-only" in notes[0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("samples", "reference", "note"),
+    [
+        ("jpg", "png", ["evaluation.samples_compressed"]),
+        ("png", "webp", ["evaluation.reference_compressed"]),
+        ("jpeg", "jpg", []),
+        ("png", "bmp", []),
+    ],
+)
+def test_compression_of_one_side_alone_is_said(tmp_path, samples, reference, note):
+    for name, suffix in (("samples", samples), ("reference", reference)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / name / f"{i}.{suffix}")
+    said = compression_note(open_source(tmp_path / "samples"), open_source(tmp_path / "reference"))
+    assert [each.identifier for each in said] == note

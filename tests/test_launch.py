@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from alphabar.data.inspect import inspect
 from alphabar.errors import UsageError
 from alphabar.progress import Progress, last
 from alphabar.recipes.overrides import with_settings
@@ -16,6 +17,7 @@ from alphabar.runtime import Runtime
 from alphabar.training.budget import Machine
 from alphabar.training.launch import default_run, launch, plan_training
 from alphabar.training.loop import begin
+from alphabar.training.records import Limits
 
 TINY = [
     "data.size=16", "network.widths=[8,16]", "network.head_dim=16", "batch=8", "monitor.share=0",
@@ -47,6 +49,14 @@ def test_a_run_begins_with_a_recipe_and_continues_without(trained, picture_folde
         launched(picture_folder, run=trained, settings=["seed=4"])
 
 
+def test_a_run_with_other_settings_of_the_monitor_goes_on_and_again(picture_folder, tmp_path):
+    run = tmp_path / "run"
+    launched(picture_folder, run=run, recipe="lean")
+    for images in (24, 32):
+        launched(picture_folder, run=run, images=images, settings=["monitor.samples=2"])
+    assert Run(run).recipe.monitor.samples == 2
+
+
 def test_a_run_whose_recipe_leaves_the_channels_open_continues(picture_folder, tmp_path):
     begin(tmp_path / "run", with_settings(named_recipe("lean"), TINY))
     assert launched(picture_folder, run=tmp_path / "run", settings=[]).images == 16
@@ -73,7 +83,7 @@ def test_choices_that_do_not_fit_are_refused_before_anything_is_written(trained,
     for options, told in (
         ({"recipe": "lean", "finetune": trained}, "only one"),
         ({"recipe": "lean", "steps": 2}, "only for distillation"),
-        ({}, "no run at"),
+        ({"images": None}, "no run at"),
         ({"recipe": "lean", "condition": "class"}, "no labels"),
         ({"recipe": "lean", "images": 0}, "more than zero"),
         ({"recipe": "lena"}, "'lean'"),
@@ -107,8 +117,11 @@ def test_a_budget_alone_is_planned(picture_folder, tmp_path, monkeypatch):
     run = tmp_path / "run"
     options = {"run": run, "budget": 2.0, "images": None, "settings": PLANNED}
     result = launched(picture_folder, **options)
-    assert result.seconds >= 2.0
-    assert Run(run).recipe.to_toml() == planned.recipe.to_toml()
+    # Reading and measuring are part of the budget, but training has half of it at least.
+    assert result.seconds >= 1.0 and result.seconds + Run(run).preparation >= 2.0
+    assert Run(run).preparation > 0
+    differing = {"images", "optimizer"}  # the longer, the more images, and so the longer a warm-up
+    assert Run(run).recipe.model_dump(exclude=differing) == planned.recipe.model_dump(exclude=differing)
     assert launched(picture_folder, **options).reason.identifier == "training.already_trained"
 
 
@@ -123,3 +136,58 @@ def test_grey_images_train_with_one_channel_and_give_grey_samples(tmp_path):
     colored = [*TINY, "data.channels=3"]
     launched(folder, run=tmp_path / "rgb", recipe=named_recipe("lean"), settings=colored)
     assert load_model(tmp_path / "rgb", "cpu").shape == (3, 16, 16)
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """Pictures of varied shapes, of which a central square loses little."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for i in range(12):
+        Image.new("RGB", (20 + i, 20), (20 * i, 9, 0)).save(folder / f"{i}.png")
+    return folder
+
+
+def notes(data, **options):
+    records = launch(str(data), runtime=Runtime(), **{"images": 8, "settings": TINY} | options)
+    return {r.message.identifier for r in records if getattr(r.message, "identifier", None)}
+
+
+def test_a_new_training_fits_the_pictures_as_inspect_says(wide, tmp_path):
+    suggested = last(inspect(wide)).fit
+    assert suggested == "crop"
+    run = tmp_path / "run"
+    assert {"training.fit", "training.few_pictures"} <= notes(wide, run=run, recipe="lean")
+    assert Run(run).recipe.data.fit == suggested
+    for again in ({"recipe": "lean"}, {"recipe": None, "settings": []}):
+        assert not {"training.fit", "training.few_pictures"} & notes(wide, run=run, images=16, **again)
+
+
+def test_a_fit_that_a_person_chose_stays(wide, tmp_path):
+    chosen = {"recipe": "lean", "settings": [*TINY, "data.fit=squash"]}
+    for name, options in (("set", chosen), ("recipe", {"recipe": named_recipe("lean")})):
+        assert "training.fit" not in notes(wide, run=tmp_path / name, **options)
+        assert Run(tmp_path / name).recipe.data.fit == "squash"
+
+
+def test_small_pictures_are_told_before_they_are_enlarged(wide, tmp_path):
+    options = {"settings": [*TINY[1:], "data.size=64"], "recipe": "lean"}
+    assert "training.enlarged" in notes(wide, run=tmp_path / "run", **options)
+
+
+def test_images_alone_train_the_default_recipe(picture_folder, tmp_path):
+    for name, options in (("alone", {}), ("named", {"recipe": "lean"})):
+        launched(picture_folder, run=tmp_path / name, **options)
+    alone, named = Run(tmp_path / "alone"), Run(tmp_path / "named")
+    assert alone.recipe == named.recipe and alone.preparation > 0
+    weights = [(run.model_folder / "model.safetensors").read_bytes() for run in (alone, named)]
+    assert weights[0] == weights[1]
+
+
+def test_what_precedes_the_first_update_counts_as_part_of_the_budget():
+    assert Limits(None, 100.0).budget == 100.0
+    assert Limits(None, 100.0, 30.0).budget == 70.0
+    assert Limits(None, 100.0, 90.0).budget == 50.0  # a training is never nothing
+    limits = Limits(None, 100.0, 30.0)
+    assert limits.share(0, 35.0) == 0.5 and limits.reached(0, 70.0) and not limits.reached(0, 69.0)
+    assert Limits(10, None, 5.0).budget is None

@@ -1,5 +1,8 @@
 """When a training ends, how long it takes until then, and which weights it keeps for autoguidance."""
 
+import json
+import platform
+
 import pytest
 import torch
 
@@ -8,6 +11,7 @@ from alphabar.tensor_files import unpack_tensors
 from alphabar.training.loop import begin, train
 from alphabar.training.records import Limits
 from alphabar.training.state import TrainingState
+from alphabar.training.writer import write_environment
 from training_child import tiny_dataset, tiny_recipe
 
 
@@ -51,3 +55,24 @@ def test_the_early_weights_are_kept_after_an_eighth(picture_folder, tmp_path):
             kept[checkpoint.images] = checkpoint.files.get("early.safetensors")
     assert kept[8] is None and kept[16] is not None  # 72 / 8 = 9
     assert kept[72] == kept[16]
+
+
+def test_what_writes_is_closed_at_the_end_of_a_training(picture_folder, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr("alphabar.training.writer.RunWriter.close", lambda self: closed.append(self))
+    run = begin(tmp_path / "run", tiny_recipe())
+    list(train(tiny_dataset(picture_folder), run, images=8, runtime=Runtime()))
+    assert len(closed) == 1
+    records = train(tiny_dataset(picture_folder), run, images=16, runtime=Runtime())
+    next(record for record in records if record.loss is not None)
+    records.close()
+    assert len(closed) == 2
+
+
+def test_the_environment_names_a_processor(picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("platform.processor", lambda: "")
+    run, dataset = begin(tmp_path / "run", tiny_recipe()), tiny_dataset(picture_folder)
+    write_environment(run, dataset, Runtime())
+    environment = json.loads((run.path / "environment.json").read_text())
+    assert environment["processor"] == platform.machine()
+    assert environment["data"]["pictures"] == len(dataset.items)

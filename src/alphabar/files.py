@@ -6,6 +6,7 @@ its name only once all of it is on the disk, and `read_folder` checks every byte
 same without checksums for folders that are written file by file. Nothing is pickled.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -155,6 +156,8 @@ def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
         raise Damaged("files.unreadable", path=path, reason=error.strerror or error) from None
 
 

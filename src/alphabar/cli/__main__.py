@@ -1,24 +1,44 @@
 """The entry point of the command line: ``alphabar`` or ``python -m alphabar.cli``."""
 
+import io
 import json
 import sys
+from typing import NoReturn
+
+import typer
 
 from alphabar.cli.app import app
-from alphabar.cli.console import say
+from alphabar.cli.console import localized, say
+from alphabar.cli.help import UsageProblem, usage_sentence
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.messages import reader_language
 
 
 def main() -> None:
     """Run a command. Errors that a person can correct are one sentence on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # file names that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
         load_extensions(sys.argv)
-        app()
+        code = app(prog_name="alphabar", standalone_mode=False)
     except AlphabarError as error:
-        say(f"alphabar: {error.in_language(reader_language())}")
-        if "--json" in sys.argv:
-            print(json.dumps({"error": str(error)}))
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        _fail(error.message, 2 if isinstance(error, UsageError) else 1)
+    except UsageProblem as error:
+        _fail(usage_sentence(error), 2)
+    except typer.Abort:
+        sys.exit(1)
+    if code:
+        sys.exit(code)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    """End with a sentence: on stderr in the person's language, with --json on stdout in English too."""
+    say(f"alphabar: {localized(sentence)}")
+    if "--json" in sys.argv:
+        print(json.dumps({"error": str(sentence)}))
+    sys.exit(code)
 
 
 def load_extensions(arguments: list[str]) -> None:

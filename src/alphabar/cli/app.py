@@ -1,41 +1,57 @@
 """The commands by name. Each is imported when it is called, so that ``alphabar --help`` needs no PyTorch."""
 
+import os
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+from alphabar.cli.console import localized
+from alphabar.cli.help import HelpfulCommand, command_text, write_options
+from alphabar.errors import unknown
+from alphabar.messages import message
+
+# Group → command → (module, example, page of the guide).
 GROUPS = {
-    "Data and training": {
-        "inspect": ("data", "Report what a data set holds: counts, sizes, classes, bad files, duplicates."),
-        "train": ("train", "Train a model on a data set, or go on with a training that was stopped."),
-        "finetune": ("train", "Train a model on a data set, starting from the weights of a trained model."),
-        "distill": ("train", "Teach a trained model to sample in a few steps."),
-        "plan": ("train", "Measure this machine and choose what to train in a given time."),
+    "train": {
+        "inspect": ("data", "inspect my_pictures", "train.md"),
+        "train": ("train", "train my_pictures --run runs/mine --budget 2h", "train.md"),
+        "finetune": ("train", "finetune cars64 my_pictures --run runs/mine --budget 20m", "train.md"),
+        "distill": ("train", "distill cars64 stanford_cars --steps 4 --run runs/fast", "train.md"),
+        "plan": ("train", "plan my_pictures --budget 2h", "train.md"),
     },
-    "Generation": {
-        "sample": ("sample", "Generate samples."),
-        "interpolate": ("sample", "Interpolate between samples, or between two conditions."),
-        "edit": ("sample", "Generate variations of a picture, with other conditions if wanted."),
+    "use": {
+        "sample": (
+            "sample",
+            "sample cars64 -n 16 --attribute body=SUV --guidance 2 --out suvs",
+            "condition.md",
+        ),
+        "interpolate": (
+            "sample",
+            "interpolate cars64 --attribute body=SUV --attribute body=coupe --out between",
+            "condition.md",
+        ),
+        "edit": ("sample", "edit cars64 car.png --strength 0.5 -n 4 --out variations", "condition.md"),
     },
-    "Restoration": {
-        "inpaint": ("restore", "Fill in the missing part of a picture."),
-        "upscale": ("restore", "Enlarge a picture."),
-        "restore": ("restore", "Undo blur, noise, compression, missing colour or missing pixels."),
-        "degrade": ("restore", "Degrade pictures in a known way, to try restoration on."),
+    "measure": {
+        "evaluate": ("evaluate", "evaluate runs/mine --against my_pictures -n 2000", "evaluate.md"),
+        "report": ("report", "report runs/mine", "evaluate.md"),
+        "compare": ("report", "compare runs/mine runs/other", "evaluate.md"),
     },
-    "Evaluation": {
-        "evaluate": ("evaluate", "Measure how good samples are: distances, copies, attribute frequencies."),
-        "report": ("report", "Write a self-contained page with everything known of a run."),
-        "compare": ("report", "Compare runs in one table and one page."),
+    "restore": {
+        "inpaint": ("restore", "inpaint cars64 car.png --mask box:20,20,44,44 --out filled", "restore.md"),
+        "upscale": ("restore", "upscale cars64 small.png --factor 4 --out large", "restore.md"),
+        "restore": ("restore", "restore cars64 old.jpg --degradation jpeg:10 --out restored", "restore.md"),
+        "degrade": ("restore", "degrade car.png --degradation blur:2+noise:0.05 --out blurred", "restore.md"),
     },
-    "Studio and demonstration": {
-        "studio": ("studio", "Open a local web page to generate, restore, compare, train and monitor."),
-        "demo": ("demo", "Train for three minutes on the built-in toycars, sample, evaluate and report."),
+    "page": {
+        "studio": ("studio", "studio runs", "studio.md"),
+        "demo": ("demo", "demo", "train.md"),
     },
 }
 COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class Commands(TyperGroup):
@@ -46,45 +62,66 @@ class Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name; None where there is none."""
+        """The command of that name; None where there is none. To complete a name a summary is enough."""
         if cmd_name not in COMMANDS:
             return None
-        function = getattr(import_module(f"alphabar.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
-        single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=HELP)
-        single.command(cmd_name)(function)
-        return typer.main.get_command(single)
+        if "_ALPHABAR_COMPLETE" in os.environ:
+            return TyperCommand(cmd_name, short_help=command_text(cmd_name, short=True))
+        return load_command(cmd_name)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the arguments begin with. Raises UsageError, with the nearest, for others."""
+        name, *rest = args
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        return name, load_command(name), rest
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the commands and their summaries, group by group, without importing any."""
-        for title, commands in GROUPS.items():
-            with formatter.section(title):
-                formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+        formatter.write_usage(
+            "alphabar", localized(message("cli.usage_of_all")), f"{localized(message('cli.usage'))} "
+        )
+        formatter.write_paragraph()
+        formatter.write_text(localized(message("cli.about")))
+        for group, commands in GROUPS.items():
+            with formatter.section(localized(message(f"cli.group.{group}"))):
+                formatter.write_dl([(name, command_text(name, short=True)) for name in commands])
+        with formatter.section(localized(message("cli.first_steps"))):
+            steps = ("sample", "train", "studio")
+            formatter.write_dl([(f"alphabar {COMMANDS[name][1]}", "") for name in steps])
+        write_options(self.get_params(ctx), formatter)
+        formatter.write_paragraph()
+        formatter.write_text(localized(message("cli.more_help")))
 
 
-HELP = {"help_option_names": ["-h", "--help"]}
-app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, context_settings=HELP
-)
+def load_command(name: str) -> Any:
+    """The command of that name, with the options that follow from the registries."""
+    module, example, guide = COMMANDS[name]
+    function = getattr(import_module(f"alphabar.cli.{module}"), name)
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=HELP)
+    single.command(name, cls=HelpfulCommand)(function)
+    command = typer.main.get_command(single)
+    assert isinstance(command, HelpfulCommand)
+    command.example, command.guide = example, guide
+    return command
+
+
+app = typer.Typer(cls=Commands, rich_markup_mode=None, context_settings=HELP)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from alphabar import __version__
+        from alphabar.versions import version_line
 
-        print(f"alphabar {__version__}")
+        print(version_line())
         raise typer.Exit
 
 
 @app.callback()
 def alphabar(
-    extension: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE", help="A Python file that registers choices of your own. Repeat for several."
-        ),
-    ] = None,
+    extension: Annotated[list[str] | None, typer.Option(metavar="FILE", help="cli.help.extension")] = None,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="cli.help.version")
     ] = False,
 ) -> None:
     """Train diffusion models on your own data, measure how good they are, and use them for every task."""

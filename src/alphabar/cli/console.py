@@ -1,16 +1,21 @@
 """What the commands print: sentences and progress on stderr, results on stdout."""
 
 import json
+import os
 import signal
 import sys
 import threading
+import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
+import typer
+
 from alphabar.formatting import format_duration
-from alphabar.messages import reader_language, translated
+from alphabar.messages import message, reader_language, translated
 from alphabar.progress import Progress
 
 T = TypeVar("T")
@@ -53,7 +58,8 @@ def stop_on_signal(stop: threading.Event) -> Iterator[None]:
             stop.set()
             # The terminal may be gone, and a signal may arrive in the middle of a line.
             with suppress(OSError, RuntimeError):
-                say("\nfinishing this update and saving; Ctrl-C once more, later, to leave at once")
+                print(file=sys.stderr)
+                say(message("cli.stopping"))
 
     # Under nohup a closing terminal is to be ignored.
     heard = [number for number in STOPPING_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
@@ -93,7 +99,8 @@ def told_when_stopped(kept: Callable[[], str]) -> Iterator[None]:
         yield
     except Stopped as stopped:
         with suppress(OSError):  # the terminal may be gone
-            say(f"\nstopped: {kept()}")
+            print(file=sys.stderr)
+            say(message("cli.stopped", kept=kept()))
         raise SystemExit(128 + stopped.number) from None
     finally:
         for number, handler in previous.items():
@@ -112,7 +119,7 @@ def progress_bars(quiet: bool = False) -> Iterator[Any]:
         BarColumn(),
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn(localized(message("cli.left"))),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=quiet or not sys.stderr.isatty(),
@@ -147,9 +154,36 @@ def run_to_end(
             if bars.disable and not quiet and monotonic() - spoken > SECONDS_BETWEEN_LINES:
                 spoken = monotonic()
                 left = bars.tasks[tasks[name]].time_remaining
-                eta = "" if left is None else f"  left {format_duration(left)}"
+                eta = "" if left is None else f"  {localized(message('cli.left'))} {format_duration(left)}"
                 say(f"{name} {record.done / record.total:4.0%}  {detail(record)}{eta}")
     return result  # type: ignore[return-value]
+
+
+def is_terminal() -> bool:
+    """Whether a person sits at a terminal and can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(yes: bool) -> None:
+    """Ask a person at a terminal whether to go on; end the command where they do not. yes: they said so."""
+    if yes or not is_terminal():
+        return
+    print(localized(message("cli.go_on")), end=" ", file=sys.stderr, flush=True)
+    if not input().strip().lower().startswith(("y", "s")):
+        say(message("cli.cancelled"))
+        raise typer.Exit(1)
+
+
+def has_display() -> bool:
+    """Whether a person sits at a terminal of a machine that can show a browser."""
+    windows = os.name == "nt" or sys.platform == "darwin"
+    return is_terminal() and (windows or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))))
+
+
+def open_path(path: Path | str, wanted: bool) -> None:
+    """Open a file or an address in the system's viewer or browser, where that is wanted."""
+    if wanted and not webbrowser.open(path.resolve().as_uri() if isinstance(path, Path) else path):
+        say(message("cli.not_opened", path=path))
 
 
 def print_table(head: Sequence[str], body: Iterable[Sequence[str]]) -> None:

@@ -15,46 +15,31 @@ from alphabar.cli.options import (
     with_sampling_options,
 )
 from alphabar.errors import UsageError
-from alphabar.messages import Message, message
-from alphabar.metrics.features import EXTRACTORS
+from alphabar.messages import message
 
 SHOWN_FOR_EMA = ("frechet", "kid", "precision", "recall")
 
 
 @with_sampling_options()
 def evaluate(
-    what: Annotated[
-        Path, typer.Argument(metavar="MODEL|FOLDER", help="A run or model folder, or a folder of samples.")
-    ],
-    against: Annotated[str, typer.Option(metavar="DATA", help="The real data, as for training.")],
+    what: Annotated[Path, typer.Argument(metavar="MODEL|FOLDER", help="cli.help.evaluate_what")],
+    against: Annotated[str, typer.Option(metavar="DATA", help="cli.help.against")],
     sampling: SamplingOptions,
-    n: Annotated[int, typer.Option("-n", metavar="N", help="Number of samples.")] = 2000,
-    features: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Feature network: {', '.join(EXTRACTORS)}.")
-    ] = "lite0",
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights of the feature network, if it needs a file.")
-    ] = None,
+    n: Annotated[int, typer.Option("-n", metavar="N", help="cli.help.evaluate_n")] = 2000,
+    features: Annotated[str, typer.Option(metavar="NAME", help="cli.help.features")] = "lite0",
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="cli.help.weights")] = None,
     label_classifier: Annotated[
-        Path | None,
-        typer.Option(metavar="MODEL", help="Predict labels with this run of the recipe classifier on DATA."),
+        Path | None, typer.Option(metavar="MODEL", help="cli.help.label_classifier")
     ] = None,
-    ema: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,…",
-            help="Other EMA lengths, as shares of the training; for several, a table. E.g. 0.03,0.1.",
-        ),
-    ] = None,
+    ema: Annotated[str | None, typer.Option(metavar="A,B,…", help="cli.help.emas")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how good samples are: distances with protocol and baseline, copies, attribute frequencies.
-
-    For example: alphabar evaluate runs/mine --against my_pictures -n 2000
-    """
+    """Measure how good samples are: distances with protocol and baseline, copies, attribute frequencies."""
     from alphabar.runs.model import holds_model
 
+    if features.casefold() in ("fid", "kid"):
+        raise UsageError("cli.fid_is_no_network", name=features)
     options = {"n": n, "features": features, "weights": weights, "label_classifier": _model(label_classifier)}
     if not holds_model(what):
         given = [*sampling.given, *(["ema"] if ema else [])]
@@ -85,7 +70,7 @@ def _model(path: Path | None, **options: Any) -> Any:
 def _evaluate(what: Any, against: str, **options: Any) -> Any:
     from alphabar.evaluation.evaluate import evaluate as evaluate_samples
 
-    with told_when_stopped(lambda: "what is finished is kept; give the same command again to go on"):
+    with told_when_stopped(lambda: message("cli.evaluation_kept")):
         return run_to_end(evaluate_samples(what, against, **options))
 
 
@@ -126,11 +111,11 @@ def _evaluate_ema_lengths(
         )
         for length, error, result in zip(lengths, errors, results, strict=True)
     ]
-    head = (message("cli.ema_length"), message("cli.profile_error"), *names)
-    print_table([localized(cell) for cell in head], rows)
-    _print_about(first)
-    _tell(message("cli.protocol", protocol=first.protocol))
-    _tell(message("cli.about_profile_error"))
+    head = (message("cli.ema_length"), message("cli.profile_error"))
+    print_table((*map(localized, head), *map(localized, names)), rows)
+    print(localized(message("cli.n_of_one_noise", n=first.n, reference=first.reference)))
+    print(localized(message("cli.protocol", protocol=first.protocol)))
+    print(localized(message("cli.profile_error_means")))
     records = [
         {"length": length, "profile_error": error, **result.to_dict()}
         for length, error, result in zip(lengths, errors, results, strict=True)
@@ -144,65 +129,64 @@ def _with_error(metric: Any) -> str:
 
 def _print_evaluation(result: Any) -> None:
     _print_report(result.report)
-    _tell(message("cli.protocol", protocol=result.report.protocol))
-    for note in (*result.report.warnings, message("metrics.no_interval")):
-        _tell(message("cli.note", text=note))
+    _print(message("cli.protocol", protocol=result.report.protocol))
+    for warning in (*result.report.warnings, message("metrics.no_interval")):
+        _print(message("cli.note", note=warning))
     if result.held_out:
         print()
-        _tell(message("reporting.against_title", reference=result.held_out.reference))
-        _tell(message("reporting.against_caption"))
+        _print(message("cli.against_held_out"))
         _print_report(result.held_out)
     if result.memorization:
         print()
-        _tell(message("cli.copies", finding=result.memorization.sentence))
+        _print(message("cli.copies", sentence=result.memorization.sentence))
     print()
     _print_attributes(result)
     for note in result.notes:
-        _tell(message("cli.note", text=note))
+        _print(message("cli.note", note=note))
+    _print(message("cli.evaluation_hint"))
 
 
-def _tell(text: str) -> None:
-    """Print a result on stdout, in the reader's language."""
+def _print(text: str) -> None:
     print(localized(text))
 
 
 def _print_report(report: Any) -> None:
-    head = ("metric", "value", "baseline", "better")
-    rows = [tuple(map(localized, row)) for row in report.rows()]
-    print_table([localized(message(f"reporting.column_{name}")) for name in head], rows)
-    _print_about(report)
-
-
-def _print_about(report: Any) -> None:
-    """How many samples, against what, and of what the baseline is."""
-    _tell(message("reporting.against", n=report.n, reference=report.reference))
+    head = ("", message("cli.value"), message("cli.baseline"), message("cli.better"))
+    print_table([localized(cell) for cell in head], [list(map(localized, row)) for row in report.rows()])
+    _print(message("cli.n_and_reference", n=report.n, reference=report.reference))
     if report.baseline_n:
-        others = report.baseline_reference_n
-        _tell(message("reporting.baseline_of", n=report.baseline_n, others=others))
+        _print(message("cli.baseline_means", real=report.baseline_n, others=report.baseline_reference_n))
 
 
 def _print_attributes(result: Any) -> None:
     """How often attribute values are generated, appearance, and how often samples have their condition."""
     for each in result.attribute_frequencies:
-        wrong = [f for f in each.frequencies if f.verdict]
-        found: Message = message("reporting.frequencies_equal")
-        if wrong:
-            found = message("reporting.frequencies_differ", wrong=len(wrong), of=len(each.frequencies))
-        accuracy, imbalance = f"{each.accuracy:.0%}", f"{each.imbalance:.3g}"
-        values = {"attribute": each.attribute, "accuracy": accuracy, "imbalance": imbalance}
-        _tell(message("reporting.frequencies", finding=found, **values))
-        for f in wrong:
-            shares = {"samples": f"{f.samples:.1%} [{f.low:.1%}, {f.high:.1%}]", "data": f"{f.data:.1%}"}
-            verdict = message("reporting.too_rare" if f.verdict == "under" else "reporting.too_frequent")
-            _tell(message("cli.frequency", value=f.value, verdict=verdict, **shares))
+        wrong = "; ".join(
+            localized(
+                message(
+                    f"cli.produced_{f.verdict}",
+                    value=f.value, samples=f.samples, low=f.low, high=f.high, data=f.data,
+                )
+            )
+            for f in each.frequencies
+            if f.verdict
+        )  # fmt: skip
+        found = wrong or message("cli.frequencies_right")
+        _print(message("cli.frequencies", attribute=each.attribute, accuracy=each.accuracy, found=found))
     for shift in result.appearance:
-        name = message(f"reporting.row_{shift.statistic}")
-        difference = f"{shift.difference:+.1f} [{shift.low:+.1f}, {shift.high:+.1f}]"
-        _tell(message("cli.appearance", name=name, difference=difference, data=f"{shift.data:.1f}"))
+        _print(
+            message(
+                "cli.appearance", statistic=shift.statistic, difference=shift.difference,
+                low=shift.low, high=shift.high, data=shift.data,
+            )
+        )  # fmt: skip
     for a in result.condition_agreement:
-        shares = {"agreed": f"{a.agreed:.0%}", "interval": f"[{a.low:.0%}, {a.high:.0%}]"}
-        about = {"attribute": a.attribute, "n": a.n, "accuracy": f"{a.accuracy:.0%}"}
-        _tell(message("reporting.agreement", **shares, **about))
+        _print(
+            message(
+                "cli.agreement", attribute=a.attribute, agreed=a.agreed, low=a.low, high=a.high, n=a.n,
+                accuracy=a.accuracy,
+            )
+        )  # fmt: skip
         if a.distances:
             _print_distances(a.attribute, a.distances)
 
@@ -211,5 +195,5 @@ def _print_distances(attribute: str, distances: Sequence[Any]) -> None:
     rows = [
         (d.value, f"{d.kid:.3f} [{d.low:.3f}, {d.high:.3f}]", str(d.n), str(d.reference_n)) for d in distances
     ]
-    head = (message(f"reporting.column_{name}") for name in ("own_distance", "samples", "images"))
+    head = (message("cli.distance_from_own"), "n", message("cli.reference"))
     print_table((f"  {attribute}", *map(localized, head)), rows)

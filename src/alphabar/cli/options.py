@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from alphabar.errors import UsageError
+from alphabar.messages import Message
 
 if TYPE_CHECKING:
     from alphabar.runs.model import Model
     from alphabar.sampling.settings import SamplingSettings
 
-DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="A folder of pictures, 'toycars', or hf://datasets/owner/name.")
-]
-ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A run folder, a model folder, or a shipped model: cars64.")
-]
-ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture file.")]
-OutOption = Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the results.")]
-SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the noise.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="cli.help.data")]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="cli.help.model")]
+ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="cli.help.image")]
+OutOption = Annotated[Path, typer.Option(metavar="DIR", help="cli.help.out")]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="cli.help.seed")]
+OpenOption = Annotated[bool, typer.Option("--open", help="cli.help.open")]
+JsonOption = Annotated[bool, typer.Option("--json", help="cli.help.json")]
 
 
 class SamplingOptions:
@@ -83,7 +81,7 @@ class SamplingOptions:
 def with_sampling_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator: the command's parameter ``sampling`` becomes all options about how samples are generated.
 
-    They follow from the registries of samplers, timesteps, initial noises and guidances. without: names of
+    Those of guidances follow from their registry. without: names of
     parameters that this command does not have.
     """
 
@@ -114,56 +112,29 @@ def with_sampling_options(*without: str) -> Callable[[Callable[..., None]], Call
 
 def sampling_parameters() -> list[inspect.Parameter]:
     """The parameters, with their options, that say how samples are generated."""
-    from alphabar.diffusion.initial_noise import INITIAL_NOISES
-    from alphabar.diffusion.samplers import SAMPLERS
-    from alphabar.diffusion.timesteps import TIMESTEPS
     from alphabar.guidance import GUIDANCES
 
     words = list[str] | None
     made = [
-        _option(
-            "classes",
-            words,
-            "--class",
-            "NAME",
-            "Condition on a class; words of its name do. Repeat for several.",
-        ),
-        _option(
-            "attributes",
-            words,
-            "--attribute",
-            "KEY=VALUE",
-            "Condition on an attribute, e.g. color=red. Repeatable.",
-        ),
-        _option("prompts", words, "--prompt", "TEXT", "Condition on a sentence. Repeat for several."),
-        _option(
-            "unconditional",
-            bool,
-            "--unconditional",
-            None,
-            "No condition; by default those of the training data.",
-        ),
+        _option("classes", words, "--class", "NAME", "cli.help.class"),
+        _option("attributes", words, "--attribute", "KEY=VALUE", "cli.help.attribute"),
+        _option("prompts", words, "--prompt", "TEXT", "cli.help.prompt"),
+        _option("unconditional", bool, "--unconditional", None, "cli.help.unconditional"),
     ]
     for name in GUIDANCES:
         for setting, (option, text) in guidance_options(name).items():
             kind = float | None if setting == "scale" else str | None
             made.append(_option(parameter_name(option), kind, f"--{option}", setting.upper(), text))
-    choices = (("sampler", SAMPLERS), ("timesteps", TIMESTEPS), ("initial_noise", INITIAL_NOISES))
     return [
         *made,
         _option(
-            "guidance_interval", str | None, "--guidance-interval", "LO,HI",
-            "Noise levels sigma/alpha within which guidance acts; by default all.",
+            "guidance_interval", str | None, "--guidance-interval", "LO,HI", "cli.help.guidance_interval"
         ),
-        *(
-            _option(
-                name, str | None, f"--{name.replace('_', '-')}", "NAME",
-                f"{', '.join(registry)}; with settings as JSON. By default the recipe's.",
-            )
-            for name, registry in choices
-        ),
-        _option("steps", int | None, "--steps", "N", "Sampler steps; by default the recipe's."),
-    ]  # fmt: skip
+        _option("sampler", str | None, "--sampler", "NAME", "cli.help.sampler"),
+        _option("timesteps", str | None, "--timesteps", "NAME", "cli.help.timesteps"),
+        _option("initial_noise", str | None, "--initial-noise", "NAME", "cli.help.initial_noise"),
+        _option("steps", int | None, "--steps", "N", "cli.help.steps"),
+    ]
 
 
 def guidance_options(name: str) -> dict[str, tuple[str, str]]:
@@ -181,6 +152,7 @@ def parameter_name(option: str) -> str:
 
 def _option(name: str, kind: Any, flag: str, metavar: str | None, text: str) -> inspect.Parameter:
     default = False if kind is bool else None
+    text = text.identifier if isinstance(text, Message) else text
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

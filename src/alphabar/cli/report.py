@@ -1,40 +1,29 @@
 """The commands ``report`` and ``compare``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from alphabar.cli.console import localized, print_json, print_table, run_to_end, say
-from alphabar.cli.options import JsonOption
+from alphabar.cli.console import localized, open_path, print_json, print_table, run_to_end, say
+from alphabar.cli.options import JsonOption, OpenOption
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.messages import LANGUAGES, message
 
 LanguageOption = Annotated[
-    str | None,
-    typer.Option(metavar="|".join(LANGUAGES), help="Language of the page. By default that of your system."),
+    str | None, typer.Option(metavar="|".join(LANGUAGES), help="cli.help.page_language")
 ]
 
 
 def report(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a shipped model: cars64."),
-    ],
-    data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="The training data, if it has moved since.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The page to write. [default: RUN/report.html, MODEL-report.html]"),
-    ] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="cli.help.report_run")],
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="cli.help.report_data")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="cli.help.report_out")] = None,
     language: LanguageOption = None,
+    show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a self-contained page with everything known of a run, and its tables and figures beside it.
-
-    For example: alphabar report runs/mine
-    """
+    """Write a self-contained page with everything known of a run, its tables and figures beside it."""
     from alphabar.reporting.report import write_report
     from alphabar.reporting.report_figures import make_report_figures
     from alphabar.runs.run import Run
@@ -47,20 +36,26 @@ def report(
         if out is None and isinstance(error.__cause__, OSError):
             raise AlphabarError("reporting.elsewhere", problem=error.message) from None
         raise
-    say(message("cli.report_written", path=path))
+    say(message("cli.page_written", path=path))
+    open_path(path, show)
     print_json(as_json, {"run": str(run), "report": str(path)})
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("comparison.html"),
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="cli.help.compare_runs")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="cli.help.compare_out")] = Path("comparison.html"),
     language: LanguageOption = None,
+    show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs in one table and one page: cost, quality, variety, copies, samples.
+    """Compare runs in one table and one page: cost, quality, variety, copies, samples."""
+    result = write_and_print_comparison(runs, out, language)
+    open_path(out, show)
+    print_json(as_json, {"page": str(out), **result.to_dict()})
 
-    For example: alphabar compare runs/mine runs/other
-    """
+
+def write_and_print_comparison(runs: list[Path], out: Path, language: str | None = None) -> Any:
+    """Compare runs, print the tables and write the page. Returns the comparison."""
     from alphabar.reporting.comparison import compare as compare_runs
     from alphabar.reporting.comparison_page import comparison_rows, write_comparison
     from alphabar.reporting.pages import files_folder
@@ -74,10 +69,10 @@ def compare(
         print_table(head, [tuple(map(localized, row)) for row in body])
         print("\n".join((*map(localized, ranking), "")))
     for note in (message("reporting.cost_caption"), *result.notes):
-        print(localized(message("cli.note", text=note)))
+        print(localized(message("cli.note", note=note)))
     write_comparison(result, out, language)
-    say(message("cli.comparison_written", path=out))
-    print_json(as_json, {"page": str(out), **result.to_dict()})
+    say(message("cli.page_written", path=out))
+    return result
 
 
 def _check(language: str | None) -> None:

@@ -1,94 +1,80 @@
 """The commands ``inpaint``, ``upscale``, ``restore`` and ``degrade``."""
 
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alphabar.cli.console import print_json, run_to_end, say
-from alphabar.cli.options import ImageArgument, JsonOption, ModelArgument, OutOption, SeedOption
-from alphabar.restoration.solvers.registry import SOLVERS
+from alphabar.cli.console import confirm, open_path, print_json, run_to_end, say
+from alphabar.cli.options import ImageArgument, JsonOption, ModelArgument, OpenOption, OutOption, SeedOption
+from alphabar.formatting import format_duration
+from alphabar.messages import message
 
-CountOption = Annotated[
-    int, typer.Option("-n", metavar="N", help="Number of restorations; from 2 on with a map of their spread.")
-]
-SolverOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help=f"{', '.join(SOLVERS)}; by default chosen for the degradation."),
-]
-StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps of the solver.", show_default="25")]
-PagOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="S",
-        help="Scale of perturbed-attention guidance; 0 is none.",
-        show_default="chosen for the degradation and the model",
-    ),
-]
-NoiseOption = Annotated[
-    str,
-    typer.Option(
-        metavar="STD", help="Noise in the picture, where 2 is black to white, or auto to estimate it."
-    ),
-]
-DegradationOption = Annotated[
-    str,
-    typer.Option(
-        metavar="SPEC",
-        help="The degradation, for example downsample:4, blur:1.5+noise:0.05, motion:9,45, grayscale,"
-        " jpeg:10, noise:auto, random:0.7 or mask:FILE+noise:0.1.",
-    ),
-]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alphabar.restoration.settings import RestorationSettings
+    from alphabar.restoration.task import Task
+    from alphabar.runs.model import Model
+
+CountOption = Annotated[int, typer.Option("-n", metavar="N", help="cli.help.restorations")]
+SolverOption = Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.solver")]
+StepsOption = Annotated[int | None, typer.Option(metavar="N", help="cli.help.solver_steps")]
+PagOption = Annotated[float | None, typer.Option(metavar="S", help="cli.help.restoration_pag")]
+NoiseOption = Annotated[str, typer.Option(metavar="STD", help="cli.help.noise")]
+DegradationOption = Annotated[str, typer.Option(metavar="SPEC", help="cli.help.degradation")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="cli.help.yes")]
+
+ASK_ABOVE = 120.0  # seconds that a restoration may take without a question
 
 
 def inpaint(
     model: ModelArgument,
     image: ImageArgument,
     out: OutOption,
-    mask: Annotated[
-        str,
-        typer.Option(
-            metavar="MASK",
-            help="A mask picture (what is white, or painted on a clear layer, is filled in), box:x0,y0,x1,y1,"
-            " random:0.7 or strokes:0.2.",
-        ),
-    ],
+    mask: Annotated[str, typer.Option(metavar="MASK", help="cli.help.mask")],
     n: CountOption = 4,
     noise: NoiseOption = "0",
     solver: SolverOption = None,
     steps: StepsOption = None,
     pag: PagOption = None,
     seed: SeedOption = 0,
+    yes: YesOption = False,
+    show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill in the missing part of a picture. Without noise, the known pixels stay untouched.
-
-    For example: alphabar inpaint cars64 car.png --mask box:20,20,44,44 --out filled
-    """
+    """Fill in the missing part of a picture. Without noise, the known pixels stay untouched."""
     generated = mask.partition(":")[0] in ("box", "random", "strokes")
     degradation = f"{mask if generated else f'mask:{mask}'}+noise:{noise}"
-    _restore(model, image, degradation, out, as_json, n=n, solver=solver, steps=steps, pag=pag, seed=seed)
+    _restore(
+        model, image, degradation, out, as_json, yes, show,
+        n=n, solver=solver, steps=steps, pag=pag, seed=seed,
+    )  # fmt: skip
 
 
 def upscale(
     model: ModelArgument,
     image: ImageArgument,
     out: OutOption,
-    factor: Annotated[int, typer.Option(metavar="N", help="How many times wider and higher.")] = 4,
+    factor: Annotated[int, typer.Option(metavar="N", help="cli.help.factor")] = 4,
     n: CountOption = 1,
     noise: NoiseOption = "0",
     solver: SolverOption = None,
     steps: StepsOption = None,
     pag: PagOption = None,
     seed: SeedOption = 0,
+    yes: YesOption = False,
+    show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Enlarge a picture that was reduced bicubically.
-
-    For example: alphabar upscale cars64 small.png --factor 4 --out large
-    """
+    """Enlarge a picture that was reduced bicubically."""
     degradation = f"downsample:{factor}+noise:{noise}"
-    _restore(model, image, degradation, out, as_json, n=n, solver=solver, steps=steps, pag=pag, seed=seed)
+    _restore(
+        model, image, degradation, out, as_json, yes, show,
+        n=n, solver=solver, steps=steps, pag=pag, seed=seed,
+    )  # fmt: skip
 
 
 def restore(
@@ -101,26 +87,25 @@ def restore(
     steps: StepsOption = None,
     pag: PagOption = None,
     seed: SeedOption = 0,
+    yes: YesOption = False,
+    show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Undo blur, noise, compression, missing colour or missing pixels, or several of them.
-
-    For example: alphabar restore cars64 old.jpg --degradation jpeg:10 --out restored
-    """
-    _restore(model, image, degradation, out, as_json, n=n, solver=solver, steps=steps, pag=pag, seed=seed)
+    """Undo blur, noise, compression, missing colour or missing pixels, or several of them."""
+    _restore(
+        model, image, degradation, out, as_json, yes, show,
+        n=n, solver=solver, steps=steps, pag=pag, seed=seed,
+    )  # fmt: skip
 
 
 def degrade(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER", help="A picture, or a folder of them.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER", help="cli.help.images_or_folder")],
     out: OutOption,
     degradation: DegradationOption,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Degrade pictures in a known way, to try restoration on. Those that cannot be read are named.
-
-    For example: alphabar degrade car.png --degradation blur:2+noise:0.05 --out blurred
-    """
+    """Degrade pictures in a known way, to try restoration on. Those that cannot be read are named."""
     from alphabar.restoration.degradation import parse_degradation
     from alphabar.restoration.task import degrade_files
     from alphabar.sampling.outputs import check_free
@@ -128,7 +113,7 @@ def degrade(
     parsed = parse_degradation(degradation)
     check_free(out)
     count = run_to_end(degrade_files(image, parsed, out, seed))
-    say(f"{count} degraded pictures are in {out}")
+    say(message("cli.degraded", n=count, out=out))
     print_json(as_json, {"out": str(out), "n": count, "degradation": degradation})
 
 
@@ -138,6 +123,8 @@ def _restore(
     degradation: str,
     out: Path,
     as_json: bool,
+    yes: bool,
+    show: bool,
     *,
     n: int,
     pag: float | None,
@@ -146,7 +133,6 @@ def _restore(
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
     from alphabar.images import image_grid
     from alphabar.restoration.degradation import parse_degradation
-    from alphabar.restoration.restore import restore as restore_task
     from alphabar.restoration.settings import restoration_settings
     from alphabar.restoration.task import panels, read_task, write_restored
     from alphabar.runs.model import load_model
@@ -161,9 +147,7 @@ def _restore(
     settings = restoration_settings(
         loaded, task.operator, task.sigma_y, guidance=None if pag is None else {"pag": pag}, **chosen
     )
-    answers = run_to_end(restore_task(loaded, task.y, task.operator, task.sigma_y, n=n, settings=settings))[
-        :, 0
-    ]
+    answers = _restored(loaded, task, settings, n, yes)[:, 0]
     about = {
         "model": str(model),
         "images": loaded.images,
@@ -177,5 +161,37 @@ def _restore(
     if n > 1:
         overview["spread"] = image_grid(shown[-1:])
     write_restored(task, answers, out, about, overview)
-    say(f"{n} restoration{'s' * (n > 1)} and overview.png are in {out}")
+    say(message("cli.restored", n=n, out=out, overview=out / "overview.png"))
+    open_path(out / "overview.png", show)
     print_json(as_json, {"out": str(out), "n": n, **about})
+
+
+def _restored(model: "Model", task: "Task", settings: "RestorationSettings", n: int, yes: bool) -> "Tensor":
+    """The restorations. Size and memory are said before, the time after one step; long work needs a yes.
+
+    yes: ask nothing. Where the person says no, the command ends.
+    """
+    from alphabar.restoration.restore import restore as restorations
+    from alphabar.restoration.restore import workload
+    from alphabar.training.budget import free_memory
+
+    records = restorations(model, task.y, task.operator, task.sigma_y, n=n, settings=settings)
+    work = workload(model, task.y, task.operator, task.sigma_y, n=n, settings=settings)
+    height, width = task.photo.pixels.shape[:2]
+    rows, columns = task.operator.shape[1:]
+    say(
+        message(
+            "cli.restoring", before=f"{width}×{height}", after=f"{columns}×{rows}",
+            n=n, tiles=work.tiles, steps=settings.steps, memory=work.memory / 2**30,
+        )
+    )  # fmt: skip
+    if work.memory > (free := free_memory(str(model.device))):
+        say(message("cli.little_memory", free=free / 2**30))
+        confirm(yes)
+    began = monotonic()
+    first = next(iter(records))
+    seconds = (monotonic() - began) * work.total / work.first
+    say(message("cli.takes_about", duration=format_duration(seconds)))
+    if seconds > ASK_ABOVE:
+        confirm(yes)
+    return run_to_end(chain([first], records))

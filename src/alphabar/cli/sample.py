@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alphabar.cli.console import print_json, run_to_end, say, told_when_stopped
+from alphabar.cli.console import open_path, print_json, run_to_end, say, told_when_stopped
 from alphabar.cli.options import (
     ImageArgument,
     JsonOption,
     ModelArgument,
+    OpenOption,
     OutOption,
     SamplingOptions,
     SeedOption,
@@ -17,6 +18,7 @@ from alphabar.cli.options import (
     with_sampling_options,
 )
 from alphabar.errors import AlphabarError
+from alphabar.messages import message
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,31 +34,21 @@ def sample(
     sampling: SamplingOptions,
     n: Annotated[
         int | None,
-        typer.Option(
-            "-n", metavar="N", help="Number of samples.", show_default="64, or 8 of each with --compare"
-        ),
+        typer.Option("-n", metavar="N", help="cli.help.sample_n"),
     ] = None,
     compare: Annotated[
         str | None,
-        typer.Option(
-            metavar="KEY=A,B,…",
-            help="Use the same noise with each value of a guidance's option, class, an attribute or"
-            " caption=A|B|…; the overview has a row for each noise and a column for each value.",
-        ),
+        typer.Option(metavar="KEY=A,B,…", help="cli.help.compare"),
     ] = None,
     ema: Annotated[
         float | None,
-        typer.Option(metavar="LENGTH", help="Another EMA length, as a share of the training, e.g. 0.1."),
+        typer.Option(metavar="LENGTH", help="cli.help.ema"),
     ] = None,
     seed: SeedOption = 0,
+    show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate samples: a file for each, and in DIR/overview all of them and the reverse process.
-
-    Files are written as they come; after a stop the same command goes on.
-
-    For example: alphabar sample cars64 -n 16 --attribute body=SUV --guidance 2 --out suvs
-    """
+    """Generate samples: a file for each, and in DIR/overview all of them and the reverse process."""
     from alphabar.runs.model import load_model
     from alphabar.sampling.comparison import comparison_settings
     from alphabar.sampling.outputs import sampling_metadata
@@ -77,17 +69,16 @@ def sample(
     folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
     with told_when_stopped(lambda: _kept(folder)):
         run_to_end(sample_into(folder, loaded, n, variants))
-    side = "side by side" if comparison else "an overview"
-    say(f"{total} samples are in {out}, {side} in {out / 'overview'}")
+    say(message("cli.samples_written", n=total, out=out, overview=_overview(out)))
+    open_path(_overview(out), show)
     print_json(as_json, {"out": str(out), "n": total, **about})
 
 
 def _kept(folder: "SampleFolder") -> str:
     """What is there of a sampling that was stopped."""
-    kept = folder.kept()
-    if not kept:
-        return f"no sample is finished yet; give the same command again to generate them in {folder.path}"
-    return f"{kept} of {folder.n} samples are in {folder.path}; give the same command again to go on"
+    if not (kept := folder.kept()):
+        return message("cli.no_sample_kept", out=folder.path)
+    return message("cli.samples_kept", kept=kept, n=folder.n, out=folder.path)
 
 
 @with_sampling_options("unconditional", "timesteps", "initial_noise")
@@ -95,15 +86,13 @@ def interpolate(
     model: ModelArgument,
     out: OutOption,
     sampling: SamplingOptions,
-    rows: Annotated[int, typer.Option(metavar="N", help="Number of interpolations.")] = 4,
-    columns: Annotated[int, typer.Option(metavar="N", help="Samples on each.")] = 8,
+    rows: Annotated[int, typer.Option(metavar="N", help="cli.help.rows")] = 4,
+    columns: Annotated[int, typer.Option(metavar="N", help="cli.help.columns")] = 8,
     seed: SeedOption = 0,
+    show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Interpolate between samples, or with the same noise between two conditions.
-
-    For example: alphabar interpolate cars64 --attribute body=SUV --attribute body=coupe --out between
-    """
+    """Interpolate between samples, or with the same noise between two conditions."""
     from alphabar.images import image_grid
     from alphabar.runs.model import load_model
     from alphabar.sampling.interpolate import interpolate as interpolated
@@ -119,7 +108,8 @@ def interpolate(
     about = sampling_metadata(loaded, settings, str(model), rows=rows, columns=columns)
     overview = {"grid": image_grid(loaded.codec.preview(items), columns)}
     write_samples(items, out, loaded.codec, about, overview)
-    say(f"{rows} interpolations of {columns} samples are in {out}, side by side in {out / 'overview'}")
+    say(message("cli.samples_written", n=len(items), out=out, overview=_overview(out)))
+    open_path(_overview(out), show)
     print_json(as_json, {"out": str(out), **about})
 
 
@@ -131,19 +121,15 @@ def edit(
     sampling: SamplingOptions,
     strength: Annotated[
         float,
-        typer.Option(metavar="S", help="How much is generated anew, from 0 (nothing) to 1 (everything)."),
+        typer.Option(metavar="S", help="cli.help.strength"),
     ] = 0.6,
-    invert: Annotated[
-        bool, typer.Option("--invert", help="Find the noise that leads to the picture and generate from it.")
-    ] = False,
-    n: Annotated[int, typer.Option("-n", metavar="N", help="Number of variations; 1 with --invert.")] = 1,
+    invert: Annotated[bool, typer.Option("--invert", help="cli.help.invert")] = False,
+    n: Annotated[int, typer.Option("-n", metavar="N", help="cli.help.edit_n")] = 1,
     seed: SeedOption = 0,
+    show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate variations of a picture that resemble it from afar, with other conditions if wanted.
-
-    For example: alphabar edit cars64 car.png --strength 0.5 -n 4 --out variations
-    """
+    """Generate variations of a picture that resemble it from afar, with other conditions if wanted."""
     import torch
 
     from alphabar.images import image_grid
@@ -166,8 +152,14 @@ def edit(
     )
     shown = loaded.codec.preview(torch.cat([item[None], items]))
     write_samples(items, out, loaded.codec, about, {"grid": image_grid(shown, len(shown))})
-    say(f"{n} variation{'s' * (n > 1)} in {out}, beside the given picture in {out / 'overview'}")
+    say(message("cli.samples_written", n=len(items), out=out, overview=_overview(out)))
+    open_path(_overview(out), show)
     print_json(as_json, {"out": str(out), "n": n, **about})
+
+
+def _overview(out: Path) -> Path:
+    """What to look at first in a folder of samples."""
+    return out / "overview" / "grid.png"
 
 
 def _read_item(model: "Model", path: Path) -> "Tensor":

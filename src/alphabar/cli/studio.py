@@ -7,50 +7,31 @@ from typing import Annotated
 
 import typer
 
-from alphabar.cli.console import print_json, say
+from alphabar.cli.console import has_display, open_path, print_json, say
 from alphabar.cli.options import JsonOption
 from alphabar.errors import UsageError
+from alphabar.messages import message
 
 
 def studio(
-    folder: Annotated[
-        Path, typer.Argument(metavar="MODEL|RUNS", help="A model, a run, or a folder of them.")
-    ] = Path("runs"),
-    host: Annotated[
-        str,
-        typer.Option(
-            metavar="ADDRESS", help="Address to listen at; for other machines than this it needs a password."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Port to listen at; by default the first free one from 7860."),
-    ] = None,
-    origin: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="The page's address in the browser, behind a proxy, for example Colab's.",
-        ),
-    ] = None,
-    password_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="File with a password that the page requires; or set ALPHABAR_PASSWORD."
-        ),
-    ] = None,
+    folder: Annotated[Path, typer.Argument(metavar="MODEL|RUNS", help="cli.help.studio_folder")] = Path(
+        "runs"
+    ),
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="cli.help.host")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(metavar="N", help="cli.help.port")] = None,
+    origin: Annotated[str | None, typer.Option(metavar="URL", help="cli.help.origin")] = None,
+    password_file: Annotated[Path | None, typer.Option(metavar="FILE", help="cli.help.password_file")] = None,
+    show: Annotated[bool | None, typer.Option("--open/--no-open", help="cli.help.open_browser")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Open a local web page to generate, restore, compare, train and monitor. It needs the extra [studio].
-
-    For example: alphabar studio runs
-    """
+    """Open a local web page to generate, restore, compare, train and monitor. It needs the extra [studio]."""
     from alphabar.studio.server import serve
 
     def opened(address: str) -> None:
-        say(f"The studio is at {address}")
+        say(message("cli.studio_opened", address=address))
         print_json(as_json, {"address": address})
         sys.stdout.flush()
+        open_path(address, has_display() if show is None else show)
 
     password = read_password(password_file)
     serve(folder, host=host, port=port, origin=origin, password=password, opened=opened)

@@ -1,75 +1,49 @@
 """The commands ``train``, ``finetune``, ``distill`` and ``plan``."""
 
+import shlex
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alphabar.cli.console import aligned, localized, print_json, run_to_end, say, stop_on_signal
 from alphabar.cli.options import DataArgument, JsonOption, ModelArgument
+from alphabar.errors import UsageError
 from alphabar.formatting import format_duration, parse_count, parse_duration
-from alphabar.recipes.presets import RECIPES
+from alphabar.messages import message
 
-RunOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="The run folder, by default runs/DATA; a run that is there already goes on."
-    ),
-]
-BudgetOption = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Total training time, for example 90m or 2h.")
-]
-ImagesOption = Annotated[
-    str | None, typer.Option(metavar="N", help="Images to see in total, for example 500k or 2M.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a recipe setting, e.g. data.size=32. Repeat for several."
-    ),
-]
-RuntimeOption = Annotated[
-    str,
-    typer.Option(
-        metavar="plain|auto|FILE",
-        help="How to compute: plain is float32, eager; auto is as the run did before, for a new run what is"
-        " measured to be fastest; FILE is like the runtime.json in every run folder. On a CPU the same"
-        " runtime, machine, threads and versions give the same bits; what is measured anew may differ.",
-    ),
-]
-CheckpointOption = Annotated[str, typer.Option(metavar="TIME", help="Time between checkpoints.")]
+if TYPE_CHECKING:
+    from alphabar.training.records import TrainingResult
+
+RunOption = Annotated[Path | None, typer.Option(metavar="DIR", help="cli.help.run")]
+BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="cli.help.budget")]
+ImagesOption = Annotated[str | None, typer.Option(metavar="N", help="cli.help.images")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="cli.help.set")]
+CheckpointOption = Annotated[str, typer.Option(metavar="TIME", help="cli.help.checkpoint_every")]
+RuntimeOption = Annotated[str, typer.Option(metavar="plain|auto|FILE", help="cli.help.runtime")]
 
 
 def train(
     data: DataArgument,
     run: RunOption = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"{', '.join(RECIPES)}, or the path of a recipe.toml; by default the planner sizes 'lean'.",
-        ),
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.recipe")] = None,
     budget: BudgetOption = None,
     images: ImagesOption = None,
     settings: SetOption = None,
-    condition: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Condition the model on class, attributes, text or clusters."),
-    ] = None,
+    condition: Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.condition")] = None,
+    seeds: Annotated[int | None, typer.Option(metavar="N", help="cli.help.seeds")] = None,
     checkpoint_every: CheckpointOption = "5m",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model on a data set. The same command continues a training that was stopped or killed.
-
-    For example: alphabar train my_pictures --run runs/mine --budget 2h
-    """
-    _launch(
-        data, as_json, budget, images, checkpoint_every,
-        run=run, recipe=recipe, settings=settings or [], condition=condition, runtime=runtime,
-    )  # fmt: skip
+    """Train a model on a data set. The same command continues a training that was stopped or killed."""
+    chosen: dict[str, Any] = {"recipe": recipe, "condition": condition}
+    launched = (data, as_json, budget, images, checkpoint_every)
+    if seeds is None:
+        _launch(*launched, run=run, settings=settings or [], runtime=runtime, **chosen)
+    else:
+        _train_seeds(seeds, *launched, run, settings or [], chosen, runtime)
 
 
 def finetune(
@@ -83,10 +57,7 @@ def finetune(
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model on a data set, starting from the weights of a trained model.
-
-    For example: alphabar finetune cars64 my_pictures --run runs/mine --budget 20m
-    """
+    """Train a model on a data set, starting from the weights of a trained model."""
     _launch(
         data, as_json, budget, images, checkpoint_every,
         run=run, finetune=model, settings=settings or [], runtime=runtime,
@@ -96,7 +67,7 @@ def finetune(
 def distill(
     model: ModelArgument,
     data: DataArgument,
-    steps: Annotated[int, typer.Option(metavar="N", help="Network evaluations for one sample.")] = 4,
+    steps: Annotated[int, typer.Option(metavar="N", help="cli.help.distill_steps")] = 4,
     run: RunOption = None,
     budget: BudgetOption = None,
     images: ImagesOption = None,
@@ -105,10 +76,7 @@ def distill(
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Teach a copy of a trained model to sample in a few steps, on the data that it was trained on.
-
-    For example: alphabar distill cars64 stanford_cars --steps 4 --run runs/fast
-    """
+    """Teach a copy of a trained model to sample in a few steps, on the data that it was trained on."""
     _launch(
         data, as_json, budget, images, checkpoint_every,
         run=run, distill=model, steps=steps, settings=settings or [], runtime=runtime,
@@ -117,29 +85,64 @@ def distill(
 
 def plan(
     data: DataArgument,
-    budget: Annotated[str, typer.Option(metavar="TIME", help="Training time, for example 90m or 2h.")],
+    budget: Annotated[str, typer.Option(metavar="TIME", help="cli.help.plan_budget")],
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure this machine for about a minute and choose what to train on it in a given time.
-
-    For example: alphabar plan my_pictures --budget 2h
-    """
+    """Measure this machine for about a minute and choose what to train on it in a given time."""
     from alphabar.training.launch import plan_training
 
     planned = run_to_end(plan_training(data, budget=parse_duration(budget), settings=settings or []))
     for line in aligned(planned.rows(), right=True):
         say(line)
     for note in planned.notes:
-        say(f"Note: {localized(note)}")
-    more = "".join(f" --set {setting}" for setting in settings or [])
-    say(f"To train it: alphabar train {data} --budget {budget}{more}")
+        say(message("cli.note", note=note))
+    changed = [part for setting in settings or [] for part in ("--set", setting)]
+    command = shlex.join(["alphabar", "train", data, "--budget", budget, *changed])
+    say(message("cli.to_train", command=command))
     print_json(as_json, planned.to_dict())
+
+
+def _train_seeds(
+    seeds: int,
+    data: str,
+    as_json: bool,
+    budget: str | None,
+    images: str | None,
+    checkpoint_every: str,
+    run: Path | None,
+    settings: list[str],
+    chosen: dict[str, Any],
+    runtime: str,
+) -> None:
+    """Train one recipe with several seeds and compare the runs. Seeds that are trained already are kept."""
+    from alphabar.cli.report import write_and_print_comparison
+    from alphabar.training.launch import default_run
+
+    if seeds < 2:
+        raise UsageError("cli.bad_seeds", n=seeds)
+    if any(setting.partition("=")[0].strip() == "seed" for setting in settings):
+        raise UsageError("cli.seeds_and_seed")
+    base, runs = run or default_run(data), []
+    for seed in range(seeds):
+        runs.append(base.with_name(f"{base.name}-seed{seed}"))
+        say(message("cli.seed_begins", seed=seed, i=seed + 1, n=seeds, run=runs[-1]))
+        result = _launch(
+            data, False, budget, images, checkpoint_every,
+            run=runs[-1], settings=[*settings, f"seed={seed}"], runtime=runtime, **chosen,
+        )  # fmt: skip
+        if result.reason.identifier == "training.stopped":
+            return
+        # What was planned for the first seed, and what followed from the data, holds for all.
+        chosen, settings = {"recipe": str(runs[0] / "recipe.toml")}, []
+    page = base.with_name(f"{base.name}-seeds.html")
+    compared = write_and_print_comparison(runs, page)
+    print_json(as_json, {"page": str(page), **compared.to_dict()})
 
 
 def _launch(
     data: str, as_json: bool, budget: str | None, images: str | None, checkpoint_every: str, **chosen: Any
-) -> None:
+) -> "TrainingResult":
     """Train behind a progress bar until the end or a signal. chosen: what `launch` takes besides."""
     chosen["budget"] = None if budget is None else parse_duration(budget)
     chosen["images"] = None if images is None else parse_count(images)
@@ -154,12 +157,19 @@ def _launch(
         records = launch(data, stop=stop, **chosen)
         result = run_to_end(records, quiet=not main, detail=_detail)
     if main:
-        duration = format_duration(result.seconds)
-        say(f"{localized(result.reason)}: {result.images:,} images in {duration}; the run is in {result.run}")
+        command = shlex.join(["alphabar", "report", str(result.run)])
+        say(
+            message(
+                "cli.trained", reason=result.reason, images=result.images,
+                duration=format_duration(result.seconds), run=result.run,
+                samples=result.run / "samples", command=command,
+            )
+        )  # fmt: skip
         print_json(as_json, result.to_dict())
+    return result
 
 
 def _detail(record: Any) -> str:
     if getattr(record, "loss", None) is None:
         return ""
-    return f"{record.images:,} images  loss {record.loss:.4f}  {record.rate:.1f} images/s"
+    return localized(message("cli.training_detail", images=record.images, loss=record.loss, rate=record.rate))

@@ -144,6 +144,21 @@ def read_image(
         raise Unreadable("codecs.damaged", error=one_line(error)) from None
 
 
+def upright_size(data: Raw) -> tuple[int, int]:
+    """Width and height of the picture in a file's bytes, upright, as its header says; no pixel is decoded.
+
+    Raises Unreadable where there is no such header.
+    """
+    try:
+        image = _open(data)
+        width, height = image.size
+        return (width, height) if _orientation(image) < 5 else (height, width)
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise Unreadable("codecs.damaged", error=one_line(error)) from None
+
+
 def is_grey(pixels: NDArray[np.uint8]) -> bool:
     """Whether a picture (h, w, 3) shows no colour.
 

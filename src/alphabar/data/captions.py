@@ -20,19 +20,22 @@ NUMBERS_OF_A_BOX = 5  # in a line of YOLO's: a class and a box
 class Captions:
     """The captions in files beside pictures: "a.txt" or "a.caption", also "a.jpg.txt", for "a.jpg".
 
-    files: those that may hold one, by their keys without case (`folded`). Files of nothing but numbers, such
-    as those of object detectors, are no captions.
+    files: those that may hold one, by their keys. Case and Unicode normalization make no difference, unless
+    there are two files. Files of nothing but numbers, such as those of object detectors, are no captions.
     """
 
     def __init__(self, files: Mapping[str, Path]):
         self._files = dict(files)
+        self._folded: dict[str, str] = {}
+        for key in files:
+            self._folded.setdefault(folded(key), key)
         self._code_page: list[str] = []
         self._numbers: list[str] = []
 
     def take(self, key: str) -> str | None:
         """The caption beside the picture of a key, None where there is none."""
-        name = folded(key)
-        for beside in (f"{start}{suffix}" for start in (stem(name), name) for suffix in CAPTION_SUFFIXES):
+        exact = [f"{start}{suffix}" for start in (stem(key), key) for suffix in CAPTION_SUFFIXES]
+        for beside in (*exact, *(self._folded.get(folded(name), "") for name in exact)):
             path = self._files.get(beside)
             if path is None:
                 continue
@@ -60,7 +63,7 @@ class Captions:
 
     @property
     def unused(self) -> dict[str, Path]:
-        """The files that no picture took for its caption, by their keys without case."""
+        """The files that no picture took for its caption, by their keys."""
         return self._files
 
     @property

@@ -41,24 +41,12 @@ LARGEST_FILE = 512  # MiB
 # A picture's suffix somewhere in a name: "a.jpg_large", "c.tif?w=640", "d.jpeg.1", "e.tif~".
 SUFFIX_WITHIN = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?|avif)(?![a-z0-9])", re.I)
 
-NO_PICTURES = (
-    ".txt",
-    ".caption",
-    ".json",
-    ".jsonl",
-    ".csv",
-    ".tsv",
-    ".parquet",
-    ".xml",
-    ".md",
-    ".html",
-    ".py",
+NO_PICTURES = frozenset(
+    {".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xml", ".md", ".html", ".py"}
 )
 """Files that are not looked into: there is one beside each picture in many a data set."""
 
-OTHER_FILES = (
-    20  # of one kind that are looked into as tables; where there are more, each is about one picture
-)
+OTHER_FILES = 20  # of one kind that are looked into as tables: of more, each is about one picture
 
 RUN, MODEL = {"recipe.toml", "log.jsonl"}, {"recipe.json", "MANIFEST.json"}  # files that tell their folders
 
@@ -85,7 +73,7 @@ class Folder:
         self._paths: dict[str, Path] = {}
         self._others: Counter[str] = Counter()
         self._tables: list[Path] = []
-        self._beside: dict[str, Path] = {}  # files that may be captions or tables, by their folded keys
+        self._beside: dict[str, Path] = {}  # files that may be captions or tables, by their keys
         found = sorted(self._walk(root, set()), key=lambda found: found[0])
         self._paths = dict(found)
         captions = Captions(self._beside)
@@ -101,12 +89,8 @@ class Folder:
                 _described(item, rows[item.key]) if item.key in rows else item for item in self.items
             ]
         if self._others:
-            suffixes = ", ".join(
-                f"{count} {suffix or repr('')}"
-                for suffix, count in sorted(
-                    self._others.items(), key=lambda other: (-other[1], not other[0], other[0])
-                )[:5]
-            )
+            most = sorted(self._others.items(), key=lambda other: (-other[1], not other[0], other[0]))[:5]
+            suffixes = ", ".join(f"{count} {suffix or repr('')}" for suffix, count in most)
             self.notes.append(message("data.other_files", count=self._others.total(), suffixes=suffixes))
 
     @property
@@ -177,7 +161,7 @@ class Folder:
             elif is_table(entry.name) and stat.S_ISREG(mode):
                 self._tables.append(path)
             elif stat.S_ISREG(mode) and (suffix in CAPTION_SUFFIXES or may_be_table(entry.name)):
-                self._beside[folded(self._key(path))] = path
+                self._beside[self._key(path)] = path
             elif stat.S_ISREG(mode) and _may_be_picture(path):
                 yield self._key(path), path
             else:
@@ -201,7 +185,7 @@ class Folder:
     def _other_rows(self, files: Mapping[str, Path], names: Names, wanted: bool) -> dict[str, Row]:
         """What tables of other names say of the pictures, by key, where they name mostly pictures.
 
-        files: what may be a table, by keys without case; those that are none are counted as other files.
+        files: what may be a table, by keys; those that are none are counted as other files.
         """
         rows: dict[str, Row] = {}
         counts = Counter(path.suffix.lower() for path in files.values())
@@ -209,13 +193,9 @@ class Folder:
         for file, path in files.items():
             suffix = path.suffix.lower()
             table, matched = None, None
-            if (
-                wanted
-                and counts[suffix] <= OTHER_FILES
-                and may_be_table(path.name)
-                and stem(file) not in stems
-            ):
-                table = read_table(path, self._key(path))
+            of_many = counts[suffix] > OTHER_FILES or stem(folded(file)) in stems
+            if wanted and not of_many and may_be_table(path.name):
+                table = read_table(path, file)
                 matched = table.matched(names)
             found = [row for row in matched or () if row[1] is not None]
             if table is None or 2 * len(found) < len(matched or ()) or not found:

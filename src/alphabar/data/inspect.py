@@ -2,9 +2,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,24 @@ from numpy.typing import NDArray
 from alphabar.codecs.base import Unreadable, quietly
 from alphabar.codecs.image_files import is_grey, read_image
 from alphabar.data.dataset import CHUNK
+from alphabar.data.fit import Fit, fit_of, some_of
 from alphabar.data.items import Item, Skipped, Source, content_hash, nothing_in, read
 from alphabar.data.near_duplicates import COPIES, THUMBNAIL, Copies, ReadableImage, find_copies
 from alphabar.data.sources import open_source
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 
-SIZES = (32, 64, 128, 256)  # that networks here take
+USUAL_SIZE = 64  # of the recipes that come with alphabar
+# Names of shapes → the largest width / height that they have.
+ASPECTS = {
+    "data.aspect_tall": 0.5,
+    "data.aspect_portrait": 0.75,
+    "data.aspect_upright": 10 / 11,
+    "data.aspect_square": 1.1,
+    "data.aspect_wide": 4 / 3,
+    "data.aspect_landscape": 2.0,
+    "data.aspect_panorama": np.inf,
+}
 
 
 @dataclass(frozen=True)
@@ -48,55 +60,69 @@ class Report:
     held_out: float
     copies: tuple[Copies, ...]
     channels: int
-    size: int  # suggested
-    fit: str  # suggested
-    reasons: tuple[Message, ...]  # for the suggestion
+    size: int  # the largest that the pictures have pixels for
+    fit: str  # that training uses unless ``data.fit`` says otherwise
+    reasons: tuple[Message, ...]  # for the fit, and what is to be said about the size
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The report as text, one line a fact; long lists are cut and say so."""
-        short, long = self.shorter_side, self.longer_side
-        text = [
-            f"{self.name}: {self.pictures:,} pictures, {len(self.skipped):,} skipped",
-            f"shorter side {short[0]} to {short[2]} px (median {short[1]}),"
-            f" longer side {long[0]} to {long[2]} px (median {long[1]})",
-            "width / height: "
-            + ", ".join(f"{name} {count:,}" for name, count in self.aspects.items() if count),
+        """The report as text, a message for each fact; long lists are cut and say so."""
+        lines: list[str] = [
+            message("data.inspect_counts", name=self.name, pictures=self.pictures, skipped=len(self.skipped)),
+            message("data.inspect_sides", short=self.shorter_side, long=self.longer_side),
+            message("data.inspect_shapes", shapes=_listed(self.aspects)),
         ]
-        for what, count in (("grey", self.grey), ("transparent", self.transparent)):
+        for identifier, count in (
+            ("data.inspect_grey", self.grey),
+            ("data.inspect_transparent", self.transparent),
+        ):
             if count:
-                text.append(f"{what}: {count:,} of {self.pictures:,} pictures")
-        text += self._class_lines()
-        if self.captions:
-            text.append(f"captions: {self.captions:,} of {self.pictures:,} pictures")
-        if self.boxes:
-            text.append(f"annotated boxes: {self.boxes:,} of {self.pictures:,} pictures")
-        for kind, meaning in COPIES.items():
-            groups = [copies for copies in self.copies if copies.kind == kind]
-            across = sum(copies.across_split for copies in groups)
-            text.append(
-                f"{meaning}: {len(groups):,} group{'s' * (len(groups) != 1)}"
-                + (f", {across:,} of them across the held-out split" if across else "")
-            )
-            text += _some([copies.line() for copies in groups], 5)
-        text += [f"note: {note}" for note in self.notes]
-        text += _some([f"skipped {skip.key}: {skip.reason}" for skip in self.skipped], 20)
-        text.append(f"suggestion: size {self.size}, fit {self.fit}")
-        return text + [f"  {reason}" for reason in self.reasons]
+                lines.append(message(identifier, count=count, pictures=self.pictures))
+        lines += self._class_lines()
+        for identifier, count in (
+            ("data.inspect_captions", self.captions),
+            ("data.inspect_boxes", self.boxes),
+        ):
+            if count:
+                lines.append(message(identifier, count=count, pictures=self.pictures))
+        lines += self._copy_lines()
+        lines += [message("data.inspect_note", note=note) for note in self.notes]
+        lines += _some(
+            [message("data.inspect_skipped", key=skip.key, reason=skip.reason) for skip in self.skipped], 20
+        )
+        lines.append(message("data.inspect_training"))
+        return lines + [message("data.inspect_item", text=reason) for reason in self.reasons]
 
     def _class_lines(self) -> list[str]:
         if not self.classes:
-            return ["no classes"]
+            return [message("data.inspect_no_classes")]
         ordered = list(self.classes.items())
         (largest, most), (smallest, least) = ordered[0], ordered[-1]
-        return [
-            f"{len(self.classes):,} classes: largest {largest} ({most:,}), smallest {smallest} ({least:,}),"
-            f" ratio {most / least:.1f}, balanced like {self.effective_classes:.1f} equal ones"
-            + (f"; {self.unlabelled:,} pictures without a class" if self.unlabelled else "")
-        ]
+        lines: list[str] = [
+            message(
+                "data.inspect_classes", n=len(self.classes), largest=largest, most=most,
+                smallest=smallest, least=least,
+            )
+        ]  # fmt: skip
+        if most > least:
+            lines.append(message("data.inspect_balance", equal=self.effective_classes))
+        if self.unlabelled:
+            lines.append(message("data.inspect_unlabelled", n=self.unlabelled))
+        return lines
+
+    def _copy_lines(self) -> list[str]:
+        lines: list[str] = []
+        for kind, meaning in COPIES.items():
+            groups = [copies for copies in self.copies if copies.kind == kind]
+            across = sum(copies.across_split for copies in groups)
+            lines.append(message(meaning, n=len(groups)))
+            if across:
+                lines.append(message("data.inspect_across", n=across))
+            lines += _some([copies.line() for copies in groups], 5)
+        return lines
 
 
 def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Progress[Report]]:
@@ -145,8 +171,7 @@ def _report(source: Source, seen: list[ReadableImage], skipped: list[Skipped], h
         notes.append(message("codecs.laid_on_white", count=transparent, total=len(seen)))
     if grey == len(seen):
         notes.append(message("data.all_grey"))
-    fit, why, sharp = _suggest_fit(sides, [s.item for s in seen])
-    size, reasons = _suggest_size(sharp)
+    fit = _suggestion(source, seen)
     return Report(
         name=source.name,
         pictures=len(seen),
@@ -165,9 +190,9 @@ def _report(source: Source, seen: list[ReadableImage], skipped: list[Skipped], h
         held_out=held_out,
         copies=tuple(find_copies(source, seen, held_out)),
         channels=1 if grey == len(seen) else 3,
-        size=size,
-        fit=fit,
-        reasons=(why, *reasons),
+        size=fit.size,
+        fit=fit.name,
+        reasons=_reasons(fit),
     )
 
 
@@ -176,51 +201,33 @@ def _spread(values: NDArray[np.int64]) -> tuple[int, int, int]:
 
 
 def _aspects(sides: NDArray[np.int64]) -> dict[str, int]:
-    edges = {
-        "under 1:2": 0.5,
-        "1:2 to 3:4": 0.75,
-        "3:4 to 10:11": 10 / 11,
-        "square": 1.1,
-        "11:10 to 4:3": 4 / 3,
-    }
-    edges |= {"4:3 to 2:1": 2.0, "over 2:1": np.inf}
-    places = np.searchsorted(list(edges.values()), sides[:, 0] / sides[:, 1], side="left")
-    return {name: int((places == i).sum()) for i, name in enumerate(edges)}
+    places = np.searchsorted(list(ASPECTS.values()), sides[:, 0] / sides[:, 1], side="left")
+    return {message(name): int((places == i).sum()) for i, name in enumerate(ASPECTS)}
 
 
-def _suggest_fit(sides: NDArray[np.int64], items: Sequence[Item]) -> tuple[str, Message, NDArray[np.float64]]:
-    """(fit, why, how many pixels a side each picture then fills (n,)) from the shapes and the boxes."""
-    width, height = sides.T
-    boxed = [i for i, item in enumerate(items) if item.box is not None]
-    share = 1.0
-    if boxed:
-        boxes = np.array([items[i].box for i in boxed])
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        share = float(np.median(areas / (width * height)[boxed]))
-    log_aspect = np.log(width / height)
-    spread = float(np.exp(np.quantile(log_aspect, 0.95) - np.quantile(log_aspect, 0.05)))
-    lost = float(np.median(1 - sides.min(1) / sides.max(1)))
-    sharp = sides.min(1).astype(np.float64)
-    if len(boxed) > len(items) / 2 and share < 0.75:
-        return "box", message("data.fit_box", share=f"{share:.0%}"), np.sqrt(share) * sharp
-    if spread < 1.15:
-        return "squash", message("data.fit_squash", ratio=f"{spread:.2f}"), sharp
-    if lost < 0.3:
-        return "crop", message("data.fit_crop", lost=f"{lost:.0%}"), sharp
-    return "squash", message("data.fit_squash_varied", lost=f"{lost:.0%}"), sharp
+def _suggestion(source: Source, seen: list[ReadableImage]) -> Fit:
+    """The fit that training would choose: from the pictures that it looks at, as far as they can be read."""
+    chosen = {item.key for item in some_of(source.items)}
+    some = [s for s in seen if s.item.key in chosen] or seen
+    return fit_of(np.array([(s.width, s.height) for s in some]), [s.item for s in some])
 
 
-def _suggest_size(sharp: NDArray[np.float64]) -> tuple[int, list[Message]]:
-    """(size, reasons) from how many pixels a side there are (n,)."""
-    enough = float(np.quantile(sharp, 0.1))
-    size = max([s for s in SIZES if s <= enough], default=SIZES[0])
-    reasons = [message("data.size_enough", pixels=f"{enough:.0f}", size=size)]
-    if size > 64:
-        reasons.append(message("data.size_64_first", times=(size // 64) ** 2, size=size))
-    return size, reasons
+def _reasons(fit: Fit) -> tuple[Message, ...]:
+    if fit.pixels < USUAL_SIZE:
+        return fit.reason, message("data.size_small", pixels=fit.pixels, usual=USUAL_SIZE, size=fit.size)
+    if fit.size == USUAL_SIZE:
+        return fit.reason, message("data.size_enough", usual=USUAL_SIZE)
+    times = (fit.size // USUAL_SIZE) ** 2
+    return fit.reason, message("data.size_larger", usual=USUAL_SIZE, size=fit.size, times=times)
 
 
-def _some(lines: list[str], most: int) -> list[str]:
+def _listed(counts: Mapping[str, int]) -> Message:
+    """Names with their counts as one message, so that each is said in the reader's language."""
+    each = [message("data.inspect_shape", name=name, count=n) for name, n in counts.items() if n]
+    return reduce(lambda listed, one: message("data.inspect_list", listed=listed, one=one), each)
+
+
+def _some(lines: Sequence[str], most: int) -> list[str]:
     if len(lines) <= most:
-        return lines
-    return [*lines[:most], f"  … and {len(lines) - most:,} more"]
+        return [*lines]
+    return [*lines[:most], message("data.inspect_more", n=len(lines) - most)]

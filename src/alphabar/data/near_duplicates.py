@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image_files import full_pixels
 from alphabar.data.items import Item, Source, held_out_position, read
+from alphabar.messages import message
 
 THUMBNAIL = 32  # pixels a side
 
@@ -49,10 +50,12 @@ class Copies:
     def line(self) -> str:
         """The group as a line of text; of a large one, some."""
         more = len(self.keys) - KEYS_SHOWN
-        return "  " + " = ".join(self.keys[:KEYS_SHOWN]) + (f" = {more:,} more" if more > 0 else "")
+        shown = " = ".join(self.keys[:KEYS_SHOWN])
+        return message("data.copies_more", shown=shown, n=more) if more > 0 else f"  {shown}"
 
 
-COPIES = {"bytes": "exact copies", "pixels": "other files with equal pixels", "near": "near duplicates"}
+COPIES = {"bytes": "data.copies_bytes", "pixels": "data.copies_pixels", "near": "data.copies_near"}
+"""Kind of `Copies` → the message that counts its groups."""
 
 
 def find_copies(source: Source, seen: Sequence[ReadableImage], held_out: float) -> Iterator[Copies]:

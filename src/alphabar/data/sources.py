@@ -37,7 +37,7 @@ def open_source(data: str | Path) -> Source:
         if name in SOURCES:
             return SOURCES[name](rest if colon else None)
     path = Path(os.path.expanduser(data))
-    if os.path.exists(path):
+    if str(data) and os.path.exists(path):  # an empty name would be the working folder
         return open_path(path)
     near = get_close_matches(str(data), SOURCES, n=1, cutoff=0.5)
     hint = message("registry.nearest", nearest=repr(near[0])) if near else ""
@@ -66,7 +66,7 @@ def open_toycars(rest: str | None) -> Source:
     """
     if rest is None:
         return ToyCars()
-    if not rest.isdecimal() or int(rest) == 0:
+    if not re.fullmatch("[0-9]{1,9}", rest) or int(rest) == 0:
         raise UsageError("data.toycars_number", rest=rest)
     return ToyCars(int(rest))
 

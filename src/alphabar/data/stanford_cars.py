@@ -236,14 +236,27 @@ def _annotations(root: Path, pictures: str, notes: list[Message]) -> dict[str, A
     if records is None:
         notes.append(message("data.cars_without_annotations", file=name, folder=pictures))
         return {}
-    return dict(_annotation(record) for record in records)
+    known: dict[str, Annotation] = {}
+    damaged = 0
+    for record in records:
+        try:
+            file, annotation = _annotation(record)
+            known[file] = annotation
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+            damaged += 1
+    if damaged:
+        notes.append(message("data.cars_damaged_annotations", file=name, count=damaged, total=len(records)))
+    return known
 
 
 def _annotation(record: Any) -> tuple[str, Annotation]:
+    """The name of the picture and what a record says of it. Raises many things for what is no record."""
     fields = record.dtype.names
     path = record["fname"] if "fname" in fields else record["relative_im_path"]
     # MATLAB counts pixels from 1 and includes the last one.
     x0, y0, x1, y1 = (float(record[f"bbox_{corner}"]) for corner in ("x1", "y1", "x2", "y2"))
+    if not np.isfinite((x0, y0, x1, y1)).all():
+        raise ValueError("a box without an end")
     return str(path).rsplit("/", 1)[-1], Annotation(
         number=int(record["class"]) if "class" in fields else None,
         box=(x0 - 1, y0 - 1, x1, y1),

@@ -16,7 +16,7 @@ from alphabar.evaluation.attributes import (
 from alphabar.evaluation.copies import find_copies
 from alphabar.evaluation.distances import extract_features, metric_reports
 from alphabar.evaluation.record import Evaluation
-from alphabar.evaluation.samples import generate_samples, read_reference, read_samples
+from alphabar.evaluation.samples import compression_note, generate_samples, read_reference, read_samples
 from alphabar.messages import message
 from alphabar.metrics.appearance import appearance_shift
 from alphabar.metrics.feature_classifier import MIN_IMAGES
@@ -87,6 +87,8 @@ def _evaluate(
             check_label_classifier(label_classifier, samples.codec)
         reference = yield from read_reference(source, samples.codec)
     notes = list(samples.notes)
+    if not isinstance(what, Model):
+        notes += compression_note(open_source(what), source)
     sets = yield from extract_features(extractor, samples, reference)
     report, held_out = metric_reports(sets, reference)
     memorization = nearest = None

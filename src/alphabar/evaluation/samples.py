@@ -36,6 +36,7 @@ from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.labels import known_columns
 
 BATCH = 64  # samples that are generated, and kept, at a time
+LOSSY = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp")  # files that most often are compressed with losses
 KEPT = "samples.safetensors"
 
 
@@ -146,6 +147,17 @@ def _generate(
         parts.append(items)
         seconds += took
     return torch.cat(parts), seconds, folder
+
+
+def compression_note(samples: Source, reference: Source) -> list[Message]:
+    """A sentence where either the samples or the real images, but not both, were stored with losses."""
+    lossy = [
+        sum(item.key.lower().endswith(LOSSY) for item in source.items) > len(source.items) / 2
+        for source in (samples, reference)
+    ]
+    if lossy[0] == lossy[1]:
+        return []
+    return [message("evaluation.samples_compressed" if lossy[0] else "evaluation.reference_compressed")]
 
 
 def read_samples(folder: Path, n: int) -> Generator[Progress[Any], None, Samples]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from alphabar.diffusion.denoiser import Denoiser, without_condition
 from alphabar.errors import UsageError
 from alphabar.guidance.base import Denoised, Guidance, GuidedModel, LoadModel
+from alphabar.messages import message
 
 
 @dataclass(kw_only=True)
@@ -20,7 +21,7 @@ class Autoguidance(Guidance):
     option: ClassVar[str] = "autoguidance"
     neutral: ClassVar[float] = 1.0
     scale_range: ClassVar[tuple[float, float]] = (1.0, 4.0)
-    help: ClassVar[str] = "Guidance away from the run's early snapshot; 1 is none."
+    help: ClassVar[str] = message("guidance.autoguidance_help")
 
     scale: float = 1.0
     bad: Denoiser | None = field(default=None, init=False, repr=False)

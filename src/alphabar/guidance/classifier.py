@@ -12,6 +12,7 @@ from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
 from alphabar.diffusion.schedules import Schedule, broadcast
 from alphabar.errors import UsageError
 from alphabar.guidance.base import Denoised, Guidance, GuidedModel, LoadModel
+from alphabar.messages import message
 from alphabar.networks.classifier import Classifier
 
 LogProbability = Callable[[Tensor, Tensor, Condition], Tensor]
@@ -30,14 +31,14 @@ class ClassifierGuidance(Guidance):
     """
 
     option: ClassVar[str] = "guidance-classifier-scale"
-    help: ClassVar[str] = "How strongly the guidance classifier acts; 0 is none."
+    help: ClassVar[str] = message("guidance.classifier_scale_help")
     extra_evaluations: ClassVar[int] = 0
     needs_condition: ClassVar[bool] = True
     required_settings: ClassVar[tuple[str, ...]] = ("model",)
     setting_options: ClassVar[Mapping[str, tuple[str, str]]] = {
         "model": (
             "guidance-classifier",
-            "Guidance towards the condition by a classifier: a run of the recipe classifier.",
+            message("guidance.classifier_help"),
         )
     }
 

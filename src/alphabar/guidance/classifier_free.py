@@ -12,6 +12,7 @@ from alphabar.conditioning.fields import CAPTION
 from alphabar.diffusion.denoiser import Condition
 from alphabar.errors import UsageError
 from alphabar.guidance.base import Denoised, DenoiserInput, Guidance, GuidedModel, LoadModel
+from alphabar.messages import message
 
 
 @dataclass(kw_only=True)
@@ -28,9 +29,9 @@ class ClassifierFree(Guidance):
     neutral: ClassVar[float] = 1.0
     needs_condition: ClassVar[bool] = True
     scale_range: ClassVar[tuple[float, float]] = (1.0, 8.0)
-    help: ClassVar[str] = "Classifier-free guidance towards the condition; 1 is none."
+    help: ClassVar[str] = message("guidance.guidance_help")
     setting_options: ClassVar[Mapping[str, tuple[str, str]]] = {
-        "negative": ("negative", "A sentence or a class that classifier-free guidance leads away from.")
+        "negative": ("negative", message("guidance.negative_help"))
     }
 
     scale: float = 1.0

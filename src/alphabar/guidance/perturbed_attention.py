@@ -9,6 +9,7 @@ from torch import Tensor
 from alphabar.diffusion.denoiser import Condition
 from alphabar.errors import UsageError
 from alphabar.guidance.base import Denoised, DenoiserInput, Guidance, GuidedModel, LoadModel
+from alphabar.messages import message
 from alphabar.networks.layers import Attention
 
 
@@ -21,7 +22,7 @@ class PerturbedAttention(Guidance):
 
     option: ClassVar[str] = "pag"
     scale_range: ClassVar[tuple[float, float]] = (0.0, 6.0)
-    help: ClassVar[str] = "Perturbed-attention guidance; 0 is none."
+    help: ClassVar[str] = message("guidance.pag_help")
 
     attention: Attention | None = field(default=None, init=False, repr=False)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import UsageError
 from alphabar.guidance.base import Denoised, Guidance, GuidedModel, LoadModel
+from alphabar.messages import message
 from alphabar.networks.layers import Attention
 
 
@@ -28,7 +29,7 @@ class SelfAttentionGuidance(Guidance):
 
     option: ClassVar[str] = "sag"
     scale_range: ClassVar[tuple[float, float]] = (0.0, 2.0)
-    help: ClassVar[str] = "Self-attention guidance; 0 is none."
+    help: ClassVar[str] = message("guidance.sag_help")
 
     blur: float = 1.0
     attention: Attention | None = field(default=None, init=False, repr=False)

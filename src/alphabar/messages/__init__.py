@@ -3,15 +3,19 @@
 The catalogue is the folder ``catalogue`` beside this file: a TOML file for each area, a table for each
 message, for example::
 
-    ["sampling.too_few_steps"]
-    en = "The sampler needs at least 1 step, not {steps}."
-    es = "El muestreador necesita al menos 1 paso, no {steps}."
+    ["sampling.bad_steps"]
+    en = "A sampler makes from 1 to {most} steps, not {steps}."
+    es = "Un muestreador da de 1 a {most} pasos, no {steps}."
 
-The fields in braces are those of ``str.format``.
+The fields in braces are those of ``str.format``, with two additions: ``{n:picture|pictures}`` chooses a word
+by a number, the first for exactly 1, and ``{n:,}`` separates thousands by a space in Spanish, where 1.234
+and 1,234 mean different numbers in different countries. Decimals keep their point, as one types them.
 """
 
+import locale
 import os
 import re
+import string
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,13 +23,27 @@ from importlib.resources import files
 from typing import Any, Self
 
 LANGUAGES = ("en", "es")
+THIN_SPACE = "\u202f"  # one at which no line is broken
 LONG_WORD = re.compile(r"[^\s/\\]{260,}")  # longer than a file's name, such as a number of 400 digits
+
+
+class _Formatter(string.Formatter):
+    """``str.format`` in a language, with words chosen by numbers."""
+
+    def __init__(self, language: str):
+        self.language = language
+
+    def format_field(self, value: Any, spec: str) -> str:
+        if "|" in spec:
+            return spec.split("|")[value != 1]
+        text = format(value, spec)
+        return text.replace(",", THIN_SPACE) if self.language == "es" and spec.startswith(",") else text
 
 
 class Message(str):
     """A sentence for a person: the English text, which also knows how to say it in another language.
 
-    identifier: its name in the catalogue, such as "sampling.too_few_steps".
+    identifier: its name in the catalogue, such as "sampling.bad_steps".
     values: what stands in its fields; a value may be a message itself.
     """
 
@@ -51,10 +69,12 @@ def message(identifier: str, **values: Any) -> Message:
 
 
 def reader_language() -> str:
-    """The language of the reader, "en" or "es": that of ALPHABAR_LANGUAGE, or else that of the locale."""
-    names = ("ALPHABAR_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
-    chosen = next(filter(None, map(os.environ.get, names)), "")
-    return "es" if chosen.lower().startswith("es") else "en"
+    """The language of the reader, "en" or "es": that of ALPHABAR_LANGUAGE, or else that of the system."""
+    variables = ("ALPHABAR_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
+    name = next(filter(None, map(os.environ.get, variables)), None)
+    if name is None and os.name == "nt":  # which sets no variable
+        name = locale.getlocale()[0]
+    return "es" if re.split(r"\W|_", name or "")[0].lower() in ("es", "spanish") else "en"
 
 
 def translated(text: Any, language: str) -> str:
@@ -107,5 +127,5 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 def _text(identifier: str, language: str, values: dict[str, Any]) -> str:
     said = {k: v.in_language(language) if isinstance(v, Message) else v for k, v in values.items()}
-    text = catalogue()[identifier][language].format(**said)
+    text = _Formatter(language).vformat(catalogue()[identifier][language], (), said)
     return LONG_WORD.sub(lambda word: f"{word[0][:60]}…", text)

@@ -44,7 +44,7 @@ Method = Annotated[Settings, BeforeValidator(METHODS.resolve)]
 class Section(BaseModel):
     """A part of a recipe: it cannot be changed, and keys that do not exist are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DataSettings(Section):
@@ -172,6 +172,18 @@ def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
     return recipe.model_copy(update={"extensions": used_by(recipe.model_dump(mode="json"))})
 
 
+def setting_keys() -> list[str]:
+    """The keys of a recipe that a person may change, those of a section with its name before them."""
+    keys = []
+    for key, field in Recipe.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += [f"{key}.{setting}" for setting in inner.model_fields]
+        elif key not in ("name", "extensions"):
+            keys.append(key)
+    return keys
+
+
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file.
 
@@ -203,6 +215,8 @@ def _usage_error(error: ValidationError) -> UsageError:
     if where == "data.size":
         return UsageError("recipes.bad_size", value=repr(first["input"]))
     if first["type"] == "extra_forbidden":
+        if inside := [key for key in setting_keys() if key.endswith(f".{where}")]:
+            return UsageError("recipes.key_of_section", key=where, inside=" ".join(inside))
         return unknown("recipe key", where, [".".join([*keys[:-1], field]) for field in section.model_fields])
     if first["type"] == "missing":
         return UsageError("recipes.missing_key", key=where)

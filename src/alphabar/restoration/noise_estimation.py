@@ -1,5 +1,7 @@
 """How much noise an image has, estimated from the image itself."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,10 +17,10 @@ def estimate_noise(y: Tensor, side: int = 4) -> float:
     the variances, largest first, those are cut off until the mean of the rest is their median (Chen, Zhu &
     Heng 2015, algorithm 1). Raises UsageError for an image that is too small for that.
     """
-    patches = F.unfold(y[None].double(), side)[0]
-    d, count = patches.shape
+    d, count = y.shape[0] * side**2, math.prod(max(n - side + 1, 0) for n in y.shape[1:])
     if count < 4 * d:
         raise UsageError("restoration.too_small_for_noise", image=size_text(y.shape[1:]))
+    patches = F.unfold(y[None].double(), side)[0]
     variances = torch.linalg.eigvalsh(patches.cov()).clamp(min=0).flip(0)
     for i in range(d):
         rest = variances[i:]

@@ -4,6 +4,7 @@ The image codec stores samples of one size in 8 bits. Files to restore may be la
 transparent, and carry EXIF data and a colour profile.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,10 +130,9 @@ def read_photo(path: Path) -> Photo:
         grey = mode in ("1", "L", "LA")
         pixels = np.array(image.convert("L" if grey else "RGB"))
         return Photo(path.stem, pixels[..., None] if grey else pixels, alpha, extras)
-    except OSError as error:
-        raise AlphabarError(
-            "restoration.cannot_read", path=path, reason=error.strerror or str(error)
-        ) from None
+    except (OSError, ValueError) as error:  # a name that cannot be one is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AlphabarError("restoration.cannot_read", path=path, reason=reason) from None
     except Unreadable as reason:
         raise AlphabarError("restoration.unusable_image", path=path, reason=reason.message) from None
 
@@ -142,9 +142,9 @@ def image_files(path: Path) -> tuple[dict[str, Path], Sequence[Skipped]]:
 
     Raises AlphabarError where there is none.
     """
-    if path.is_file():
+    if os.path.isfile(path):
         return {path.name: path}, ()
-    if not path.is_dir():
+    if not os.path.isdir(path):  # also where the name cannot be one
         raise AlphabarError("restoration.no_image_or_folder", path=path)
     folder = Folder(path, None)
     if not folder.items:

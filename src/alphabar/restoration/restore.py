@@ -1,7 +1,9 @@
 """Restoring signals of any size: samples of p(x | y) for what a known operator left."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from alphabar.diffusion.samplers import Preview, Step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import build_guidances, guided
+from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.restoration.operators.base import Operator, size_text
 from alphabar.restoration.operators.compose import compose
@@ -22,6 +25,10 @@ from alphabar.restoration.solvers.base import Observation, Solver
 from alphabar.restoration.solvers.registry import SOLVERS
 from alphabar.restoration.tiling import TILES_PER_CALL, tile_corners, tiled, working_sizes
 from alphabar.runs.model import Model
+
+IMAGES_HELD, TILE_FLOATS, TILE_FLOATS_OF_GRADIENTS = 16, 200, 1200
+"""What a restoration holds at a time, about, as measured with cars64: images of the whole size, and floats
+for each value of a tile that the network sees, without and with gradients."""
 
 SIGMA_RESTART = 0.3
 """The noise, sigma / alpha, from which an image is restored again at a larger size."""
@@ -89,14 +96,50 @@ def _restore(
             observation = job.observation(A, measured, size)
             for step in job.solve(observation, times, noise, coarse):
                 done += len(part)
-                yield Progress("restoring", done, total, preview=Preview(0, step))
+                yield Progress(message("restoration.stage"), done, total, preview=Preview(0, step))
             coarse = x = job.finish(observation, step.x)
             noise = replace(noise, purpose=f"{noise.purpose}/{Purpose.NEXT_SIZE}")
         if not torch.isfinite(x).all():
             raise AlphabarError("restoration.not_finite", model=job.model.path)
         results.append(x.float().cpu())
     result = torch.cat(results).reshape(-1, len(y), *operator.shape)
-    yield Progress("restoring", total, total, result, Preview(0, step))
+    yield Progress(message("restoration.stage"), total, total, result, Preview(0, step))
+
+
+class Workload(NamedTuple):
+    """What a restoration will do: in how many tiles the image is restored, evaluations of the solver for one
+    tile in all and before the first record, and about how many bytes of memory it takes.
+    """
+
+    tiles: int
+    total: int
+    first: int
+    memory: int
+
+
+def workload(
+    model: Model,
+    y: Tensor,
+    operator: Operator,
+    sigma_y: float,
+    *,
+    n: int,
+    settings: RestorationSettings,
+    batch: int = 16,
+) -> Workload:
+    """The work of `restore` with these arguments, for one measurement y (1, *operator.measurement_shape)."""
+    job = _Restoration(model, settings, sigma_y)
+    together = min(n, job.batch_size(operator, y, batch))
+    steps = [
+        (job.tiles(operator, y, size), job.solver.count(len(times) - 1))
+        for size, times in job.stages(operator)
+    ]
+    total = n * sum(tiles * count for tiles, count in steps)
+    tiles = steps[-1][0]
+    floats = (together * IMAGES_HELD + n) * math.prod(operator.shape)
+    each = TILE_FLOATS_OF_GRADIENTS if job.solver.differentiates else TILE_FLOATS
+    at_once = min(tiles * together, TILES_PER_CALL) * each * math.prod(model.shape)
+    return Workload(tiles, total, together * steps[0][0], 4 * int(floats + at_once))
 
 
 def sample_position(measurement: int, sample: int) -> int:
@@ -133,6 +176,14 @@ class _Restoration:
         squash = self.model.recipe.data.fit == "squash"
         sizes = working_sizes(operator, self.codec.spatial, squash)
         return [(size, late if i else times) for i, size in enumerate(sizes)]
+
+    def tiles(self, operator: Operator, y: Tensor, size: tuple[int, ...]) -> int:
+        """In how many tiles an image of a size is restored."""
+        tile = self.codec.spatial
+        if all(side <= n for side, n in zip(size, tile)):
+            return 1
+        missing = self.observation(operator, y, size).operator.missing(self.sigma_y)
+        return len(tile_corners(pad_to(missing, larger(size, tile)), tile))
 
     def observation(self, operator: Operator, y: Tensor, size: tuple[int, ...]) -> Observation:
         """What is known of images at a size, at most their own."""

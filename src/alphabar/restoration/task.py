@@ -26,6 +26,8 @@ from alphabar.restoration.operators.compose import compose
 from alphabar.restoration.operators.separable import grayscale
 from alphabar.restoration.photo import Photo, image_files, on_white, read_photo, signal_to_levels
 
+LARGEST_SIDE = 16_384  # pixels of an image that is made larger
+
 
 @dataclass(frozen=True)
 class Task:
@@ -64,6 +66,8 @@ def read_task(path: Path, degradation: Degradation, channels: int = 3) -> Task:
         photo = photo.without_color()
         notes.append(message("restoration.grey_model", file=path.name))
     h, w = (side * degradation.factor for side in photo.pixels.shape[:2])
+    if degradation.factor > 1 and max(h, w) > LARGEST_SIDE:
+        raise UsageError("restoration.too_large", image=f"{w}×{h}", most=LARGEST_SIDE)
     operator = degradation.operator((channels, h, w))
     colored = operator.measurement_shape[0] < channels
     exact = operator.is_mask and degradation.sigma == 0

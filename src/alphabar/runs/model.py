@@ -1,6 +1,7 @@
 """A trained model: loaded from a run, from a model folder or by the name of a shipped one."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def shipped() -> list[Path]:
 def locate(path: str | Path) -> Path:
     """The folder of a model: the path itself, or where nothing lies there the shipped model of that name."""
     path = Path(path)
-    return path if path.exists() else next((s for s in shipped() if s.name == str(path)), path)
+    return path if os.path.exists(path) else next((s for s in shipped() if s.name == str(path)), path)
 
 
 def holds_model(path: Path) -> bool:
@@ -236,7 +237,7 @@ def _read_run(run: Run) -> tuple[Mapping[str, bytes], Recipe, int]:
 
 def _read_model_folder(path: Path) -> tuple[Mapping[str, bytes], Recipe, int]:
     if not holds_model(path):
-        if path.exists():
+        if os.path.exists(path):
             raise AlphabarError("runs.neither", path=path)
         raise AlphabarError("runs.no_model", path=path, shipped=", ".join(s.name for s in shipped()) or "–")
     files, file = read_folder(path), path / "recipe.json"

@@ -1,6 +1,8 @@
 """A run: the folder that holds a recipe and everything that its training writes."""
 
+import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -72,9 +74,7 @@ class Run:
             raise AlphabarError("runs.not_a_run", path=self.path)
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        text = recipe.to_toml().encode()
-        write_folder(self._original, {"recipe.toml": text})
-        write_file(self.path / "recipe.toml", text)
+        self._write(recipe)
 
     def change(self, recipe: Recipe) -> None:
         """Gives the run the recipe that it continues with.
@@ -82,7 +82,14 @@ class Run:
         Raises AlphabarError while another process trains in the run.
         """
         with self.lock():
-            write_file(self.path / "recipe.toml", recipe.to_toml().encode())
+            shutil.rmtree(self._original, ignore_errors=True)  # a kill must not leave two recipes
+            self._write(recipe)
+
+    def _write(self, recipe: Recipe) -> None:
+        """Writes the recipe, and then its copy."""
+        text = recipe.to_toml().encode()
+        write_file(self.path / "recipe.toml", text)
+        write_folder(self._original, {"recipe.toml": text})
 
     @property
     def data(self) -> str | None:
@@ -107,6 +114,20 @@ class Run:
         """Writes down what the run is trained on: a name, or a path, which is made absolute."""
         named = str(Path(data).resolve()) if Path(data).exists() else data
         write_file(self.path / "data.json", pack_json({"data": named}))
+
+    @property
+    def preparation(self) -> float:
+        """The seconds before the first update that count as part of the budget, as the run remembers them."""
+        file = self.path / "preparation.json"
+        try:
+            seconds = parse_json(file.read_bytes(), file, dict).get("seconds")
+        except (OSError, Damaged):
+            return 0.0
+        return seconds if isinstance(seconds, float) and 0 < seconds < math.inf else 0.0
+
+    def remember_preparation(self, seconds: float) -> None:
+        """Writes down the seconds before the first update, which count whenever the training goes on."""
+        write_file(self.path / "preparation.json", pack_json({"seconds": seconds}))
 
     def lock(self) -> AbstractContextManager[None]:
         """Held while training, so that two trainings never write into one run.

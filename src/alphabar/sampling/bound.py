@@ -14,6 +14,7 @@ from alphabar.diffusion.samplers import SAMPLERS, Preview, Sampler
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import build_guidances, guided
+from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import Model, load_model
 from alphabar.sampling.settings import SamplingSettings
@@ -89,8 +90,8 @@ class BoundSettings:
         """
         total = before + len(times) - 1
         for step in self.sampler(denoiser or self.denoiser, x, times, noise, cond):
-            yield Progress("sampling", before + step.i + 1, total, preview=Preview(0, step))
-        yield Progress("sampling", total, total, self.decode(step.x), Preview(0, step))
+            yield Progress(message("sampling.stage"), before + step.i + 1, total, preview=Preview(0, step))
+        yield Progress(message("sampling.stage"), total, total, self.decode(step.x), Preview(0, step))
 
 
 def bind_settings(model: Model, settings: SamplingSettings) -> BoundSettings:

@@ -11,6 +11,7 @@ from alphabar.diffusion.samplers import SAMPLERS, Preview
 from alphabar.diffusion.schedules import broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
+from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.bound import BoundSettings, bind_settings
@@ -101,5 +102,5 @@ def _invert(
     total = len(rising) + len(falling) - 2
     x = broadcast(schedule(rising[0]).alpha, x0) * x0
     for step in SAMPLERS.build("heun")(denoiser, x, rising, noise, None):
-        yield Progress("sampling", step.i + 1, total, preview=Preview(0, step))
+        yield Progress(message("sampling.stage"), step.i + 1, total, preview=Preview(0, step))
     return step.x, falling, len(rising) - 1

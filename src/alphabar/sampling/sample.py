@@ -7,6 +7,7 @@ from torch import Tensor
 
 from alphabar.diffusion.samplers import Preview, generate
 from alphabar.errors import UsageError
+from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.bound import BoundSettings, bind_settings
@@ -49,6 +50,6 @@ def _sample(bound: BoundSettings, n: int, begin: int, batch: int) -> Iterator[Pr
             device=bound.model.device,
         ):
             done = (first - begin) * steps + (step.i + 1) * len(positions)
-            yield Progress("sampling", done, n * steps, preview=Preview(first, step))
+            yield Progress(message("sampling.stage"), done, n * steps, preview=Preview(first, step))
         finished.append(bound.decode(step.x))
-    yield Progress("sampling", n * steps, n * steps, torch.cat(finished), Preview(first, step))
+    yield Progress(message("sampling.stage"), n * steps, n * steps, torch.cat(finished), Preview(first, step))

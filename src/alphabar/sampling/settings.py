@@ -12,7 +12,7 @@ from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.guidance import Interval, build_guidances, guidance_class, merge_guidance, resolve_guidance
 from alphabar.guidance.base import check_interval, evaluations_at
-from alphabar.recipes.schema import SamplingDefaults
+from alphabar.recipes.schema import MOST_STEPS, SamplingDefaults
 from alphabar.registry import Spec
 from alphabar.runs.model import Model
 
@@ -81,13 +81,13 @@ def sampling_settings(
         guidance at all. Those of the recipe that the model has no means for are left out.
     guidance_interval: the noise levels sigma/alpha within which guidance acts, in place of the recipe's.
 
-    Raises UsageError for unknown names, steps below one, a model that generates nothing and settings that the
-    model does not leave open. Whether the model can do what the settings need, `sample` checks.
+    Raises UsageError for unknown names, steps below one or beyond counting, a model that generates nothing
+    and settings that the model does not leave open. Whether the model can do what they need, `sample` checks.
     """
     if not model.method.samples:
         raise UsageError("sampling.cannot_sample", model=model.path, method=model.recipe.method["name"])
-    if steps is not None and steps < 1:
-        raise UsageError("sampling.too_few_steps", steps=steps)
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise UsageError("sampling.bad_steps", steps=steps, most=MOST_STEPS)
     check_interval(guidance_interval)
     own = model.recipe.sampling
     chosen = SAMPLERS.resolve(sampler or own.sampler)

@@ -6,12 +6,14 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from alphabar.codecs import build_codec
 from alphabar.codecs.image import ImageCodec
 from alphabar.data.channels import choose_channels
 from alphabar.data.dataset import Dataset, prepare
+from alphabar.data.fit import suggest_fit
 from alphabar.data.items import Source
 from alphabar.data.sources import open_source
 from alphabar.errors import UsageError
@@ -36,6 +38,7 @@ from alphabar.training.records import Limits, TrainingResult
 
 PLANNED = "lean"  # the recipe that the budget planner sizes
 DISTILLED_STEPS = 4
+FEW_PICTURES = 200  # below which a model mostly repeats what it has seen
 
 
 def launch(
@@ -59,12 +62,14 @@ def launch(
     data: a folder of images, "toycars" or hf://datasets/owner/name.
     run: the run folder; by default runs/NAME of the data, with "-finetuned" or "-distilled" behind it.
     recipe: a name, the path of a recipe.toml, or a recipe; by default that of the run, or for a new run what
-        the budget planner makes of ``lean``.
+        the budget planner makes of ``lean``, or with ``images`` alone ``lean`` as it is. Where pictures have
+        another shape than the signals, a named recipe takes the fit that suits them, unless data.fit is set.
     finetune: a trained model to continue on this data; distill: one to distill to ``steps`` network
         evaluations (default 4), on the data that it was trained on. Either takes the place of a recipe.
     settings: changes of the recipe, "key=value", as of `with_settings`. condition: what samples are
         conditioned on: class, attributes, text or clusters.
-    budget: seconds to train in all; images: how many to see in all; by default the recipe's number.
+    budget: seconds to train in all, from now on, reading and measuring included; images: how many to see in
+        all; by default the recipe's number.
     checkpoint_every: seconds between checkpoints. stop: set it to save and end.
     runtime: how to compute. None or "auto": as the run did before where this machine can, for a new run what
         is measured to be fastest (`probe`); "plain": float32, contiguous, eager; a path: what a file says,
@@ -75,14 +80,15 @@ def launch(
     record with a message is a sentence for the person; the budget planner's has the `Plan` as preview.
     Raises UsageError for choices that do not fit, before anything is written, and as `train` does.
     """
+    began = monotonic()
     Limits(images, budget)  # raises for a limit that is not above zero
     settings = [*settings, *([f"condition.on={condition}"] if condition else [])]
-    chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget)
+    chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget, images)
     from_file = runtime not in (None, "auto", "plain") and not isinstance(runtime, Runtime)
     runtime = given_runtime(runtime) if isinstance(runtime, str | Path) else runtime
     with processes():
         checked = runtime if from_file else None
-        dataset, opened, conditions = yield from _begin(data, chosen, settings, budget, checked)
+        dataset, opened, conditions = yield from _begin(data, chosen, settings, budget, checked, began)
         yield from train(
             dataset,
             opened,
@@ -92,6 +98,7 @@ def launch(
             conditions=conditions,
             checkpoint_every=checkpoint_every,
             stop=stop,
+            began=began,
         )
 
 
@@ -102,7 +109,10 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
     `launch` carries out when it is given only a budget. Raises as `measure` and `plan` do.
     """
     source = open_source(data)
+    settings = [*settings]
     recipe = yield from _with_channels(source, with_settings(named_recipe(PLANNED), settings))
+    if not _sets_fit(settings):
+        recipe = yield from _with_fit(source, recipe)
     dataset = yield from _prepared(source, recipe)
     planned = yield from _planned(dataset, recipe, budget, conditions_of(dataset, recipe))
     yield Progress(message("training.stage_planning"), 1, 1, planned)
@@ -112,13 +122,14 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
 class _Chosen:
     """What is to be trained: the run folder, the recipe, and the model that the training begins with.
 
-    planned: whether the budget planner still sizes the recipe.
+    planned: whether the budget planner still sizes the recipe. open_fit: whether the data decides the fit.
     """
 
     run: Path
     recipe: Recipe
     model: Model | None
-    planned: bool
+    planned: bool = False
+    open_fit: bool = False
 
 
 def _choose(
@@ -130,6 +141,7 @@ def _choose(
     steps: int | None,
     settings: Iterable[str],
     budget: float | None,
+    images: int | None,
 ) -> _Chosen:
     if sum(choice is not None for choice in (recipe, finetune, distill)) > 1:
         raise UsageError("training.one_origin")
@@ -139,21 +151,31 @@ def _choose(
     if distill is not None:
         model = load_model(distill)
         made = distilled(model.recipe, DISTILLED_STEPS if steps is None else steps, settings)
-        return _Chosen(path, made, model, False)
+        return _Chosen(path, made, model)
     if finetune is not None:
         model = load_model(finetune)
-        return _Chosen(path, finetuned(model.recipe, model.path.name, settings), model, False)
-    if recipe is not None:
-        return _Chosen(path, with_settings(_named(recipe), settings), None, False)
-    if Run(path).exists:
-        return _Chosen(path, with_settings(Run(path).recipe, settings), None, False)
-    if budget is None:
-        raise UsageError("training.no_recipe", path=path)
-    return _Chosen(path, with_settings(named_recipe(PLANNED), settings), None, True)
+        return _Chosen(path, finetuned(model.recipe, model.path.name, settings), model)
+    if recipe is None and Run(path).exists:
+        return _Chosen(path, with_settings(Run(path).recipe, settings), None)
+    if recipe is None and budget is None and images is None:
+        raise UsageError("training.no_recipe", path=path, data=data)
+    named = not isinstance(recipe, Recipe) and not (recipe or "").endswith(".toml")
+    return _Chosen(
+        path,
+        with_settings(_named(recipe or PLANNED), settings),
+        None,
+        planned=recipe is None and budget is not None,
+        open_fit=named and not _sets_fit(settings),
+    )
 
 
 def _begin(
-    data: str, chosen: _Chosen, settings: Iterable[str], budget: float | None, runtime: Runtime | None
+    data: str,
+    chosen: _Chosen,
+    settings: Iterable[str],
+    budget: float | None,
+    runtime: Runtime | None,
+    began: float,
 ) -> Generator[Progress[Any], None, tuple[Dataset, Run, Conditions | None]]:
     """The data set, the run and the conditions of a training. What does not fit fails before it is made.
 
@@ -161,14 +183,20 @@ def _begin(
     """
     source, run = open_source(data), Run(chosen.run)
     recipe = yield from _with_channels(source, chosen.recipe, chosen.model, run)
+    if chosen.open_fit:
+        recipe = yield from _with_fit(source, recipe, run)
     before = run.recipe if run.exists else None
     if before:
         check_changes(run.path, before, recipe, settings)
     dataset = yield from _prepared(source, recipe)
     conditions = conditions_of(dataset, recipe)
     _check_labels(chosen, conditions, data)
+    few = len(dataset.split(recipe.data.held_out)[0])
+    if few < FEW_PICTURES and not run.exists:
+        yield _note(message("training.few_pictures", n=few))
     if chosen.planned:
-        planned = yield from _planned(dataset, recipe, budget or 0.0, conditions)
+        left = Limits(None, budget, monotonic() - began).budget
+        planned = yield from _planned(dataset, recipe, left or 0.0, conditions)
         recipe = with_settings(planned.recipe, settings)
     if runtime:
         check_runtime(runtime, recipe, conditions)
@@ -209,6 +237,31 @@ def _with_channels(
         if channels == 1:
             yield _note(message("data.all_grey"))
     return recipe if channels is None else with_settings(recipe, [f"data.channels={channels}"])
+
+
+def _sets_fit(settings: Iterable[str]) -> bool:
+    return any(setting.partition("=")[0].strip() in ("data", "data.fit") for setting in settings)
+
+
+def _with_fit(
+    source: Source, recipe: Recipe, run: Run | None = None
+) -> Generator[Progress[Any], None, Recipe]:
+    """The recipe with the fit of its run, or the one that suits the data, as ``inspect`` says."""
+    if recipe.data.codec["name"] != ImageCodec.name:
+        return recipe
+    fit: str
+    if run and run.exists:
+        fit = run.recipe.data.fit
+    else:
+        suggested = yield from staged(suggest_fit(source))
+        fit = suggested.name
+        yield _note(message("training.fit", reason=suggested.reason))
+        size = max(build_codec(recipe.data).spatial)
+        if suggested.pixels < size and suggested.size < size:
+            yield _note(
+                message("training.enlarged", pixels=suggested.pixels, size=size, smaller=suggested.size)
+            )
+    return with_settings(recipe, [f"data.fit={fit}"])
 
 
 def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[Any], None, Dataset]:

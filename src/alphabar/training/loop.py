@@ -17,6 +17,7 @@ from alphabar.codecs import build_codec
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import write_folder
+from alphabar.formatting import format_duration
 from alphabar.messages import Message, message
 from alphabar.networks.base import Network
 from alphabar.recipes.overrides import changed
@@ -38,6 +39,7 @@ from alphabar.training.writer import RunWriter
 
 MAX_BAD_STEPS = 20  # updates in a row without a finite loss, after which a training gives up
 EARLY = 1 / 8  # share of the training after which weights are kept for autoguidance
+TOLD_PREPARATION = 0.05  # share of the budget that reading and measuring may take without a word
 RECENT = 50  # updates over which rate and waiting time are measured
 
 
@@ -79,13 +81,16 @@ def train(
     conditions: Conditions | None = None,
     checkpoint_every: float = 300.0,
     stop: threading.Event | None = None,
+    began: float | None = None,
 ) -> Iterator[TrainingProgress]:
     """Trains the run's recipe on a data set, continuing from its newest whole checkpoint.
 
     images: end after this many images since the beginning of the run (rounded up to whole batches); without
         it and without a budget, the recipe's number.
-    budget: end after this many seconds of training since the beginning of the run. With ``images`` the result
-        is a function of recipe and data; with a budget it depends on the clock.
+    budget: end after this many seconds since the beginning of the run. With ``images`` the result is a
+        function of recipe and data; with a budget it depends on the clock.
+    began: when the command that begins the run was given, as of ``time.monotonic``: what passed until the
+        first update (reading, measuring) counts as part of the budget, though at most as half of it.
     runtime: how to compute; by default the machine is probed, once a run.
     conditions: of the data set, where the caller has them already (`conditions_of`).
     checkpoint_every: seconds between checkpoints.
@@ -96,8 +101,8 @@ def train(
     every checkpoint is damaged, another process trains in the run, the memory is not enough, another of the
     processes is gone, or the loss stays non-finite. The last good checkpoint stays.
     """
-    limits = Limits(images, budget)
     recipe = run.recipe
+    limits = Limits(images, budget, run.preparation)
     if images is None and budget is None:
         limits = Limits(recipe.images, None)
     codec = build_codec(recipe.data)
@@ -115,9 +120,28 @@ def train(
             if (told := explained(error, recipe)) is None:
                 raise
             raise told from error
+        notes: list[Message | str] = [*opened.notes]
+        if opened.training.images == 0 and began is not None:
+            limits, more = _count_preparation(run, opened.training.runtime, limits, time.monotonic() - began)
+            notes += more
         trainer = Trainer(run, opened.training, limits, opened.writer, stop)
-        yield from (trainer.note(text) for text in opened.notes)
+        yield from (trainer.note(text) for text in notes)
         yield from trainer.run_updates()
+
+
+def _count_preparation(
+    run: Run, runtime: Runtime, limits: Limits, seconds: float
+) -> tuple[Limits, list[Message]]:
+    """The limits without what passed before the first update, and what to say of it; the run remembers it."""
+    if runtime.world_size > 1:  # all processes must end at the same update
+        seconds = float(runtime.mean(torch.tensor(seconds, device=runtime.device)))
+    if runtime.is_main:
+        run.remember_preparation(seconds)
+    counted = Limits(limits.images, limits.whole_budget, seconds)
+    if counted.budget is None or seconds < TOLD_PREPARATION * counted.budget:
+        return counted, []
+    spent, left = format_duration(seconds), format_duration(counted.budget)
+    return counted, [message("training.preparation", spent=spent, left=left)]
 
 
 def _stopped_early(run: Run) -> TrainingProgress:
@@ -208,7 +232,7 @@ class Trainer:
         busy, waiting = (sum(column) for column in zip(*self._recent, strict=True))
         rate = len(self._recent) * training.recipe.batch / busy
         return TrainingProgress(
-            "training",
+            message("training.stage"),
             self.share(),
             1.0,
             images=training.images,
@@ -223,7 +247,7 @@ class Trainer:
     def note(self, text: Message | str) -> TrainingProgress:
         """A record with a sentence for the person who trains."""
         return TrainingProgress(
-            "training",
+            message("training.stage"),
             self.share(),
             1.0,
             message=text,
@@ -254,5 +278,10 @@ class Trainer:
             self.run.path, training.images, training.seconds, message(f"training.{reason}")
         )
         yield TrainingProgress(
-            "training", self.share(), 1.0, result, images=training.images, seconds=training.seconds
+            message("training.stage"),
+            self.share(),
+            1.0,
+            result,
+            images=training.images,
+            seconds=training.seconds,
         )

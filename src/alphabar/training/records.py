@@ -13,17 +13,24 @@ from alphabar.progress import Progress
 class Limits:
     """When a training ends: after so many images, after a budget in seconds, or whichever comes first.
 
-    Raises UsageError for a limit that is not above zero.
+    preparation: how much of the budget passed before the first update. Raises UsageError for a limit that is
+    not above zero.
     """
 
     images: int | None
-    budget: float | None
+    whole_budget: float | None
+    preparation: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("images", "budget"):
-            value = getattr(self, name)
+        for name, value in (("images", self.images), ("budget", self.whole_budget)):
             if value is not None and value <= 0:
                 raise UsageError("training.nothing_to_do", option=f"--{name}", value=value)
+
+    @property
+    def budget(self) -> float | None:
+        """The seconds that are left for updates: half of the budget at least."""
+        whole = self.whole_budget
+        return None if whole is None else max(whole - self.preparation, whole / 2)
 
     def share(self, images: int, seconds: float) -> float:
         """How much of the training is done, in [0, 1]."""

@@ -4,7 +4,6 @@ import io
 import math
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from alphabar.tensor_files import pack_tensors
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.records import TrainingProgress
 from alphabar.training.state import TrainingState
+from alphabar.versions import commit
 
 LOG_EVERY = 2.0  # seconds
 RETRY_AFTER = 60.0  # seconds, after the disk refused a record
@@ -161,7 +161,7 @@ class RunWriter:
         """A record with a sentence for the person who trains."""
         done = self._last.done if self._last else 0.0
         return TrainingProgress(
-            "training",
+            message("training.stage"),
             done,
             1.0,
             None,
@@ -235,17 +235,9 @@ class TensorBoardEvents:
 
 def write_environment(run: Run, dataset: Dataset, runtime: Runtime) -> None:
     """Writes environment.json: versions, machine, runtime and data of a training."""
-    here = Path(__file__).parent
-    git = (
-        subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-        if (here.parents[2] / ".git").exists()
-        else None
-    )
     environment = {
         "alphabar": version("alphabar"),
-        "commit": git.stdout.strip() if git and git.returncode == 0 else None,
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

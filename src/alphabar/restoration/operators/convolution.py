@@ -49,10 +49,11 @@ class Convolution(Spectral):
 def motion(shape: Shape, *, length: float = 9.0, angle: float = 45.0) -> Convolution:
     """Motion blur along a line: length in pixels, angle in degrees, counter-clockwise from the right.
 
-    Raises UsageError for a line that is shorter than a pixel or does not fit into the image.
+    Raises UsageError for a line that is shorter than a pixel or does not fit into the image, and for an angle
+    that is no number.
     """
-    if not 1 <= length <= min(image_size(shape)) - 1:
-        raise UsageError("restoration.bad_motion", length=f"{length:g}", image=size_text(shape[1:]))
+    if not (1 <= length <= min(image_size(shape)) - 1 and math.isfinite(angle)):
+        raise UsageError("restoration.bad_motion", length=f"{length:g},{angle:g}", image=size_text(shape[1:]))
     return Convolution(motion_kernel(length, angle), shape)
 
 

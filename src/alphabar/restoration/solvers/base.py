@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,7 +66,10 @@ class Solver(ABC):
     """Samples of p(x0 | y) by a denoiser that was trained for generation only.
 
     Subclasses are frozen dataclasses; their fields, keyword-only and with defaults, are the settings.
+    differentiates: whether it takes gradients through the network, which needs more memory.
     """
+
+    differentiates: ClassVar[bool] = False
 
     @abstractmethod
     def solve(

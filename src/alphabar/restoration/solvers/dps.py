@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ class DPS(Solver):
     paper: on z_t/sqrt(1 + sigma²). eta: as in DDIM. One backward pass a step. The loop is its own: the
     gradient follows the step.
     """
+
+    differentiates: ClassVar[bool] = True
 
     eta: float = 1.0
     zeta: float = 1.0

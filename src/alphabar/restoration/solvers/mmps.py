@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ class MMPS(DDIMSolver):
     xhat = D + sigma²·J Aᵀ v where (A sigma²J Aᵀ + sigma_y²) v = y - A D, by so many iterations of conjugate
     gradients. eta: as in DDIM. One backward pass for each iteration, and one more.
     """
+
+    differentiates: ClassVar[bool] = True
 
     eta: float = 1.0
     iterations: int = 2

@@ -1,6 +1,7 @@
 """PiGDM: the estimate follows the gradient of log p(y | x_t), for a Gaussian guess of x0 given x_t."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,6 +23,8 @@ class PiGDM(DDIMSolver):
     r² = sigma²s²/(sigma² + s²), the variance of x0 given x_t were pixels independent of standard deviation
     s = data_std. The paper has s = 1. eta: as in DDIM. One backward pass a step.
     """
+
+    differentiates: ClassVar[bool] = True
 
     eta: float = 1.0
     data_std: float = 0.5

@@ -1,0 +1,77 @@
+"""Numbers that no computer can use, wherever a person may write one: one sentence."""
+
+import pytest
+from PIL import Image
+
+from alphabar.data.sources import open_source
+from alphabar.errors import UsageError
+from alphabar.formatting import parse_count, parse_duration
+from alphabar.messages import message
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.registry import Registry
+from alphabar.restoration.degradation import parse_degradation
+from alphabar.restoration.task import degrade, read_photo, read_task
+
+DIGITS = "9" * 400
+KEYS = ("batch", "images", "seed", "data.size", "data.held_out", "network.widths", "network.blocks",
+        "network.head_dim", "optimizer.learning_rate", "optimizer.betas", "sampling.steps",
+        "sampling.guidance", "monitor.samples", "ema.half_life", "extensions")  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [DIGITS, f"-{DIGITS}", f"[{DIGITS}, 2]", "9" * 5000, "1e999", "[" * 3000])
+@pytest.mark.parametrize("key", KEYS)
+def test_in_a_recipe(key, value):
+    with pytest.raises(UsageError) as error:
+        with_settings(named_recipe("lean"), [f"{key}={value}"])
+    assert len(error.value.message) < 500
+
+
+@pytest.mark.parametrize("text", [DIGITS, f"{DIGITS}k", f"{'9' * 305}M", f"{DIGITS}h", f"{'9' * 306}h"])
+@pytest.mark.parametrize("parse", [parse_count, parse_duration])
+def test_in_times_and_counts(parse, text):
+    with pytest.raises(UsageError):
+        parse(text)
+
+
+@pytest.mark.parametrize("number", [DIGITS, "9" * 5000, "²", "0"])
+def test_in_the_number_of_toycars(number):
+    with pytest.raises(UsageError):
+        open_source(f"toycars:{number}")
+
+
+@pytest.mark.parametrize("number", [DIGITS, "9" * 5000, "1e999", "NaN"])
+def test_in_a_spec(number):
+    def choice(*, eta: float = 0.0, n: int = 1): ...
+
+    registry = Registry("sampler", {"ddim": choice})
+    with pytest.raises(UsageError):
+        registry.resolve(f'{{"name": "ddim", "n": {number}, "eta": "x"}}')
+
+
+SPECS = ("noise:X", "blur:X", "downsample:X", "downsample:1000000", "jpeg:X", "motion:X,1", "motion:9,X",
+         "random:X", "strokes:X", "box:0,0,X,X")  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_in_a_degradation(tmp_path, spec):
+    Image.new("RGB", (20, 20)).save(tmp_path / "p.png")
+    text = spec.replace("X", DIGITS)
+    with pytest.raises(UsageError):
+        read_task(tmp_path / "p.png", parse_degradation(text))
+    with pytest.raises(UsageError):
+        degrade(read_photo(tmp_path / "p.png"), parse_degradation(text))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 40), (40, 3), (4, 4), (9, 9)])
+@pytest.mark.parametrize("before", ["", "grayscale+", "downsample:4+"])
+def test_noise_of_an_image_that_is_too_small_is_asked_for(tmp_path, size, before):
+    Image.new("RGB", size, (9, 99, 200)).save(tmp_path / "p.png")
+    with pytest.raises(UsageError, match="too small to estimate"):
+        read_task(tmp_path / "p.png", parse_degradation(f"{before}noise:auto"))
+
+
+def test_a_long_word_is_cut_and_a_path_is_not():
+    path = "/".join(["folder" * 10] * 20)
+    assert path in message("runs.locked", path=path)
+    assert len(message("runs.locked", path=DIGITS)) < 200
