@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar import messages
 from alphabar.cli import console
 from alphabar.cli.__main__ import main
 from alphabar.cli.app import COMMANDS, load_command

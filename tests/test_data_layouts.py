@@ -189,7 +189,7 @@ def test_names_of_downloads(tmp_path, name):
 
 def test_files_that_are_left_alone_are_named_where_there_is_nothing_else(tmp_path):
     (tmp_path / "a.jpg~").write_text("no picture")
-    with pytest.raises(AlphabarError, match=r"1 files are not pictures.*1 \.jpg~"):
+    with pytest.raises(AlphabarError, match=r"1 file is not a picture.*1 \.jpg~"):
         open_source(tmp_path)
 
 

@@ -109,7 +109,7 @@ def test_toycars_of_a_number():
     assert last.result.items.shape == (12, 16, 16, 3)
     assert all(last.result.captions)
     for wrong in ("toycars:", "toycars:0", "toycars:many", "toycars:-3"):
-        with pytest.raises(UsageError, match=r"the number of pictures must be a positive integer"):
+        with pytest.raises(UsageError, match=r"the number of pictures must be a whole number"):
             open_source(wrong)
 
 
@@ -440,8 +440,8 @@ def test_pictures_and_annotations_that_do_not_match_are_counted(tmp_path):
     (root / "cars_train" / "00002.jpg").unlink()
     picture(root / "cars_test" / "00099.jpg")
     notes = open_source(root).notes
-    assert "1 of 3 annotated pictures are not in cars_train." in notes
-    assert "1 pictures of cars_test are not in its annotations: they have no class and no box." in notes
+    assert "1 of 3 annotated pictures is not in cars_train." in notes
+    assert "1 picture of cars_test is not in its annotations: it has no class and no box." in notes
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_a_picture_listed_twice_is_said(data):
     source = open_source(data)
     assert source.items[0].attributes == {"tone": "light"}
     assert [note.identifier for note in source.notes] == ["data.metadata_twice"]
-    assert "1 pictures, the first p0.png" in source.notes[0]
+    assert "1 picture, the first p0.png" in source.notes[0]
 
 
 @pytest.mark.parametrize("line", ['{"file_name": "p1.png', "[1]", "3", "nonsense"])
