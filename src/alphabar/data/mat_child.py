@@ -2,7 +2,7 @@
 
 A damaged file can make SciPy end its process. Nothing but NumPy and SciPy is loaded, to start quickly.
 
-stdin: JSON with the ``sys.path`` of the process that asks, the paths of the files, and the names of the
+stdin: JSON with the ``sys.path`` of the process that starts it, the paths of the files, and the names of the
 variables. stdout: after each file a line of JSON, the path with the variables that it has, or with the error.
 """
 
@@ -42,14 +42,14 @@ def plain(value: Any) -> Any:
 
 def main() -> None:
     """Read what stdin asks for."""
-    asked = json.load(sys.stdin)
-    sys.path[:] = asked["sys_path"]
+    request = json.load(sys.stdin)
+    sys.path[:] = request["sys_path"]
     with suppress(ImportError, OSError, ValueError):  # Windows; where it is bounded already
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
-    for path in asked["paths"]:
-        print(json.dumps({path: read(path, asked["variables"])}, default=str), flush=True)
+    for path in request["paths"]:
+        print(json.dumps({path: read(path, request["variables"])}, default=str), flush=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def read_mat_files(paths: Iterable[Path], variables: Sequence[str]) -> dict[Path
     wanted = {str(path): path for path in paths}
     read: dict[Path, MatFile] = {}
     while wanted:
-        output, end = _ask(list(wanted), variables)
+        output, end = _output_of(list(wanted), variables)
         for line in output.splitlines():
             with suppress(ValueError):  # cut by the end of the process
                 for name, answer in json.loads(line).items():
@@ -41,13 +41,13 @@ def read_mat_files(paths: Iterable[Path], variables: Sequence[str]) -> dict[Path
     return read
 
 
-def _ask(paths: Sequence[str], variables: Sequence[str]) -> tuple[bytes, str]:
+def _output_of(paths: Sequence[str], variables: Sequence[str]) -> tuple[bytes, str]:
     """What the process has written, and how it ended."""
-    asked = {"sys_path": sys.path, "paths": paths, "variables": variables}
+    request = {"sys_path": sys.path, "paths": paths, "variables": variables}
     try:
         done = subprocess.run(
             [sys.executable, "-P", str(CHILD)],  # -P: the modules beside it are not those of Python
-            input=json.dumps(asked).encode(),
+            input=json.dumps(request).encode(),
             capture_output=True,
             timeout=SECONDS,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each thread takes memory
