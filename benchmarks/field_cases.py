@@ -593,9 +593,9 @@ def _(f: Folder) -> tuple[bool, str]:
 
 
 def uploaded(f: Folder, image: Image.Image) -> Image.Image:
-    """The file that the studio works with when a person uploads a PNG file to enlarge it."""
+    """The file that the studio works with when a person uploads a PNG file to restore it."""
     try:
-        from gradio.data_classes import ImageData
+        from gradio.data_classes import FileData
 
         from alphabar.studio.app import build_page
         from alphabar.studio.jobs import TrainingJobs
@@ -605,8 +605,8 @@ def uploaded(f: Folder, image: Image.Image) -> Image.Image:
     image.save(f / "upload.png")
     models = ModelStore(f / "models")
     page = build_page(models, TrainingJobs(models), f / "files")
-    upload = next(b for b in page.blocks.values() if getattr(b, "elem_id", None) == "upscale-picture")
-    return Image.open(upload.preprocess(ImageData(path=str(f / "upload.png"), orig_name="upload.png")))
+    upload = next(b for b in page.blocks.values() if getattr(b, "elem_id", None) == "picture-upload")
+    return Image.open(upload.preprocess(FileData(path=str(f / "upload.png"), orig_name="upload.png")))
 
 
 @case("C88", "gradio-app/gradio #2849, #8680", "studio, Restore: a 16-bit grey PNG is uploaded")

@@ -11,7 +11,7 @@
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from alphabar.codecs.base import Box, one_line
 from alphabar.data.folder import Folder
 from alphabar.data.items import Item, Skipped, fingerprint_of
+from alphabar.data.mat_files import MatFile, read_mat_files
 from alphabar.errors import AlphabarError
 from alphabar.messages import Message, message
 
@@ -33,6 +34,8 @@ ANNOTATIONS = {
     TEST: "cars_test_annos_withlabels.mat",
     RENUMBERED: "cars_annos.mat",
 }
+CLASS_NAMES = ("cars_meta.mat", "cars_annos.mat")
+TEST_WITHOUT_LABELS = "cars_test_annos.mat"
 
 CLASS_FOLDER = re.compile(r".+ (19|20)\d\d")  # every class ends in its year: "Acura TL Sedan 2012"
 
@@ -143,9 +146,10 @@ def _unwrapped(path: Path) -> Path:
 def _numbered_files(root: Path) -> StanfordCars:
     folder = Folder(root, other_tables=False)
     notes: list[Message] = []
-    names = _class_names(root, notes)
+    devkit = _devkit(root)
+    names = _class_names(devkit, notes)
     where = {item.key: _picture_folder(root, item.key) for item in folder.items}
-    known = {name: _annotations(root, name, notes) for name in PICTURE_FOLDERS if name in where.values()}
+    known = {name: _annotations(devkit, name, notes) for name in PICTURE_FOLDERS if name in where.values()}
     if not known:
         raise AlphabarError("data.cars_empty", path=root)
     items, annotated = [], dict.fromkeys(known, 0)
@@ -202,35 +206,43 @@ def _piece(root: Path, name: str, above: bool = True) -> Path | None:
     return None
 
 
-def _mat(root: Path, name: str, variable: str, notes: list[Message]) -> Any:
-    """A variable of a MATLAB file as an array; None, with a note where the file is there but damaged."""
-    path = _piece(root, name)
-    if path is None:
+def _devkit(root: Path) -> dict[str, MatFile]:
+    """What the MATLAB files of the devkit say, by their names, as far as they are there."""
+    names = {*CLASS_NAMES, *ANNOTATIONS.values(), TEST_WITHOUT_LABELS}
+    paths = {name: path for name in sorted(names) if (path := _piece(root, name))}
+    read = read_mat_files(paths.values(), ("class_names", "annotations"))
+    return {name: read[path] for name, path in paths.items()}
+
+
+def _variable(
+    devkit: Mapping[str, MatFile], name: str, variable: str, notes: list[Message]
+) -> list[Any] | None:
+    """A variable of a MATLAB file; None, with a note where the file is there but damaged."""
+    file = devkit.get(name)
+    if file is None:
         return None
-    from scipy.io import loadmat
-
-    try:
-        return np.atleast_1d(loadmat(path, squeeze_me=True)[variable])
-    except Exception as error:  # loadmat raises whatever a damaged file leads it to
-        notes.append(message("data.file_damaged", file=name, error=one_line(error)))
+    if variable not in file.values:
+        notes.append(message("data.file_damaged", file=name, error=file.error or repr(variable)))
         return None
+    value = file.values[variable]
+    return value if isinstance(value, list) else [value]
 
 
-def _class_names(root: Path, notes: list[Message]) -> list[str]:
-    for name in ("cars_meta.mat", "cars_annos.mat"):
-        names = _mat(root, name, "class_names", notes)
+def _class_names(devkit: Mapping[str, MatFile], notes: list[Message]) -> list[str]:
+    for file in CLASS_NAMES:
+        names = _variable(devkit, file, "class_names", notes)
         if names is not None:
             return [str(name) for name in names]
     notes.append(message("data.cars_without_names"))
     return []
 
 
-def _annotations(root: Path, pictures: str, notes: list[Message]) -> dict[str, Annotation]:
+def _annotations(devkit: Mapping[str, MatFile], pictures: str, notes: list[Message]) -> dict[str, Annotation]:
     """By file name, what the devkit knows of the pictures in one folder; a note says what is missing."""
     name = ANNOTATIONS[pictures]
-    records = _mat(root, name, "annotations", notes)
+    records = _variable(devkit, name, "annotations", notes)
     if records is None and pictures == TEST:
-        records = _mat(root, "cars_test_annos.mat", "annotations", notes)
+        records = _variable(devkit, TEST_WITHOUT_LABELS, "annotations", notes)
         if records is not None:
             notes.append(message("data.cars_test_without_labels", file=name, folder=TEST))
     if records is None:
@@ -242,7 +254,7 @@ def _annotations(root: Path, pictures: str, notes: list[Message]) -> dict[str, A
         try:
             file, annotation = _annotation(record)
             known[file] = annotation
-        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             damaged += 1
     if damaged:
         notes.append(message("data.cars_damaged_annotations", file=name, count=damaged, total=len(records)))
@@ -251,16 +263,15 @@ def _annotations(root: Path, pictures: str, notes: list[Message]) -> dict[str, A
 
 def _annotation(record: Any) -> tuple[str, Annotation]:
     """The name of the picture and what a record says of it. Raises many things for what is no record."""
-    fields = record.dtype.names
-    path = record["fname"] if "fname" in fields else record["relative_im_path"]
+    path = record["fname"] if "fname" in record else record["relative_im_path"]
     # MATLAB counts pixels from 1 and includes the last one.
     x0, y0, x1, y1 = (float(record[f"bbox_{corner}"]) for corner in ("x1", "y1", "x2", "y2"))
     if not np.isfinite((x0, y0, x1, y1)).all():
         raise ValueError("a box without an end")
     return str(path).rsplit("/", 1)[-1], Annotation(
-        number=int(record["class"]) if "class" in fields else None,
+        number=int(record["class"]) if "class" in record else None,
         box=(x0 - 1, y0 - 1, x1, y1),
-        split=("test" if record["test"] else "train") if "test" in fields else None,
+        split=("test" if int(record["test"]) else "train") if "test" in record else None,
     )
 
 
