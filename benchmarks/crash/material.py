@@ -20,7 +20,7 @@ SMALL: Mapping[str, tuple[str, ...]] = {
     "classic": ("network.widths=[8,16]",),
     "ddpm": ("network.widths=[16,32]", "network.head_dim=16", "network.dropout=0.1"),
     "edm": ("network.widths=[16,32]", "network.head_dim=16"),
-    "lean": ("network.widths=[16,32]", "network.head_dim=16"),
+    "lean": ("network.widths=[16,32]", "network.head_dim=16", "ema.snapshots=2"),
     "classifier": ("network.widths=[16,32]", "network.head_dim=16", "condition.on=class"),
     "gan": ("network.width=8",),
     "vae": ("network.width=8",),
