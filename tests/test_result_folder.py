@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from alphabar.errors import AlphabarError
@@ -54,7 +55,7 @@ def editing(model, pictures, out, *, n=3, seed=0):
     settings = deterministic(model, sampling_settings(model, steps=3, seed=seed))
     picture = model.codec.read((pictures / "in/a.png").read_bytes(), "crop").item
     folder = SampleFolder(out, model.codec, settings.to_dict(), n)
-    item = edit.torch.from_numpy(picture.copy())
+    item = torch.from_numpy(picture.copy())
     return edit_into(folder, model, item, settings, strength=0.7, invert=False), folder
 
 
