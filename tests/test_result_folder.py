@@ -108,6 +108,20 @@ def test_work_that_is_stopped_anywhere_goes_on_to_the_same_bits(model, pictures,
         assert all(file.stat().st_mtime_ns == then for file, then in before.items())
 
 
+@pytest.mark.parametrize("work", [restoring, tiling, editing, interpolating])
+def test_parts_make_what_all_at_once_make(model, pictures, request, work):
+    made = []
+    for name in ("once", "parts"):
+        if name == "parts":
+            request.getfixturevalue("small_parts")
+        records, folder = work(model, pictures, pictures / name)
+        last(records)
+        made.append(torch.stack([folder.read(i).float() for i in range(folder.n)]))
+    once, parts = made
+    assert (once - parts).abs().max() <= (1 if once.max() > 1 else 0.01)
+    assert all((parts[i] - parts[i + 1]).abs().max() > 0.02 for i in range(len(parts) - 1))
+
+
 @pytest.mark.parametrize("other", [{"seed": 1}, {"n": 4}])
 @pytest.mark.parametrize("work", WORK)
 def test_a_folder_of_other_settings_is_refused_and_left_alone(model, pictures, work, other):
