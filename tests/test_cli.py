@@ -92,8 +92,8 @@ def test_resume_and_mismatch(call, trained, picture_folder):
     assert code == 0 and "a larger number of images or a longer" in err
     code, _, err = call("train", picture_folder, "--run", trained, "--images", "48")
     assert code == 0
-    code, _, err = call(*training(picture_folder, trained, "--set", "batch=4", "--images", "64"))
-    assert code == 2 and "another recipe (batch: 8 → 4)" in err
+    code, _, err = call(*training(picture_folder, trained, "--set", "ema.half_life=32", "--images", "64"))
+    assert code == 2 and "another recipe (ema.half_life: " in err
 
 
 def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeypatch):

@@ -196,7 +196,7 @@ def test_notes_say_what_reading_changed():
     dataset = last(prepare(source, ImageCodec(8, 1)))
     assert dataset.items.shape == (2, 8, 8, 1)
     (note,) = dataset.notes
-    assert note.startswith("1 of 2 pictures have colours and are converted to grey")
+    assert note.startswith("1 of 2 pictures has colours and is converted to grey")
     assert "data.channels=3" in note.in_language("es") and "grises" not in note
     (again,) = last(prepare(source, ImageCodec(8, 1))).notes
     assert again == note and dataset_of(source).notes == []
@@ -206,7 +206,7 @@ def test_notes_name_the_option_for_transparency(tmp_path):
     Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(tmp_path / "a.png")
     Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
     (note,) = dataset_of(open_source(tmp_path)).notes
-    assert note.startswith("1 of 2 pictures are transparent") and "--set data.channels=4" in note
+    assert note.startswith("1 of 2 pictures is transparent") and "--set data.channels=4" in note
     dataset = last(prepare(open_source(tmp_path), ImageCodec(8, 4)))
     assert dataset.items.shape == (2, 8, 8, 4) and dataset.notes == []
     assert dataset.items[..., 3].mean((1, 2)).tolist() == [0, 255]

@@ -19,7 +19,6 @@ from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import ddim, last_step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import write_file
 from alphabar.methods.gan import Gan, augmented, gradient_penalty
 from alphabar.methods.registry import METHODS, method_of
 from alphabar.networks import NETWORKS
@@ -384,7 +383,7 @@ class TestDistilled:
         model = load_model(run.path)
         short = begin(tmp_path / "short", distilled(model.recipe, 2), initial_model=model)
         still = with_settings(short.recipe, ["optimizer.learning_rate=1e-30"])
-        write_file(short.path / "recipe.toml", still.to_toml().encode())
+        short.change(still)
         list(train(dataset, short, images=16, runtime=Runtime()))
         again = load_model(short.path)
         for a, b in zip(model.denoiser.parameters(), again.denoiser.parameters(), strict=True):

@@ -266,7 +266,7 @@ def test_masks_miss_what_they_should():
         ({"name": "random", "share": 1.0}, "bad_share", {"name": "random", "share": "1"}),
         ({"name": "strokes", "share": 0.0}, "bad_share", {"name": "strokes", "share": "0"}),
         ({"name": "blur", "std": 0.0}, "bad_blur", {"std": "0", "image": "24×16"}),
-        ({"name": "motion", "length": 40}, "bad_motion", {"length": "40", "image": "24×16"}),
+        ({"name": "motion", "length": 40}, "bad_motion", {"length": "40,45", "image": "24×16"}),
         ({"name": "jpeg", "quality": 0}, "jpeg_quality", {"quality": 0}),
     ],
 )

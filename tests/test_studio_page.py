@@ -62,7 +62,7 @@ def launch(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
     assert "studio is at http" in line, line + process.stderr.read()
     # What it prints later is read, so that it never waits for a reader.
     threading.Thread(target=process.stderr.read, daemon=True).start()
-    return process, line.split(" at ")[1].strip().rstrip("/")
+    return process, line.split(" at ")[1].split()[0].rstrip("/")
 
 
 def stop(process: subprocess.Popen[str]) -> None:

@@ -9,7 +9,7 @@ from alphabar.codecs.image_files import read_image
 @pytest.mark.parametrize(
     ("data", "identifier", "values"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "codecs.film", {"format": "heic"}),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "codecs.heif", {}),
         (b"\0\0\0\x18ftypqt  \0\0\0\0" + bytes(100), "codecs.film", {"format": "qt"}),
         (b"once upon a time", "codecs.no_picture", {"beginning": "b'once upon a '"}),
         (b"\xef\xbb\xbf \n<!DOCTYPE html>", "codecs.web_page", {}),
