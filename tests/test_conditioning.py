@@ -30,8 +30,8 @@ from alphabar.runs.model import build_denoiser, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.sampling.comparison import comparison_settings, per_sample_settings
-from alphabar.sampling.outputs import write_samples
 from alphabar.sampling.sample import sample
+from alphabar.sampling.sample_folder import SampleFolder
 from alphabar.sampling.settings import (
     SamplingSettings,
     nfe_per_sample,
@@ -303,8 +303,9 @@ def test_a_model_generates_each_class_as_often_as_its_data_has_it(model, tmp_pat
     for condition, mean in zip(labels, samples.float().mean((1, 2)), strict=False):
         if condition:
             assert (mean[0] > mean[2]).item() == (condition["class"] == "red")
-    each = per_sample_settings(settings, 12)
-    write_samples(samples, tmp_path / "out", model.codec, settings.to_dict(), {}, each)
+    folder = SampleFolder(tmp_path / "out", model.codec, settings.to_dict(), 12)
+    folder.begin()
+    folder.write(7, samples[7], per_sample_settings(settings, 12)[7])
     metadata = read_png_metadata(tmp_path / "out" / "000007.png")
     assert metadata["conditions"] == [labels[7]]
     alone = last(sample(model, 1, SamplingSettings.from_dict(metadata), first=metadata["position"]))

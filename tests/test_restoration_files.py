@@ -326,7 +326,7 @@ def test_a_damaged_image_among_others_is_named_and_left_out(tmp_path, call):
     (folder / "raw.tif").rename(folder / "raw.dng")
     code, out, err = call("degrade", folder, "--degradation", "blur:1", "--out", tmp_path / "out", "--json")
     assert code == 0 and json.loads(out.splitlines()[-1])["n"] == 2
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "c\\nd.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "c\\nd.png", "degradation.json"}
     assert all(
         text in err for text in ("b.png", "damaged", "e.png", "a link to nothing", "raw.dng", "raw file")
     )

@@ -19,15 +19,12 @@ from alphabar.guidance import GUIDANCES
 from alphabar.progress import last
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
+from alphabar.result_folder import check_free
 from alphabar.runs.model import Model, build_denoiser
 from alphabar.sampling.comparison import comparison_settings, per_sample_settings, side_by_side
-from alphabar.sampling.outputs import (
-    ReverseProcessRecorder,
-    check_free,
-    sampling_metadata,
-    write_samples,
-)
+from alphabar.sampling.outputs import ReverseProcessRecorder, sampling_metadata
 from alphabar.sampling.sample import sample
+from alphabar.sampling.sample_folder import SampleFolder
 from alphabar.sampling.settings import (
     SamplingSettings,
     nfe_per_sample,
@@ -301,7 +298,11 @@ def test_written_samples_say_how_to_generate_them_again(model, tmp_path):
     assert about["conditions"] == "as the data" and about["images"] == 7 and about["ema"] == 0.1
     grid = Image.new("RGB", (4, 4))
     out = tmp_path / "out"
-    write_samples(items, out, model.codec, about, {"grid": grid}, per_sample_settings(settings, 4))
+    folder = SampleFolder(out, model.codec, about, 4)
+    folder.begin()
+    for i, own in enumerate(per_sample_settings(settings, 4)):
+        folder.write(i, items[i], own)
+    folder.write_overview("grid", grid)
     assert sorted(file.name for file in out.iterdir()) == [
         "000000.png", "000001.png", "000002.png", "000003.png", "overview", "samples.json",
     ]  # fmt: skip
@@ -313,8 +314,6 @@ def test_written_samples_say_how_to_generate_them_again(model, tmp_path):
     assert (again[0].int() - items[2].int()).abs().max() <= 1
     with pytest.raises(AlphabarError, match="not empty"):
         check_free(out)
-    with pytest.raises(AlphabarError):
-        write_samples(items, out, model.codec, about, {})
     assert not list(tmp_path.glob(".*"))
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from alphabar.progress import last
 from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
-from alphabar.sampling.outputs import write_samples
-from alphabar.sampling.sample import sample
+from alphabar.sampling.sample_folder import SampleFolder, sample_into
 from alphabar.sampling.settings import sampling_settings
 from alphabar.training.launch import launch
 
@@ -66,8 +66,9 @@ def test_samples_are_like_their_data(kind: str, tmp_path: Path) -> None:
     assert any("All pictures are grey" in sentence for sentence in said) == (kind == "grey")
     model = load_model(run, "cpu")
     assert model.shape == shape
-    items = last(sample(model, 8, sampling_settings(model, steps=8)))
-    write_samples(items, tmp_path / "samples", model.codec, {}, {})
+    folder = SampleFolder(tmp_path / "samples", model.codec, {}, 8)
+    last(sample_into(folder, model, 8, [sampling_settings(model, steps=8)]))
+    items = torch.stack([folder.read(i) for i in range(8)])
     for i in range(8):
         with Image.open(tmp_path / "samples" / f"{i:06d}.png") as image:
             assert image.mode == mode and image.size == shape[:0:-1]

@@ -249,8 +249,8 @@ def pack_json(value: Any) -> bytes:
 
 
 def _beside(path: Path) -> Path:
-    """A name for what will become ``path``; no two processes have the same."""
-    return path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name}")
+    """A name for what will become ``path``, not much longer; no two processes have the same."""
+    return path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name[-50:]}")
 
 
 def _rename(beside: Path, path: Path, existing: str) -> None:

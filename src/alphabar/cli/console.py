@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from alphabar.formatting import format_duration
 from alphabar.messages import message, reader_language, translated
 from alphabar.progress import Progress
+
+if TYPE_CHECKING:
+    from alphabar.result_folder import ResultFolder
 
 T = TypeVar("T")
 STOPPING_SIGNALS = [
@@ -105,6 +108,13 @@ def told_when_stopped(kept: Callable[[], str]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def kept(folder: "ResultFolder") -> str:
+    """What is there of the results of a command that was stopped, and how to go on."""
+    if not (count := folder.kept()):
+        return message("cli.nothing_kept", out=folder.path)
+    return message("cli.results_kept", kept=count, n=folder.n, out=folder.path)
 
 
 @contextmanager

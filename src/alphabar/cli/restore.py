@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alphabar.cli.console import confirm, open_path, print_json, run_to_end, say
+from alphabar.cli.console import confirm, kept, open_path, print_json, run_to_end, say, told_when_stopped
 from alphabar.cli.options import ImageArgument, JsonOption, ModelArgument, OpenOption, OutOption, SeedOption
 from alphabar.formatting import format_duration
 from alphabar.messages import message
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from alphabar.restoration.restoration_folder import RestorationFolder
     from alphabar.restoration.settings import RestorationSettings
-    from alphabar.restoration.task import Task
     from alphabar.runs.model import Model
 
 CountOption = Annotated[int, typer.Option("-n", metavar="N", help="cli.help.restorations")]
@@ -107,12 +105,11 @@ def degrade(
 ) -> None:
     """Degrade pictures in a known way, to try restoration on. Those that cannot be read are named."""
     from alphabar.restoration.degradation import parse_degradation
-    from alphabar.restoration.task import degrade_files
-    from alphabar.sampling.outputs import check_free
+    from alphabar.restoration.task import DegradedFolder, degrade_into
 
-    parsed = parse_degradation(degradation)
-    check_free(out)
-    count = run_to_end(degrade_files(image, parsed, out, seed))
+    folder = DegradedFolder(out, image, parse_degradation(degradation), seed)
+    with told_when_stopped(lambda: kept(folder)):
+        count = run_to_end(degrade_into(folder))
     say(message("cli.degraded", n=count, out=out))
     print_json(as_json, {"out": str(out), "n": count, "degradation": degradation})
 
@@ -131,15 +128,13 @@ def _restore(
     **chosen: Any,
 ) -> None:
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
-    from alphabar.images import image_grid
-    from alphabar.restoration.degradation import parse_degradation
+    from alphabar.restoration.degradation import file_hash, parse_degradation
+    from alphabar.restoration.restoration_folder import RestorationFolder
     from alphabar.restoration.settings import restoration_settings
-    from alphabar.restoration.task import panels, read_task, write_restored
+    from alphabar.restoration.task import read_task
     from alphabar.runs.model import load_model
-    from alphabar.sampling.outputs import check_free
 
     parsed = parse_degradation(degradation)
-    check_free(out)
     loaded = load_model(model)
     task = read_task(image, parsed, loaded.codec.channels)
     for note in task.notes:
@@ -147,7 +142,6 @@ def _restore(
     settings = restoration_settings(
         loaded, task.operator, task.sigma_y, guidance=None if pag is None else {"pag": pag}, **chosen
     )
-    answers = _restored(loaded, task, settings, n, yes)[:, 0]
     about = {
         "model": str(model),
         "images": loaded.images,
@@ -156,26 +150,29 @@ def _restore(
         "sigma_y": task.sigma_y,
         **settings.to_dict(),
     }
-    shown = panels(task, answers)
-    overview = {"overview": image_grid(shown, len(shown))}
-    if n > 1:
-        overview["spread"] = image_grid(shown[-1:])
-    write_restored(task, answers, out, about, overview)
-    say(message("cli.restored", n=n, out=out, overview=out / "overview.png"))
-    open_path(out / "overview.png", show)
+    contents = [file_hash(image), *parsed.contents]
+    decisive = {**about, "weights": loaded.fingerprint[:16], "contents": contents}
+    folder = RestorationFolder(out, task, decisive, n)
+    with told_when_stopped(lambda: kept(folder)):
+        _fill(folder, loaded, settings, yes)
+    say(message("cli.restored", n=n, out=out, overview=folder.overview))
+    open_path(folder.overview, show)
     print_json(as_json, {"out": str(out), "n": n, **about})
 
 
-def _restored(model: "Model", task: "Task", settings: "RestorationSettings", n: int, yes: bool) -> "Tensor":
-    """The restorations. Size and memory are said before, the time after one step; long work needs a yes.
+def _fill(folder: "RestorationFolder", model: "Model", settings: "RestorationSettings", yes: bool) -> None:
+    """Restore what is missing. Size and memory are said before, the time after a step; long work needs a yes.
 
     yes: ask nothing. Where the person says no, the command ends.
     """
-    from alphabar.restoration.restore import restore as restorations
+    from alphabar.restoration.restoration_folder import restore_into
     from alphabar.restoration.restore import workload
     from alphabar.training.budget import free_memory
 
-    records = restorations(model, task.y, task.operator, task.sigma_y, n=n, settings=settings)
+    task, records = folder.task, restore_into(folder, model, settings)
+    if not (n := folder.n - folder.kept()):
+        run_to_end(records)
+        return
     work = workload(model, task.y, task.operator, task.sigma_y, n=n, settings=settings)
     height, width = task.photo.pixels.shape[:2]
     rows, columns = task.operator.shape[1:]
@@ -194,4 +191,4 @@ def _restored(model: "Model", task: "Task", settings: "RestorationSettings", n: 
     say(message("cli.takes_about", duration=format_duration(seconds)))
     if seconds > ASK_ABOVE:
         confirm(yes)
-    return run_to_end(chain([first], records))
+    run_to_end(chain([first], records))

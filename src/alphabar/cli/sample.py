@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alphabar.cli.console import open_path, print_json, run_to_end, say, told_when_stopped
+from alphabar.cli.console import kept, open_path, print_json, run_to_end, say, told_when_stopped
 from alphabar.cli.options import (
     ImageArgument,
     JsonOption,
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from alphabar.runs.model import Model
-    from alphabar.sampling.sample_folder import SampleFolder
 
 
 @with_sampling_options()
@@ -65,20 +64,12 @@ def sample(
     if n is None:
         n = 8 if comparison else 64
     total = n * len(variants)
-    weights = loaded.fingerprint[:16]
-    folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
-    with told_when_stopped(lambda: _kept(folder)):
+    folder = SampleFolder(out, loaded.codec, {**about, "weights": loaded.fingerprint[:16]}, total)
+    with told_when_stopped(lambda: kept(folder)):
         run_to_end(sample_into(folder, loaded, n, variants))
     say(message("cli.samples_written", n=total, out=out, overview=_overview(out)))
     open_path(_overview(out), show)
     print_json(as_json, {"out": str(out), "n": total, **about})
-
-
-def _kept(folder: "SampleFolder") -> str:
-    """What is there of a sampling that was stopped."""
-    if not (kept := folder.kept()):
-        return message("cli.no_sample_kept", out=folder.path)
-    return message("cli.samples_kept", kept=kept, n=folder.n, out=folder.path)
 
 
 @with_sampling_options("unconditional", "timesteps", "initial_noise")
@@ -93,22 +84,22 @@ def interpolate(
     as_json: JsonOption = False,
 ) -> None:
     """Interpolate between samples, or with the same noise between two conditions."""
-    from alphabar.images import image_grid
     from alphabar.runs.model import load_model
-    from alphabar.sampling.interpolate import interpolate as interpolated
-    from alphabar.sampling.outputs import check_free, sampling_metadata, write_samples
+    from alphabar.sampling.interpolate import interpolate_into
+    from alphabar.sampling.outputs import sampling_metadata
+    from alphabar.sampling.sample_folder import SampleFolder
     from alphabar.sampling.settings import deterministic
 
     loaded = load_model(model)
     settings = sampling.settings(loaded, seed)
     if not sampling.values.get("sampler"):
         settings = deterministic(loaded, settings)
-    check_free(out)
-    items = run_to_end(interpolated(loaded, settings, rows=rows, columns=columns))
     about = sampling_metadata(loaded, settings, str(model), rows=rows, columns=columns)
-    overview = {"grid": image_grid(loaded.codec.preview(items), columns)}
-    write_samples(items, out, loaded.codec, about, overview)
-    say(message("cli.samples_written", n=len(items), out=out, overview=_overview(out)))
+    decisive = {**about, "weights": loaded.fingerprint[:16]}
+    folder = SampleFolder(out, loaded.codec, decisive, rows * columns)
+    with told_when_stopped(lambda: kept(folder)):
+        run_to_end(interpolate_into(folder, loaded, settings, rows=rows, columns=columns))
+    say(message("cli.samples_written", n=folder.n, out=out, overview=_overview(out)))
     open_path(_overview(out), show)
     print_json(as_json, {"out": str(out), **about})
 
@@ -130,12 +121,11 @@ def edit(
     as_json: JsonOption = False,
 ) -> None:
     """Generate variations of a picture that resemble it from afar, with other conditions if wanted."""
-    import torch
-
-    from alphabar.images import image_grid
+    from alphabar.data.items import content_hash
     from alphabar.runs.model import load_model
-    from alphabar.sampling.edit import edit as edited
-    from alphabar.sampling.outputs import check_free, sampling_metadata, write_samples
+    from alphabar.sampling.edit import edit_into
+    from alphabar.sampling.outputs import sampling_metadata
+    from alphabar.sampling.sample_folder import SampleFolder
     from alphabar.sampling.settings import deterministic
 
     loaded = load_model(model)
@@ -144,15 +134,14 @@ def edit(
     settings = sampling.settings(loaded, seed, without_guidance=invert)
     if not sampling.values.get("sampler"):
         settings = deterministic(loaded, settings)
-    check_free(out)
-    signal = loaded.codec.encode(item[None])[0]
-    items = run_to_end(edited(loaded, signal, settings, strength=strength, invert=invert, n=n))
     about = sampling_metadata(
         loaded, settings, str(model), image=str(image), strength=strength, invert=invert
     )
-    shown = loaded.codec.preview(torch.cat([item[None], items]))
-    write_samples(items, out, loaded.codec, about, {"grid": image_grid(shown, len(shown))})
-    say(message("cli.samples_written", n=len(items), out=out, overview=_overview(out)))
+    decisive = {**about, "weights": loaded.fingerprint[:16], "content": content_hash(item.numpy().tobytes())}
+    folder = SampleFolder(out, loaded.codec, decisive, n)
+    with told_when_stopped(lambda: kept(folder)):
+        run_to_end(edit_into(folder, loaded, item, settings, strength=strength, invert=invert))
+    say(message("cli.samples_written", n=n, out=out, overview=_overview(out)))
     open_path(_overview(out), show)
     print_json(as_json, {"out": str(out), "n": n, **about})
 

@@ -1,5 +1,6 @@
 """The grammar of degradations: a person writes "blur:1.5+noise:0.05", and it means an operator and noise."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alphabar.errors import UsageError, unknown
+from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.messages import Message, message
 from alphabar.restoration.mask_files import read_mask
 from alphabar.restoration.operators.base import Operator, Shape
@@ -61,6 +62,20 @@ class Degradation:
     def needs_files(self) -> bool:
         """Whether one of its parts names a file."""
         return any(part["name"] in FILES for part in self.parts)
+
+    @property
+    def contents(self) -> list[str]:
+        """The SHA-256 of each file that its parts name. Raises AlphabarError where one cannot be read."""
+        return [file_hash(Path(part["file"])) for part in self.parts if part["name"] in FILES]
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of an image file. Raises AlphabarError where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:  # a name that cannot be one is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AlphabarError("restoration.cannot_read", path=path, reason=reason) from None
 
 
 def parse_degradation(text: str) -> Degradation:

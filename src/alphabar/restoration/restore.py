@@ -43,6 +43,7 @@ def restore(
     n: int = 1,
     settings: RestorationSettings | None = None,
     first: int = 0,
+    first_sample: int = 0,
     batch: int = 16,
 ) -> Iterator[Progress[Tensor]]:
     """Signals x of which y = A(x) + sigma_y·noise is known: n samples of p(x | y) for each of b measurements.
@@ -51,8 +52,8 @@ def restore(
         `PerSampleOperator`, and y is what its ``pack`` gives.
     n: samples for each measurement. settings: of `restoration_settings`; by default what suits the operator.
     Images of another size than the model's are restored through overlapping tiles (`tiling`).
-    first: the number of the first measurement in the whole set. Sample k for measurement i depends on the
-        model, the settings, y, i and k alone.
+    first, first_sample: the numbers of the first measurement in the whole set and of its first sample.
+        Sample k for measurement i depends on the model, the settings, y, i and k alone.
     batch: samples that are restored at a time, at most.
 
     Yields a record for every step; the last one's result is (n, b, *operator.shape), about within the codec's
@@ -74,7 +75,8 @@ def restore(
         raise UsageError("restoration.negative_noise", sigma_y=sigma_y)
     settings = settings or restoration_settings(model, operator, sigma_y)
     restoration = _Restoration(model, settings, sigma_y)
-    return _restore(restoration, operator, y, [(i, k) for k in range(n) for i in range(len(y))], first, batch)
+    rows = [(i, first_sample + k) for k in range(n) for i in range(len(y))]
+    return _restore(restoration, operator, y, rows, first, batch)
 
 
 def _restore(
@@ -108,13 +110,15 @@ def _restore(
 
 class Workload(NamedTuple):
     """What a restoration will do: in how many tiles the image is restored, evaluations of the solver for one
-    tile in all and before the first record, and about how many bytes of memory it takes.
+    tile in all and before the first record, about how many bytes of memory it takes, and how many samples are
+    restored at a time.
     """
 
     tiles: int
     total: int
     first: int
     memory: int
+    together: int
 
 
 def workload(
@@ -139,7 +143,7 @@ def workload(
     floats = (together * IMAGES_HELD + n) * math.prod(operator.shape)
     each = TILE_FLOATS_OF_GRADIENTS if job.solver.differentiates else TILE_FLOATS
     at_once = min(tiles * together, TILES_PER_CALL) * each * math.prod(model.shape)
-    return Workload(tiles, total, together * steps[0][0], 4 * int(floats + at_once))
+    return Workload(tiles, total, together * steps[0][0], 4 * int(floats + at_once), together)
 
 
 def sample_position(measurement: int, sample: int) -> int:

@@ -1,10 +1,10 @@
-"""Image files as tasks: read with what happened to them, and written; degraded, to try restoring on."""
+"""Image files as tasks: read with what happened to them; and degraded, to try restoring on."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from alphabar.codecs.image import ImageCodec
-from alphabar.codecs.png_metadata import png_metadata
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import pack_json, writing_folder
+from alphabar.files import pack_json, writing, writing_file
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 from alphabar.restoration.degradation import Degradation
@@ -25,6 +24,7 @@ from alphabar.restoration.operators.base import ROUNDING_STD, Operator
 from alphabar.restoration.operators.compose import compose
 from alphabar.restoration.operators.separable import grayscale
 from alphabar.restoration.photo import Photo, image_files, on_white, read_photo, signal_to_levels
+from alphabar.result_folder import ResultFolder
 
 LARGEST_SIDE = 16_384  # pixels of an image that is made larger
 
@@ -137,66 +137,69 @@ def panels(task: Task, x: Tensor) -> Tensor:
     return ImageCodec((x.shape[2], x.shape[3])).decode(torch.cat(shown))
 
 
-def write_restored(
-    task: Task, x: Tensor, out: Path, about: Mapping[str, Any], overview: Mapping[str, Image.Image]
-) -> None:
-    """Write n samples (n, c, h, w) as NAME-1.png …, each with its settings inside, and restoration.json.
+class DegradedFolder(ResultFolder):
+    """A folder of PNG files for an image file or all in a folder, degraded, and degradation.json.
 
-    They are of the kind of the file that was restored (`Photo.image`). overview: further images by name.
-    The folder appears when all of it is written. Raises AlphabarError where it cannot be.
+    Images in the folder itself are none of those to degrade. Raises AlphabarError where there is none, and
+    for a file of the degradation that cannot be read.
     """
-    if len(x) > 1:
-        apart = sample_std(x[:, None])
-        about = {**about, "spread": {"mean": apart.mean().item(), "largest": apart.max().item()}}
-    with writing_folder(out) as folder:
-        for k, sample in enumerate(x):
-            image = task.photo.image(sample, task.known, task.colored)
-            info = png_metadata({**about, "answer": k})
-            image.save(folder / f"{task.photo.name}-{k + 1}.png", pnginfo=info, **task.photo.extras)
-        for name, image in overview.items():
-            image.save(folder / f"{name}.png")
-        (folder / "restoration.json").write_bytes(pack_json({**about, "n": len(x)}))
+
+    def __init__(self, path: Path, source: Path, degradation: Degradation, seed: int = 0):
+        found, self.skipped = image_files(source)
+        inside = path.resolve()
+        images = {name: file for name, file in found.items() if not file.resolve().is_relative_to(inside)}
+        self.images, self.degradation, self.seed = images, degradation, seed
+        about = {"degradation": degradation.text, "seed": seed, "contents": degradation.contents}
+        names = png_names(images)
+        # Each image has noise of its own by its place among the others.
+        about["images"] = hashlib.sha256(pack_json(names)).hexdigest()
+        super().__init__(path, "degradation.json", about, list(names.values()))
 
 
-def degrade_files(path: Path, degradation: Degradation, out: Path, seed: int = 0) -> Iterator[Progress[int]]:
-    """Degrade an image file, or all in a folder, into a new folder of PNG files; image i has its own noise.
+def degrade_into(folder: DegradedFolder) -> Iterator[Progress[int]]:
+    """Degrades the images of a folder, as they come; those that are there stay. Image i has its own noise.
 
     Yields a record for each image, with a message where it cannot be used: the others are degraded all the
-    same. The last one's result is the number of images in the folder, which appears when all are written.
-    Raises AlphabarError where no image can be degraded, with the reason of the first, and where the folder
-    cannot be written; UsageError for noise that is to be estimated.
+    same. The last one's result is the number of images in the folder, which is made with the first one.
+    Raises AlphabarError where no image can be degraded, with the reason of the first, and as
+    `ResultFolder.begin` does; UsageError for noise that is to be estimated.
     """
-    if degradation.sigma is None:
+    if folder.degradation.sigma is None:
         raise UsageError("restoration.auto_only_restores")
-    stage = message("restoration.stage_degrading")
-    images, skipped = image_files(path)
-    for skip in skipped:
+    stage, n = message("restoration.stage_degrading"), folder.n
+    for skip in folder.skipped:
         text = message("restoration.unusable_image", path=skip.key, reason=skip.reason)
-        yield Progress(stage, 0, len(images), message=text)
+        yield Progress(stage, 0, n, message=text)
+    begun = folder.begun()
     errors: list[AlphabarError] = []
-    with writing_folder(out) as folder:
-        for i, (name, target) in enumerate(png_names(images).items()):
-            error = _degrade_file(images[name], folder / target, degradation, seed, i)
-            errors += [error] if error else []
-            yield Progress(stage, i + 1, len(images), message=error.message if error else None)
-        if len(errors) == len(images):
-            raise errors[0]
-    yield Progress(stage, len(images), len(images), len(images) - len(errors))
+    for i, path in enumerate(folder.images.values()):
+        if folder.file(i).is_file():
+            continue
+        degraded = _degraded(path, folder.degradation, folder.seed, i)
+        error = degraded if isinstance(degraded, AlphabarError) else None
+        errors += [error] if error else []
+        if not isinstance(degraded, AlphabarError):
+            if not begun:
+                folder.begin()
+                begun = True
+            with writing(folder.file(i)):
+                folder.file(i).parent.mkdir(parents=True, exist_ok=True)
+            with writing_file(folder.file(i)) as beside:
+                degraded.save(beside)
+        yield Progress(stage, i + 1, n, message=error.message if error else None)
+    if len(errors) == n:
+        raise errors[0]
+    yield Progress(stage, n, n, n - len(errors))
 
 
-def _degrade_file(
-    path: Path, target: Path, degradation: Degradation, seed: int, position: int
-) -> AlphabarError | None:
-    """Degrade one file; the error where it cannot be."""
+def _degraded(path: Path, degradation: Degradation, seed: int, position: int) -> Image.Image | AlphabarError:
+    """A file degraded, or the error where it cannot be."""
     try:
-        degraded = degrade(read_photo(path), degradation, seed=seed, position=position)
+        return degrade(read_photo(path), degradation, seed=seed, position=position)
     except UsageError as error:
         return UsageError("restoration.image_not_degradable", path=path, problem=error.message)
     except AlphabarError as error:
         return error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    degraded.save(target)
-    return None
 
 
 def png_names(names: Iterable[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.bound import BoundSettings, bind_settings
+from alphabar.sampling.sample_folder import SampleFolder, batch_size
 from alphabar.sampling.settings import (
     SamplingSettings,
     deterministic,
@@ -34,6 +36,7 @@ def edit(
     strength: float = 0.6,
     invert: bool = False,
     n: int = 1,
+    first: int = 0,
 ) -> Iterator[Progress[Tensor]]:
     """Other samples from a given one: its coarse structure stays, the rest is generated again.
 
@@ -43,7 +46,8 @@ def edit(
     invert: instead of adding new noise, find by the deterministic flow, without condition and guidance, the
         noise that leads to this signal (DDIM inversion, Song et al. 2021), and sample from it with the
         settings.
-    n: how many samples; inversion gives one.
+    n: how many samples; inversion gives one. first: the number of the first one; each depends on the model,
+        the signal, the settings and its number alone.
 
     Yields a record for each step, and one more that carries the items (n, *item_shape). Raises UsageError for
     a model that does not denoise at every noise level, a signal of another shape, a strength outside (0, 1],
@@ -63,17 +67,40 @@ def edit(
     if invert:
         require_deterministic(settings)
     bound = bind_settings(model, settings)
-    bound.condition_rows(range(n))
-    return _edit(bound, signal, strength, invert, n)
+    bound.condition_rows(range(first, first + n))
+    return _edit(bound, signal, strength, invert, range(first, first + n))
+
+
+def edit_into(
+    folder: SampleFolder,
+    model: Model,
+    item: Tensor,
+    settings: SamplingSettings,
+    *,
+    strength: float,
+    invert: bool,
+) -> Iterator[Progress[Path]]:
+    """Other samples than an item, into a folder as they come (`ResultFolder.fill`). Raises as `edit` does.
+
+    Yields records, the last one with the folder.
+    """
+    signal = model.codec.encode(item[None])[0]
+
+    def make(first: int, count: int) -> Iterator[Progress[Tensor]]:
+        return edit(model, signal, settings, strength=strength, invert=invert, n=count, first=first)
+
+    make(0, folder.n)  # raises for what cannot be
+    yield from folder.fill(batch_size(model), make, folder.write)
+    yield folder.finish(folder.n, folder.n + 1, [item])
 
 
 def _edit(
-    bound: BoundSettings, signal: Tensor, strength: float, invert: bool, n: int
+    bound: BoundSettings, signal: Tensor, strength: float, invert: bool, positions: range
 ) -> Iterator[Progress[Tensor]]:
     steps = bound.settings.steps
     times = bound.times[steps - math.ceil(strength * steps) :]
-    x0 = signal.to(bound.model.device).expand(n, *signal.shape)
-    noise = Noise(bound.settings.seed, range(n), Purpose.EDIT)
+    x0 = signal.to(bound.model.device).expand(len(positions), *signal.shape)
+    noise = Noise(bound.settings.seed, positions, Purpose.EDIT)
     before = 0
     if invert:
         x, times, before = yield from _invert(bound, x0, times, noise)
@@ -81,7 +108,7 @@ def _edit(
         level = bound.denoiser.schedule(times[0])
         eps = noise.normal(steps, x0)  # the sampler's own steps take the numbers 0 to steps - 1
         x = broadcast(level.alpha, x0) * x0 + broadcast(level.sigma, x0) * eps
-    yield from bound.run(x, times, noise, bound.condition_rows(range(n)), before=before)
+    yield from bound.run(x, times, noise, bound.condition_rows(positions), before=before)
 
 
 @torch.no_grad()

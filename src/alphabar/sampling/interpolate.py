@@ -1,6 +1,7 @@
 """Interpolation between samples: between two initial noises, or between two conditions."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,17 +13,19 @@ from alphabar.errors import UsageError
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.bound import BoundSettings, bind_settings
+from alphabar.sampling.sample_folder import SampleFolder, batch_size
 from alphabar.sampling.settings import SamplingSettings, deterministic, require_deterministic
 
 
 def interpolate(
-    model: Model, settings: SamplingSettings | None = None, *, rows: int = 4, columns: int = 8
+    model: Model, settings: SamplingSettings | None = None, *, rows: int = 4, columns: int = 8, first: int = 0
 ) -> Iterator[Progress[Tensor]]:
     """Rows of samples, each of which goes over from its first sample to its last.
 
     With two conditions in the settings a row has one initial noise and goes from the first condition to the
     second: D is the mean of both estimates, weighted by the place in the row. Otherwise it goes from one
     initial noise to another along the sphere (`slerp`), which keeps their norm.
+    first: the number of the first row. Each row depends on the model, the settings and its number alone.
 
     Yields a record for each sampler step, and one more that carries the items (rows·columns, *item_shape).
     Raises UsageError for a sampler that adds noise of its own, for fewer than one row or two columns, and for
@@ -35,18 +38,35 @@ def interpolate(
         raise UsageError("sampling.interpolation_conditions", n=len(settings.conditions))
     require_deterministic(settings)
     bound = bind_settings(model, settings)
-    return _interpolate(bound, rows, columns, bound.condition_rows(range(2)))
+    return _interpolate(bound, rows, columns, first, bound.condition_rows(range(2)))
+
+
+def interpolate_into(
+    folder: SampleFolder, model: Model, settings: SamplingSettings, *, rows: int, columns: int
+) -> Iterator[Progress[Path]]:
+    """Interpolates into a folder, as rows come (`ResultFolder.fill`). Raises as `interpolate` does.
+
+    Yields records, the last one with the folder.
+    """
+    interpolate(model, settings, rows=rows, columns=columns)  # raises for what cannot be
+
+    def make(first: int, count: int) -> Iterator[Progress[Tensor]]:
+        return interpolate(model, settings, rows=count // columns, columns=columns, first=first // columns)
+
+    yield from folder.fill(max(1, batch_size(model) // columns) * columns, make, folder.write)
+    yield folder.finish(folder.n, columns)
 
 
 def _interpolate(
-    bound: BoundSettings, rows: int, columns: int, conds: Condition | None
+    bound: BoundSettings, rows: int, columns: int, first: int, conds: Condition | None
 ) -> Iterator[Progress[Tensor]]:
     denoiser, times, seed = bound.denoiser, bound.times, bound.settings.seed
     between = len(bound.settings.conditions) == 2
-    n = rows if between else 2 * rows
+    ends_of_row = 1 if between else 2
+    n = ends_of_row * rows
     ends = bound.initial_noise(
         denoiser.schedule(times[0]),
-        Noise(seed, range(n), Purpose.INTERPOLATION),
+        Noise(seed, range(ends_of_row * first, ends_of_row * first + n), Purpose.INTERPOLATION),
         torch.empty(n, *bound.model.shape, device=bound.model.device),
     )
     cond = None
@@ -58,7 +78,7 @@ def _interpolate(
     else:
         x = torch.cat([slerp(a, b, columns) for a, b in ends.split(2)])
         cond = None if conds is None else conds[:1].expand(len(x), -1)
-    noise = Noise(seed, range(len(x)), Purpose.SAMPLER)
+    noise = Noise(seed, range(first * columns, first * columns + len(x)), Purpose.SAMPLER)
     yield from bound.run(x, times, noise, cond, denoiser=denoiser)
 
 

@@ -1,4 +1,4 @@
-"""Samples written as they come: the folder itself says how far a sampling has come, and it can go on."""
+"""Samples written as they come, which can be stopped and go on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,62 +11,34 @@ from torch import Tensor
 
 from alphabar.codecs.base import Codec, Unreadable
 from alphabar.errors import AlphabarError
-from alphabar.files import Damaged, interpreting, pack_json, parse_json, write_file, writing, writing_file
+from alphabar.files import interpreting, writing, writing_file
 from alphabar.images import image_grid, image_strip
+from alphabar.messages import message
 from alphabar.progress import Progress, staged
+from alphabar.result_folder import ResultFolder
 from alphabar.runs.model import Model
 from alphabar.sampling.comparison import per_sample_settings, side_by_side
-from alphabar.sampling.outputs import OVERVIEW, ReverseProcessRecorder, check_free
+from alphabar.sampling.outputs import OVERVIEW, ReverseProcessRecorder
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings
 
-ABOUT = "samples.json"
 GRID = 100  # samples in the overview
 
 
-class SampleFolder:
-    """A folder of n samples with their settings inside, 000000.png and so on.
+class SampleFolder(ResultFolder):
+    """A folder of n samples with their settings inside, 000000.png and so on, and samples.json.
 
-    samples.json, which is written first, says which samples they are. Each file is whole or not there.
-    metadata: what decides the samples, as JSON holds it.
+    Its folder overview/ holds pictures of all. metadata: what decides the samples, as JSON holds it.
     """
 
     def __init__(self, path: Path, codec: Codec, metadata: Mapping[str, Any], n: int):
-        self.path, self.codec, self.n = path, codec, n
-        self.metadata = parse_json(pack_json({**metadata, "n": n}), path / ABOUT, dict)
+        super().__init__(path, "samples.json", metadata, [f"{i:06d}{codec.suffix}" for i in range(n)])
+        self.codec = codec
 
-    def begin(self) -> None:
-        """Makes the folder, or finds it begun by the same sampling.
-
-        Raises AlphabarError where it holds anything else, or samples with other settings.
-        """
-        about = self.path / ABOUT
-        if about.is_file():
-            try:
-                there = parse_json(about.read_bytes(), about, dict)
-            except (OSError, Damaged):
-                there = {}
-            changed = [key for key in {**self.metadata, **there} if self.metadata.get(key) != there.get(key)]
-            if changed:
-                raise AlphabarError("sampling.other_samples", path=self.path, keys=", ".join(changed[:5]))
-            return
-        check_free(self.path)
-        with writing(self.path):
-            (self.path / OVERVIEW).mkdir(parents=True)
-        write_file(about, pack_json(self.metadata))
-
-    def file(self, i: int) -> Path:
-        """The file of sample i."""
-        return self.path / f"{i:06d}{self.codec.suffix}"
-
-    def kept(self) -> int:
-        """How many samples are there."""
-        return sum(self.file(i).is_file() for i in range(self.n))
-
-    def write(self, i: int, item: Tensor, own: Mapping[str, Any]) -> None:
-        """Writes sample i, (*item_shape). own: what sets its settings apart from those of the folder."""
+    def write(self, i: int, item: Tensor, own: Mapping[str, Any] | None = None) -> None:
+        """Writes sample i, (*item_shape). own: what sets its settings apart, by default its position."""
         with writing_file(self.file(i)) as beside:
-            self.codec.write(item, beside, {**self.metadata, **own})
+            self.codec.write(item, beside, {**self.metadata, **({"position": i} if own is None else own)})
 
     def read(self, i: int) -> Tensor:
         """Sample i as it was written. Raises AlphabarError where it cannot be read."""
@@ -82,8 +54,16 @@ class SampleFolder:
 
     def write_overview(self, name: str, image: Image.Image) -> None:
         """Writes a picture of the overview."""
+        with writing(self.path):
+            self.overview(name).parent.mkdir(exist_ok=True)
         with writing_file(self.overview(name)) as beside:
             image.save(beside)
+
+    def finish(self, n: int, columns: int | None = None, first: Sequence[Tensor] = ()) -> Progress[Path]:
+        """Writes the overview of the first n samples, after other items; returns the work's last record."""
+        shown = torch.stack([*first, *map(self.read, range(n))])
+        self.write_overview("grid", image_grid(self.codec.preview(shown), columns))
+        return Progress(message("sampling.stage"), 1, 1, self.path)
 
 
 def batch_size(model: Model) -> int:
@@ -94,41 +74,33 @@ def batch_size(model: Model) -> int:
 def sample_into(
     folder: SampleFolder, model: Model, n: int, variants: Sequence[SamplingSettings]
 ) -> Iterator[Progress[Path]]:
-    """Generates samples from n initial noises into a folder, as they come.
+    """Generates samples from n initial noises into a folder, as they come (`ResultFolder.fill`).
 
     variants: one for samples with one setting; several for samples with each of them, side by side.
-    A folder that was begun goes on: what is there stays, and the batches are the same, so that the files are
-    those of a sampling that was never stopped, to the bit.
-    Yields records, the last one with the folder. Raises as `SampleFolder.begin` and `sample` do.
+    Yields records, the last one with the folder. Raises as `ResultFolder.begin` and `sample` do.
     """
     for variant in variants:
         sample(model, n, variant)  # raises for what cannot be, before the folder is made
     folder.begin()
-    codec, k = model.codec, len(variants)
-    size = max(1, batch_size(model) // k)
-    for first in range(0, n, size):
-        count = min(size, n - first)
-        done = range(first * k, (first + count) * k)
-        shows_process = first == 0 and k == 1
-        files = [*map(folder.file, done), *([folder.overview("process")] if shows_process else [])]
-        if all(file.is_file() for file in files):
-            continue
+    k = len(variants)
+
+    def make(begin: int, total: int) -> Iterator[Progress[Any]]:
+        first, count = begin // k, total // k
         sets: list[Tensor] = []
         each: Sequence[Mapping[str, Any]]
         for v, variant in enumerate(variants):
             recorder = ReverseProcessRecorder(model, variant.steps)
             records = map(recorder.record, sample(model, count, variant, first=first, batch=count))
-            before = (first * k + v * count) * variant.steps
-            moved = (replace(r, done=before + r.done, total=n * k * variant.steps) for r in records)
+            moved = (replace(r, done=v * r.total + r.done, total=k * r.total) for r in records)
             sets.append((yield from staged(moved)))
         if k == 1:
             items, each = sets[0], per_sample_settings(variants[0], count, first)
         else:
             items, each = side_by_side(sets, variants, first)
-        if shows_process:
+        if first == 0 and k == 1:
             folder.write_overview("process", image_strip(recorder.columns))
-        for i, item, own in zip(done, items, each, strict=True):
-            folder.write(i, item, own)
-    shown = torch.stack([folder.read(i) for i in range(min(n * k, GRID) if k == 1 else n * k)])
-    folder.write_overview("grid", image_grid(codec.preview(shown), *([k] if k > 1 else [])))
-    yield Progress("sampling", 1, 1, folder.path)
+        yield Progress(message("sampling.stage"), 1, 1, list(zip(items, each, strict=True)))
+
+    size = max(1, batch_size(model) // k) * k
+    yield from folder.fill(size, make, lambda i, made: folder.write(i, *made))
+    yield folder.finish(min(n, GRID) if k == 1 else n * k, k if k > 1 else None)

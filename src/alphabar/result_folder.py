@@ -1,0 +1,115 @@
+"""Folders of results written as they come: the folder itself says how far the work is, and it can go on."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alphabar.errors import AlphabarError
+from alphabar.files import Damaged, pack_json, parse_json, write_file, writing
+from alphabar.progress import Progress, staged
+
+
+class ResultFolder:
+    """A folder of results, each in a file of its own that is whole or not there.
+
+    about: the name of the file that is written first and says which results they are.
+    metadata: what decides the results, as JSON holds it. names: of their files, in the order of the results.
+    later: keys that `conclude` adds to the metadata.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        about: str,
+        metadata: Mapping[str, Any],
+        names: Sequence[str],
+        later: Collection[str] = (),
+    ):
+        self.path, self.about, self.names, self.later = path, path / about, names, later
+        self.metadata = parse_json(pack_json({**metadata, "n": len(names)}), self.about, dict)
+
+    @property
+    def n(self) -> int:
+        """How many results there will be."""
+        return len(self.names)
+
+    def begun(self) -> bool:
+        """Whether the same work began the folder.
+
+        Raises AlphabarError where it holds anything else, or results with other settings.
+        """
+        if not self.about.is_file():
+            check_free(self.path)
+            return False
+        try:
+            there = parse_json(self.about.read_bytes(), self.about, dict)
+        except (OSError, Damaged):
+            there = {}
+        keys = [key for key in {**self.metadata, **there} if key not in self.later]
+        changed = [key for key in keys if self.metadata.get(key) != there.get(key)]
+        if changed:
+            raise AlphabarError("sampling.other_samples", path=self.path, keys=", ".join(changed[:5]))
+        return True
+
+    def begin(self) -> None:
+        """Makes the folder where it was not begun. Raises as `begun` does."""
+        if not self.begun():
+            with writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+            write_file(self.about, pack_json(self.metadata))
+
+    def conclude(self, **found: Any) -> None:
+        """Adds to the metadata what only all results together tell."""
+        write_file(self.about, pack_json({**self.metadata, **found}))
+
+    def file(self, i: int) -> Path:
+        """The file of result i."""
+        return self.path / self.names[i]
+
+    def kept(self) -> int:
+        """How many results are there."""
+        return sum(self.file(i).is_file() for i in range(self.n))
+
+    def fill(
+        self,
+        size: int,
+        make: Callable[[int, int], Iterator[Progress[Any]]],
+        write: Callable[[int, Any], None],
+    ) -> Iterator[Progress[Any]]:
+        """Makes the results that are not there yet in parts of ``size``, and writes each part once made.
+
+        make: the records of results number ``first`` to ``first + count - 1``, the last one with all of them.
+        The parts are always the same, so that the files are those of work that was never stopped, to the bit.
+        The folder is begun with the first part that is made. Raises as `begun` does.
+        """
+        self.begun()
+        for first in range(0, self.n, size):
+            part = range(first, min(first + size, self.n))
+            if all(self.file(i).is_file() for i in part):
+                continue
+            moved = (
+                replace(record, done=first + record.done / record.total * len(part), total=self.n)
+                for record in make(first, len(part))
+            )
+            results = yield from staged(moved)
+            self.begin()
+            for i, result in zip(part, results, strict=True):
+                if not self.file(i).is_file():
+                    write(i, result)
+
+
+def check_free(out: Path) -> None:
+    """Raises AlphabarError where a folder for new results cannot be made.
+
+    So it is where it holds something, is the working folder or one around it, or lies in a file.
+    """
+    with writing(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise AlphabarError("sampling.folder_not_empty", path=out)
+        place = out.resolve()
+        if Path.cwd().resolve().is_relative_to(place):
+            raise AlphabarError("sampling.working_folder", path=out)
+        parent = next(path for path in place.parents if path.exists())
+        if not parent.is_dir():
+            raise AlphabarError("sampling.folder_in_file", path=out, file=parent)
