@@ -109,6 +109,16 @@ def test_a_lock_is_held_by_one_and_asking_for_it_changes_nothing(tmp_path):
     assert not is_locked(path)
 
 
+def test_a_lock_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(AlphabarError) as refusal,
+        locked(tmp_path / "file" / ".lock", AlphabarError("refused")),
+    ):
+        pass
+    assert refusal.value.message.identifier == "files.cannot_write"
+
+
 def test_optimizer_state_goes_on_bit_for_bit():
     def steps(net, optimizer, n):
         for i in range(n):

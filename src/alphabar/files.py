@@ -204,13 +204,17 @@ def remove_abandoned(parent: Path, older_than: float = ABANDONED_AFTER) -> None:
 
 @contextmanager
 def locked(path: Path, refusal: AlphabarError) -> Iterator[None]:
-    """Holds the lock file ``path`` for one process. Raises ``refusal`` where another one holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        # `is_locked` takes the lock for an instant: it must not be mistaken for a process that holds it.
-        lock = FileLock(path).acquire(timeout=0.5)
-    except Timeout:
-        raise refusal from None
+    """Holds the lock file ``path`` for one process.
+
+    Raises ``refusal`` where another one holds it, AlphabarError where the file cannot be made.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # `is_locked` takes the lock for an instant: it must not be mistaken for a process that holds it.
+            lock = FileLock(path).acquire(timeout=0.5)
+        except Timeout:  # which is an OSError too
+            raise refusal from None
     with lock:
         yield
 
