@@ -69,12 +69,8 @@ def serve(
         # is waited for at the end: one that is cut off inside torch would abort the process.
         threading.Thread(target=_preload, args=(models,)).start()
         opened(origin or address)
-        # Whatever ends the command, its trainings are asked to save. Under nohup a closing terminal does not.
-        heard = [
-            number for number in ENDING_SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)
-        ]
-        for number in heard:
-            signal.signal(number, signal.default_int_handler)
+        # Whatever ends the command, its trainings are asked to save.
+        heard = interrupted_by_signals()
         closing = threading.Event()
         threading.Thread(target=TemporaryFiles(files).keep_room, args=(closing,), daemon=True).start()
         try:
@@ -85,6 +81,17 @@ def serve(
             closing.set()
             jobs.close()
             blocks.close()
+
+
+def interrupted_by_signals() -> list[signal.Signals]:
+    """Let a launcher and a closing terminal end the command as Ctrl-C does; the signals that do.
+
+    One that is ignored, as under nohup, stays ignored.
+    """
+    heard = [number for number in ENDING_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, signal.default_int_handler)
+    return heard
 
 
 def check_origin(origin: str | None) -> str | None:
