@@ -361,14 +361,35 @@ def test_clients_of_ipv4_are_counted_each_for_itself():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has no terminals that hang up")
-def test_a_closed_terminal_ends_the_studio_as_ctrl_c_does(models, tmp_path):
+def test_a_closed_terminal_interrupts_unless_it_is_ignored():
+    from alphabar.studio.server import interrupted_by_signals
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, signal.SIG_DFL)
+        assert set(interrupted_by_signals()) == set(before)
+        for number in before:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+        assert interrupted_by_signals() == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has no terminals that hang up")
+def test_a_closed_terminal_ends_the_studio_as_ctrl_c_does(models, tmp_path, monkeypatch):
     """The temporary folder with people's pictures is gone, and trainings were asked to save."""
     pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
     from test_studio_page import launch
 
-    before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("alphabar-studio-*"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     process, _ = launch(models.path)
-    made = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("alphabar-studio-*")) - before
+    assert len(list(tmp_path.glob("alphabar-studio-*"))) == 1
     process.send_signal(signal.SIGHUP)
     process.wait(90)
-    assert made and not any(folder.exists() for folder in made)
+    assert list(tmp_path.glob("alphabar-studio-*")) == []
