@@ -14,6 +14,7 @@ import pytest
 
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.messages import message
+from alphabar.reporting.report import write_report
 from alphabar.runs.model import load_model
 from alphabar.runtime import Runtime
 from alphabar.sampling.settings import sampling_settings
@@ -393,3 +394,11 @@ def test_a_closed_terminal_ends_the_studio_as_ctrl_c_does(models, tmp_path, monk
     process.send_signal(signal.SIGHUP)
     process.wait(90)
     assert list(tmp_path.glob("alphabar-studio-*")) == []
+
+
+def test_a_distance_without_a_baseline_has_none_in_the_report(models):
+    run = models.run("tiny")
+    with open(run.log.path, "a") as log:
+        log.write('{"kind": "distance", "images": 16, "kid": 0.5, "kid_error": 0.1, "n": 8}\n')
+    text = write_report(run.path).read_text()
+    assert message("reporting.card_baseline", baseline="–").in_language("en") in text
