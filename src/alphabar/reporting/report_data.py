@@ -239,7 +239,7 @@ def _quality(records: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -
     elif distances:
         last = distances[-1]
         error = f"± {number(last['kid_error'])}" if finite(last.get("kid_error")) else ""
-        baseline = message("reporting.card_baseline", baseline=number(last.get("kid_baseline", 0.0)))
+        baseline = message("reporting.card_baseline", baseline=number(last.get("kid_baseline")))
         about = message("reporting.monitor_card", n=setting(last.get("n")))
         name = metric_name("kid", str(last.get("features", "–")))
         facts.append((name, number(last.get("kid")), (error, about, baseline)))

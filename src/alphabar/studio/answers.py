@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from alphabar.messages import LANGUAGES, Message, message
 from alphabar.studio.elements import glossary_terms
@@ -81,13 +81,21 @@ def language_of(path: str, headers: dict[str, str]) -> str:
 
     That of the page it asks for or comes from, else the one that the browser prefers.
     """
-    for place in (path, urlsplit(headers.get("referer", "")).path):
+    page = parse_address(headers.get("referer", ""))
+    for place in (path, page.path):
         for language in LANGUAGES[1:]:
             if place.endswith(f"/{language}") or f"/{language}/" in place:
                 return language
-    asked = urlsplit(headers.get("referer", "")).query
-    chosen = parse_qs(asked).get("language", [""])[0]
+    chosen = parse_qs(page.query).get("language", [""])[0]
     return chosen if chosen in LANGUAGES else preferred_language(headers.get("accept-language", ""))
+
+
+def parse_address(address: str) -> SplitResult:
+    """The parts of an address that a browser, or somebody else, sent; all empty where it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def preferred_language(accepted: str) -> str:

@@ -1,9 +1,17 @@
-"""Controls that several tabs have."""
+"""Controls that several tabs have, and what takes their place: the settings in a saved file."""
 
 import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
+from alphabar.errors import UsageError
+from alphabar.recipes.schema import MOST_STEPS
+from alphabar.sampling.settings import SamplingSettings
+from alphabar.studio.models import ModelStore
 from alphabar.studio.page import Page
 
 SEEDS = 1_000_000
@@ -28,3 +36,21 @@ class SeedField:
 def seed_to_use(number: float | None, new: bool) -> int:
     """The seed of a job, from the values of a `SeedField`."""
     return secrets.randbelow(SEEDS) if new else int(number or 0)
+
+
+def saved_settings(about: Mapping[str, Any], models: ModelStore) -> tuple[SamplingSettings, int]:
+    """The settings and the position of a sample, from what its file says, which anybody may have written.
+
+    A model that guides is one of the opened folder. Raises AlphabarError for values that the page would not
+    take.
+    """
+    settings, position = SamplingSettings.from_dict(about), about.get("position", 0)
+    if not 1 <= settings.steps <= MOST_STEPS:
+        raise UsageError("sampling.bad_steps", steps=settings.steps, most=MOST_STEPS)
+    if not isinstance(position, int) or not 0 <= position < 2**31:
+        raise UsageError("sampling.not_settings", problem=f"position {position}")
+    guidance = tuple(
+        {**spec, "model": str(models.run(Path(str(spec["model"])).name).path)} if spec.get("model") else spec
+        for spec in settings.guidance
+    )
+    return replace(settings, guidance=guidance), position

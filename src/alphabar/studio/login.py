@@ -81,4 +81,6 @@ def network_of(address: str) -> str:
         ip = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 else address
+    if ip.version == 6 and ip.ipv4_mapped:  # so a socket of both kinds names IPv4
+        ip = ip.ipv4_mapped
+    return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)

@@ -15,6 +15,7 @@ from alphabar.methods.registry import METHODS
 from alphabar.runs.model import Model, holds_model, load_model, locate, shipped
 from alphabar.runs.run import Run
 
+DELETED = ".deleted-"  # before the name of a run that is being deleted
 NAME = re.compile(r"[^\W_][\w. -]{0,59}")  # of a run: what every system takes as the name of a folder
 
 
@@ -71,13 +72,18 @@ class ModelStore:
         """
         run = self._idle(name)
         data = run.data
-        others = {self.run(other).data for other in self.runs() if other != name}
-        hidden = self.path / f".deleted-{secrets.token_hex(4)}"
+        for left in self.path.glob(f"{DELETED}*"):  # by a deletion that broke off
+            shutil.rmtree(left, ignore_errors=True)
+        hidden = self.path / f"{DELETED}{secrets.token_hex(4)}"
         with writing(run.path):
             run.path.rename(hidden)  # at once: a run without half of its files would be a damaged one
             shutil.rmtree(hidden)
-        if data and data not in others and Path(data).parent == self.pictures:
+        if data and Path(data).parent == self.pictures and not self.uses(Path(data)):
             shutil.rmtree(data, ignore_errors=True)
+
+    def uses(self, pictures: Path) -> bool:
+        """Whether a run was trained on the pictures of this folder."""
+        return str(pictures) in {self.run(name).data for name in self.runs()}
 
     @property
     def pictures(self) -> Path:

@@ -24,6 +24,9 @@ ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit":
 LIGHT: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden"}
 """For events that only read."""
 
+LOOKING: dict[str, Any] = {"concurrency_id": "looking", "concurrency_limit": 1, "show_progress": "hidden"}
+"""For events that unpack pictures to look at them."""
+
 
 @dataclass(frozen=True)
 class Page:

@@ -1,5 +1,7 @@
 """People's own pictures: read, made smaller to work on, shown, and what was painted on them."""
 
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ def read_upload(file: str | Path) -> Photo:
 
     Raises AlphabarError for one that cannot be read, with the file's name and without its temporary folder.
     """
+    with suppress(OSError):
+        os.utime(file)  # what is in use is the last to be removed
     try:
         return read_photo(Path(file))
     except AlphabarError as error:

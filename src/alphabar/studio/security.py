@@ -20,6 +20,7 @@ from alphabar.studio.answers import (
     home_of,
     language_of,
     login_page,
+    parse_address,
     read_login,
     redirection,
     refusal,
@@ -190,13 +191,13 @@ class RequestGuard:
         """Whether a Host header names this machine or the outside address, and nothing else."""
         if self.origin and host.lower() == self.origin.netloc.lower():
             return True
-        return HOST.fullmatch(host) is not None and urlsplit(f"//{host}").hostname in LOOPBACK
+        return HOST.fullmatch(host) is not None and parse_address(f"//{host}").hostname in LOOPBACK
 
     def is_own_origin(self, origin: str, host: str) -> bool:
         """Whether an Origin header is the page's own: the outside address, or without one the host."""
         if self.origin:
             return origin.lower() == f"{self.origin.scheme}://{self.origin.netloc}".lower()
-        return urlsplit(origin).netloc == host
+        return host != "" and parse_address(origin).netloc == host
 
     def check_file(self, name: str) -> None:
         """Raises Refused for a file that does not lie in the folder files are served from."""

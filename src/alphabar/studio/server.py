@@ -23,6 +23,8 @@ from alphabar.studio.temporary import TemporaryFiles
 
 RUNS = Path("runs")  # the folder that is opened by default, and need not be there yet
 
+ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 def serve(
     path: Path = RUNS,
@@ -68,16 +70,35 @@ def serve(
         threading.Thread(target=_preload, args=(models,)).start()
         opened(origin or address)
         # Whatever ends the command, its trainings are asked to save.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        heard = interrupted_by_signals()
+        closing = threading.Event()
+        threading.Thread(target=TemporaryFiles(files).keep_room, args=(closing,), daemon=True).start()
         try:
             blocks.block_thread()
         finally:
+            for number in heard:  # terminals and launchers may deliver a signal twice
+                signal.signal(number, signal.SIG_IGN)
+            closing.set()
             jobs.close()
             blocks.close()
 
 
+def interrupted_by_signals() -> list[signal.Signals]:
+    """Let a launcher and a closing terminal end the command as Ctrl-C does; the signals that do.
+
+    One that is ignored, as under nohup, stays ignored.
+    """
+    heard = [number for number in ENDING_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, signal.default_int_handler)
+    return heard
+
+
 def check_origin(origin: str | None) -> str | None:
-    """The page's outside address without a slash at its end. Raises UsageError for one that cannot be."""
+    """The page's outside address as browsers state it, without a slash at its end.
+
+    Raises UsageError for one that cannot be.
+    """
     if origin is None:
         return None
     try:
@@ -87,7 +108,9 @@ def check_origin(origin: str | None) -> str | None:
         valid = False
     if not valid or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"[\s\"'<>]", origin):
         raise UsageError("studio.bad_origin", origin=origin)
-    return origin.rstrip("/")
+    usual = {"http": 80, "https": 443}[parts.scheme]  # which browsers leave out
+    place = parts.netloc.removesuffix(f":{usual}")
+    return parts._replace(netloc=place).geturl().rstrip("/")
 
 
 def check_address(host: str, port: int | None) -> None:

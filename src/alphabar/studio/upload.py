@@ -3,8 +3,10 @@
 import re
 import shutil
 import stat
+import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from alphabar.data.captions import CAPTION_SUFFIXES
@@ -12,12 +14,18 @@ from alphabar.data.folder import PICTURE_SUFFIXES, SUFFIX_WITHIN
 from alphabar.data.tables import may_be_table
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import writing_folder
+from alphabar.studio.temporary import TemporaryFiles
 
 MAX_BYTES = 4 * 2**30
 """Of all pictures of one upload."""
 
+MAX_LOOKED_AT = 2**30
+"""Of all pictures of one upload that are unpacked among the temporary files, to be looked at."""
+
 MAX_FILES = 200_000
 """Of one upload."""
+
+TOO_LARGE = ("studio.archive_too_large", "studio.upload_too_large")
 
 BLOCK = 2**20  # bytes that are unpacked at once
 
@@ -49,6 +57,26 @@ def unpack(
         if not count:
             raise UsageError("studio.upload_without_pictures")
     return count
+
+
+@contextmanager
+def unpacked(files: Sequence[Path], temporary: TemporaryFiles) -> Iterator[Path]:
+    """The folder of the pictures, as `unpack` makes it, among the temporary files while they are looked at.
+
+    Raises what `unpack` raises, and AlphabarError where there is no room for them.
+    """
+    folder, room = Path(tempfile.mkdtemp(dir=temporary.folder)), temporary.room(MAX_LOOKED_AT)
+    try:
+        try:
+            unpack(files, folder / "pictures", room)
+        except AlphabarError as error:
+            if getattr(error.message, "identifier", None) not in TOO_LARGE:
+                raise
+            values = {"megabytes": f"{room // 2**20:,}", "most": f"{MAX_BYTES // 2**20:,}"}
+            raise AlphabarError("studio.no_room_to_look", **values) from None
+        yield folder / "pictures"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _extract(file: Path, folder: Path, most: int, left: int) -> tuple[int, int]:

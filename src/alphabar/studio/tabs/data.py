@@ -1,8 +1,6 @@
 """The tab Data: the report of ``alphabar inspect`` as a page."""
 
 import html
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +14,9 @@ from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.studio.elements import heading, note, picture_address, placeholder, progress_bar
-from alphabar.studio.page import LIGHT, Page
-from alphabar.studio.upload import unpack
+from alphabar.studio.page import LIGHT, LOOKING, Page
+from alphabar.studio.temporary import TemporaryFiles
+from alphabar.studio.upload import unpacked
 
 MAX_CLASSES, MAX_SKIPPED, MAX_GROUPS = 24, 40, 12  # that are shown
 THUMBNAIL = 128  # pixels a side
@@ -66,8 +65,7 @@ class DataTab:
             page.handler(self.inspect, self.status),
             [self.choice, self.files],
             [self.status, self.report],
-            concurrency_limit=1,
-            show_progress="hidden",
+            **LOOKING,
         )
         page.cancel_button(self.cancel_button, [job], self.status)
 
@@ -91,22 +89,18 @@ class DataTab:
     def _source(self, choice: str, files: list[str] | None) -> Iterator[Source]:
         """The data that were chosen; those that were uploaded are removed afterwards."""
         kind, _, name = choice.partition(":")
-        folder = Path(tempfile.mkdtemp(dir=self.page.files))
-        try:
-            if kind == "upload":
-                if not files:
-                    raise UsageError("studio.no_files")
-                unpack([Path(file) for file in files], folder / "pictures")
-                yield open_source(folder / "pictures")
-            elif kind == "run":
-                data = self.page.models.run(name).data
-                if data is None:
-                    raise AlphabarError("studio.no_data")
-                yield open_source(data)
-            else:
-                yield open_source(BUILT_IN)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        if kind == "upload":
+            if not files:
+                raise UsageError("studio.no_files")
+            with unpacked([Path(file) for file in files], TemporaryFiles(self.page.files)) as folder:
+                yield open_source(folder)
+        elif kind == "run":
+            data = self.page.models.run(name).data
+            if data is None:
+                raise AlphabarError("studio.no_data")
+            yield open_source(data)
+        else:
+            yield open_source(BUILT_IN)
 
 
 def report_page(page: Page, report: Report, source: Source) -> str:

@@ -31,7 +31,7 @@ from alphabar.sampling.settings import (
     sampling_settings,
     training_conditions,
 )
-from alphabar.studio.controls import SeedField, seed_to_use
+from alphabar.studio.controls import SeedField, saved_settings, seed_to_use
 from alphabar.studio.elements import figures, item_files, note, picture_grid, placeholder, progress_bar
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, forming
 from alphabar.studio.pictures import to_show
@@ -409,11 +409,11 @@ class GenerateTab:
             raise UsageError("studio.reproduce_restored")
         if "strength" in about:
             raise UsageError("studio.reproduce_edited")
-        settings = SamplingSettings.from_dict(about)
         models = self.page.models
+        settings, position = saved_settings(about, models)
         origin = Path(str(about.get("model"))).name
         model = models.load(origin if origin in models.models() else name)
-        for record in sample(model, 1, settings, first=int(about.get("position", 0))):
+        for record in sample(model, 1, settings, first=position):
             line = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
             yield progress_bar(record.done, record.total, line)
         assert record.result is not None

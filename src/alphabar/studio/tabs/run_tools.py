@@ -13,7 +13,7 @@ from alphabar.progress import Progress
 from alphabar.reporting.report import write_report
 from alphabar.reporting.report_figures import make_report_figures
 from alphabar.runs.run import Run
-from alphabar.studio.elements import note, progress_bar, terms
+from alphabar.studio.elements import error_note, note, progress_bar, terms
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page
 from alphabar.studio.run_views import evaluation_view, format_bytes
 
@@ -102,8 +102,9 @@ class RunTools:
             yield self._progress(record), gr.skip()
             result = record.result
         assert result is not None
-        add_to_run(run, result)
-        yield note(self.page.text("evaluation_of", name=run.path.name)), evaluation_view(self.page, result)
+        problems = "".join(error_note(self.page.say(problem)) for problem in add_to_run(run, result))
+        said = note(self.page.text("evaluation_of", name=run.path.name)) + problems
+        yield said, evaluation_view(self.page, result)
 
     def report(self, chosen: list[str]) -> Iterator[tuple[Any, Any]]:
         """Writes the report of a run and offers it."""

@@ -185,10 +185,19 @@ class RunsTab:
             raise AlphabarError("studio.no_data")
         if run.is_training():
             raise AlphabarError("studio.run_is_training", name=run.path.name)
-        budget = f"{seconds_trained(run) + further:.1f}s"
+        budget = f"{budget_for(run, further):.1f}s"
         self.jobs.launch(run.path, ["train", run.data, "--budget", budget], self.page.language)
         yield note(self.page.text("training", name=run.path.name)), gr.skip()
 
     def _runs(self, chosen: Sequence[str] | None) -> list[Run]:
         known = self.page.models.runs()
         return [self.page.models.run(name) for name in chosen or [] if name in known][:MAX_SHOWN]
+
+
+def budget_for(run: Run, further: float) -> float:
+    """The budget with which a run trains so many seconds further.
+
+    The run's preparation counts as part of it, by half of it at most.
+    """
+    seconds = seconds_trained(run) + further
+    return seconds + min(run.preparation, seconds)

@@ -2,7 +2,6 @@
 
 import html
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,15 @@ from alphabar.codecs.image_files import FITS
 from alphabar.data.inspect import inspect
 from alphabar.data.sources import open_source
 from alphabar.errors import UsageError
+from alphabar.files import writing
 from alphabar.formatting import format_count, parse_count, parse_duration
 from alphabar.methods.registry import method_of
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.studio.elements import note, progress_bar
 from alphabar.studio.jobs import TrainingJobs
-from alphabar.studio.page import LIGHT, Page
-from alphabar.studio.upload import unpack
+from alphabar.studio.page import LIGHT, LOOKING, Page
+from alphabar.studio.temporary import TemporaryFiles
+from alphabar.studio.upload import unpack, unpacked
 
 BY_BUDGET = ""  # in place of a recipe: what suits the machine and the time
 FINETUNE = "finetune:"  # before the name of a model, in place of a recipe
@@ -121,7 +122,7 @@ class TrainingForm:
             page.handler(self.suggest, self.found),
             [self.source, self.files],
             [self.found, self.size, self.fit, self.condition],
-            **LIGHT,
+            **LOOKING,
         )
         self.files.clear(lambda: note(""), None, self.found, **LIGHT)
         self.limit.change(
@@ -141,16 +142,12 @@ class TrainingForm:
         if source != "upload" or not files:
             yield note(""), *[gr.skip()] * 3
             return
-        folder = Path(tempfile.mkdtemp(dir=page.files))
-        try:
-            unpack([Path(file) for file in files], folder / "pictures")
-            report = None
-            for record in inspect(open_source(folder / "pictures")):
+        report = None
+        with unpacked([Path(file) for file in files], TemporaryFiles(page.files)) as folder:
+            for record in inspect(open_source(folder)):
                 line = page.text("inspecting", n=record.done, total=record.total)
                 yield progress_bar(record.done, record.total, line), *[gr.skip()] * 3
                 report = record.result
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         assert report is not None
         size = max((s for s in SIZES if s <= min(report.size, USUAL_SIZE)), default=SIZES[0])
         facts = page.text(
@@ -191,8 +188,7 @@ class TrainingForm:
         data, pictures = TOYCARS, None
         if source == "upload":
             yield note(page.text("unpacking")), gr.skip()
-            pictures = self._free_pictures(run.name)
-            unpack([Path(file) for file in files or []], pictures)
+            pictures = self._new_pictures(run.name, [Path(file) for file in files or []])
             data = str(pictures)
         if model:
             command = ["finetune", str(model), data, *command]
@@ -200,11 +196,34 @@ class TrainingForm:
             command = ["train", data, *command, "--set", f"data.size={int(size)}", "--set", f"data.fit={fit}"]
             command += ["--recipe", recipe] if recipe else []
             command += ["--condition", condition] if condition else []
-        self.jobs.launch(run, command, page.language, pictures)
+        try:
+            self.jobs.launch(run, command, page.language, pictures)
+        except BaseException:  # another person's training, for example, began meanwhile
+            if pictures:
+                shutil.rmtree(pictures, ignore_errors=True)
+            raise
         yield note(page.text("training", name=run.name)), run.name
 
-    def _free_pictures(self, name: str) -> Path:
-        """A folder for pictures that no run uses, a renamed one neither."""
-        folder = self.page.models.pictures
-        names = [name, *(f"{name}-{i}" for i in range(2, 1000))]
-        return next(folder / each for each in names if not (folder / each).exists())
+    def _new_pictures(self, name: str, files: list[Path]) -> Path:
+        """A new folder of these pictures. No run uses one of its name, a renamed one neither."""
+        parent = self.page.models.pictures
+        with writing(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            folder, i = parent / name, 1
+            while not _made(folder):  # at once, as two people may choose one name
+                folder, i = parent / f"{name}-{i + 1}", i + 1
+        try:
+            unpack(files, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder
+
+
+def _made(folder: Path) -> bool:
+    """Makes a folder; False where there is one."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
