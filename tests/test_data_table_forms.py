@@ -232,6 +232,24 @@ def test_columns_of_one_name_are_both_kept(data):
     assert source.items[0].attributes == {"tone": "dark", "tone.2": "large"} and source.notes == []
 
 
+@pytest.mark.parametrize("separator", ["\t", "|", ";"])
+@pytest.mark.parametrize(
+    ("cells", "read", "between_semicolons"),
+    [
+        (("1,234", "2,000", "10"), ["1234", "2000", "10"], ["1.234", "2.000", "10"]),
+        (("1,234.5", "2,000,000"), ["1234.5", "2000000"], ["1,234.5", "2,000,000"]),
+        (("1,234", "2,5"), ["1.234", "2.5"], ["1.234", "2.5"]),
+        (("0,234", "1,234"), ["0.234", "1.234"], ["0.234", "1.234"]),
+        (("1234,567", "1,234"), ["1234.567", "1.234"], ["1234.567", "1.234"]),
+    ],
+)
+def test_commas_between_thousands(data, separator, cells, read, between_semicolons):
+    lines = ["file_name" + separator + "tone", *map(separator.join, zip(NAMES, cells, strict=False))]
+    (data / "metadata.csv").write_text("\n".join(lines))
+    found = tones(open_source(data))[: len(cells)]
+    assert found == (between_semicolons if separator == ";" else read)
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_decimal_commas(data, separator):
     (data / "metadata.csv").write_text(f"file_name{separator}size\np0.png{separator}1,5\n")
@@ -273,6 +291,17 @@ def test_names_of_caption_files(data, beside):
     (data / beside).write_text("a thing")
     source = open_source(data)
     assert captions(source)[0] == "a thing" and source.notes == []
+
+
+@pytest.mark.parametrize("other", ["p0.cr2", "p0.heic", "p0.jpg"])
+def test_pictures_that_differ_in_their_suffix_share_a_caption(data, other):
+    (data / other).write_bytes(b"as a camera writes it")
+    (data / "p0.txt").write_text("a thing")
+    source = open_source(data)
+    assert {i.key: i.caption for i in source.items if i.caption} == dict.fromkeys(
+        ("p0.png", other), "a thing"
+    )
+    assert source.notes == []
 
 
 def test_captions_whose_names_differ_in_case_alone(data):
