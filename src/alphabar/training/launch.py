@@ -214,7 +214,7 @@ def _begin(
 def _check_unchanged(run: Run, dataset: Dataset) -> None:
     """Raises AlphabarError where another process trains in the run, or where it was trained on other data.
 
-    So that a training that is refused leaves the run's recipe, and what it remembers of its data, as they are.
+    So a training that is refused leaves the run's recipe, and what it remembers of its data, as they are.
     """
     if not run.exists:
         return
