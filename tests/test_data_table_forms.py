@@ -191,6 +191,12 @@ def test_a_quote_out_of_place_spoils_its_own_row_only(data, damage):
     assert "line 4" in source.notes[identifiers(source).index("data.metadata_lines")]
 
 
+def test_a_file_too_large_for_a_table_is_not_read(data, monkeypatch):
+    monkeypatch.setattr("alphabar.data.folder.LARGEST_TABLE", 99)
+    (data / "instances_train.json").write_text(json.dumps(COCO))
+    assert identifiers(open_source(data)) == ["data.other_files"]
+
+
 def test_text_of_several_lines_in_quotes_is_one_caption(data):
     (data / "metadata.csv").write_text('file_name,text\np0.png,"a thing,\non a ""table"""\np1.png,a thing\n')
     source = open_source(data)
