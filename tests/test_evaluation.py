@@ -395,12 +395,22 @@ def test_an_evaluation_that_cannot_be_written_is_only_a_note(run, tmp_path, draw
         ("png", "webp", ["evaluation.reference_compressed"]),
         ("jpeg", "jpg", []),
         ("png", "bmp", []),
+        ("jpg", "jpg in parquet", []),
+        ("jpg", "png in parquet", ["evaluation.samples_compressed"]),
+        ("png", "webp in parquet", ["evaluation.reference_compressed"]),
     ],
 )
 def test_compression_of_one_side_alone_is_said(tmp_path, samples, reference, note):
     for name, suffix in (("samples", samples), ("reference", reference)):
         (tmp_path / name).mkdir()
         for i in range(3):
-            Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / name / f"{i}.{suffix}")
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / name / f"{i}.{suffix.split()[0]}")
+        if "parquet" in suffix:
+            pyarrow = pytest.importorskip("pyarrow")
+            cells = [{"bytes": file.read_bytes()} for file in sorted((tmp_path / name).iterdir())]
+            shutil.rmtree(tmp_path / name)
+            (tmp_path / name).mkdir()
+            file = tmp_path / name / "0.parquet"
+            pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"image": cells}), file)
     said = compression_note(open_source(tmp_path / "samples"), open_source(tmp_path / "reference"))
     assert [each.identifier for each in said] == note

@@ -151,13 +151,22 @@ def _generate(
 
 def compression_note(samples: Source, reference: Source) -> list[Message]:
     """A sentence where either the samples or the real images, but not both, were stored with losses."""
-    lossy = [
-        sum(item.key.lower().endswith(LOSSY) for item in source.items) > len(source.items) / 2
-        for source in (samples, reference)
-    ]
+    lossy = [_is_lossy(source) for source in (samples, reference)]
     if lossy[0] == lossy[1]:
         return []
     return [message("evaluation.samples_compressed" if lossy[0] else "evaluation.reference_compressed")]
+
+
+def _is_lossy(source: Source) -> bool:
+    """Whether most files are of a lossy kind by their names, or without suffixes the first by its content."""
+    names = [item.key.rpartition("/")[2].lower() for item in source.items]
+    if any("." in name for name in names) or not names:
+        return sum(name.endswith(LOSSY) for name in names) > len(names) / 2
+    try:
+        data = read(source, source.items[0])
+    except Unreadable:
+        return False
+    return isinstance(data, bytes) and (data.startswith(b"\xff\xd8") or data[8:12] == b"WEBP")
 
 
 def read_samples(folder: Path, n: int) -> Generator[Progress[Any], None, Samples]:
