@@ -50,6 +50,7 @@ def sample(
 ) -> None:
     """Generate samples: a file for each, and in DIR/overview all of them and the reverse process."""
     from alphabar.runs.model import load_model
+    from alphabar.sampling.bound import weights_fingerprint
     from alphabar.sampling.comparison import comparison_settings
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder, sample_into
@@ -65,7 +66,7 @@ def sample(
     if n is None:
         n = 8 if comparison else 64
     total = n * len(variants)
-    weights = loaded.fingerprint[:16]
+    weights = weights_fingerprint(loaded, settings)[:16]
     folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
     with told_when_stopped(lambda: _kept(folder)):
         run_to_end(sample_into(folder, loaded, n, variants))

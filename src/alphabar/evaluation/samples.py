@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from alphabar.files import Damaged, interpreting, read_folder, write_folder
 from alphabar.messages import Message, message
 from alphabar.progress import Progress, staged
 from alphabar.runs.model import Model
+from alphabar.sampling.bound import weights_fingerprint
 from alphabar.sampling.outputs import OVERVIEW, sampling_metadata
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings, uses_training_conditions
@@ -36,6 +38,7 @@ from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.labels import known_columns
 
 BATCH = 64  # samples that are generated, and kept, at a time
+GIVEN_UP_AFTER = 7 * 86_400.0  # seconds after which an evaluation that was stopped is not expected to go on
 LOSSY = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp")  # files that most often are compressed with losses
 KEPT = "samples.safetensors"
 
@@ -124,9 +127,10 @@ def _generate(
 
     An evaluation that is stopped goes on after the last batch that it finished.
     """
-    made_from = [model.fingerprint, settings.to_dict(), BATCH]
+    made_from = [weights_fingerprint(model, settings), settings.to_dict(), BATCH]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
     folder = cache_root() / "samples" / key
+    _remove_given_up(folder.parent)
     parts, seconds = [], 0.0
     for first in range(0, n, BATCH):
         count = min(BATCH, n - first)
@@ -147,6 +151,14 @@ def _generate(
         parts.append(items)
         seconds += took
     return torch.cat(parts), seconds, folder
+
+
+def _remove_given_up(samples: Path) -> None:
+    """Removes what evaluations generated that were stopped long ago and have not gone on since."""
+    for folder in samples.glob("*"):
+        with suppress(OSError):  # another process may remove it first
+            if time.time() - folder.stat().st_mtime > GIVEN_UP_AFTER:
+                shutil.rmtree(folder)
 
 
 def compression_note(samples: Source, reference: Source) -> list[Message]:
