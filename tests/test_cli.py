@@ -14,11 +14,13 @@ from alphabar.cli.app import COMMANDS
 from alphabar.cli.options import parse_conditions
 from alphabar.errors import UsageError
 from alphabar.formatting import parse_count, parse_duration
+from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.recipes.schema import make_recipe
 from alphabar.runs.model import load_model
 from alphabar.runs.run import Run
 from alphabar.training.budget import Machine
+from alphabar.training.records import TrainingResult
 
 TINY = [
     "data.size=16", "network.widths=[16,32]", "network.attention=0", "batch=8",
@@ -132,6 +134,24 @@ def test_seeds_train_repetitions_of_one_recipe_and_compare_them(call, picture_fo
     shutil.rmtree(tmp_path / "mine-seed1")
     code, _, err = call(*command)
     assert code == 0 and err.count("Already trained") == 1
+    code, _, err = call(*command, "--set", "batch=4")
+    assert code == 0 and err.count("Already trained") == 2
+    assert [Run(tmp_path / f"mine-seed{seed}").recipe.batch for seed in range(2)] == [4, 4]
+
+
+def test_of_several_processes_one_compares_the_seeds(call, picture_folder, tmp_path, monkeypatch):
+    done = TrainingResult(tmp_path, 8, 1.0, message("training.finished"))
+    monkeypatch.setattr("alphabar.cli.train.train_to_end", lambda *_, **__: done)
+    monkeypatch.setattr("alphabar.runtime.Runtime.is_main", False)
+    code, out, err = call(*training(picture_folder, tmp_path / "mine", "--images", 16, "--seeds", 2))
+    assert (code, out, err) == (0, "", "")
+
+
+def test_a_demo_ends_where_its_training_is_stopped(call, tmp_path, monkeypatch):
+    stopped = TrainingResult(tmp_path, 8, 1.0, message("training.stopped"))
+    monkeypatch.setattr("alphabar.cli.demo.train_to_end", lambda *_, **__: stopped)
+    monkeypatch.setattr("alphabar.cli.demo.sample", lambda *_, **__: pytest.fail("the demo goes on"))
+    assert call("demo", "--out", tmp_path)[0] == 0
 
 
 def test_finetuning_starts_from_the_weights_of_a_model(call, trained, picture_folder, tmp_path):

@@ -191,6 +191,12 @@ def test_a_quote_out_of_place_spoils_its_own_row_only(data, damage):
     assert "line 4" in source.notes[identifiers(source).index("data.metadata_lines")]
 
 
+def test_a_file_too_large_for_a_table_is_not_read(data, monkeypatch):
+    monkeypatch.setattr("alphabar.data.folder.LARGEST_TABLE", 99)
+    (data / "instances_train.json").write_text(json.dumps(COCO))
+    assert identifiers(open_source(data)) == ["data.other_files"]
+
+
 def test_text_of_several_lines_in_quotes_is_one_caption(data):
     (data / "metadata.csv").write_text('file_name,text\np0.png,"a thing,\non a ""table"""\np1.png,a thing\n')
     source = open_source(data)
@@ -230,6 +236,24 @@ def test_columns_of_one_name_are_both_kept(data):
     (data / "metadata.csv").write_text("file_name,tone,tone,\np0.png,dark,large,\n")
     source = open_source(data)
     assert source.items[0].attributes == {"tone": "dark", "tone.2": "large"} and source.notes == []
+
+
+@pytest.mark.parametrize("separator", ["\t", "|", ";"])
+@pytest.mark.parametrize(
+    ("cells", "read", "between_semicolons"),
+    [
+        (("1,234", "2,000", "10"), ["1234", "2000", "10"], ["1.234", "2.000", "10"]),
+        (("1,234.5", "2,000,000"), ["1234.5", "2000000"], ["1,234.5", "2,000,000"]),
+        (("1,234", "2,5"), ["1.234", "2.5"], ["1.234", "2.5"]),
+        (("0,234", "1,234"), ["0.234", "1.234"], ["0.234", "1.234"]),
+        (("1234,567", "1,234"), ["1234.567", "1.234"], ["1234.567", "1.234"]),
+    ],
+)
+def test_commas_between_thousands(data, separator, cells, read, between_semicolons):
+    lines = ["file_name" + separator + "tone", *map(separator.join, zip(NAMES, cells, strict=False))]
+    (data / "metadata.csv").write_text("\n".join(lines))
+    found = tones(open_source(data))[: len(cells)]
+    assert found == (between_semicolons if separator == ";" else read)
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
@@ -273,6 +297,17 @@ def test_names_of_caption_files(data, beside):
     (data / beside).write_text("a thing")
     source = open_source(data)
     assert captions(source)[0] == "a thing" and source.notes == []
+
+
+@pytest.mark.parametrize("other", ["p0.cr2", "p0.heic", "p0.jpg"])
+def test_pictures_that_differ_in_their_suffix_share_a_caption(data, other):
+    (data / other).write_bytes(b"as a camera writes it")
+    (data / "p0.txt").write_text("a thing")
+    source = open_source(data)
+    assert {i.key: i.caption for i in source.items if i.caption} == dict.fromkeys(
+        ("p0.png", other), "a thing"
+    )
+    assert source.notes == []
 
 
 def test_captions_whose_names_differ_in_case_alone(data):

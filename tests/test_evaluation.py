@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import load_model
 from alphabar.runs.run import Run
+from alphabar.sampling.bound import weights_fingerprint
 from alphabar.sampling.settings import sampling_settings
 from alphabar.training.labels import conditions_of
 from refusals import refused
@@ -335,6 +338,30 @@ def test_too_few_samples_are_told_before_any_work(run):
         evaluate(run, "nowhere", n=5)
 
 
+def test_what_a_stopped_evaluation_generated_is_kept_for_a_week(run, tmp_path, monkeypatch):
+    drawn = iter([Progress("sampling", 1, 1, toys(20))])
+    monkeypatch.setattr(samples, "sample", lambda *_, **__: drawn)
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path))
+    old, new = (cache_root() / "samples" / name for name in ("old", "new"))
+    for folder, days in ((old, 8), (new, 6)):
+        (folder / "000000000-64").mkdir(parents=True)
+        os.utime(folder, (time.time() - 86_400 * days,) * 2)
+    evaluated(load_model(run), "toycars:200", 20)
+    assert new.exists() and not old.exists()
+
+
+def test_samples_are_those_of_the_guiding_model_too(run, monkeypatch):
+    model = load_model(run, "cpu")
+    plain = sampling_settings(model)
+    guided = replace(plain, guidance=({"name": "classifier", "model": "judge"},))
+    found = []
+    for weights in ("before", "after"):
+        judge = SimpleNamespace(fingerprint=weights)
+        monkeypatch.setattr("alphabar.sampling.bound.load_model", lambda *_, judge=judge: judge)
+        found.append(weights_fingerprint(model, guided))
+    assert weights_fingerprint(model, plain) == model.fingerprint and len({*found, model.fingerprint}) == 3
+
+
 def test_an_evaluation_that_is_stopped_while_it_generates_goes_on(run, monkeypatch):
     made = []
 
@@ -395,12 +422,22 @@ def test_an_evaluation_that_cannot_be_written_is_only_a_note(run, tmp_path, draw
         ("png", "webp", ["evaluation.reference_compressed"]),
         ("jpeg", "jpg", []),
         ("png", "bmp", []),
+        ("jpg", "jpg in parquet", []),
+        ("jpg", "png in parquet", ["evaluation.samples_compressed"]),
+        ("png", "webp in parquet", ["evaluation.reference_compressed"]),
     ],
 )
 def test_compression_of_one_side_alone_is_said(tmp_path, samples, reference, note):
     for name, suffix in (("samples", samples), ("reference", reference)):
         (tmp_path / name).mkdir()
         for i in range(3):
-            Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / name / f"{i}.{suffix}")
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / name / f"{i}.{suffix.split()[0]}")
+        if "parquet" in suffix:
+            pyarrow = pytest.importorskip("pyarrow")
+            cells = [{"bytes": file.read_bytes()} for file in sorted((tmp_path / name).iterdir())]
+            shutil.rmtree(tmp_path / name)
+            (tmp_path / name).mkdir()
+            file = tmp_path / name / "0.parquet"
+            pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"image": cells}), file)
     said = compression_note(open_source(tmp_path / "samples"), open_source(tmp_path / "reference"))
     assert [each.identifier for each in said] == note

@@ -41,6 +41,15 @@ def run(folder, *command, files=EXAMPLES):
     return done.returncode, (done.stdout.splitlines() or [""])[-1], done.stderr
 
 
+@pytest.mark.parametrize("form", [("--extension={}",), ("--extension", "{}")])
+def test_both_forms_of_the_option_load_the_file(call, tmp_path, form):
+    missing = tmp_path / "no=file.py"
+    code, _, err = call(*(part.format(missing) for part in form), "plan", "--help")
+    assert code == 2 and str(missing) in err
+    code, _, err = call("--extension")
+    assert code == 2 and "--extension" in err
+
+
 def test_every_section_has_an_example():
     assert len(EXAMPLES) == 8 and len(EXAMPLES) == DOCUMENT.count("```python")
 

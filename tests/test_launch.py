@@ -1,5 +1,6 @@
 """Launching a training from Python, as the commands train, finetune, distill and plan do."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from PIL import Image
 
 from alphabar.data.inspect import inspect
-from alphabar.errors import UsageError
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.progress import Progress, last
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
@@ -95,6 +96,26 @@ def test_choices_that_do_not_fit_are_refused_before_anything_is_written(trained,
         ):
             launched(picture_folder, run=path, **options)
     assert not path.exists() or not Run(path).checkpoints.folders()
+
+
+@pytest.fixture
+def other_pictures(tmp_path) -> Path:
+    folder = tmp_path / "others"
+    folder.mkdir()
+    for i in range(12):
+        Image.new("RGB", (16, 16), (20 * i, 9, 0)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("settings", [[], ["optimizer.learning_rate=0.5"]])
+def test_a_refused_training_leaves_the_run_as_it_is(trained, other_pictures, tmp_path, settings):
+    run = Run(shutil.copytree(trained, tmp_path / "run"))
+    before = [(run.path / name).read_bytes() for name in ("data.json", "recipe.toml")]
+    with pytest.raises(AlphabarError, match="not those that"):
+        launched(other_pictures, run=run.path, settings=settings, images=24)
+    with run.lock(), pytest.raises(AlphabarError, match="Another process"):
+        launched(other_pictures, run=run.path, settings=settings, images=24)
+    assert [(run.path / name).read_bytes() for name in ("data.json", "recipe.toml")] == before
 
 
 def test_the_default_folder_is_named_after_data_and_task():

@@ -377,6 +377,21 @@ def run(tmp_path: Path) -> Path:
     return run
 
 
+def test_a_spanish_report_says_what_was_chosen_to_train_in_spanish(run_without_curves: Path) -> None:
+    file, note = run_without_curves / "environment.json", message("training.compile_short")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"runtime": pack_messages({"notes": [note]})}))
+    for language in ("en", "es"):
+        html = write_report(run_without_curves, language=language).read_text(encoding="utf-8")
+        assert note.in_language(language).rstrip(".") in html
+
+
+def test_a_distance_without_a_baseline_has_no_number_for_it(run: Path) -> None:
+    record = {"kind": "distance", "images": 9, "kid": 0.5, "n": 8}
+    (run / "log.jsonl").write_text(json.dumps(record))
+    (run / "evaluation.json").unlink()
+    assert message("reporting.card_baseline", baseline="–") in page_of(run).text
+
+
 @pytest.fixture
 def run_without_curves(run: Path) -> Path:
     """Curves take most of a report's time."""

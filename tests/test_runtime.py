@@ -18,6 +18,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from alphabar.messages import message
 from alphabar.networks.unet import UNet
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
@@ -39,6 +40,12 @@ class TestRuntime:
         runtime = Runtime("cpu", BF16, True, True, True, "a machine", ("one", "two"))
         assert Runtime.from_dict(json.loads(json.dumps(runtime.to_dict()))) == runtime
         assert Runtime.from_dict(Runtime().to_dict()) == Runtime()
+
+    def test_its_notes_can_be_said_in_another_language_after_a_resume(self) -> None:
+        noted = Runtime(notes=("a machine", message("training.compile_short")))
+        machine, note = Runtime.from_dict(json.loads(json.dumps(noted.to_dict()))).notes
+        assert (machine, note) == noted.notes
+        assert note.in_language("es") == message("training.compile_short").in_language("es") != note
 
     @pytest.mark.parametrize(("dtype", "expected"), [(None, torch.float32), (BF16, BF16)])
     def test_autocast(self, dtype: torch.dtype | None, expected: torch.dtype) -> None:
@@ -162,6 +169,25 @@ class TestProbe:
         runtime = probe(recipe())
         assert not runtime.compile
         assert any("no C++ compiler" in note for note in runtime.notes)
+
+    @pytest.mark.parametrize("speed", [1.0, 10.0])
+    def test_the_time_to_compile_is_that_of_the_clock(self, clocked, monkeypatch, speed: float) -> None:
+        clocked(lambda runtime: 0.01 / (speed if runtime.compile else 1))
+        monkeypatch.setattr(time, "perf_counter", itertools.count(0, 100).__next__)
+        assert any("compiled in 100 s" in note for note in probe(recipe()).notes)
+
+    def test_a_training_on_the_processor_goes_on_there_beside_a_gpu(self, clocked, monkeypatch) -> None:
+        clocked(lambda runtime: 0.01)
+        monkeypatch.setattr("alphabar.training.probe.default_device", lambda: "cuda:0")
+        monkeypatch.setattr(
+            "alphabar.training.probe.describe_machine", lambda device: f"the machine's {device}"
+        )
+        monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+        recorded = Runtime(channels_last=True, machine="the machine's cpu", notes=("as it was",))
+        assert probe(recipe(), recorded=recorded.to_dict()) == recorded
+        elsewhere = probe(recipe(), recorded=recorded.to_dict() | {"machine": "a laptop"})
+        assert (elsewhere.device, elsewhere.machine) == ("cpu", "the machine's cpu")
+        assert elsewhere.channels_last and any("a laptop" in note for note in elsewhere.notes)
 
     def test_no_compiling_where_it_is_not_asked_for(self, clocked) -> None:
         clocked(lambda runtime: 0.001 if runtime.compile else 0.01)

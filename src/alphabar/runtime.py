@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from alphabar.errors import AlphabarError
+from alphabar.messages import pack_messages, unpack_messages
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Runtime:
         return asdict(self) | {
             "device": torch.device(self.device).type,
             "dtype": str(self.dtype or torch.float32).removeprefix("torch."),
-            "notes": list(self.notes),
+            "notes": pack_messages(self.notes),
         }
 
     @classmethod
@@ -117,7 +118,7 @@ class Runtime:
             | {
                 "device": _own(record["device"]),
                 "dtype": None if record["dtype"] in (None, "float32") else getattr(torch, record["dtype"]),
-                "notes": tuple(record["notes"]),
+                "notes": tuple(unpack_messages(record["notes"])),
             }
         )
 

@@ -42,15 +42,18 @@ def _fail(sentence: str, code: int) -> NoReturn:
 
 
 def load_extensions(arguments: list[str]) -> None:
-    """Load the files named by ``--extension FILE`` and take these arguments out of the list.
+    """Load the files of ``--extension FILE`` and ``--extension=FILE``, and take these arguments out.
 
     This comes before the command line is read, since an extension can bring options of its own.
     """
-    files = []
-    while "--extension" in arguments[:-1]:
-        at = arguments.index("--extension")
-        files.append(arguments[at + 1])
-        del arguments[at : at + 2]
+    files, rest = [], iter(arguments[:])
+    arguments.clear()
+    for argument in rest:
+        name, equals, file = argument.partition("=")
+        if name == "--extension" and (equals or (file := next(rest, ""))):
+            files.append(file)
+        else:
+            arguments.append(argument)
     if files:
         from alphabar.extensions import load_extension
 

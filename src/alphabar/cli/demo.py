@@ -11,7 +11,7 @@ from alphabar.cli.evaluate import evaluate
 from alphabar.cli.options import JsonOption, OpenOption
 from alphabar.cli.report import report
 from alphabar.cli.sample import sample
-from alphabar.cli.train import train
+from alphabar.cli.train import train_to_end
 from alphabar.messages import message
 
 
@@ -24,7 +24,10 @@ def demo(
     """Train for three minutes on the built-in toycars, sample, evaluate and write the report."""
     run, samples = out / "demo", out / "demo-samples"
     say(message("cli.demo_training", budget=budget, run=run))
-    train("toycars", run=run, budget=budget, settings=["data.size=32", "monitor.share=0.1"])
+    settings = ["data.size=32", "monitor.share=0.1"]
+    trained = train_to_end("toycars", False, budget, None, "5m", run=run, settings=settings)
+    if trained.reason.identifier == "training.stopped":
+        return
     say(message("cli.demo_sampling", samples=samples))
     shutil.rmtree(samples, ignore_errors=True)
     sample(run, out=samples, n=64)

@@ -49,6 +49,7 @@ def sample(
 ) -> None:
     """Generate samples: a file for each, and in DIR/overview all of them and the reverse process."""
     from alphabar.runs.model import load_model
+    from alphabar.sampling.bound import weights_fingerprint
     from alphabar.sampling.comparison import comparison_settings
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder, sample_into
@@ -64,7 +65,8 @@ def sample(
     if n is None:
         n = 8 if comparison else 64
     total = n * len(variants)
-    folder = SampleFolder(out, loaded.codec, {**about, "weights": loaded.fingerprint[:16]}, total)
+    weights = weights_fingerprint(loaded, settings)[:16]
+    folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
     with told_when_stopped(lambda: kept(folder)):
         run_to_end(sample_into(folder, loaded, n, variants))
     say(message("cli.samples_written", n=total, out=out, overview=_overview(out)))

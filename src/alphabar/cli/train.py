@@ -41,7 +41,7 @@ def train(
     chosen: dict[str, Any] = {"recipe": recipe, "condition": condition}
     launched = (data, as_json, budget, images, checkpoint_every)
     if seeds is None:
-        _launch(*launched, run=run, settings=settings or [], runtime=runtime, **chosen)
+        train_to_end(*launched, run=run, settings=settings or [], runtime=runtime, **chosen)
     else:
         _train_seeds(seeds, *launched, run, settings or [], chosen, runtime)
 
@@ -58,7 +58,7 @@ def finetune(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set, starting from the weights of a trained model."""
-    _launch(
+    train_to_end(
         data, as_json, budget, images, checkpoint_every,
         run=run, finetune=model, settings=settings or [], runtime=runtime,
     )  # fmt: skip
@@ -77,7 +77,7 @@ def distill(
     as_json: JsonOption = False,
 ) -> None:
     """Teach a copy of a trained model to sample in a few steps, on the data that it was trained on."""
-    _launch(
+    train_to_end(
         data, as_json, budget, images, checkpoint_every,
         run=run, distill=model, steps=steps, settings=settings or [], runtime=runtime,
     )  # fmt: skip
@@ -117,6 +117,7 @@ def _train_seeds(
 ) -> None:
     """Train one recipe with several seeds and compare the runs. Seeds that are trained already are kept."""
     from alphabar.cli.report import write_and_print_comparison
+    from alphabar.runtime import Runtime, processes
     from alphabar.training.launch import default_run
 
     if seeds < 2:
@@ -124,26 +125,34 @@ def _train_seeds(
     if any(setting.partition("=")[0].strip() == "seed" for setting in settings):
         raise UsageError("cli.seeds_and_seed")
     base, runs = run or default_run(data), []
-    for seed in range(seeds):
-        runs.append(base.with_name(f"{base.name}-seed{seed}"))
-        say(message("cli.seed_begins", seed=seed, i=seed + 1, n=seeds, run=runs[-1]))
-        result = _launch(
-            data, False, budget, images, checkpoint_every,
-            run=runs[-1], settings=[*settings, f"seed={seed}"], runtime=runtime, **chosen,
-        )  # fmt: skip
-        if result.reason.identifier == "training.stopped":
-            return
-        # What was planned for the first seed, and what followed from the data, holds for all.
-        chosen, settings = {"recipe": str(runs[0] / "recipe.toml")}, []
+    with processes():
+        main = Runtime().is_main
+        for seed in range(seeds):
+            runs.append(base.with_name(f"{base.name}-seed{seed}"))
+            if main:
+                say(message("cli.seed_begins", seed=seed, i=seed + 1, n=seeds, run=runs[-1]))
+            result = train_to_end(
+                data, False, budget, images, checkpoint_every,
+                run=runs[-1], settings=[*settings, f"seed={seed}"], runtime=runtime, **chosen,
+            )  # fmt: skip
+            if result.reason.identifier == "training.stopped":
+                return
+            # What was planned for the first seed, and what followed from the data, holds for all.
+            chosen = {"recipe": str(runs[0] / "recipe.toml")}
+    if not main:
+        return
     page = base.with_name(f"{base.name}-seeds.html")
     compared = write_and_print_comparison(runs, page)
     print_json(as_json, {"page": str(page), **compared.to_dict()})
 
 
-def _launch(
+def train_to_end(
     data: str, as_json: bool, budget: str | None, images: str | None, checkpoint_every: str, **chosen: Any
 ) -> "TrainingResult":
-    """Train behind a progress bar until the end or a signal. chosen: what `launch` takes besides."""
+    """Train behind a progress bar until the end or a signal, and say what came of it.
+
+    chosen: what `launch` takes besides.
+    """
     chosen["budget"] = None if budget is None else parse_duration(budget)
     chosen["images"] = None if images is None else parse_count(images)
     chosen["checkpoint_every"] = parse_duration(checkpoint_every)

@@ -29,11 +29,15 @@ class Captions:
         self._folded: dict[str, str] = {}
         for key in files:
             self._folded.setdefault(folded(key), key)
+        self._used: set[str] = set()
         self._code_page: list[str] = []
         self._numbers: list[str] = []
 
     def take(self, key: str) -> str | None:
-        """The caption beside the picture of a key, None where there is none."""
+        """The caption beside the picture of a key, None where there is none.
+
+        Pictures that differ in their suffix, such as a raw file and its JPEG, share a caption.
+        """
         exact = [f"{start}{suffix}" for start in (stem(key), key) for suffix in CAPTION_SUFFIXES]
         for beside in (*exact, *(self._folded.get(folded(name), "") for name in exact)):
             path = self._files.get(beside)
@@ -41,7 +45,7 @@ class Captions:
                 continue
             text = self._read(path, key)
             if text is not None:
-                del self._files[beside]
+                self._used.add(beside)  # and it stays: "a.cr2" and "a.jpg" have one "a.txt"
                 return text or None
         return None
 
@@ -64,7 +68,7 @@ class Captions:
     @property
     def unused(self) -> dict[str, Path]:
         """The files that no picture took for its caption, by their keys."""
-        return self._files
+        return {key: path for key, path in self._files.items() if key not in self._used}
 
     @property
     def notes(self) -> list[Message]:

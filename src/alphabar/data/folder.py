@@ -46,6 +46,8 @@ NO_PICTURES = frozenset(
 )
 """Files that are not looked into: there is one beside each picture in many a data set."""
 
+LARGEST_TABLE = 2**26  # bytes of a table of another name, which is read whole to see whether it is one
+
 OTHER_FILES = 20  # of one kind that are looked into as tables: of more, each is about one picture
 
 RUN, MODEL = {"recipe.toml", "log.jsonl"}, {"recipe.json", "MANIFEST.json"}  # files that tell their folders
@@ -146,7 +148,7 @@ class Folder:
             path = folder / entry.name
             suffix = path.suffix.lower()
             try:
-                mode = entry.stat().st_mode
+                mode, size = entry.stat().st_mode, entry.stat().st_size
             except OSError as error:
                 reason = "data.dead_link" if entry.is_symlink() else "data.cannot_be_read"
                 self._skip(path, reason, error=error.strerror)
@@ -160,7 +162,9 @@ class Folder:
                 yield from self._walk(path, above | {here})
             elif is_table(entry.name) and stat.S_ISREG(mode):
                 self._tables.append(path)
-            elif stat.S_ISREG(mode) and (suffix in CAPTION_SUFFIXES or may_be_table(entry.name)):
+            elif stat.S_ISREG(mode) and (
+                suffix in CAPTION_SUFFIXES or (may_be_table(entry.name) and size <= LARGEST_TABLE)
+            ):
                 self._beside[self._key(path)] = path
             elif stat.S_ISREG(mode) and _may_be_picture(path):
                 yield self._key(path), path

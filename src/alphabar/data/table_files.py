@@ -20,6 +20,8 @@ FILE_COLUMNS = (
 
 DELIMITERS = ",;\t|"
 
+THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")  # in English
+
 LONGEST_NUMBER = 400  # digits; longer ones are beyond the range of floats in any case
 
 BYTE_ORDER_MARKS = (  # UTF-32's first: in little endian it begins with that of UTF-16
@@ -108,8 +110,14 @@ def csv_rows(text: str, broken: list[str]) -> Iterator[Row]:
     if not lines:
         return
     delimiter = _delimiter(lines[0])
+    rows = _rows_of_cells(_records(lines, delimiter, skipped, broken), broken)
+    yield from rows if delimiter == "," else _with_points(list(rows), delimiter)
+
+
+def _rows_of_cells(records: Iterable[tuple[int, list[str]]], broken: list[str]) -> Iterator[Row]:
+    """The rows of records of which the first is the header."""
     header: list[str] | None = None
-    for number, cells in _records(lines, delimiter, skipped, broken):
+    for number, cells in records:
         if header is None:
             header = _distinct([column.strip() for column in cells])
             continue
@@ -117,8 +125,7 @@ def csv_rows(text: str, broken: list[str]) -> Iterator[Row]:
             cells = _split_otherwise(cells[0], len(header))
         if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
             broken.append(f"{number}: {len(cells)} > {len(header)}")
-        row = {column: cell for column, cell in zip(header, cells, strict=False) if column}
-        yield row if delimiter == "," else {column: _decimal(cell) for column, cell in row.items()}
+        yield {column: cell for column, cell in zip(header, cells, strict=False) if column}
 
 
 def _records(
@@ -176,8 +183,27 @@ def _split_otherwise(line: str, columns: int) -> list[str]:
     return next((cells for cells in splits if len(cells) == columns), [line])
 
 
+def _with_points(rows: Sequence[Row], delimiter: str) -> Iterator[Row]:
+    """Rows of a table without commas between cells, their numbers as Python writes them.
+
+    A comma is a decimal one, but separates thousands in a column where every comma may: "1,234" beside "987".
+    Not between semicolons, which spreadsheets write where the comma is the decimal one.
+    """
+    commas: dict[str, list[bool]] = {}
+    for row in rows:
+        for column, cell in row.items():
+            if "," in cell:
+                commas.setdefault(column, []).append(THOUSANDS.fullmatch(cell.strip()) is not None)
+    thousands = {column for column, found in commas.items() if all(found) and delimiter != ";"}
+    for row in rows:
+        yield {
+            column: cell.replace(",", "") if column in thousands else _decimal(cell)
+            for column, cell in row.items()
+        }
+
+
 def _decimal(cell: str) -> str:
-    """A number with a decimal comma, as tables without commas between cells have them, with a point."""
+    """A number with a decimal comma with a point."""
     return cell.replace(",", ".") if re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell) else cell
 
 

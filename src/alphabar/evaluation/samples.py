@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from alphabar.files import Damaged, interpreting, read_folder, write_folder
 from alphabar.messages import Message, message
 from alphabar.progress import Progress, staged
 from alphabar.runs.model import Model
+from alphabar.sampling.bound import weights_fingerprint
 from alphabar.sampling.outputs import OVERVIEW, sampling_metadata
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings, uses_training_conditions
@@ -36,6 +38,7 @@ from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.labels import known_columns
 
 BATCH = 64  # samples that are generated, and kept, at a time
+GIVEN_UP_AFTER = 7 * 86_400.0  # seconds after which an evaluation that was stopped is not expected to go on
 LOSSY = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp")  # files that most often are compressed with losses
 KEPT = "samples.safetensors"
 
@@ -124,9 +127,10 @@ def _generate(
 
     An evaluation that is stopped goes on after the last batch that it finished.
     """
-    made_from = [model.fingerprint, settings.to_dict(), BATCH]
+    made_from = [weights_fingerprint(model, settings), settings.to_dict(), BATCH]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
     folder = cache_root() / "samples" / key
+    _remove_given_up(folder.parent)
     parts, seconds = [], 0.0
     for first in range(0, n, BATCH):
         count = min(BATCH, n - first)
@@ -149,15 +153,32 @@ def _generate(
     return torch.cat(parts), seconds, folder
 
 
+def _remove_given_up(samples: Path) -> None:
+    """Removes what evaluations generated that were stopped long ago and have not gone on since."""
+    for folder in samples.glob("*"):
+        with suppress(OSError):  # another process may remove it first
+            if time.time() - folder.stat().st_mtime > GIVEN_UP_AFTER:
+                shutil.rmtree(folder)
+
+
 def compression_note(samples: Source, reference: Source) -> list[Message]:
     """A sentence where either the samples or the real images, but not both, were stored with losses."""
-    lossy = [
-        sum(item.key.lower().endswith(LOSSY) for item in source.items) > len(source.items) / 2
-        for source in (samples, reference)
-    ]
+    lossy = [_is_lossy(source) for source in (samples, reference)]
     if lossy[0] == lossy[1]:
         return []
     return [message("evaluation.samples_compressed" if lossy[0] else "evaluation.reference_compressed")]
+
+
+def _is_lossy(source: Source) -> bool:
+    """Whether most files are of a lossy kind by their names, or without suffixes the first by its content."""
+    names = [item.key.rpartition("/")[2].lower() for item in source.items]
+    if any("." in name for name in names) or not names:
+        return sum(name.endswith(LOSSY) for name in names) > len(names) / 2
+    try:
+        data = read(source, source.items[0])
+    except Unreadable:
+        return False
+    return isinstance(data, bytes) and (data.startswith(b"\xff\xd8") or data[8:12] == b"WEBP")
 
 
 def read_samples(folder: Path, n: int) -> Generator[Progress[Any], None, Samples]:

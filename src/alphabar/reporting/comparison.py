@@ -138,7 +138,7 @@ def compare(runs: Sequence[str | Path]) -> Iterator[Progress[Comparison]]:
 
 
 def _compare(paths: list[Path]) -> Iterator[Progress[Comparison]]:
-    stage = message("reporting.generating")
+    stage = message("evaluation.generating")
     entries = []
     for i, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
         yield Progress(stage, i, len(paths))

@@ -47,7 +47,7 @@ def rank(runs: Sequence[Contestant], row: Sequence[dict[str, Any] | None]) -> Me
     if few:
         return message("reporting.too_few_seeds", seeds=SEEDS, few=", ".join(few))
     findings = [_finding(values, *pair, len(pairs), higher) for pair in pairs]
-    return reduce(lambda first, rest: message("reporting.joined", first=first, rest=rest), findings)
+    return reduce(lambda first, rest: message("metrics.joined", first=first, rest=rest), findings)
 
 
 def _finding(values: dict[str, list[float]], a: str, b: str, pairs: int, higher: bool) -> Message:

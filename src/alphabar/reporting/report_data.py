@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from alphabar.formatting import format_duration, format_short_count
 from alphabar.images import evenly
-from alphabar.messages import catalogue, message, unpack_messages
+from alphabar.messages import catalogue, message, translated, unpack_messages
 from alphabar.methods.base import Method
 from alphabar.methods.registry import METHODS
 from alphabar.metrics.suite import metric_name
@@ -56,7 +56,7 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
     about = _read(folder / "figures.json", json.loads, {}, problems)
     stored = mappings(_read(path / "evaluation.json", _sentences, [], problems))[::-1]
     evaluations = [evaluation_rows(e) for e in stored]
-    environment = _read(path / "environment.json", json.loads, {}, problems)
+    environment = _read(path / "environment.json", _sentences, {}, problems)
     if about.get("terminal_warning"):
         problems.append(unpack_messages(about["terminal_warning"]))
     records = run.log.records()
@@ -80,7 +80,7 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
         "evaluations": evaluations,
         "recipe": recipe,
         "recipe_rows": [(key, setting(value)) for key, value in recipe.items()],
-        "environment": [(known_as(key), value) for key, value in flat(_with_text(environment))],
+        "environment": [(known_as(key), value) for key, value in flat(_with_text(environment, language))],
         "files_folder": folder.name,
         "files": (contents := _files(path, run, stored, language)),
         "downloads": [download(name, content) for name, content in contents.items()],
@@ -88,7 +88,7 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
 
 
 def _sentences(text: str) -> Any:
-    """The evaluations in a file, their messages as sentences."""
+    """What is in a JSON file, its messages as sentences."""
     return unpack_messages(json.loads(text))
 
 
@@ -130,10 +130,10 @@ def _read_recipe(path: Path, problems: list[str]) -> dict[str, Any]:
     return mapping(_read(path / "recipe.json", json.loads, {}, problems).get("recipe"))
 
 
-def _with_text(environment: dict[str, Any]) -> dict[str, Any]:
-    """The environment with the notes on the runtime as one text."""
+def _with_text(environment: dict[str, Any], language: str) -> dict[str, Any]:
+    """The environment with the notes on the runtime as one text in a language."""
     runtime = mapping(environment.get("runtime"))
-    notes = " ".join(map(str, items(runtime.get("notes"))))
+    notes = " ".join(translated(note, language) for note in items(runtime.get("notes")))
     return environment | ({"runtime": runtime | {"notes": notes}} if notes else {})
 
 

@@ -116,7 +116,7 @@ def _samples(model: Model, folder: Path, about: dict[str, Any]) -> Generator[Pro
     schedule = model.denoiser.schedule
     reverse = ReverseProcessRecorder(model, settings.steps)
     records = (reverse.record(record) for record in sample(model, SAMPLES, settings))
-    samples = yield from staged(records, message("reporting.generating"))
+    samples = yield from staged(records, message("evaluation.generating"))
     image_grid(model.codec.preview(samples)).save(folder / "samples.png")
     about["samples"] = {
         "sampler": settings.sampler["name"],

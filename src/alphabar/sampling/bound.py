@@ -1,5 +1,6 @@
 """Sampling settings bound to a model: what is loaded, checked and encoded once for all batches."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -111,3 +112,12 @@ def bind_settings(model: Model, settings: SamplingSettings) -> BoundSettings:
         vocabulary = next((g.vocabulary for g in guidances if g.vocabulary is not None), None)
     interval = settings.guidance_interval
     return BoundSettings(model, settings, guided(denoiser, guidances, interval=interval), vocabulary)
+
+
+def weights_fingerprint(model: Model, settings: SamplingSettings) -> str:
+    """A SHA-256 of all weights that decide the samples: the model's and those of models that guide it."""
+    own = model.fingerprint
+    guiding = [
+        load_model(spec["model"], "cpu").fingerprint for spec in settings.guidance if spec.get("model")
+    ]
+    return hashlib.sha256("".join([own, *guiding]).encode()).hexdigest() if guiding else own

@@ -7,7 +7,7 @@ from alphabar.recipes.schema import Recipe
 from alphabar.runtime import distributed
 
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "can't allocate memory", "Cannot allocate memory")
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
 
 def explained(error: Exception, recipe: Recipe) -> AlphabarError | None:

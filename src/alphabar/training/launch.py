@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from alphabar.data.dataset import Dataset, prepare
 from alphabar.data.fit import suggest_fit
 from alphabar.data.items import Source
 from alphabar.data.sources import open_source
-from alphabar.errors import UsageError
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.formatting import format_duration
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
@@ -68,8 +69,8 @@ def launch(
         evaluations (default 4), on the data that it was trained on. Either takes the place of a recipe.
     settings: changes of the recipe, "key=value", as of `with_settings`. condition: what samples are
         conditioned on: class, attributes, text or clusters.
-    budget: seconds to train in all, from now on, reading and measuring included; images: how many to see in
-        all; by default the recipe's number.
+    budget: seconds to train in all since the beginning of the run, reading and measuring included; images:
+        how many to see in all; by default the recipe's number.
     checkpoint_every: seconds between checkpoints. stop: set it to save and end.
     runtime: how to compute. None or "auto": as the run did before where this machine can, for a new run what
         is measured to be fastest (`probe`); "plain": float32, contiguous, eager; a path: what a file says,
@@ -200,6 +201,7 @@ def _begin(
         recipe = with_settings(planned.recipe, settings)
     if runtime:
         check_runtime(runtime, recipe, conditions)
+    _check_unchanged(run, dataset)
     if Runtime().is_main:
         begin(chosen.run, recipe, initial_model=chosen.model, settings=settings)
         run.remember_data(data)
@@ -207,6 +209,18 @@ def _begin(
     for told in changes_told(before or recipe, recipe):
         yield _note(told)
     return dataset, run, conditions
+
+
+def _check_unchanged(run: Run, dataset: Dataset) -> None:
+    """Raises AlphabarError where another process trains in the run, or where it was trained on other data.
+
+    So a training that is refused leaves the run's recipe, and what it remembers of its data, as they are.
+    """
+    if not run.exists:
+        return
+    with run.lock() if Runtime().is_main else nullcontext():
+        if run.checkpoints.folders() and run.data_fingerprint not in (None, dataset.fingerprint):
+            raise AlphabarError("training.other_data", path=run.path)
 
 
 def _named(recipe: str | Recipe) -> Recipe:

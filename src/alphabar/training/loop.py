@@ -149,7 +149,7 @@ def _stopped_early(run: Run) -> TrainingProgress:
     checkpoint, _ = run.checkpoints.newest()
     images, seconds = (checkpoint.images, checkpoint.state["seconds"]) if checkpoint else (0, 0.0)
     result = TrainingResult(run.path, images, seconds, message("training.stopped"))
-    return TrainingProgress("training", 0.0, 1.0, result, images=images, seconds=seconds)
+    return TrainingProgress(message("training.stage"), 0.0, 1.0, result, images=images, seconds=seconds)
 
 
 class Trainer:

@@ -178,7 +178,7 @@ def _choose(
 ) -> Runtime:
     machine = describe_machine(device)
     notes: list[str] = [machine]
-    if recorded is not None and (kept := _kept(recorded, machine, trial, notes)):
+    if recorded is not None and (kept := _kept(recorded, trial, notes)):
         return kept
     runtime = Runtime(device, machine=machine)
     if device == "mps":
@@ -200,17 +200,18 @@ def _choose(
     return replace(runtime, notes=tuple(notes))
 
 
-def _kept(recorded: Mapping[str, Any], machine: str, trial: Trial, notes: list[str]) -> Runtime | None:
+def _kept(recorded: Mapping[str, Any], trial: Trial, notes: list[str]) -> Runtime | None:
     """The runtime that a training began in, where this machine can do it; else None and why not in notes."""
     before = recorded["machine"]
     kind, here = torch.device(recorded["device"]).type, torch.device(default_device()).type
-    if before in (machine, "") and kind in ("cpu", here):
-        return Runtime.from_dict(recorded)
     reason: Message | None = None
-    if kind != here:
+    if kind not in ("cpu", here):  # a training that began on the CPU goes on there, whatever else there is
         reason = message("training.no_such_device", device=kind, here=here)
     else:
         runtime = Runtime.from_dict(recorded)
+        machine = describe_machine(runtime.device)
+        if before in (machine, ""):
+            return runtime
         reason = impossible(runtime, trial.recipe)
         if not reason and runtime.dtype is torch.bfloat16 and (why := bf16_refused(runtime.device)):
             reason = message("training.no_bf16", reason=why)
@@ -296,7 +297,9 @@ def _compiled_if_faster(
     right, rounded = trial.gradients_in(Runtime(eager.device), n), trial.gradients_in(eager, n)
     _unless_stopped(stop)
     try:
-        compilation = trial.step(candidate, n)()
+        began = time.perf_counter()  # a compiler works in processes of its own
+        trial.step(candidate, n)()
+        compilation = time.perf_counter() - began
         wrong = wrong_gradient(trial.gradients(), right, rounded)
         seconds = _seconds(trial, [eager, candidate], n, TURNS_COMPILED, stop)
     except Stopped:
