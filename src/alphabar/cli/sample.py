@@ -87,6 +87,7 @@ def interpolate(
 ) -> None:
     """Interpolate between samples, or with the same noise between two conditions."""
     from alphabar.runs.model import load_model
+    from alphabar.sampling.bound import weights_fingerprint
     from alphabar.sampling.interpolate import interpolate_into
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder
@@ -97,7 +98,7 @@ def interpolate(
     if not sampling.values.get("sampler"):
         settings = deterministic(loaded, settings)
     about = sampling_metadata(loaded, settings, str(model), rows=rows, columns=columns)
-    decisive = {**about, "weights": loaded.fingerprint[:16]}
+    decisive = {**about, "weights": weights_fingerprint(loaded, settings)[:16]}
     folder = SampleFolder(out, loaded.codec, decisive, rows * columns)
     with told_when_stopped(lambda: kept(folder)):
         run_to_end(interpolate_into(folder, loaded, settings, rows=rows, columns=columns))
@@ -125,6 +126,7 @@ def edit(
     """Generate variations of a picture that resemble it from afar, with other conditions if wanted."""
     from alphabar.data.items import content_hash
     from alphabar.runs.model import load_model
+    from alphabar.sampling.bound import weights_fingerprint
     from alphabar.sampling.edit import edit_into
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder
@@ -139,7 +141,8 @@ def edit(
     about = sampling_metadata(
         loaded, settings, str(model), image=str(image), strength=strength, invert=invert
     )
-    decisive = {**about, "weights": loaded.fingerprint[:16], "content": content_hash(item.numpy().tobytes())}
+    weights, content = weights_fingerprint(loaded, settings)[:16], content_hash(item.numpy().tobytes())
+    decisive = {**about, "weights": weights, "content": content}
     folder = SampleFolder(out, loaded.codec, decisive, n)
     with told_when_stopped(lambda: kept(folder)):
         run_to_end(edit_into(folder, loaded, item, settings, strength=strength, invert=invert))

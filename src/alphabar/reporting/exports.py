@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from alphabar.files import write_file, writing
 from alphabar.messages import message, translated
 from alphabar.reporting.evaluation_rows import BETTER, shown_name
@@ -138,3 +140,9 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_file(folder / name, content)
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture as PNG. Raises AlphabarError where it cannot be written."""
+    with writing(path):
+        picture.save(path)

@@ -22,7 +22,7 @@ from alphabar.metrics.features import EXTRACTORS, extract
 from alphabar.metrics.pictures import metric_pictures
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress, staged
-from alphabar.reporting.exports import write_files
+from alphabar.reporting.exports import save_picture, write_files
 from alphabar.reporting.pages import FIGURES, files_folder, report_page
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
@@ -76,8 +76,9 @@ def make_report_figures(
                 if not model.method.one_step:
                     about["forward"] = {"levels": _forward(model, dataset, work)}
                 about["nearest"] = {"distances": (yield from _nearest(model, dataset, samples, work))}
-        for name in FIGURES:  # of an earlier report
-            (folder / f"{name}.png").unlink(missing_ok=True)
+        with writing(folder):
+            for name in FIGURES:  # of an earlier report
+                (folder / f"{name}.png").unlink(missing_ok=True)
         made = {path.name: path.read_bytes() for path in work.iterdir()}
     write_files(folder, made | {"figures.json": pack_json(pack_messages(about))})
     yield Progress(message("reporting.figures_done"), 1, 1, folder)
@@ -117,7 +118,7 @@ def _samples(model: Model, folder: Path, about: dict[str, Any]) -> Generator[Pro
     reverse = ReverseProcessRecorder(model, settings.steps)
     records = (reverse.record(record) for record in sample(model, SAMPLES, settings))
     samples = yield from staged(records, message("evaluation.generating"))
-    image_grid(model.codec.preview(samples)).save(folder / "samples.png")
+    save_picture(image_grid(model.codec.preview(samples)), folder / "samples.png")
     about["samples"] = {
         "sampler": settings.sampler["name"],
         "steps": settings.steps,
@@ -127,7 +128,7 @@ def _samples(model: Model, folder: Path, about: dict[str, Any]) -> Generator[Pro
         "images": model.images,
     }
     if not model.method.one_step:
-        image_strip(reverse.columns).save(folder / "reverse.png")
+        save_picture(image_strip(reverse.columns), folder / "reverse.png")
         times = TIMESTEPS.build(settings.timesteps)(schedule, settings.steps)
         about["reverse"] = {"levels": _levels(schedule, times[1:][sorted(reverse.chosen)])}
     return samples
@@ -152,7 +153,7 @@ def _forward(model: Model, dataset: Dataset, folder: Path) -> list[dict[str, flo
     # Where the variance explodes x_t leaves the bounds of a signal; scaled to unit variance it does not.
     norms = (torch.hypot(*schedule(t)).item() for t in times)
     pictures = [codec.preview(codec.decode(x_t / norm)) for x_t, norm in zip(noised, norms, strict=True)]
-    image_strip(pictures).save(folder / "forward.png")
+    save_picture(image_strip(pictures), folder / "forward.png")
     return _levels(schedule, times)
 
 
@@ -172,5 +173,5 @@ def _nearest(
     best = distances[:, 0].argsort()[:SHOWN]
     preview = model.codec.preview
     nearest = torch.stack([preview(torch.from_numpy(items[neighbors[i].numpy()])) for i in best])
-    nearest_panel(preview(samples[best]), nearest).save(folder / "nearest.png")
+    save_picture(nearest_panel(preview(samples[best]), nearest), folder / "nearest.png")
     return distances[best].tolist()

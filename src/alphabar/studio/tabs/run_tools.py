@@ -6,10 +6,12 @@ from typing import Any
 
 import gradio as gr
 
+from alphabar.data.dataset import prepare
+from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation.evaluate import evaluate
 from alphabar.evaluation.record import add_to_run
-from alphabar.progress import Progress
+from alphabar.progress import Progress, last
 from alphabar.reporting.report import write_report
 from alphabar.reporting.report_figures import make_report_figures
 from alphabar.runs.run import Run
@@ -97,6 +99,9 @@ class RunTools:
             raise AlphabarError("studio.no_data")
         yield note(self.page.text("loading")), gr.skip()
         model = self.page.models.load(run.path.name)
+        dataset = last(prepare(open_source(run.data), model.codec, model.recipe.data.fit))
+        if run.data_fingerprint not in (None, dataset.fingerprint):
+            raise AlphabarError("studio.other_data", name=run.path.name)
         result = None
         for record in evaluate(model, run.data, n=int(n)):
             yield self._progress(record), gr.skip()
