@@ -158,6 +158,11 @@ def test_plot_draws_the_curve_it_was_given() -> None:
     assert dy[0] / dy[1] == pytest.approx(3, rel=1e-4) and dy[0] > 0
 
 
+def test_a_curve_of_one_point_is_seen() -> None:
+    marks = [plot("p", [Curve("a", x, x)], **LABELS).count("<use") for x in ([1.0], [1.0, 2.0])]
+    assert marks[0] > marks[1]
+
+
 def test_logarithmic_plot_and_its_baseline() -> None:
     svg = plot("p", [Curve("a", [0, 1, 2], [100.0, 10.0, 1.0])], log_y=True, baseline=1.0, **LABELS)
     points = np.array(curve_points(svg, "first"))

@@ -110,7 +110,7 @@ def _add_curve(axes: Any, curve: Curve, language: str) -> None:
         alpha=curve.opacity,
         label=curve.label and translated(curve.label, language),
         linewidth=2,
-        marker="o" if curve.points else None,
+        marker="o" if curve.points or len(curve.x) == 1 else None,  # a line of one point is not seen
         markersize=4.5,
     )
 
