@@ -1,8 +1,12 @@
 """SIGKILL at random moments and inside saves, for every recipe and runtime; a killed rank of two."""
 
+import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from crash.material import RUNTIMES, SMALL, Material, Training, differences
 from crash.trials import Trial
 
 IMAGES = 1200  # of every training; more than it reaches between two kills
+IMAGES_OF_TWO = 2400
 EVERY_FOURTH = 4  # kill comes inside a save
 OPERATIONS = 60  # a save and its clearing up take about so many
 
@@ -31,6 +36,16 @@ def trials(material: Material, count: int, seed: int) -> Iterator[Trial]:
             return [fault] if fault else []
 
         yield Trial(name, "SIGKILL in a training, bits compared at the end", do, kills)
+    for rank in (0, 1):
+        for moment in range(2):
+
+            def kill_one(rank: int = rank, moment: int = moment) -> list[str]:
+                after = random.Random(f"{seed} {rank} {moment}").uniform(0, 2)
+                fault = _one_of_two_killed(material, rank, after)
+                return [fault] if fault else []
+
+            name = f"kills: rank {rank} of two, {moment} of seed {seed}"
+            yield Trial(name, "one process of two killed, bits compared at the end", kill_one)
 
 
 def _killed_and_compared(
@@ -62,3 +77,42 @@ def _killed_and_compared(
         if ended.code:
             return f"going on: {ended.crashed or ended.said[-200:]}"
     return differences(killed, undisturbed, IMAGES)
+
+
+def _one_of_two_killed(material: Material, rank: int, after: float) -> str:
+    folder = material.folder / "ranks"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    killed, undisturbed = folder / "killed", folder / "undisturbed"
+    child = Path(__file__).parents[2] / "tests" / "training_child.py"
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(child),
+    ]
+
+    def start(run: Path, every: float) -> subprocess.Popen[bytes]:
+        arguments = [str(material.pictures), str(run), str(IMAGES_OF_TWO), str(every)]
+        log = open(folder / f"{run.name}.log", "ab")  # noqa: SIM115
+        return subprocess.Popen([*torchrun, *arguments], stdout=log, stderr=log)
+
+    launcher = start(killed, 0.0)
+    while launcher.poll() is None and not list((killed / "checkpoints").glob("[0-9]*")):
+        time.sleep(0.02)
+    time.sleep(after)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    if len(children) != 2:
+        return f"{len(children)} processes train instead of two"
+    os.kill(int(children[rank]), signal.SIGKILL)
+    try:
+        launcher.wait(120)
+    except subprocess.TimeoutExpired:
+        launcher.kill()
+        return "the other process does not end"
+    for path in (killed, undisturbed):
+        if start(path, 1000.0).wait(300):
+            return f"going on: {(folder / f'{path.name}.log').read_text()[-200:]}"
+    return differences(killed, undisturbed, IMAGES_OF_TWO)
