@@ -136,7 +136,9 @@ def _places(path: Path, places: int, rng: random.Random) -> list[int]:
     if path.suffix not in BINARY:
         return list(range(size))
     header = 8 + struct.unpack("<Q", path.read_bytes()[:8])[0] if path.suffix == ".safetensors" else 128
-    return [*range(min(header, size)), *rng.sample(range(header, size), min(places, size - header))]
+    header = min(header, size)
+    headers = rng.sample(range(header), min(header, 10 * places))  # all of them with the usual number
+    return sorted([*headers, *rng.sample(range(header, size), min(places, size - header))])
 
 
 def _kind(path: Path) -> str:
