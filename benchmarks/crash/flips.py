@@ -74,7 +74,7 @@ class Damage:
         self.run.log.rewind(1_000_000)
 
     def _report(self) -> None:
-        last(write_report(self.run.path))
+        write_report(self.run.path)
 
     def _data(self) -> None:
         """Another path is noticed where it is opened."""
