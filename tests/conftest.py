@@ -21,10 +21,11 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Run a command in this process: (exit code, stdout, stderr)."""
+    """Run a command in this process, in a language: (exit code, stdout, stderr)."""
     from alphabar.cli.__main__ import main
 
-    def run(*args):
+    def run(*args, language="en"):
+        monkeypatch.setenv("ALPHABAR_LANGUAGE", language)
         monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, args)])
         try:
             main()

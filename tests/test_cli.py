@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar.cli.__main__ import main
 from alphabar.cli.app import COMMANDS
 from alphabar.cli.options import parse_conditions
 from alphabar.errors import UsageError
@@ -27,24 +26,6 @@ TINY = [
     "monitor.share=0", "monitor.samples=4", "monitor.steps=2", "monitor.levels=4", "monitor.distance=8",
     "ema.snapshots=3",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command in this process: (exit code, stdout, stderr)."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return run
 
 
 def training(data, run, *more):
@@ -230,7 +211,7 @@ def test_conditions_are_all_combinations(classes, attributes, conditions):
     assert parse_conditions(classes, attributes) == conditions
 
 
-def test_evaluate_and_report(call, trained, picture_folder, tmp_path, monkeypatch):
+def test_evaluate_and_report(call, trained, picture_folder, tmp_path):
     arguments = ("--against", picture_folder, "--features", "lite0_96", "--json")
     code, out, _ = call("evaluate", trained, "-n", 12, *arguments)
     assert code == 0
@@ -255,8 +236,7 @@ def test_evaluate_and_report(call, trained, picture_folder, tmp_path, monkeypatc
     page = json.loads(out)["report"]
     html = Path(page).read_text(encoding="utf-8")
     assert html.count("data:image/png;base64,") >= 5 and "lite0_96" in html
-    monkeypatch.setenv("ALPHABAR_LANGUAGE", "es")
-    code, out, _ = call("evaluate", samples, "-n", 12, *arguments)
+    code, out, _ = call("evaluate", samples, "-n", 12, *arguments, language="es")
     assert "distancia de kernel (lite0_96)" in out and "12 muestras frente a" in out
     assert "kernel distance (lite0_96)" in out.splitlines()[-1]  # JSON is for programs
 

@@ -13,30 +13,12 @@ import torch
 from PIL import Image
 
 from alphabar.cli import console
-from alphabar.cli.__main__ import main
 from alphabar.cli.app import COMMANDS, load_command
 from alphabar.cli.help import REGISTRIES, choices
 from alphabar.messages import THIN_SPACE, catalogue, message
 from alphabar.recipes.schema import setting_keys
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command in this process in a language: (exit code, stdout, stderr)."""
-
-    def run(*args, language="en"):
-        monkeypatch.setenv("ALPHABAR_LANGUAGE", language)
-        monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def texts(command):

@@ -94,9 +94,8 @@ def browser() -> Iterator:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def opened(browser, address) -> Iterator:
-    """The page, ready, and what its console calls an error. Loading it takes seconds: all tests share it."""
+def ready_page(browser, address: str) -> Iterator:
+    """The page, ready, and what its console calls an error; it is closed at the end."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(60_000)
     errors: list[str] = []
@@ -106,6 +105,12 @@ def opened(browser, address) -> Iterator:
     page.wait_for_selector("#model-facts :text('16 × 16')")
     yield page, errors
     page.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, address) -> Iterator:
+    """Loading the page takes seconds: all tests share it."""
+    yield from ready_page(browser, address)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from PIL import Image
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.loop import begin, train
-from test_studio_page import browser, launch, picture_of, set_slider, stop, tab, unfold
+from test_studio_page import browser, launch, picture_of, ready_page, set_slider, stop, tab, unfold
 from training_child import tiny_dataset, tiny_recipe
 
 pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
@@ -35,16 +35,8 @@ def address(picture_folder, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def shared(browser, address) -> Iterator:
-    """The page, ready, and what its console calls an error; all tests share it, as loading takes seconds."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(60_000)
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    page.wait_for_selector("#model-facts :text('16 × 16')")
-    yield page, errors
-    page.close()
+    """All tests share the page, as loading takes seconds."""
+    yield from ready_page(browser, address)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """How often each label occurs in the training data, kept as the labels of some of its items, drawn at random.
 
 Generating with these labels one after the other gives every class, and every combination of attributes, as
-often as the data has it.
+often as in the data.
 """
 
 from collections.abc import Mapping, Sequence

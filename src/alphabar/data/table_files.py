@@ -131,7 +131,7 @@ def _rows_of_cells(records: Iterable[tuple[int, list[str]]], broken: list[str]) 
 def _records(
     lines: Sequence[str], delimiter: str, skipped: int, broken: list[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of each record. A quote that is never closed spoils its own line only."""
+    """(line number, cells) of each record. A quote that is never closed damages its own line only."""
     at = 0
     while at < len(lines):
         rest = (lines[i] for i in range(at, len(lines)))

@@ -129,7 +129,7 @@ def _guidance(
 
 
 def training_conditions(model: Model) -> Sequence[Mapping[str, str]]:
-    """Conditions of training samples, with which every class is generated as often as the data has it.
+    """Conditions of training samples, with which every class is generated as often as in the data.
 
     None for a model without conditions.
     """
