@@ -11,6 +11,7 @@ from alphabar.errors import AlphabarError
 from alphabar.files import pack_json
 from alphabar.progress import last
 from alphabar.reporting import report_figures
+from alphabar.reporting.exports import save_picture
 from alphabar.reporting.report import write_report
 from alphabar.reporting.report_figures import make_report_figures
 from alphabar.runs.run import Run
@@ -86,3 +87,9 @@ def test_a_disk_that_takes_nothing_is_one_sentence(run, monkeypatch, code):
     monkeypatch.setattr(Path, "write_bytes", fails)
     with refused("files.cannot_write", AlphabarError, path=run.path / "report_files"):
         write_report(run.path)
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path):
+    file = tmp_path / "missing" / "samples.png"
+    with refused("files.cannot_write", AlphabarError, path=file):
+        save_picture(Image.new("RGB", (8, 8)), file)

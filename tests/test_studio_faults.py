@@ -16,6 +16,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.messages import message
 from alphabar.reporting.report import write_report
 from alphabar.runs.model import load_model
+from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.sampling.settings import sampling_settings
 from alphabar.studio.answers import language_of
@@ -27,6 +28,7 @@ from alphabar.studio.temporary import SECONDS_KEPT, TemporaryFiles
 from alphabar.studio.upload import unpacked
 from alphabar.training.loop import begin, train
 from alphabar.training.records import Limits
+from refusals import refused
 from test_studio import answered, archive, guard, status
 from training_child import tiny_dataset, tiny_recipe
 
@@ -321,6 +323,20 @@ def test_an_evaluation_that_cannot_be_kept_says_so(models, tmp_path, monkeypatch
         tools = run_tools.RunTools(page)
     *_, (said, _) = tools.evaluate(["tiny"], 10)
     assert "the disk is full" in said and 'role="alert"' in said
+
+
+def test_images_that_have_changed_do_not_judge_a_run(models, tmp_path, picture_folder):
+    page = page_of(models, tmp_path)
+    from alphabar.studio.tabs import run_tools
+
+    others = tmp_path / "others"
+    shutil.copytree(picture_folder, others)
+    next(others.glob("*.png")).unlink()
+    Run(models.path / "tiny").remember_data(str(others))
+    with page.blocks:
+        tools = run_tools.RunTools(page)
+    with refused("studio.other_data", AlphabarError, name="tiny"):
+        list(tools.evaluate(["tiny"], 10))
 
 
 # ---------------------------------------------------------------- who is answered
