@@ -191,6 +191,18 @@ def test_grey_and_transparent_pictures_are_counted():
     assert any("All pictures are grey" in note for note in report.notes)
 
 
+def test_attributes_are_listed_with_what_is_known_of_them():
+    colors = ["red", "blue", "red", "", None, "red", "N/A"]
+    items = [
+        Item(str(i), attributes={"color": color, "year": str(1990.5 + i)}) for i, color in enumerate(colors)
+    ]
+    report = report_of(Files({str(i): encoded(scene(i)) for i in range(7)}, items=items))
+    assert report.attributes["color"] == {"red": 3, "blue": 1}
+    lines = report.lines()
+    assert "attribute color: 2 values in 4 of 7 pictures: red (3), blue (1)" in lines
+    assert "attribute year: numbers from 1990.5 to 1996.5 in 7 of 7 pictures" in lines
+
+
 def test_equal_classes_count_fully():
     items = [Item(str(i), label=f"class {i % 5}") for i in range(10)]
     report = report_of(Files({str(i): encoded(scene(i)) for i in range(10)}, items=items))

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -19,10 +19,12 @@ from alphabar.data.fit import Fit, fit_of, some_of
 from alphabar.data.items import Item, Skipped, Source, content_hash, nothing_in, read
 from alphabar.data.near_duplicates import COPIES, THUMBNAIL, Copies, ReadableImage, find_copies
 from alphabar.data.sources import open_source
+from alphabar.formatting import known_value
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 
 USUAL_SIZE = 64  # of the recipes that come with alphabar
+SHOWN_VALUES = 5  # of an attribute, in the text
 # Names of shapes → the largest width / height that they have.
 ASPECTS = {
     "data.aspect_tall": 0.5,
@@ -55,6 +57,7 @@ class Report:
     classes: dict[str, int]  # pictures by class, most first
     unlabelled: int
     effective_classes: float  # exp(entropy of the class shares): the number of equally large classes
+    attributes: dict[str, dict[str, int]]  # pictures by value of each attribute, most first
     captions: int
     boxes: int
     held_out: float
@@ -81,7 +84,7 @@ class Report:
         ):
             if count:
                 lines.append(message(identifier, count=count, pictures=self.pictures))
-        lines += self._class_lines()
+        lines += self._class_lines() + self._attribute_lines()
         for identifier, count in (
             ("data.inspect_captions", self.captions),
             ("data.inspect_boxes", self.boxes),
@@ -111,6 +114,20 @@ class Report:
             lines.append(message("data.inspect_balance", equal=self.effective_classes))
         if self.unlabelled:
             lines.append(message("data.inspect_unlabelled", n=self.unlabelled))
+        return lines
+
+    def _attribute_lines(self) -> list[str]:
+        lines: list[str] = []
+        for name, values in self.attributes.items():
+            about = {"name": name, "known": sum(values.values()), "pictures": self.pictures}
+            shown = [f"{value} ({count:,})" for value, count in list(values.items())[:SHOWN_VALUES]]
+            if len(values) == len(shown):
+                lines.append(message("data.inspect_values", **about, n=len(values), values=", ".join(shown)))
+            elif numbers := _numbers(values):
+                lines.append(message("data.inspect_numbers", **about, low=numbers[0], high=numbers[-1]))
+            else:
+                listed = ", ".join([*shown, "…"])
+                lines.append(message("data.inspect_values", **about, n=len(values), values=listed))
         return lines
 
     def _copy_lines(self) -> list[str]:
@@ -185,6 +202,7 @@ def _report(source: Source, seen: list[ReadableImage], skipped: list[Skipped], h
         classes=dict(counted.most_common()),
         unlabelled=len(seen) - counted.total(),
         effective_classes=float(np.exp(-(shares * np.log(shares)).sum())),
+        attributes=_attributes([s.item for s in seen]),
         captions=sum(s.item.caption is not None for s in seen),
         boxes=sum(s.item.box is not None for s in seen),
         held_out=held_out,
@@ -194,6 +212,23 @@ def _report(source: Source, seen: list[ReadableImage], skipped: list[Skipped], h
         fit=fit.name,
         reasons=_reasons(fit),
     )
+
+
+def _attributes(items: Sequence[Item]) -> dict[str, dict[str, int]]:
+    counted: dict[str, Counter[str]] = {}
+    for item in items:
+        for name, value in item.attributes.items():
+            if known_value(value) is not None:
+                counted.setdefault(name, Counter())[str(value)] += 1
+    return {name: dict(values.most_common()) for name, values in sorted(counted.items())}
+
+
+def _numbers(values: Iterable[str]) -> list[float]:
+    """The values in ascending order, where all of them are numbers; else none."""
+    try:
+        return sorted(map(float, values))
+    except ValueError:
+        return []
 
 
 def _spread(values: NDArray[np.int64]) -> tuple[int, int, int]:
