@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from alphabar.cli.app import COMMANDS
-from alphabar.cli.options import parse_conditions
+from alphabar.cli.options import SamplingOptions, parse_conditions
 from alphabar.errors import UsageError
 from alphabar.formatting import parse_count, parse_duration
 from alphabar.messages import message
@@ -260,6 +260,23 @@ def test_interpolate_and_edit(call, trained, picture_folder, tmp_path):
     ):
         code, _, err = call(*wrong, "--out", tmp_path / "wrong")
         assert code in (1, 2) and told in err and not (tmp_path / "wrong").exists()
+
+
+def test_only_what_is_asked_for_conditions_an_interpolation_or_a_variation():
+    given = {"classes": ["van"], "attributes": [], "prompts": []}
+    none = {"classes": [], "attributes": [], "prompts": []}
+    assert SamplingOptions(none).conditions == ()  # of a command without --unconditional
+    assert SamplingOptions({**none, "unconditional": False}).conditions is None  # the training data's
+    assert SamplingOptions({**none, "unconditional": True}).conditions == ()
+    assert list(SamplingOptions(given).conditions) == [{"class": "van"}]
+
+
+@pytest.mark.slow
+def test_interpolations_and_variations_of_a_conditional_model(call, picture_folder, tmp_path):
+    picture = next(iter(sorted(picture_folder.rglob("*.png"))))
+    for command in (["interpolate", "cars64", "--rows", 1, "--columns", 2], ["edit", "cars64", picture]):
+        code, out, _ = call(*command, "--steps", 2, "--out", tmp_path / command[0], "--json")
+        assert code == 0 and json.loads(out.splitlines()[-1])["conditions"] == []
 
 
 def test_compare_two_runs(call, trained, tmp_path):

@@ -35,17 +35,16 @@ class SamplingOptions:
     def conditions(self) -> Sequence[Mapping[str, str]] | None:
         """The conditions: None for those of the training data, () for none.
 
+        A command without the option ``--unconditional`` has no conditions but those that are given.
         Raises UsageError for an attribute without a value, and where none and some are wanted at once.
         """
         v = self.values
         conditions = parse_conditions(
             v.get("classes") or [], v.get("attributes") or [], v.get("prompts") or []
         )
-        if not v.get("unconditional"):
-            return conditions or None
-        if conditions:
+        if conditions and v.get("unconditional"):
             raise UsageError("cli.unconditional")
-        return ()
+        return conditions or (() if v.get("unconditional", True) else None)
 
     @property
     def given(self) -> list[str]:

@@ -179,7 +179,7 @@ def _fill(folder: "RestorationFolder", model: "Model", settings: "RestorationSet
     say(
         message(
             "cli.restoring", before=f"{width}×{height}", after=f"{columns}×{rows}",
-            n=n, tiles=work.tiles, steps=settings.steps, memory=work.memory / 2**30,
+            n=n, tiles=work.tiles, steps=settings.steps, memory=max(work.memory / 2**30, 0.1),
         )
     )  # fmt: skip
     if work.memory > (free := free_memory(str(model.device))):
