@@ -105,11 +105,11 @@ def check_free(out: Path) -> None:
     So it is where it holds something, is the working folder or one around it, or lies in a file.
     """
     with writing(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise AlphabarError("sampling.folder_not_empty", path=out)
         place = out.resolve()
+        there = next(path for path in (place, *place.parents) if path.exists())
+        if not there.is_dir():
+            raise AlphabarError("sampling.folder_in_file", path=out, file=there)
+        if there == place and any(place.iterdir()):
+            raise AlphabarError("sampling.folder_not_empty", path=out)
         if Path.cwd().resolve().is_relative_to(place):
             raise AlphabarError("sampling.working_folder", path=out)
-        parent = next(path for path in place.parents if path.exists())
-        if not parent.is_dir():
-            raise AlphabarError("sampling.folder_in_file", path=out, file=parent)
