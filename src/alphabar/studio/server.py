@@ -59,6 +59,7 @@ def serve(
 
         from alphabar.codecs.image_files import LARGEST
         from alphabar.studio.app import build_page
+        from alphabar.studio.memory import give_back
 
         Image.MAX_IMAGE_PIXELS = LARGEST // 2  # Pillow refuses pictures with more than twice as many
         jobs = TrainingJobs(models)
@@ -72,7 +73,8 @@ def serve(
         # Whatever ends the command, its trainings are asked to save.
         heard = interrupted_by_signals()
         closing = threading.Event()
-        threading.Thread(target=TemporaryFiles(files).keep_room, args=(closing,), daemon=True).start()
+        for keeper in (TemporaryFiles(files).keep_room, give_back):
+            threading.Thread(target=keeper, args=(closing,), daemon=True).start()
         try:
             blocks.block_thread()
         finally:
@@ -134,6 +136,8 @@ def import_gradio() -> None:
     Raises AlphabarError where it is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)  # else all jobs are summed up after each
     for name in ("ALLOWED_PATHS", "SHARE", "SSR_MODE", "NUM_WORKERS", "ROOT_PATH"):
         os.environ.pop(f"GRADIO_{name}", None)  # each would open the page further than this module does
     try:
@@ -148,6 +152,7 @@ def _launch(
     """Begin to serve, in threads of Gradio's own; the address. files: the only folder that is served."""
     from starlette.middleware import Middleware
 
+    from alphabar.studio.memory import Sessions
     from alphabar.studio.theme import theme_options
 
     guard = Middleware(
@@ -160,7 +165,7 @@ def _launch(
     )
 
     try:
-        _, address, _ = blocks.launch(
+        app, address, _ = blocks.launch(
             server_name=host,
             server_port=port,
             root_path=origin,
@@ -190,6 +195,8 @@ def _launch(
         )
     except OSError as error:
         raise AlphabarError("studio.cannot_serve", host=host, problem=error) from None
+    app.state_holder = Sessions()
+    app.state_holder.set_blocks(blocks)
     return str(address)
 
 
