@@ -19,6 +19,7 @@ from alphabar.runs.model import load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.sampling.settings import sampling_settings
+from alphabar.studio import memory
 from alphabar.studio.answers import language_of
 from alphabar.studio.jobs import TrainingJob, TrainingJobs
 from alphabar.studio.login import network_of
@@ -427,7 +428,7 @@ def test_a_session_holds_its_values_and_no_copy_of_the_page():
     gr = pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
     from gradio.state_holder import SessionState
 
-    from alphabar.studio.memory import Sessions
+    from alphabar.studio.sessions import Sessions
 
     with gr.Blocks() as blocks:
         state, text = gr.State([1]), gr.Textbox("a")
@@ -449,7 +450,7 @@ def test_a_session_holds_its_values_and_no_copy_of_the_page():
 def test_the_server_keeps_small_sessions_and_no_statistics(tmp_path, monkeypatch):
     gr = pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
     from alphabar.studio import server
-    from alphabar.studio.memory import Sessions
+    from alphabar.studio.sessions import Sessions
 
     monkeypatch.setattr(os, "environ", os.environ.copy())
     server.import_gradio()
@@ -467,9 +468,6 @@ def test_the_server_keeps_small_sessions_and_no_statistics(tmp_path, monkeypatch
 
 
 def test_freed_memory_is_given_back_until_the_server_ends(monkeypatch):
-    pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
-    from alphabar.studio import memory
-
     stop, given = threading.Event(), []
 
     class Library:
@@ -480,5 +478,43 @@ def test_freed_memory_is_given_back_until_the_server_ends(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", Library)
     memory.give_back(stop)
     assert given == [0, 0, 0]
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())  # another C library
+    memory.share_heaps()  # this library has no such function, another system has no such library
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     memory.give_back(threading.Event())
+
+
+HEAPS = """
+import ctypes, os, sys, threading
+from alphabar.studio import memory
+if sys.argv[1] == "shared":
+    memory.share_heaps()
+together = threading.Barrier(7)
+def work():
+    together.wait()
+    kept = bytes(2000)
+    together.wait()
+for _ in range(6):
+    threading.Thread(target=work).start()
+together.wait()
+together.wait()
+library = ctypes.CDLL(None)
+library.fdopen.restype, library.malloc_info.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+library.fclose.argtypes = (ctypes.c_void_p,)
+said = library.fdopen(os.dup(1), b"w")
+library.malloc_info(0, said)
+library.fclose(said)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="of glibc"
+)
+def test_threads_share_two_heaps():
+    """In a process of its own, since a heap that is there stays."""
+    heaps = {}
+    for name in ("shared", "own"):
+        said = subprocess.run(
+            [sys.executable, "-c", HEAPS, name], capture_output=True, check=True, timeout=300
+        )
+        heaps[name] = said.stdout.count(b"<heap nr")
+    assert heaps["shared"] == 2 < heaps["own"]

@@ -1,54 +1,34 @@
-"""What the server keeps in memory: little of each browser's session, and nothing of what jobs have freed."""
+"""The server's memory, given back to the system after the jobs. Only the C library glibc has to be told."""
 
 import ctypes
 import threading
-from types import SimpleNamespace
-from typing import Any
-
-from gradio.state_holder import SessionState, StateHolder
+from collections.abc import Callable
 
 SECONDS_BETWEEN = 10.0
-"""Between two times at which freed memory is given back to the system."""
+"""Between two times at which freed memory is given back."""
+
+M_ARENA_MAX = -8  # of malloc.h
 
 
-class Session(SessionState):
-    """The state of one browser's page, without Gradio's copy of the settings of every control.
+def share_heaps() -> None:
+    """Let all threads share two heaps.
 
-    Only links to a saved state of the page would read that copy, and this page has none. To make it took
-    about 60 ms in which the server answered nobody, and it kept a megabyte for each browser.
+    Each thread would have a heap of its own, and what a heap has had is given back in part only.
     """
-
-    def __init__(self, blocks: Any):
-        super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks=()))  # type: ignore[arg-type]
-
-    def __setitem__(self, key: int, value: Any) -> None:
-        super().__setitem__(key, value)
-        self.config_values.clear()
-
-    def _update_config(self, key: int) -> None:
-        """Gradio calls this where an answer changes a control's settings."""
-
-    def _update_value_in_config(self, key: int, value: Any) -> None:
-        """Gradio calls this with each value that is sent or answered."""
-
-
-class Sessions(StateHolder):
-    """The sessions of a server; the least recently used go where there are too many."""
-
-    def __getitem__(self, session_id: str) -> SessionState:
-        if session_id not in self.session_data:
-            self.session_data[session_id] = Session(self.blocks)
-        return super().__getitem__(session_id)
+    if limit := _of_glibc("mallopt"):
+        limit(M_ARENA_MAX, 2)
 
 
 def give_back(stop: threading.Event) -> None:
-    """Until told to stop, give what jobs have freed back to the system, where the C library is glibc.
-
-    By itself it keeps most of that for each thread that has worked, which looks like a leak.
-    """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return
-    while not stop.wait(SECONDS_BETWEEN):
+    """Until told to stop, give what jobs have freed back to the system."""
+    trim = _of_glibc("malloc_trim")
+    while trim and not stop.wait(SECONDS_BETWEEN):
         trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    try:
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # TypeError: on Windows
+        return None
+    return function

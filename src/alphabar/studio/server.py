@@ -17,6 +17,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.runs.model import locate, shipped
 from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.login import Login
+from alphabar.studio.memory import give_back, share_heaps
 from alphabar.studio.models import ModelStore
 from alphabar.studio.security import LOOPBACK, MAX_UPLOAD, RequestGuard
 from alphabar.studio.temporary import TemporaryFiles
@@ -51,6 +52,7 @@ def serve(
         raise UsageError("studio.no_folder", path=path, shipped=", ".join(p.name for p in shipped()))
     origin = check_origin(origin)
     check_address(host, port)
+    share_heaps()
     models = ModelStore(path)
     with tempfile.TemporaryDirectory(prefix="alphabar-studio-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -59,7 +61,6 @@ def serve(
 
         from alphabar.codecs.image_files import LARGEST
         from alphabar.studio.app import build_page
-        from alphabar.studio.memory import give_back
 
         Image.MAX_IMAGE_PIXELS = LARGEST // 2  # Pillow refuses pictures with more than twice as many
         jobs = TrainingJobs(models)
@@ -152,7 +153,7 @@ def _launch(
     """Begin to serve, in threads of Gradio's own; the address. files: the only folder that is served."""
     from starlette.middleware import Middleware
 
-    from alphabar.studio.memory import Sessions
+    from alphabar.studio.sessions import Sessions
     from alphabar.studio.theme import theme_options
 
     guard = Middleware(
