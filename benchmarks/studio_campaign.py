@@ -4,13 +4,14 @@
 
 Starts the studio with a tiny model and sends jobs that are made up from the page's own schema (``--calls``):
 values of each control that fit, nearly fit or do not fit at all. Then it sends uploads of many kinds, lets 50
-users generate at once, tries to read one user's file as another, and measures the server's memory. OUT keeps
-what is done: the same command goes on where it was stopped. Prints docs/results/studio_campaign.md; ends with
-an error where a fault was found.
+users generate at once, tries to read one user's file as another, and looks whether the server's memory comes
+back to where it was. OUT keeps what is done: the same command goes on where it was stopped, with a new
+server. Prints docs/results/studio_campaign.md; ends with an error where a fault was found.
 """
 
 import asyncio
 import json
+import os
 import random
 import re
 import shutil
@@ -18,10 +19,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,11 @@ from training_child import tiny_dataset, tiny_recipe
 
 API = "/gradio_api"
 SECONDS = 90.0  # that a job may take
-AT_ONCE = 4  # jobs of the first part
+AT_ONCE = 8  # jobs of the first part
 USERS = 50
 SAVE_EVERY = 100  # calls
+QUIET = 30.0  # seconds without any job before the memory is measured
+MOST_GROWTH = 1.1  # of the memory, from the warm server to the end
 MARK = b"THE-FILE-OF-ANOTHER-USER"
 # What no answer may contain: the inside of the program, or of the machine.
 INSIDE = re.compile(
@@ -73,9 +76,16 @@ def make_runs(folder: Path) -> None:
 
 
 class Server:
-    """The studio as a process of its own. log: the file that it prints into."""
+    """The studio as a process of its own.
+
+    log: the file that it prints into. temporary: the folder of its temporary files. highest: megabytes that
+    it had in memory at most, when `watch` looked.
+    """
 
     def __init__(self, folder: Path):
+        self.temporary, self.highest = folder / "temporary", 0.0
+        shutil.rmtree(self.temporary, ignore_errors=True)  # of a server that was killed
+        self.temporary.mkdir()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -84,6 +94,7 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "alphabar.cli", "studio", "runs", "--port", str(self.port)],
                 cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+                env={**os.environ, "TMPDIR": str(self.temporary)},
             )  # fmt: skip
 
     async def ready(self) -> None:
@@ -101,6 +112,25 @@ class Server:
         """Megabytes that the server has in memory."""
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
+
+    async def watch(self) -> None:
+        """Look at its memory every second, until this task is cancelled."""
+        while True:
+            self.highest = max(self.highest, self.memory())
+            await asyncio.sleep(1)
+
+    async def memory_at_rest(self, client: httpx.AsyncClient, config: Mapping[str, Any]) -> float:
+        """Megabytes in memory some time after the last job, which lets it load the small model."""
+        adapt = next(each for each in config["dependencies"] if each.get("api_name") == "adapt")
+        verdict = await call(client, {"fn_index": adapt["id"], "data": ["tiny"], "session_hash": "rest"})
+        if verdict[0] != "done":
+            raise SystemExit(f"the small model cannot be loaded: {verdict}")
+        await asyncio.sleep(QUIET)
+        return self.memory()
+
+    def files(self) -> list[Path]:
+        """All its temporary files."""
+        return [path for path in self.temporary.rglob("*") if path.is_file()]
 
     def stop(self) -> int:
         """End it as a service manager does; its exit code."""
@@ -149,7 +179,9 @@ def made_up(config: Mapping[str, Any], uploaded: list[str], rng: random.Random) 
     return {"fn_index": number, "data": data, "session_hash": f"s{rng.randrange(10**6)}"}
 
 
-async def call(client: httpx.AsyncClient, job: Mapping[str, Any]) -> tuple[str, str]:
+async def call(
+    client: httpx.AsyncClient, job: Mapping[str, Any], seconds: float = SECONDS
+) -> tuple[str, str]:
     """(verdict, what was said) of a job: done, said, and as faults inside, silent or late."""
     try:
         joined = await client.post(f"{API}/queue/join", json=job, timeout=SECONDS)
@@ -161,7 +193,7 @@ async def call(client: httpx.AsyncClient, job: Mapping[str, Any]) -> tuple[str, 
         return judged(joined.text, joined.status_code)
     session = job["session_hash"]
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             place = f"{API}/queue/data?session_hash={session}"
             async with client.stream("GET", place, timeout=SECONDS) as stream:
                 async for line in stream.aiter_lines():
@@ -250,33 +282,46 @@ async def upload(client: httpx.AsyncClient, name: str, content: bytes) -> tuple[
 # ---------------------------------------------------------------- the parts
 
 
-async def all_calls(client: httpx.AsyncClient, state: dict[str, Any], args: Any) -> None:
+async def warm_up(client: httpx.AsyncClient, config: Mapping[str, Any]) -> None:
+    """Each of the page's functions for a while, with values that fit: what is loaded at first is loaded."""
+    components = {component["id"]: component for component in config["components"]}
+    rng = random.Random(0)
+    for function in config["dependencies"]:
+        if function.get("backend_fn"):
+            data = [fitting(components[i], [], rng) for i in function["inputs"]]
+            job = {"fn_index": function["id"], "data": data, "session_hash": f"warm{function['id']}"}
+            await call(client, job, 10)
+
+
+async def all_calls(client: httpx.AsyncClient, server: Server, state: dict[str, Any], args: Any) -> None:
     """Jobs that are made up, a few at once, from where an earlier campaign has come to."""
     folder = args.out
     config = (await client.get("/config", timeout=SECONDS)).json()
-    functions = [each["id"] for each in config["dependencies"] if each.get("backend_fn")]
-    state["functions"] = len(functions)
+    state["functions"] = sum(bool(each.get("backend_fn")) for each in config["dependencies"])
     files = list(uploads())
     uploaded: list[str] = []
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(number: int) -> tuple[dict[str, Any], str, str]:
+        async with free:
+            if not (folder / "runs" / "tiny").exists():  # a made-up job has deleted it, as it may
+                shutil.copytree(folder / "pristine", folder / "runs" / "tiny", dirs_exist_ok=True)
+            job = made_up(config, uploaded, random.Random(f"{args.seed}-{number}"))
+            return job, *await call(client, job)
+
     while state["calls"] < args.calls:
-        if state["calls"] % 1000 == 0:  # what is older than an hour is removed
+        if not uploaded or state["calls"] % 1000 == 0:  # what is older than an hour is removed
             uploaded = [p for _, name, content in files for p in (await upload(client, name, content))[2]]
-        if not (folder / "runs" / "tiny").exists():  # a made-up job has deleted it, as it may
-            shutil.copytree(folder / "pristine", folder / "runs" / "tiny")
-        jobs = [
-            made_up(config, uploaded, random.Random(f"{args.seed}-{state['calls'] + i}"))
-            for i in range(AT_ONCE)
-        ]
-        for job, (verdict, said) in zip(jobs, await asyncio.gather(*(call(client, job) for job in jobs))):
+        numbers = range(state["calls"], min(state["calls"] + SAVE_EVERY, args.calls))
+        for job, verdict, said in await asyncio.gather(*map(one, numbers)):
             note_verdict(state, "call", verdict, f"{job['fn_index']}: {said}", json.dumps(job)[:600])
-        state["calls"] += len(jobs)
-        if state["calls"] % SAVE_EVERY < AT_ONCE:
-            save(folder, state)
-            print(f"{state['calls']:,} calls {state['counts']}", file=sys.stderr, flush=True)
-    save(folder, state)
+        state["calls"] = numbers.stop
+        state["memory"]["after"][str(numbers.stop)] = round(server.memory())
+        save(folder, state)
+        print(f"{state['calls']:,} calls {state['counts']}", file=sys.stderr, flush=True)
 
 
-async def all_uploads(client: httpx.AsyncClient, state: dict[str, Any]) -> None:
+async def all_uploads(client: httpx.AsyncClient, server: Server, state: dict[str, Any]) -> None:
     """Every kind of file, and an upload that breaks off in the middle."""
     for kind, name, content in uploads():
         verdict, said, _ = await upload(client, name, content)
@@ -292,14 +337,8 @@ async def all_uploads(client: httpx.AsyncClient, state: dict[str, Any]) -> None:
     writer.close()
     del reader
     await asyncio.sleep(2)
-    left = [p for p in temporary_files() if p.stat().st_size > 10**6]
+    left = [p for p in server.files() if p.stat().st_size > 10**6]
     note_verdict(state, "broken upload", "done" if not left else "left behind", str(left), "")
-
-
-def temporary_files() -> list[Path]:
-    """All files that the studio has put into its temporary folder."""
-    folders = Path(tempfile.gettempdir()).glob("alphabar-studio-*")
-    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
 async def many_users(client: httpx.AsyncClient, state: dict[str, Any], address: str) -> None:
@@ -323,19 +362,19 @@ async def many_users(client: httpx.AsyncClient, state: dict[str, Any], address: 
         note_verdict(state, "user", verdict, said, "")
 
 
-async def other_files(client: httpx.AsyncClient, state: dict[str, Any]) -> None:
+async def other_files(client: httpx.AsyncClient, server: Server, state: dict[str, Any]) -> None:
     """Try to read what the users have uploaded, without having been told its place."""
-    places = {path.parent.parent for path in temporary_files() if path.suffix == ".txt"}
+    places = {path.parent.parent for path in server.files() if path.suffix == ".txt"}
     guesses = ["", "/", "/.", "/..", "/*", "/0.txt", "/1.txt", "/%2e", "/../", "//0.txt", "/x/../0.txt"]
     paths = [f"{API}/file={place}{guess}" for place in places for guess in guesses]
     paths += [f"{API}/queue/data?session_hash=user{i}" for i in range(5)] + [f"{API}/info", "/config"]
     for path in paths:
-        try:
-            async with asyncio.timeout(10):  # a stream of events that goes on holds nothing
-                answer = await client.get(path, timeout=15)
-        except (TimeoutError, httpx.TimeoutException):
-            continue
-        leaks = MARK in answer.content
+        content = b""
+        with suppress(TimeoutError, httpx.HTTPError):  # a stream of events goes on, or ends in the middle
+            async with asyncio.timeout(10), client.stream("GET", path, timeout=15) as answer:
+                async for part in answer.aiter_bytes():
+                    content += part
+        leaks = MARK in content
         note_verdict(state, "other's file", "leak" if leaks else "done", path if leaks else "", path[:120])
 
 
@@ -368,18 +407,22 @@ async def campaign(args: Any) -> dict[str, Any]:
             base_url=server.address, limits=httpx.Limits(max_connections=100)
         ) as client:
             config = (await client.get("/config", timeout=SECONDS)).json()
-            for i in range(40):
-                await call(client, made_up(config, [], random.Random(i)))
-            state.setdefault("memory", {})["before"] = server.memory()
-            await all_calls(client, state, args)
-            state["counts"] = {"call": state["counts"]["call"]}  # the other parts are short and begin again
-            await all_uploads(client, state)
-            save(folder, state)
+            await warm_up(client, config)
+            warm = await server.memory_at_rest(client, config)
+            state["memory"] = {"warm": warm, "from": state["calls"], "after": {}}
+            watching = asyncio.create_task(server.watch())
+            await all_calls(client, server, state, args)
+            # The other parts are short and begin again.
+            state["counts"] = {"call": state["counts"]["call"]}
+            state["faults"] = [fault for fault in state["faults"] if fault["part"] == "call"]
+            await all_uploads(client, server, state)
             await many_users(client, state, server.address)
-            save(folder, state)
-            await other_files(client, state)
-            await asyncio.sleep(5)
-            state["memory"]["after"] = server.memory()
+            await other_files(client, server, state)
+            end = await server.memory_at_rest(client, config)
+            watching.cancel()
+            state["memory"] |= {"highest": server.highest, "end": end}
+            back = "done" if end <= MOST_GROWTH * warm else "left behind"
+            note_verdict(state, "memory", back, f"{warm:.0f} MB, at the end {end:.0f} MB", "")
     finally:
         state["exit"] = server.stop()
     state["tracebacks"] = server.log.read_text(errors="replace").count("Traceback")
@@ -411,9 +454,19 @@ def main() -> None:
         [(part, *(str(counts.get(v, 0)) for v in verdicts)) for part, counts in state["counts"].items()],
     )
     memory = state["memory"]
+    print_table(
+        ("memory of the server", "MB"),
+        [
+            ("warm: each function was called once", f"{memory['warm']:.0f}"),
+            *((f"after {int(n):,} jobs", f"{mb}") for n, mb in memory["after"].items() if int(n) % 1000 == 0),
+            ("highest", f"{memory['highest']:.0f}"),
+            (f"at the end, after {QUIET:.0f} s without a job", f"{memory['end']:.0f}"),
+        ],
+    )
     print_paragraph(
-        f"The server had {memory['before']:.0f} MB in memory after 40 calls and {memory['after']:.0f} MB at"
-        f" the end; it ended with code {state['exit']} and had printed {state['tracebacks']} tracebacks."
+        f"The memory is that of the server of the last {state['calls'] - memory['from']:,} jobs, and *left"
+        f" behind* where the end is more than {MOST_GROWTH} times the warm server's. The server ended with"
+        f" code {state['exit']} and had printed {state['tracebacks']} tracebacks."
     )
     print_command()
     if state["faults"]:

@@ -19,6 +19,7 @@ from alphabar.runs.model import load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.sampling.settings import sampling_settings
+from alphabar.studio import memory
 from alphabar.studio.answers import language_of
 from alphabar.studio.jobs import TrainingJob, TrainingJobs
 from alphabar.studio.login import network_of
@@ -418,3 +419,102 @@ def test_a_distance_without_a_baseline_has_none_in_the_report(models):
         log.write('{"kind": "distance", "images": 16, "kid": 0.5, "kid_error": 0.1, "n": 8}\n')
     text = write_report(run.path).read_text()
     assert message("reporting.card_baseline", baseline="–").in_language("en") in text
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_a_session_holds_its_values_and_no_copy_of_the_page():
+    gr = pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+    from gradio.state_holder import SessionState
+
+    from alphabar.studio.sessions import Sessions
+
+    with gr.Blocks() as blocks:
+        state, text = gr.State([1]), gr.Textbox("a")
+    blocks.state_session_capacity = 2
+    sessions = Sessions()
+    sessions.set_blocks(blocks)
+    first = sessions["first"]
+    first[state._id], first[text._id] = [2], gr.Textbox("b")
+    first._update_config(text._id)
+    first._update_value_in_config(text._id, "c" * 1000)
+    assert sessions["first"] is first and first[state._id] == [2] and first[text._id].value == "b"
+    assert sessions["second"][state._id] == [1] and sessions["second"][text._id].value == "a"
+    assert not first.config_values and not sessions["second"].config_values
+    plain = SessionState(blocks)  # Gradio itself still makes the copy, and in this place
+    assert plain.config_values and callable(plain._update_config) and callable(plain._update_value_in_config)
+    assert "third" not in sessions and sessions["third"] and "first" not in sessions
+
+
+def test_the_server_keeps_small_sessions_and_no_statistics(tmp_path, monkeypatch):
+    gr = pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+    from alphabar.studio import server
+    from alphabar.studio.sessions import Sessions
+
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    server.import_gradio()
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.Textbox().change(lambda: None)
+    server._launch(blocks, tmp_path, "127.0.0.1", None, None, None)
+    try:
+        assert isinstance(blocks.server_app.state_holder, Sessions)
+        assert blocks.server_app.state_holder.capacity == 200
+        queue = blocks._queue
+        queue.event_analytics, queue.events_recorded = {"job": {"function": "f"}}, 1
+        assert queue.compute_analytics_summary(list(queue.event_analytics.values())) == {"functions": {}}
+    finally:
+        blocks.close()
+
+
+def test_freed_memory_is_given_back_until_the_server_ends(monkeypatch):
+    stop, given = threading.Event(), []
+
+    class Library:
+        def __init__(self, name):
+            self.malloc_trim = lambda left: (given.append(left), len(given) == 3 and stop.set())
+
+    monkeypatch.setattr(memory, "SECONDS_BETWEEN", 0.001)
+    monkeypatch.setattr(memory.ctypes, "CDLL", Library)
+    memory.give_back(stop)
+    assert given == [0, 0, 0]
+    memory.share_heaps()  # this library has no such function, another system has no such library
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    memory.give_back(threading.Event())
+
+
+HEAPS = """
+import ctypes, os, sys, threading
+from alphabar.studio import memory
+if sys.argv[1] == "shared":
+    memory.share_heaps()
+together = threading.Barrier(7)
+def work():
+    together.wait()
+    kept = bytes(2000)
+    together.wait()
+for _ in range(6):
+    threading.Thread(target=work).start()
+together.wait()
+together.wait()
+library = ctypes.CDLL(None)
+library.fdopen.restype, library.malloc_info.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+library.fclose.argtypes = (ctypes.c_void_p,)
+said = library.fdopen(os.dup(1), b"w")
+library.malloc_info(0, said)
+library.fclose(said)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="of glibc"
+)
+def test_threads_share_two_heaps():
+    """In a process of its own, since a heap that is there stays."""
+    heaps = {}
+    for name in ("shared", "own"):
+        said = subprocess.run(
+            [sys.executable, "-c", HEAPS, name], capture_output=True, check=True, timeout=300
+        )
+        heaps[name] = said.stdout.count(b"<heap nr")
+    assert heaps["shared"] == 2 < heaps["own"]

@@ -17,6 +17,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.runs.model import locate, shipped
 from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.login import Login
+from alphabar.studio.memory import give_back, share_heaps
 from alphabar.studio.models import ModelStore
 from alphabar.studio.security import LOOPBACK, MAX_UPLOAD, RequestGuard
 from alphabar.studio.temporary import TemporaryFiles
@@ -51,6 +52,7 @@ def serve(
         raise UsageError("studio.no_folder", path=path, shipped=", ".join(p.name for p in shipped()))
     origin = check_origin(origin)
     check_address(host, port)
+    share_heaps()
     models = ModelStore(path)
     with tempfile.TemporaryDirectory(prefix="alphabar-studio-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -72,7 +74,8 @@ def serve(
         # Whatever ends the command, its trainings are asked to save.
         heard = interrupted_by_signals()
         closing = threading.Event()
-        threading.Thread(target=TemporaryFiles(files).keep_room, args=(closing,), daemon=True).start()
+        for keeper in (TemporaryFiles(files).keep_room, give_back):
+            threading.Thread(target=keeper, args=(closing,), daemon=True).start()
         try:
             blocks.block_thread()
         finally:
@@ -134,6 +137,8 @@ def import_gradio() -> None:
     Raises AlphabarError where it is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)  # else all jobs are summed up after each
     for name in ("ALLOWED_PATHS", "SHARE", "SSR_MODE", "NUM_WORKERS", "ROOT_PATH"):
         os.environ.pop(f"GRADIO_{name}", None)  # each would open the page further than this module does
     try:
@@ -148,6 +153,7 @@ def _launch(
     """Begin to serve, in threads of Gradio's own; the address. files: the only folder that is served."""
     from starlette.middleware import Middleware
 
+    from alphabar.studio.sessions import Sessions
     from alphabar.studio.theme import theme_options
 
     guard = Middleware(
@@ -160,7 +166,7 @@ def _launch(
     )
 
     try:
-        _, address, _ = blocks.launch(
+        app, address, _ = blocks.launch(
             server_name=host,
             server_port=port,
             root_path=origin,
@@ -190,6 +196,8 @@ def _launch(
         )
     except OSError as error:
         raise AlphabarError("studio.cannot_serve", host=host, problem=error) from None
+    app.state_holder = Sessions()
+    app.state_holder.set_blocks(blocks)
     return str(address)
 
 
