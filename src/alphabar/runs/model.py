@@ -217,7 +217,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
         raise AlphabarError("runs.other_weights", path=path, reason=first) from None
 
 
-def export_model(folder: Path, recipe: Recipe, images: int, files: Mapping[str, bytes]) -> None:
+def write_model_folder(folder: Path, recipe: Recipe, images: int, files: Mapping[str, bytes]) -> None:
     """Writes a model folder, which others load.
 
     images: seen in training. files: model.safetensors, statistics.safetensors and what only some models have.

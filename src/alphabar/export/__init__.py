@@ -1,0 +1,5 @@
+"""Exports: a trained model as files that generate the same samples elsewhere. One file for each target."""
+
+from alphabar.registry import Registry
+
+TARGETS = Registry("export target", {})
