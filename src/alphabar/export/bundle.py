@@ -74,8 +74,7 @@ class _Closure:
 
     def add(self, module: str, name: str) -> None:
         """Take a definition and what it needs."""
-        if stand_in := self.stand_ins.get(f"{module}.{name}"):
-            module, _, name = stand_in.rpartition(".")
+        module, name = self._stand_in(module, name)
         source = _read(module)
         if name in source.imported:
             self.add(*source.imported[name])
@@ -92,6 +91,11 @@ class _Closure:
             taken = [self._texts[module, n] for n in source.definitions if (module, n) in self._texts]
             texts = "\n\n\n".join(dict.fromkeys(taken))
             yield f"\n\n# From {module.replace('.', '/')}\n\n{texts}\n"
+
+    def _stand_in(self, module: str, name: str) -> tuple[str, str]:
+        """Where what stands for a definition is: at its own place, unless there is a stand-in."""
+        module, _, name = self.stand_ins.get(f"{module}.{name}", f"{module}.{name}").rpartition(".")
+        return module, name
 
     def _claim(self, name: str, place: tuple[str, str]) -> bool:
         """Whether a name is new in the one file, where it comes from that place."""
@@ -123,8 +127,8 @@ class _Closure:
         def visit(each: str) -> None:
             if each in done:
                 return
-            for other, _ in _read(each).imported.values():
-                visit(other)
+            for place in _read(each).imported.values():
+                visit(self._stand_in(*place)[0])
             done.append(each)
 
         for each in self._modules:

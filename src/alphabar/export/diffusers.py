@@ -49,10 +49,10 @@ class Diffusers(Target):
         recipe = export.model.recipe
         if recipe.extensions or recipe.data.codec["name"] != "image":
             names = [each["name"] for each in recipe.extensions] or [recipe.data.codec["name"]]
-            raise UsageError("export.needs_extension", model=export.model.path, names=", ".join(names))
+            raise UsageError("diffusers.needs_extension", model=export.model.path, names=", ".join(names))
         for spec in export.settings.guidance:
             if spec["name"] in AFTER:
-                raise UsageError("export.needs_other_model", guidance=spec["name"])
+                raise UsageError("diffusers.needs_other_model", guidance=spec["name"])
 
     def write(self, export: Export, folder: Path) -> Iterator[Progress[Mapping[str, Any]]]:
         """Writes model_index.json, pipeline.py and a folder for each component."""
@@ -154,7 +154,7 @@ def _write_network(model: Model, network: nn.Module, folder: Path) -> tuple[str,
     """The network with a copy of its code. Returns how diffusers finds its class."""
     recipe = model.recipe
     conditions = getattr(getattr(network, "embed_cond", None), "fields", ())
-    config = {"network": recipe.network, "channels": model.codec.channels, "conditions": list(conditions)}
+    config = {"architecture": recipe.network, "channels": model.codec.channels, "conditions": list(conditions)}
     code = _bundle("network", only={"NETWORKS": [recipe.network["name"]]})
     weights = {f"network.{name}": value for name, value in network.state_dict().items()}
     _write_component(folder, "AlphabarNetwork", config, weights, code)

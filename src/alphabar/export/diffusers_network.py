@@ -12,15 +12,15 @@ from alphabar.networks import NETWORKS
 class AlphabarNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """F = network(c_in·x, c_noise, cond), see `AlphabarPipeline`.
 
-    network: its name and settings. channels: of a signal. conditions: the kind and size of each field of a
+    architecture: its name and settings. channels: of a signal. conditions: the kind and size of each field of a
     condition.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, network, channels, conditions=()):  # type: ignore[no-untyped-def]
+    def __init__(self, architecture, channels, conditions=()):  # type: ignore[no-untyped-def]
         super().__init__()
         fields = [(kind, size) for kind, size in conditions]
-        self.network = NETWORKS.build(network, channels=channels, conditions=fields)
+        self.network = NETWORKS.build(architecture, channels=channels, conditions=fields)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """F like x (n, channels, h, w), for c_noise (n,) and cond (n, columns) or None."""
