@@ -17,6 +17,7 @@ from alphabar.errors import UsageError
 from alphabar.export.base import Export, MakeItems, Target
 from alphabar.export.bundle import bundle
 from alphabar.export.unet2d import is_exact, unet2d_config, unet2d_weights
+from alphabar.export.hub import refuse_other_models
 from alphabar.files import Damaged, pack_json, parse_json, read_plain_file, write_file
 from alphabar.guidance import GUIDANCES
 from alphabar.messages import message, reader_language, translated
@@ -50,9 +51,7 @@ class Diffusers(Target):
         if recipe.extensions or recipe.data.codec["name"] != "image":
             names = [each["name"] for each in recipe.extensions] or [recipe.data.codec["name"]]
             raise UsageError("diffusers.needs_extension", model=export.model.path, names=", ".join(names))
-        for spec in export.settings.guidance:
-            if spec["name"] in AFTER:
-                raise UsageError("diffusers.needs_other_model", guidance=spec["name"])
+        refuse_other_models(export)
 
     def write(self, export: Export, folder: Path) -> Iterator[Progress[Mapping[str, Any]]]:
         """Writes model_index.json, pipeline.py and a folder for each component."""
@@ -100,14 +99,14 @@ def load_pipeline(folder: Path, device: torch.device | str = "cpu") -> Any:
 
     Raises Damaged where the folder is no whole export.
     """
-    from diffusers import DiffusionPipeline
-    from diffusers.utils import logging
-
     file = folder / "model_index.json"
     try:
         parse_json(read_plain_file(file), file, dict)
+        from diffusers import DiffusionPipeline  # which takes seconds
+        from diffusers.utils import logging
+
         logging.disable_progress_bar()
-        pipe = DiffusionPipeline.from_pretrained(str(folder), trust_remote_code=True)
+        pipe = DiffusionPipeline.from_pretrained(str(folder), trust_remote_code=True, low_cpu_mem_usage=False)
     except FileNotFoundError:
         raise Damaged("files.incomplete", path=folder, missing=file.name) from None
     except (OSError, ValueError, RuntimeError) as problem:
