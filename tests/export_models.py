@@ -8,7 +8,7 @@ from alphabar.codecs import build_codec
 from alphabar.codecs.image import ImageCodec
 from alphabar.conditioning.fields import Categorical, Numeric
 from alphabar.conditioning.vocabulary import Vocabulary
-from alphabar.diffusion.initial_noise import fit_gaussian
+from alphabar.diffusion.initial_noise import DataStatistics, fit_gaussian
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import Model, build_denoiser
@@ -37,10 +37,12 @@ def made(name: str, *settings: str, path: Path | None = None, early: bool = Fals
     codec = build_codec(recipe.data)
     assert isinstance(codec, ImageCodec)
     signals = torch.rand(40, *codec.shape, generator=generator) - 0.7
+    # As a file holds them: a product with a transposed matrix rounds differently.
+    statistics = DataStatistics(*(each.contiguous() for each in fit_gaussian([signals], codec)))
     return Model(
         denoisers[0],
         recipe,
-        fit_gaussian([signals], codec),
+        statistics,
         96,
         path or Path(name),
         labels,

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,9 +105,9 @@ def explained(error: Exception, model: Any) -> AlphabarError:
 
     The library uses requests or httpx, as its version has it, so that no class of theirs is named here.
     """
-    errors = hub_library(model).errors
     if isinstance(error, AlphabarError):
         return error
+    errors = import_module("huggingface_hub.errors")
     if isinstance(error, errors.GatedRepoError):
         return AlphabarError("hub.gated", model=model)
     if isinstance(error, errors.RevisionNotFoundError):
