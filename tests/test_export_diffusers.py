@@ -140,7 +140,9 @@ def test_what_cannot_be_exported(models, tmp_path):
     guided = sampling_settings(unconditional, guidance={"classifier": {"scale": 1.0, "model": "somewhere"}})
     with refused("export.needs_other_model", guidance="classifier"):
         Diffusers().check(Export(model, guided, "fp32"))
-    extended = replace(model, recipe=model.recipe.model_copy(update={"extensions": [{"name": "mine", "sha256": ""}]}))
+    extended = replace(
+        model, recipe=model.recipe.model_copy(update={"extensions": [{"name": "mine", "sha256": ""}]})
+    )
     with refused("diffusers.needs_extension", names="mine"):
         Diffusers().check(Export(extended, sampling_settings(model), "fp32"))
     classifier = made("classifier", *SMALL, "condition.on=attributes")
@@ -168,5 +170,3 @@ def test_the_whole_export_with_its_report(models, tmp_path, monkeypatch):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(AlphabarError, match=str(out)):
         load_pipeline(out)
-
-

@@ -5,10 +5,11 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
-import torch
 from PIL import Image
 
+from alphabar.codecs.png_metadata import read_png_metadata
 from alphabar.errors import AlphabarError
 from alphabar.evaluation.record import FILE
 from alphabar.export.base import Export
@@ -73,10 +74,12 @@ def test_an_upload_comes_back(hub, folder, model, monkeypatch, call, tmp_path):
     assert loaded.path.name == "small-cars" and loaded.fingerprint == model.fingerprint
     own, theirs = (last(sample(each, 3)) for each in (model, loaded))
     assert own.equal(theirs)
-    code, out, err = call("sample", f"hf://{NAME}", "-n", 2, "--out", tmp_path / "out")
+    code, _, err = call("sample", f"hf://{NAME}", "-n", 2, "--out", tmp_path / "out")
     assert code == 0, err
-    picture = Image.open(tmp_path / "out" / "00000.png")
-    assert torch.tensor(list(picture.getdata())).reshape(16, 16, 3).equal(own[0].long())
+    file = sorted((tmp_path / "out").glob("*.png"))[0]
+    assert read_png_metadata(file)["model"] == f"hf://{NAME}@{hub.commits[NAME][0][0]}"
+    picture = Image.open(file)
+    assert (numpy.asarray(picture) == own[0].numpy()).all()
     assert upload_folder(folder, NAME), "a second upload is a second commit"
     assert len(hub.commits[NAME]) == 2
 
@@ -200,7 +203,7 @@ def test_the_card(model, tmp_path):
     card = huggingface_hub.ModelCard.load(exported(model, tmp_path / "plain") / "README.md")
     assert card.data.license == "unknown" and card.data.library_name == "alphabar"
     assert {"alphabar", "diffusion"} <= set(card.data.tags)
-    assert "not been evaluated" in card.text and "not recorded" in card.text and "16×16" in card.text
+    assert "not evaluated" in card.text and "not recorded" in card.text and "16×16" in card.text
     run = tmp_path / "run"
     run.mkdir()
     (run / FILE).write_bytes(pack_json([evaluation(96), evaluation(50)]))
@@ -210,7 +213,17 @@ def test_the_card(model, tmp_path):
     assert card.data.license == "mit" and "small cars" in card.text and "jane" not in card.text
     for text in ("0.0171", "[0.015, 0.019]", "0.0003", "500", "6,409", "224 px", "0 of 500 samples"):
         assert text in card.text
-    assert "not been evaluated" not in card.text
+    assert "not evaluated" not in card.text
+    file = tmp_path / "found.json"
+    file.write_bytes(pack_json(evaluation(96)))  # as --json prints it
+    card = huggingface_hub.ModelCard.load(
+        exported(model, tmp_path / "file", evaluation=str(file)) / "README.md"
+    )
+    assert "0.0171" in card.text
+    file.write_bytes(pack_json(evaluation(95)))
+    for other in (file, tmp_path / "missing.json"):
+        with refused("hub.no_evaluation"):
+            Hub(evaluation=str(other)).check(Export(model, sampling_settings(model), "fp32"))
     with refused("hub.licence"):
         Hub(licence="My own licence")
 

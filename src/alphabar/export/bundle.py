@@ -28,8 +28,8 @@ HEAD = '"""{about}"""\n\nfrom __future__ import annotations\n\n{imports}\n'
 class _Module:
     """A source file: its definitions by name, and what it imports.
 
-    imported: name → (module of alphabar, name there). external: name → ("", "import …") or (the module that it
-    is imported from, the name and its other name).
+    imported: name → (module of alphabar, name there). external: name → (the module that it is imported from,
+    or "" for a module itself; the name, and its other name if it has one).
     """
 
     lines: list[str]
@@ -152,7 +152,7 @@ def _read(module: str) -> _Module:
                 bound = alias.asname or alias.name.split(".")[0]
                 source.external[bound] = _external(node, alias)
         else:
-            source.definitions.update({name: node for name in _defined(node)})
+            source.definitions.update(dict.fromkeys(_defined(node), node))
     return source
 
 

@@ -56,7 +56,10 @@ def write_card(card: Card, path: Path, language: str | None = None) -> None:
         f"## {say('hub.card_limits')}",
         *_limits(card, said),
         f"## {say('hub.card_licence')}",
-        say("hub.card_licence_none" if card.licence == "unknown" else "hub.card_licence_text", name=card.licence),
+        say(
+            "hub.card_licence_none" if card.licence == "unknown" else "hub.card_licence_text",
+            name=card.licence,
+        ),
     ]
     write_file(path, ("\n\n".join(parts) + "\n").encode())
 
@@ -147,14 +150,20 @@ def _quality(card: Card, language: str) -> list[str]:
         reference=_clean(found["reference"]),
         protocol=_clean(found["protocol"]),
     )
-    return [translated(about, language), _table(rows, language, head), translated(message("hub.no_fid"), language)]
+    return [
+        translated(about, language),
+        _table(rows, language, head),
+        translated(message("hub.no_fid"), language),
+    ]
 
 
 def _clean(text: Any) -> Any:
     """A text of an evaluation without paths; a message remains one."""
     if not isinstance(text, Message):
         return without_paths(str(text))
-    return message(text.identifier, **{key: _clean(v) if isinstance(v, str) else v for key, v in text.values.items()})
+    return message(
+        text.identifier, **{key: _clean(v) if isinstance(v, str) else v for key, v in text.values.items()}
+    )
 
 
 def _interval(interval: Any) -> str:
@@ -164,7 +173,7 @@ def _interval(interval: Any) -> str:
 def _example(card: Card) -> str:
     name = card.model.path.name
     return (
-        f"```\npip install \"alphabar[hub]\"\nalphabar sample hf://OWNER/{name} -n 16 --out samples\n```\n\n"
+        f'```\npip install "alphabar[hub]"\nalphabar sample hf://OWNER/{name} -n 16 --out samples\n```\n\n'
         "```python\nfrom alphabar import last, load_model, sample\n\n"
         f'model = load_model("hf://OWNER/{name}")\nitems = last(sample(model, 16))\n```'
     )

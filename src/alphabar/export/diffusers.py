@@ -16,8 +16,8 @@ from alphabar.conditioning.fields import Text
 from alphabar.errors import UsageError
 from alphabar.export.base import Export, MakeItems, Target
 from alphabar.export.bundle import bundle
-from alphabar.export.unet2d import is_exact, unet2d_config, unet2d_weights
 from alphabar.export.hub import refuse_other_models
+from alphabar.export.unet2d import is_exact, unet2d_config, unet2d_weights
 from alphabar.files import Damaged, pack_json, parse_json, read_plain_file, write_file
 from alphabar.guidance import GUIDANCES
 from alphabar.messages import message, reader_language, translated
@@ -58,7 +58,10 @@ class Diffusers(Target):
         yield Progress(message("export.writing"), 0, 1)
         model = export.model
         mapped = is_exact(model.denoiser.network) and (not model.early or is_exact(model.early.network))
-        components: dict[str, tuple[str, str] | tuple[None, None]] = {"early": (None, None), "condition": (None, None)}
+        components: dict[str, tuple[str, str] | tuple[None, None]] = {
+            "early": (None, None),
+            "condition": (None, None),
+        }
         components["statistics"] = _write_statistics(model, folder / "statistics")
         networks = {"unet": model.denoiser, "early": model.early}
         for name, denoiser in networks.items():
@@ -153,7 +156,11 @@ def _write_network(model: Model, network: nn.Module, folder: Path) -> tuple[str,
     """The network with a copy of its code. Returns how diffusers finds its class."""
     recipe = model.recipe
     conditions = getattr(getattr(network, "embed_cond", None), "fields", ())
-    config = {"architecture": recipe.network, "channels": model.codec.channels, "conditions": list(conditions)}
+    config = {
+        "architecture": recipe.network,
+        "channels": model.codec.channels,
+        "conditions": list(conditions),
+    }
     code = _bundle("network", only={"NETWORKS": [recipe.network["name"]]})
     weights = {f"network.{name}": value for name, value in network.state_dict().items()}
     _write_component(folder, "AlphabarNetwork", config, weights, code)

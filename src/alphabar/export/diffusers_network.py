@@ -12,8 +12,8 @@ from alphabar.networks import NETWORKS
 class AlphabarNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """F = network(c_in·x, c_noise, cond), see `AlphabarPipeline`.
 
-    architecture: its name and settings. channels: of a signal. conditions: the kind and size of each field of a
-    condition.
+    architecture: its name and settings. channels: of a signal. conditions: the kind and size of each field
+    of a condition.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]

@@ -1,7 +1,7 @@
 """A model of alphabar as a pipeline of diffusers. Exports hold a self-contained copy of this file."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline, UNet2DModel
@@ -32,7 +32,7 @@ class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
     """
 
     model_cpu_offload_seq = "condition->unet"
-    _optional_components = ["early", "condition"]
+    _optional_components: ClassVar = ["early", "condition"]
 
     def __init__(self, unet, statistics, early=None, condition=None, settings=None):  # type: ignore[no-untyped-def]
         super().__init__()
@@ -96,8 +96,9 @@ class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
         )
         with self.progress_bar(total=steps) as bar:
             for step in made:
+                x = step.x
                 bar.update()
-        images = _output(step.x, output_type)
+        images = _output(x, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _denoiser(self, own: Any, conditions: Any, guidance: Any) -> tuple[Any, Any]:
@@ -182,7 +183,7 @@ class MappedUNet(nn.Module):
 
 
 class MiddleAttention(Attention):
-    """Computes the attention of a layer of diffusers as `Attention` does, so that guidance reaches into it."""
+    """The attention of a layer of diffusers, computed as `Attention` does, so that guidance reaches it."""
 
     def __call__(self, attention: Any, x: Tensor, *unused: Any, **more: Any) -> Tensor:
         """Features (n, width, h, w) → the same shape, with the layer's own projections."""

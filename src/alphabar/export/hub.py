@@ -1,4 +1,4 @@
-"""Export for the Hugging Face Hub: a model folder with a model card, a grid of samples and code that loads it."""
+"""Export for the Hugging Face Hub: a model folder, its card, a grid of samples and code that loads it."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from alphabar.errors import UsageError
-from alphabar.evaluation.record import read_evaluations
+from alphabar.evaluation.record import FILE, read_evaluation_file
 from alphabar.export.base import Export, MakeItems, Target
 from alphabar.export.card import Card, without_paths, write_card
 from alphabar.files import pack_json, write_file, writing
@@ -25,7 +25,7 @@ from alphabar.tensor_files import pack_tensors
 LICENCE = re.compile("[a-z0-9][a-z0-9.-]*")
 GRID = "samples.png"
 WIDTH = 600  # pixels that a grid of samples has at least
-LOADER = '''"""Generates four samples of the model beside this file. It needs alphabar: pip install alphabar"""
+LOADER = '''"""Generates four samples of the model beside this file. It needs alphabar."""
 
 from pathlib import Path
 
@@ -44,21 +44,43 @@ class Hub(Target):
 
     licence: its identifier at the Hub, such as "mit" or "cc-by-nc-4.0". data: the name of what the model was
         trained on; by default that of the data of its run. samples: in the grid, at least 1.
+    evaluation: a file with what ``alphabar evaluate --json`` has found about this model; by default the
+        evaluation.json of its folder, if it has one.
     """
 
     extra = "hub"
 
-    def __init__(self, *, licence: str = "unknown", data: str | None = None, samples: int = 16):
+    def __init__(
+        self,
+        *,
+        licence: str = "unknown",
+        data: str | None = None,
+        samples: int = 16,
+        evaluation: str | None = None,
+    ):
         if not LICENCE.fullmatch(licence):
             raise UsageError("hub.licence", licence=licence)
         if samples < 1:
             raise UsageError("sampling.too_few_samples", n=samples)
-        self.licence, self.data, self.samples = licence, data, samples
+        self.licence, self.data, self.samples, self.evaluation = licence, data, samples, evaluation
 
     def check(self, export: Export) -> None:
-        """Raises UsageError for a guidance by another model, and as every target."""
+        """Raises UsageError for a guidance by another model or an evaluation of one, and as every target."""
         super().check(export)
         refuse_other_models(export)
+        self.found_by_evaluation(export.model)
+
+    def found_by_evaluation(self, model: Model) -> Mapping[str, Any] | None:
+        """The last evaluation of this very model, an entry of evaluation.json; None where there is none.
+
+        Raises UsageError where a file was named and holds none.
+        """
+        file = Path(self.evaluation) if self.evaluation else model.path / FILE
+        entries, _ = read_evaluation_file(file)
+        same = [each for each in entries if each.get("images") == model.images]
+        if self.evaluation and not same:
+            raise UsageError("hub.no_evaluation", path=file, images=model.images)
+        return same[-1] if same else None
 
     def write(self, export: Export, folder: Path) -> Iterator[Progress[Mapping[str, Any]]]:
         """Writes the files of the model folder, README.md, samples.png and load.py."""
@@ -70,8 +92,6 @@ class Hub(Target):
         scale = max(1, -(-WIDTH // (pictures.shape[2] * max(1, int(self.samples**0.5)))))
         with writing(folder / GRID):
             image_grid(pictures, scale=scale).save(folder / GRID)
-        evaluations, _ = read_evaluations(Run(model.path))
-        same = [each for each in evaluations if each.get("images") == model.images]
         card = Card(
             model=model,
             recipe=recipe,
@@ -80,7 +100,7 @@ class Hub(Target):
             data=self.data or data_name(model),
             samples=self.samples,
             grid=GRID,
-            evaluation=same[-1] if same else None,
+            evaluation=self.found_by_evaluation(model),
         )
         write_card(card, folder / "README.md")
         write_file(folder / "load.py", LOADER.encode())

@@ -42,4 +42,8 @@ class Registry(dict[str, Callable[..., Any]]):
         """The object that a spec describes: an instance of a class, or a function with its settings bound."""
         resolved = self.resolve(spec)
         choice = self[resolved.pop("name")]
-        return choice(**context, **resolved) if inspect.isclass(choice) else partial(choice, **context, **resolved)
+        return (
+            choice(**context, **resolved)
+            if inspect.isclass(choice)
+            else partial(choice, **context, **resolved)
+        )

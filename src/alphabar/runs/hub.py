@@ -135,7 +135,11 @@ def _commit(model: HubModel, root: Path) -> str:
     except Exception as error:  # the network and the Hub raise whatever they like
         said = explained(error, model)
         before = known.get(model.revision)
-        if said.message.identifier == "hub.unreachable" and isinstance(before, str) and COMMIT.fullmatch(before):
+        if (
+            said.message.identifier == "hub.unreachable"
+            and isinstance(before, str)
+            and COMMIT.fullmatch(before)
+        ):
             return before
         raise said from None
     if not COMMIT.fullmatch(commit or ""):
@@ -155,9 +159,7 @@ def _fetch_files(model: HubModel, commit: str, folder: Path) -> None:
     library = hub_library(model)
 
     def fetch(name: str) -> None:
-        library.hf_hub_download(
-            model.name, name, revision=commit, local_dir=folder, endpoint=endpoint()
-        )
+        library.hf_hub_download(model.name, name, revision=commit, local_dir=folder, endpoint=endpoint())
 
     try:
         fetch(MANIFEST)
