@@ -43,6 +43,7 @@ class Diffusers(Target):
     """A folder for ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` of diffusers."""
 
     modules = ("diffusers",)
+    extra = "diffusers"
 
     def check(self, export: Export) -> None:
         """Raises UsageError for what the pipeline cannot do without alphabar, and as every target."""
