@@ -13,7 +13,7 @@ from alphabar.recipes.presets import named_recipe
 from alphabar.restoration.operators.base import Operator
 from alphabar.restoration.restore import restore
 from alphabar.restoration.settings import restoration_settings
-from alphabar.runs.model import Model, build_denoiser, export_model, load_model
+from alphabar.runs.model import Model, build_denoiser, load_model, write_model_folder
 from alphabar.tensor_files import pack_tensors
 from exact import GaussianDenoiser
 
@@ -29,7 +29,7 @@ def untrained(folder: Path, *settings: str) -> Model:
     statistics = DataStatistics(torch.zeros(model.shape), torch.eye(64 * model.shape[0]))
     tensors = {"model": denoiser.network.state_dict(), "statistics": statistics._asdict()}
     files = {f"{name}.safetensors": pack_tensors(values) for name, values in tensors.items()}
-    export_model(folder / "model", recipe, 0, files)
+    write_model_folder(folder / "model", recipe, 0, files)
     return load_model(folder / "model")
 
 

@@ -64,6 +64,7 @@ def test_the_list_of_commands_is_grouped_in_both_languages(call):
 
 def test_choices_and_settings_come_from_the_registries(call):
     shown = {"sample": ("samplers", "timesteps", "initial_noises"), "train": ("recipes", "conditions")}
+    shown |= {"export": ("targets",)}
     shown |= {"evaluate": ("features",), "inpaint": ("solvers",), "restore": ("solvers", "operators")}
     assert {name for names in shown.values() for name in names} == set(REGISTRIES)
     for command, names in shown.items():

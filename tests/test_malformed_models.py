@@ -18,7 +18,7 @@ from alphabar.messages import Message
 from alphabar.progress import last
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
-from alphabar.runs.model import build_denoiser, export_model, load_model
+from alphabar.runs.model import build_denoiser, load_model, write_model_folder
 from alphabar.runs.run import Run
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import sampling_settings
@@ -43,7 +43,7 @@ def whole(tmp_path_factory):
         "vocabulary.json": pack_json(LABELS.to_dict()),
         "label_frequencies.json": pack_json([{"kind": "first", "year": "1999"}]),
     }
-    export_model(folder, recipe, 96, files)
+    write_model_folder(folder, recipe, 96, files)
     return folder
 
 

@@ -31,6 +31,7 @@ _MODULES = {
     "sample": "sampling.sample",
     "interpolate": "sampling.interpolate",
     "edit": "sampling.edit",
+    "export_to": "export.export",
     "restoration_settings": "restoration.settings",
     "restore": "restoration.restore",
     "parse_degradation": "restoration.degradation",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from alphabar.errors import AlphabarError as AlphabarError
     from alphabar.errors import UsageError as UsageError
     from alphabar.evaluation.evaluate import evaluate as evaluate
+    from alphabar.export.export import export_to as export_to
     from alphabar.extensions import load_extension as load_extension
     from alphabar.extensions import load_installed_extensions as load_installed_extensions
     from alphabar.progress import Progress as Progress

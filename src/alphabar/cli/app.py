@@ -33,6 +33,7 @@ GROUPS = {
             "condition.md",
         ),
         "edit": ("sample", "edit cars64 car.png --strength 0.5 -n 4 --out variations", "condition.md"),
+        "export": ("export", "export cars64 --to onnx --out cars64-onnx", "export.md"),
     },
     "measure": {
         "evaluate": ("evaluate", "evaluate runs/mine --against my_pictures -n 2000", "evaluate.md"),

@@ -26,6 +26,7 @@ REGISTRIES = {
     "features": ("alphabar.metrics.features", "EXTRACTORS"),
     "solvers": ("alphabar.restoration.solvers.registry", "SOLVERS"),
     "operators": ("alphabar.restoration.operators.registry", "OPERATORS"),
+    "targets": ("alphabar.export", "TARGETS"),
 }
 # What the parser says of values that are no numbers, by the type that was expected.
 NUMBERS = {"int": "cli.needs_whole_number", "float": "cli.needs_number"}

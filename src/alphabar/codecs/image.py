@@ -18,6 +18,29 @@ from alphabar.errors import UsageError
 THUMBNAIL = 8  # pixels: the side of the thumbnails that are the coarse content of a picture
 
 
+def decode_pictures(signals: Tensor) -> Tensor:
+    """Signals (n, c, h, w) as the nearest pictures (n, h, w, c) uint8, clamped to [-1, 1]."""
+    levels = signals.to(torch.float32).clamp(-1, 1).add(1).mul(127.5)
+    if levels.shape[1] == 4:
+        color, alpha = levels.split([3, 1], dim=1)
+        alpha = alpha.round()
+        straight = torch.where(alpha > 0, color * 255 / alpha.clamp(min=1), 0.0).clamp(max=255)
+        levels = torch.cat([straight, alpha], dim=1)
+    return levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def thumbnail_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The shape (channels, height, width) of the thumbnails of signals of that shape."""
+    channels, height, width = shape
+    return channels, min(height, THUMBNAIL), min(width, THUMBNAIL)
+
+
+def enlarge_thumbnails(coarse: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Flattened thumbnails (n, m) enlarged bicubically to signals (n, *shape)."""
+    thumbnails = coarse.unflatten(1, thumbnail_shape(shape))
+    return interpolate(thumbnails, size=tuple(shape[1:]), mode="bicubic")
+
+
 class ImageCodec(Codec):
     """Pictures of one size: grey (1 channel), RGB (3) or RGBA (4).
 
@@ -69,13 +92,7 @@ class ImageCodec(Codec):
 
     def decode(self, signals: Tensor) -> Tensor:
         """Signals (n, c, h, w) as the nearest pictures (n, h, w, c) uint8, clamped to [-1, 1]."""
-        levels = self.clamp(signals.to(torch.float32)).add(1).mul(127.5)
-        if self.channels == 4:
-            color, alpha = levels.split([3, 1], dim=1)
-            alpha = alpha.round()
-            straight = torch.where(alpha > 0, color * 255 / alpha.clamp(min=1), 0.0).clamp(max=255)
-            levels = torch.cat([straight, alpha], dim=1)
-        return levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return decode_pictures(signals)
 
     def preview(self, items: Tensor) -> Tensor:
         """The pictures as they are, grey ones as RGB: (n, h, w, 3 or 4)."""
@@ -89,16 +106,11 @@ class ImageCodec(Codec):
 
     def coarsen(self, signals: Tensor) -> Tensor:
         """Thumbnails of at most `THUMBNAIL` pixels a side."""
-        return adaptive_avg_pool2d(signals, self._thumbnail[1:]).flatten(1)
+        return adaptive_avg_pool2d(signals, thumbnail_shape(self.shape)[1:]).flatten(1)
 
     def refine(self, coarse: Tensor) -> Tensor:
         """Thumbnails enlarged bicubically."""
-        return interpolate(coarse.unflatten(1, self._thumbnail), size=self.spatial, mode="bicubic")
-
-    @property
-    def _thumbnail(self) -> tuple[int, int, int]:
-        channels, height, width = self.shape
-        return channels, min(height, THUMBNAIL), min(width, THUMBNAIL)
+        return enlarge_thumbnails(coarse, self.shape)
 
     def flip(self, items: Tensor, mask: Tensor) -> Tensor:
         """Pictures (n, h, w, c) whose left and right are exchanged where the mask (n,) says so."""

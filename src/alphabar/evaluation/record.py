@@ -3,6 +3,7 @@
 import io
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -97,9 +98,19 @@ class _Kept(BaseModel):
 
 def read_evaluations(run: Run) -> tuple[list[dict[str, Any]], Message | None]:
     """The evaluations that a run keeps, oldest first, and a sentence where some are damaged."""
-    path = run.path / FILE
+    return read_evaluation_file(run.path / FILE)
+
+
+def read_evaluation_file(path: Path) -> tuple[list[dict[str, Any]], Message | None]:
+    """The evaluations in a file, oldest first, and a sentence where some are damaged.
+
+    It is the file that a run keeps, or the single one that ``alphabar evaluate --json`` prints.
+    """
     try:
-        kept = unpack_messages(parse_json(path.read_bytes(), path, list))
+        read = parse_json(path.read_bytes(), path, object)
+        if not isinstance(read, list):
+            read = [read]
+        kept = unpack_messages(read)
     except FileNotFoundError:
         return [], None
     except (OSError, Damaged, RecursionError) as problem:

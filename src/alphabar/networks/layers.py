@@ -108,7 +108,7 @@ class Attention(nn.Module):
         if self._maps is not None:
             shares = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
             self._maps.append(shares.mean(1).sum(1).reshape(-1, *shape))
-        return y.transpose(-1, -2).reshape(len(y), -1, *shape)
+        return y.transpose(-1, -2).reshape(y.shape[0], -1, *shape)
 
     @contextmanager
     def identity_attention(self, rows: Tensor) -> Iterator[None]:
@@ -200,7 +200,7 @@ class ConditionEmbedding(nn.Module):
             self.fields, cond.split(self.columns, dim=1), self.embed, self.unknown, strict=True
         ):
             missing = part.isnan().any(1, keepdim=True)
-            known = part.nan_to_num(0.0)
+            known = torch.where(part.isnan(), 0.0, part)
             known = known[:, 0].long() if kind == "classes" else known.to(unknown.dtype)
             total = total + torch.where(missing, unknown, embed(known))
         return total

@@ -188,7 +188,7 @@ class MPUNet(Network):
         size, and for any where the network was made without.
         """
         embedding = self.embed(self.fourier(c_noise).to(x.dtype))
-        condition_embedding = self.embed_condition(self.embed_cond, cond, len(x))
+        condition_embedding = self.embed_condition(self.embed_cond, cond, x.shape[0])
         if condition_embedding is not None:
             embedding = mp_sum(embedding, unit(condition_embedding.to(x.dtype), dim=1), 0.5)
         embedding = mp_silu(embedding)

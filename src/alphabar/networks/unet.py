@@ -138,7 +138,7 @@ class UNet(Network):
         """
         # DDPM embeds steps 1 ... 1000; times in [0, 1] would all look alike to the sinusoids.
         embedding = self.embed(self.sinusoid(1000 * c_noise).to(x.dtype))
-        condition_embedding = self.embed_condition(self.embed_cond, cond, len(x))
+        condition_embedding = self.embed_condition(self.embed_cond, cond, x.shape[0])
         if condition_embedding is not None:
             embedding = embedding + condition_embedding.to(x.dtype)
         embedding = F.silu(embedding)

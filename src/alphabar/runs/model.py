@@ -36,6 +36,7 @@ from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network
 from alphabar.networks.layers import Attention
 from alphabar.recipes.schema import Recipe, make_recipe
+from alphabar.runs.hub import fetch_model, hub_model
 from alphabar.runs.run import Run
 from alphabar.runtime import default_device
 from alphabar.tensor_files import unpack_tensors
@@ -123,7 +124,13 @@ def shipped() -> list[Path]:
 
 
 def locate(path: str | Path) -> Path:
-    """The folder of a model: the path itself, or where nothing lies there the shipped model of that name."""
+    """The folder of a model: the path itself, or where nothing lies there the shipped model of that name.
+
+    hf://owner/name[@revision] is a model of the Hugging Face Hub, which is fetched into the cache; raises as
+    `fetch_model` does.
+    """
+    if (model := hub_model(path)) is not None:
+        return fetch_model(model)
     path = Path(path)
     return path if os.path.exists(path) else next((s for s in shipped() if s.name == str(path)), path)
 
@@ -217,7 +224,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
         raise AlphabarError("runs.other_weights", path=path, reason=first) from None
 
 
-def export_model(folder: Path, recipe: Recipe, images: int, files: Mapping[str, bytes]) -> None:
+def write_model_folder(folder: Path, recipe: Recipe, images: int, files: Mapping[str, bytes]) -> None:
     """Writes a model folder, which others load.
 
     images: seen in training. files: model.safetensors, statistics.safetensors and what only some models have.

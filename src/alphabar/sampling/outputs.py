@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from alphabar.progress import Progress
+from alphabar.runs.hub import hub_model
 from alphabar.runs.model import Model
 from alphabar.sampling.settings import SamplingSettings, uses_training_conditions
 
@@ -49,7 +50,12 @@ class ReverseProcessRecorder:
 
 
 def sampling_metadata(model: Model, settings: SamplingSettings, name: str, **more: Any) -> dict[str, Any]:
-    """What is written into files and printed about a sampling. name: the model's, as it was given."""
+    """What is written into files and printed about a sampling.
+
+    name: the model's, as it was given; of one of the Hub the commit is told too, for a branch moves on.
+    """
+    if (hub := hub_model(name)) is not None:
+        name = str(hub._replace(revision=model.path.parent.name))
     about = {"model": name, "images": model.images, **more, **settings.to_dict()}
     if uses_training_conditions(model, settings):
         about["conditions"] = TRAINING_CONDITIONS

@@ -17,7 +17,7 @@ from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError
 from alphabar.files import pack_json, write_file, writing
 from alphabar.messages import Message, message
-from alphabar.runs.model import export_model
+from alphabar.runs.model import write_model_folder
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime, machine_load, machine_memory
 from alphabar.tensor_files import pack_tensors
@@ -135,7 +135,7 @@ class RunWriter:
             "statistics.safetensors": self.statistics,
             **training.shared_files(),
         }
-        export_model(self.run.model_folder, training.recipe, training.images, model)
+        write_model_folder(self.run.model_folder, training.recipe, training.images, model)
 
     def save_if_new(self) -> None:
         """Writes a checkpoint unless there is one of this moment."""

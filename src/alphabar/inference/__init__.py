@@ -1,0 +1,1 @@
+"""How a trained network computes: what is fastest on this machine, checked against float32, and remembered."""
