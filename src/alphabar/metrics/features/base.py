@@ -25,7 +25,7 @@ from alphabar.parts import Parts
 from alphabar.progress import Progress, staged
 from alphabar.runtime import Runtime, wait_for_others
 
-PART = 512  # pictures whose features are kept together
+PART = 128  # pictures whose features are kept together
 
 
 class Features(NamedTuple):
@@ -33,7 +33,7 @@ class Features(NamedTuple):
 
     features: Tensor
     """(n, dim)"""
-    logits: Tensor | None
+    logits: Tensor | None = None
     """(n, classes), or None where the network has no classes."""
 
     def chosen(self, index: Any) -> "Features":
