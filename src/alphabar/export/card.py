@@ -8,7 +8,7 @@ from typing import Any
 
 from alphabar.conditioning.fields import Categorical, Text
 from alphabar.files import write_file
-from alphabar.formatting import format_number
+from alphabar.formatting import format_number, format_short_count
 from alphabar.messages import Message, message, reader_language, translated
 from alphabar.recipes.schema import Recipe
 from alphabar.reporting.evaluation_rows import shown_name
@@ -108,7 +108,7 @@ def _facts(card: Card) -> list[tuple[Any, Any]]:
         (message("hub.fact_images"), f"{model.images:,}"),
         (message("hub.fact_resolution"), f"{_size(card)}, {model.codec.channels}"),
         (message("hub.fact_recipe"), card.recipe.name),
-        (message("hub.fact_network"), f"{card.recipe.network['name']}, {parameters / 1e6:.1f} M"),
+        (message("hub.fact_network"), f"{card.recipe.network['name']}, {format_short_count(parameters)}"),
         (message("hub.fact_conditions"), _conditions(model) or message("reporting.none")),
         (
             message("hub.fact_sampling"),
