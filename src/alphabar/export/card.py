@@ -146,9 +146,8 @@ def _quality(card: Card, language: str) -> list[str]:
     about = message(
         "hub.evaluated",
         n=found["n"],
-        reference_n=found["reference_n"],
         reference=_clean(found["reference"]),
-        protocol=_clean(found["protocol"]),
+        protocol=found["protocol"],
     )
     return [
         translated(about, language),
@@ -184,6 +183,7 @@ def _limits(card: Card, language: str) -> list[str]:
     told = [
         message("hub.limit_data"),
         message("hub.limit_detail", size=_size(card)),
+        *([message("hub.limit_conditions")] if card.model.vocabulary else []),
         message("hub.limit_people"),
         copies["sentence"] if copies else message("hub.limit_copies"),
     ]
