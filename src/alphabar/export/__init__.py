@@ -1,5 +1,7 @@
 """Exports: a trained model as files that generate the same samples elsewhere. One file for each target."""
 
+from alphabar.export.onnx import Onnx
+from alphabar.export.openvino import Openvino
 from alphabar.registry import Registry
 
-TARGETS = Registry("export target", {})
+TARGETS = Registry("export target", {"onnx": Onnx, "openvino": Openvino})
