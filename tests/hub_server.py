@@ -86,6 +86,8 @@ class Handler(BaseHTTPRequestHandler):
         self.repositories.asked.append((self.command, path))
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             return self.model_info(found[1], found[2] or "main")
+        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+            return self.tree(*found.groups())
         if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self.file(*found.groups())
         self.refuse(404, "EntryNotFound")
@@ -99,6 +101,15 @@ class Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": file} for file in files]
         private = name in self.repositories.private
         self.reply(200, {"id": name, "sha": commit, "private": private, "tags": [], "siblings": siblings})
+
+    def tree(self, name, revision):
+        if self.refused(name):
+            return
+        if (at := self.repositories.at(name, revision)) is None:
+            return self.refuse(404, "RevisionNotFound")
+        files = at[1].items()
+        oids = {path: hashlib.sha1(data).hexdigest() for path, data in files}
+        self.reply(200, [{"type": "file", "path": p, "size": len(d), "oid": oids[p]} for p, d in files])
 
     def file(self, name, revision, path):
         if self.refused(name):

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from alphabar.errors import AlphabarError
 from alphabar.export.base import Export
 from alphabar.export.bundle import bundle
 from alphabar.export.diffusers import Diffusers, load_pipeline
 from alphabar.export.export import export_to
-from alphabar.export.unet2d import is_exact
+from alphabar.export.unet2d import is_exact, unet2d_config, unet2d_weights
 from alphabar.files import Damaged
 from alphabar.progress import last
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import sampling_settings
 from export_models import SMALL, conditioned, made, uniform_widths
+from hub_server import hub_server
 from refusals import refused
 
 MODELS = {
@@ -170,3 +172,45 @@ def test_the_whole_export_with_its_report(models, tmp_path, monkeypatch):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(AlphabarError, match=str(out)):
         load_pipeline(out)
+
+
+FROM_HUB = """
+import sys
+sys.modules["alphabar"] = None
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained("someone/cars", trust_remote_code=True, low_cpu_mem_usage=False)
+assert len(pipe(2).images) == 2
+"""
+
+
+@pytest.mark.slow
+def test_diffusers_loads_it_from_the_hub(folder, tmp_path):
+    with hub_server() as (address, repositories):
+        root = folder / "conditioned"
+        files = {f.relative_to(root).as_posix(): f.read_bytes() for f in root.rglob("*") if f.is_file()}
+        repositories.add("someone/cars", files)
+        env = os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1"}
+        done = subprocess.run([sys.executable, "-c", FROM_HUB], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", [0, 2])
+def test_a_unet2d_model_computes_the_same(attention):
+    from diffusers import UNet2DModel
+
+    from alphabar.export.diffusers_pipeline import MappedUNet
+
+    wide = ["network.widths=[128,128,128]", "network.head_dim=32", "network.blocks=2"]
+    model = made("lean", "data.size=[16,32]", *wide, f"network.attention={attention}")
+    network = model.denoiser.network
+    theirs = UNet2DModel(**unet2d_config(network, (16, 32)))
+    weights = unet2d_weights(network)
+    theirs.load_state_dict(weights)  # raises for a name too few or too many
+    own = sum(value.numel() for value in network.parameters())
+    extra = [name for name in weights if ".resnets.2." in name and "up_blocks" in name]
+    extra += [name for name in weights if ".attentions.2." in name and "up_blocks" in name]
+    assert own == sum(value.numel() for name, value in weights.items() if name not in extra)
+    x, c_noise = torch.randn(3, 3, 16, 32), torch.rand(3)
+    mapped = MappedUNet(theirs, None, network.patch)
+    assert torch.allclose(mapped(x, c_noise), network(x, c_noise), atol=1e-4, rtol=1e-4)

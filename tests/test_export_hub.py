@@ -194,7 +194,7 @@ def evaluation(images):
     """An entry of evaluation.json, as `alphabar evaluate` writes it."""
     kid = {"key": "kid", "name": "KID", "value": 0.0171, "better": "lower", "interval": [0.015, 0.019]}
     report = {"metrics": [{**kid, "baseline": 0.0003}], "extractor": "lite0", "n": 500, "reference_n": 6409}
-    where = {"reference": "training pictures of /home/jane doe/cars", "protocol": "lite0, 224 px"}
+    where = {"reference": "6,409 pictures of /home/jane doe/cars", "protocol": "(x − 127)/128, 224 px"}
     copies = {"copies": 0, "n": 500, "sentence": "0 of 500 samples are as near as a copy would be."}
     return {**report, **where, "images": images, "memorization": copies}
 
@@ -211,7 +211,15 @@ def test_the_card(model, tmp_path):
     known = replace(model, path=run)
     card = huggingface_hub.ModelCard.load(exported(known, tmp_path / "known", licence="mit") / "README.md")
     assert card.data.license == "mit" and "small cars" in card.text and "jane" not in card.text
-    for text in ("0.0171", "[0.015, 0.019]", "0.0003", "500", "6,409", "224 px", "0 of 500 samples"):
+    for text in (
+        "0.0171",
+        "[0.015, 0.019]",
+        "0.0003",
+        "500",
+        "pictures of cars",
+        "(x − 127)/128, 224 px",
+        "0 of 500 samples",
+    ):
         assert text in card.text
     assert "not evaluated" not in card.text
     file = tmp_path / "found.json"

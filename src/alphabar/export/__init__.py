@@ -2,6 +2,8 @@
 
 from alphabar.export.diffusers import Diffusers
 from alphabar.export.hub import Hub
+from alphabar.export.onnx import Onnx
+from alphabar.export.openvino import Openvino
 from alphabar.registry import Registry
 
-TARGETS = Registry("export target", {"diffusers": Diffusers, "hub": Hub})
+TARGETS = Registry("export target", {"onnx": Onnx, "openvino": Openvino, "diffusers": Diffusers, "hub": Hub})

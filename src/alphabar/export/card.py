@@ -8,7 +8,7 @@ from typing import Any
 
 from alphabar.conditioning.fields import Categorical, Text
 from alphabar.files import write_file
-from alphabar.formatting import format_number
+from alphabar.formatting import format_number, format_short_count
 from alphabar.messages import Message, message, reader_language, translated
 from alphabar.recipes.schema import Recipe
 from alphabar.reporting.evaluation_rows import shown_name
@@ -108,7 +108,7 @@ def _facts(card: Card) -> list[tuple[Any, Any]]:
         (message("hub.fact_images"), f"{model.images:,}"),
         (message("hub.fact_resolution"), f"{_size(card)}, {model.codec.channels}"),
         (message("hub.fact_recipe"), card.recipe.name),
-        (message("hub.fact_network"), f"{card.recipe.network['name']}, {parameters / 1e6:.1f} M"),
+        (message("hub.fact_network"), f"{card.recipe.network['name']}, {format_short_count(parameters)}"),
         (message("hub.fact_conditions"), _conditions(model) or message("reporting.none")),
         (
             message("hub.fact_sampling"),
@@ -146,9 +146,8 @@ def _quality(card: Card, language: str) -> list[str]:
     about = message(
         "hub.evaluated",
         n=found["n"],
-        reference_n=found["reference_n"],
         reference=_clean(found["reference"]),
-        protocol=_clean(found["protocol"]),
+        protocol=found["protocol"],
     )
     return [
         translated(about, language),
@@ -184,6 +183,7 @@ def _limits(card: Card, language: str) -> list[str]:
     told = [
         message("hub.limit_data"),
         message("hub.limit_detail", size=_size(card)),
+        *([message("hub.limit_conditions")] if card.model.vocabulary else []),
         message("hub.limit_people"),
         copies["sentence"] if copies else message("hub.limit_copies"),
     ]

@@ -1,5 +1,8 @@
 """A model of alphabar as a pipeline of diffusers. Exports hold a self-contained copy of this file."""
 
+# The members of a pipeline are made when it is loaded.
+# mypy: disable-error-code="attr-defined"
+
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -76,8 +79,10 @@ class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
         denoiser, labels = self._denoiser(own, conditions, guidance)
         chosen, steps, times = _sampling(own["sampling"], sampler, num_inference_steps, denoiser.schedule)
         positions = range(first, first + batch_size)
-        rows = [self.vocabulary.row(labels[i % len(labels)]) for i in positions] if labels else None
-        cond = torch.stack(rows).to(self.device) if rows else None
+        cond = None
+        if labels and self.vocabulary is not None:
+            rows = [self.vocabulary.row(labels[i % len(labels)]) for i in positions]
+            cond = torch.stack(rows).to(self.device)
         noise = INITIAL_NOISES.build(
             own["sampling"]["initial_noise"],
             statistics=DataStatistics(self.statistics.mean, self.statistics.factor),
@@ -107,7 +112,7 @@ class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
         if labels and self.vocabulary is None:
             raise UsageError("sampling.takes_no_condition", model=self.name_or_path)
         network, early = self._network(self.unet), self.early and self._network(self.early)
-        denoiser = _on_schedule(network, own)
+        denoiser: Any = _on_schedule(network, own)
         if self.vocabulary is None:
             denoiser = without_condition(denoiser)
         model = SimpleNamespace(

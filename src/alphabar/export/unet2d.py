@@ -26,7 +26,7 @@ RESIDUAL = {
 """The layers of a residual block: the name in ``unet`` → that in a UNet2DModel."""
 
 
-def is_exact(network: nn.Module) -> bool:
+def is_exact(network: Any) -> bool:
     """Whether a UNet2DModel computes the same.
 
     It must be a ``unet`` whose widths are all the same, for diffusers changes the width before it grows the
@@ -34,13 +34,14 @@ def is_exact(network: nn.Module) -> bool:
     """
     if type(network) is not UNet:
         return False
-    widths = {down.blocks[0].conv2.out_channels for down in network.downs}
+    downs: Any = network.downs
+    widths = {down.blocks[0].conv2.out_channels for down in downs}
     (width, *others) = widths
     return not others and group_norm(width).num_groups == group_norm(2 * width).num_groups
 
 
-def unet2d_config(network: UNet, sample_size: tuple[int, ...]) -> dict[str, Any]:
-    """The settings of the UNet2DModel. sample_size: (height, width) of a signal, in pixels."""
+def unet2d_config(network: Any, sample_size: tuple[int, ...]) -> dict[str, Any]:
+    """The settings of the UNet2DModel of a `UNet`. sample_size: (height, width) of a signal, in pixels."""
     width, attends = network.downs[0].blocks[0].conv2.out_channels, []
     for down in network.downs:
         attends.append(not isinstance(down.blocks[0].attention, nn.Identity))
@@ -65,8 +66,8 @@ def unet2d_config(network: UNet, sample_size: tuple[int, ...]) -> dict[str, Any]
     }
 
 
-def unet2d_weights(network: UNet) -> dict[str, Tensor]:
-    """The weights of the UNet2DModel by name, those of the embedding of conditions left out."""
+def unet2d_weights(network: Any) -> dict[str, Tensor]:
+    """The weights of the UNet2DModel of a `UNet` by name, without those of the embedding of conditions."""
     made = {
         **_layer(network.stem, "conv_in"),
         **_layer(network.embed[0], "time_embedding.linear_1"),
@@ -87,7 +88,7 @@ def unet2d_weights(network: UNet) -> dict[str, Tensor]:
 
 
 def _blocks(blocks: Any, place: str) -> dict[str, Tensor]:
-    made = {}
+    made: dict[str, Tensor] = {}
     for i, block in enumerate(blocks):
         for own, theirs in RESIDUAL.items():
             made |= _layer(getattr(block, own), f"{place}.resnets.{i}.{theirs}")

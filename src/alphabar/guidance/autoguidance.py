@@ -7,7 +7,7 @@ from torch import Tensor
 
 from alphabar.diffusion.denoiser import Denoiser, without_condition
 from alphabar.errors import UsageError
-from alphabar.guidance.base import Denoised, Guidance, GuidedModel, LoadModel
+from alphabar.guidance.base import Denoised, Guidance, GuidedModel, LoadModel, Worse
 from alphabar.messages import message
 
 
@@ -36,6 +36,9 @@ class Autoguidance(Guidance):
             raise UsageError("guidance.needs_early_snapshot", option=self.option, model=model.path)
         self.bad = without_condition(model.early) if model.vocabulary is None else model.early
         return self
+
+    def worse(self) -> Worse:
+        return Worse(early=True)
 
     def term(self, known: Denoised) -> Tensor:
         assert self.bad is not None, "bind the guidance first"

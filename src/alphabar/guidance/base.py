@@ -68,6 +68,18 @@ class DenoiserInput(NamedTuple):
     cond: Condition | None
 
 
+class Worse(NamedTuple):
+    """The evaluation that a guidance leads away from, where it is one: D_guided = D + factor·(D - D_worse).
+
+    early: of the model as it was early in its training. identity: with the identity as the middle attention.
+    condition: with this condition (columns,) or (), NaN where unknown, in place of the sample's own.
+    """
+
+    early: bool = False
+    identity: bool = False
+    condition: Condition | None = None
+
+
 class Denoised(NamedTuple):
     """What is known when a guidance computes its term.
 
@@ -158,6 +170,10 @@ class Guidance(ABC):
         those of the plain input, which come first.
         """
         return nullcontext()
+
+    def worse(self) -> Worse | None:
+        """The evaluation that it leads away from, by scale - neutral; None for a guidance that does more."""
+        return None
 
     @abstractmethod
     def term(self, known: Denoised) -> Tensor:

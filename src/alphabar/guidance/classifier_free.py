@@ -11,7 +11,7 @@ from torch import Tensor
 from alphabar.conditioning.fields import CAPTION
 from alphabar.diffusion.denoiser import Condition
 from alphabar.errors import UsageError
-from alphabar.guidance.base import Denoised, DenoiserInput, Guidance, GuidedModel, LoadModel
+from alphabar.guidance.base import Denoised, DenoiserInput, Guidance, GuidedModel, LoadModel, Worse
 from alphabar.messages import message
 
 
@@ -59,6 +59,9 @@ class ClassifierFree(Guidance):
             return None
         away = torch.full_like(cond, math.nan) if self.away is None else self.away.to(cond).expand_as(cond)
         return DenoiserInput(x, t, away)
+
+    def worse(self) -> Worse:
+        return Worse(condition=torch.tensor(math.nan) if self.away is None else self.away)
 
     def term(self, known: Denoised) -> Tensor:
         if known.extra is None:

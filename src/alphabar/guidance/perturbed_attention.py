@@ -8,7 +8,7 @@ from torch import Tensor
 
 from alphabar.diffusion.denoiser import Condition
 from alphabar.errors import UsageError
-from alphabar.guidance.base import Denoised, DenoiserInput, Guidance, GuidedModel, LoadModel
+from alphabar.guidance.base import Denoised, DenoiserInput, Guidance, GuidedModel, LoadModel, Worse
 from alphabar.messages import message
 from alphabar.networks.layers import Attention
 
@@ -43,6 +43,9 @@ class PerturbedAttention(Guidance):
     def during(self, rows: Tensor) -> AbstractContextManager[Any]:
         assert self.attention is not None, "bind the guidance first"
         return self.attention.identity_attention(rows)
+
+    def worse(self) -> Worse:
+        return Worse(identity=True)
 
     def term(self, known: Denoised) -> Tensor:
         assert known.extra is not None

@@ -136,7 +136,7 @@ def _commit(model: HubModel, root: Path) -> str:
         said = explained(error, model)
         before = known.get(model.revision)
         if (
-            said.message.identifier == "hub.unreachable"
+            getattr(said.message, "identifier", None) == "hub.unreachable"
             and isinstance(before, str)
             and COMMIT.fullmatch(before)
         ):

@@ -1,7 +1,7 @@
 """Sampling settings bound to a model: what is loaded, checked and encoded once for all batches."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import SAMPLERS, Preview, Sampler
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.guidance import build_guidances, guided
+from alphabar.guidance import Guidance, build_guidances, guided
 from alphabar.memory import fitting_batch
 from alphabar.messages import message
 from alphabar.progress import Progress
@@ -26,13 +26,15 @@ from alphabar.sampling.settings import SamplingSettings
 class BoundSettings:
     """Settings and the model that they are for.
 
-    denoiser: the model's, with its guidances. vocabulary: what samples can be conditioned on.
+    denoiser: the model's, with its guidances. vocabulary: what samples can be conditioned on. guidances: bound
+        to the model.
     """
 
     model: Model
     settings: SamplingSettings
     denoiser: Denoiser
     vocabulary: Vocabulary | None
+    guidances: Sequence[Guidance] = ()
     _rows: dict[int, Tensor] = field(default_factory=dict, repr=False)  # conditions that are encoded already
 
     @property
@@ -123,7 +125,9 @@ def bind_settings(model: Model, settings: SamplingSettings) -> BoundSettings:
         denoiser = without_condition(denoiser)
         vocabulary = next((g.vocabulary for g in guidances if g.vocabulary is not None), None)
     interval = settings.guidance_interval
-    return BoundSettings(model, settings, guided(denoiser, guidances, interval=interval), vocabulary)
+    return BoundSettings(
+        model, settings, guided(denoiser, guidances, interval=interval), vocabulary, guidances
+    )
 
 
 def weights_fingerprint(model: Model, settings: SamplingSettings) -> str:

@@ -1,0 +1,49 @@
+"""The target OpenVINO: the fastest engine on most CPUs."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alphabar.export.base import Export
+from alphabar.export.numpy_sampler import NumpySampler
+from alphabar.export.quantization import quantized
+from alphabar.inference.openvino import PRECISIONS, PlainInputs, to_openvino
+
+
+class Openvino(NumpySampler):
+    """network.xml and network.bin with the inputs of `PlainInputs` and the output "F", for any batch.
+
+    In fp16 and bf16 the weights are stored in float16, and the engine computes in that type where the
+    processor has it, otherwise in float32.
+    """
+
+    precisions = ("fp32", "bf16", "fp16", "int8")
+    modules = ("openvino",)
+    requirements = "numpy, pillow, openvino"
+    suffix = ".xml"
+    engine = """\
+    import openvino
+    read = lambda file: openvino.compile_model(str(folder / file), "CPU", plan["engine"])
+    networks = {name: (lambda given, net=read(file): net(given)[0]) for name, file in plan["networks"].items()}
+"""
+
+    def settings(self, export: Export) -> dict[str, Any]:
+        """The type that the engine computes in; for int8 what is not quantized."""
+        return {"INFERENCE_PRECISION_HINT": PRECISIONS.get(export.precision, "f32")}
+
+    def convert(
+        self, export: Export, plain: PlainInputs, examples: Mapping[str, np.ndarray] | None, floats: list[str]
+    ) -> Mapping[str, bytes]:
+        """The network as `to_openvino` converts it."""
+        import openvino
+
+        model = to_openvino(plain.network, export.model.shape, plain.columns)
+        if examples is not None:
+            model = quantized(model, examples, floats)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "network.xml"
+            openvino.save_model(model, file, compress_to_fp16=export.precision in ("fp16", "bf16"))
+            return {".xml": file.read_bytes(), ".bin": file.with_suffix(".bin").read_bytes()}
