@@ -16,6 +16,27 @@
     return [null];
   };
 
+  // The link to the other language leaves by way of the server, which keeps what is on the page.
+  let elsewhere = null;
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a.language");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    elsewhere = link.href;
+    document.querySelector("#leave").click();
+    setTimeout(() => window.goToLanguage(""), 20000); // a server that does not answer holds nobody
+  });
+  window.leaving = (values) => {
+    const open = [...document.querySelectorAll("#tabs [id^='tab-'][role=tabpanel]")].find((each) => each.offsetParent);
+    return [open?.id.replace("tab-", "") ?? "", ...values.slice(1)];
+  };
+  window.goToLanguage = (ticket) => {
+    if (!elsewhere) return;
+    sessionStorage.setItem("left", ticket);
+    location.href = elsewhere;
+    elsewhere = null;
+  };
+
   function enlarge(link, image) {
     const dialog = document.createElement("dialog");
     dialog.className = "lightbox";
