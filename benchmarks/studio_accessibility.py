@@ -217,8 +217,8 @@ def print_result(
         "## Accessibility",
         "Can people who see, hear or move differently use every tab?",
         f"axe-core on {', '.join(TABS)} and an enlarged sample, everything filled ({', '.join(keys)}; "
-        f"{' and '.join(SCHEMES)}; {' and '.join(map(str, WIDTHS))} px), and on the glossary. A finding is one "
-        "element that breaks one rule, counted in each place where it is looked at.",
+        f"{' and '.join(SCHEMES)}; {' and '.join(map(str, WIDTHS))} px), and on the glossary. A finding is "
+        "one element that breaks one rule, counted in each place where it is looked at.",
     )
     counts = Counter((impact, whose) for impact, _, whose, _, _ in found)
     rows = ([impact, *(str(counts[impact, whose]) for whose in ("studio", "Gradio"))] for impact in IMPACTS)

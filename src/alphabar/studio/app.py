@@ -83,17 +83,17 @@ def _add_language(page: Page, jobs: TrainingJobs, left: LeftPages) -> None:
     model = _add_head(page)
     model_facts = gr.HTML(elem_id="model-facts")
     with gr.Tabs(elem_id="tabs") as container:
-        with _tab(page, "generate"):
+        with _tab(page.text("generate"), "generate"):
             generating = GenerateTab(page, model, model_facts)
-        with _tab(page, "process") as process:
+        with _tab(page.text("process"), "process") as process:
             processing = ProcessTab(page, model, process)
-        with _tab(page, "restore"):
+        with _tab(page.text("restore"), "restore"):
             restoring = RestoreTab(page, model)
-        with _tab(page, "runs"):
+        with _tab(page.text("runs"), "runs"):
             runs = RunsTab(page, jobs)
-        with _tab(page, "compare"):
+        with _tab(page.text("compare"), "compare"):
             comparing = CompareTab(page, model)
-        with _tab(page, "data"):
+        with _tab(page.text("data"), "data"):
             data = DataTab(page)
     generating.exchange_with(restoring, container)
     tabs: dict[str, Tab] = {
@@ -107,8 +107,8 @@ def _add_language(page: Page, jobs: TrainingJobs, left: LeftPages) -> None:
     LanguageChange(page, model, model_facts, container, tabs, left)
 
 
-def _tab(page: Page, name: str) -> gr.Tab:
-    return gr.Tab(page.text(name), id=name, elem_id=f"tab-{name}")
+def _tab(label: str, name: str) -> gr.Tab:
+    return gr.Tab(label, id=name, elem_id=f"tab-{name}")  # by which the script knows the one that is open
 
 
 def _add_head(page: Page) -> gr.Dropdown:

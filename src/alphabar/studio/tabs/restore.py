@@ -142,7 +142,7 @@ class RestoreTab(Tab):
         gr.Markdown(text("undo_degradation_help"))
         self.degraded = gr.HTML(elem_id="restore-picture")
         self.degradation = gr.Dropdown(
-            list(EXAMPLES),
+            [(f"{text(f'degradation_{i}')} ({each})", each) for i, each in enumerate(EXAMPLES)],
             value=EXAMPLES[0],
             allow_custom_value=True,
             label=text("degradation"),
