@@ -1,4 +1,4 @@
-"""What a session of the studio holds: its history as files, and pages that were left for the other language."""
+"""What a session of the studio holds: its history as files, and pages left for the other language."""
 
 import pickle
 import shutil

@@ -423,7 +423,7 @@ class GenerateTab(Tab):
             yield self._results(shown, past)
 
     def _results(self, shown: Generated, past: list[Generated]) -> dict[Any, Any]:
-        there = [(str(each.thumbnail), f"{each.model} · {each.values[1]}") for each in past]
+        there = [(str(each.thumbnail), f"{each.values[1]}") for each in past]
         return {
             self.sample_grid: shown.grid(),
             self.save: gr.update(value=str(shown.archive), visible=True),
