@@ -2,11 +2,10 @@
 
 import pickle
 import shutil
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 from alphabar.errors import AlphabarError
 from alphabar.messages import message
@@ -15,16 +14,14 @@ pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio
 
 
 def test_a_generation_takes_no_memory_and_says_when_its_files_are_gone(tmp_path):
-    from alphabar.studio.tabs.generate import Generated
+    from alphabar.studio.generated import Generated
 
     said = message("studio.generated", n=64, seconds="1.0", seed=7)
     names = tuple(f"m-7-{i:03d}.png" for i in range(64))
     done = Generated("m", (64, 7), names, tmp_path / "folder" / "m-7.zip", said)
     done.archive.parent.mkdir()
-    with zipfile.ZipFile(done.archive, "w") as packed:
-        for name in names:
-            packed.writestr(name, name * 1000)
-    np.save(done.previews, np.zeros((64, 8, 8, 3), np.uint8))
+    done.write({name: name.encode() * 1000 for name in names}, torch.zeros((64, 8, 8, 3), dtype=torch.uint8))
+    assert done.thumbnail.is_file()
     assert done.file(3) == names[3].encode() * 1000
     assert done.grid().count("<a ") == 64 and f'download="{names[63]}"' in done.grid()
     assert len(pickle.dumps(tuple(done))) < 4000  # a state of the session, of which there are many

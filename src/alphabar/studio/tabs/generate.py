@@ -1,17 +1,13 @@
 """The tab Generate: samples that appear while they form, and a saved sample generated again."""
 
-import os
 import shutil
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,10 +16,9 @@ from alphabar.codecs.png_metadata import read_png_metadata
 from alphabar.conditioning.fields import Categorical
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.samplers import SAMPLERS
-from alphabar.errors import AlphabarError, UsageError
+from alphabar.errors import UsageError
 from alphabar.formatting import format_short_count
 from alphabar.guidance import GUIDANCES, guidance_class
-from alphabar.images import image_grid
 from alphabar.messages import Message, message
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
@@ -38,8 +33,8 @@ from alphabar.sampling.settings import (
 )
 from alphabar.studio.controls import SeedField, saved_settings, seed_to_use
 from alphabar.studio.elements import figures, item_files, note, picture_grid, placeholder, progress_bar
+from alphabar.studio.generated import Generated
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, forming
-from alphabar.studio.pictures import to_show
 from alphabar.studio.tabs.edit_panel import EditPanel, read_item
 from alphabar.studio.tabs.restore import Restored, RestoreTab
 
@@ -47,51 +42,6 @@ MAX_FIELDS = 8  # of a condition, that the page has room for
 MAX_SAMPLES = 64  # at once
 MOST_REMEMBERED = 12  # generations that can be had back
 CHOSEN = "(...values) => window.withChosen(values, {})"  # the number of the picture that is enlarged
-
-
-class Generated(NamedTuple):
-    """One generation, as it can be shown again. values: of the controls of `GenerateTab.settings`.
-
-    archive: the samples' files, in a folder of its own, with their previews and a thumbnail beside it, so
-    that none of them takes memory. names: of the files in it. said: the line about them.
-    """
-
-    model: str
-    values: tuple[Any, ...]
-    names: tuple[str, ...]
-    archive: Path
-    said: Message
-
-    @property
-    def thumbnail(self) -> Path:
-        """The file of a small picture of the first samples."""
-        return self.archive.with_name("thumbnail.png")
-
-    @property
-    def previews(self) -> Path:
-        """The file of the samples as pictures (n, h, w, 3 or 4) uint8."""
-        return self.archive.with_name("previews.npy")
-
-    def file(self, number: int) -> bytes:
-        """The file of a sample. Raises AlphabarError where it has been removed."""
-        with self._reading(), zipfile.ZipFile(self.archive) as packed:
-            return packed.read(self.names[number])
-
-    def grid(self) -> str:
-        """The samples as HTML. Raises AlphabarError where they have been removed."""
-        with self._reading():
-            pictures = np.load(self.previews)
-            os.utime(self.archive)  # what is in use is the last to be removed
-            os.utime(self.previews)
-        files = [self.file(i) for i in range(len(self.names))]
-        return picture_grid(pictures, files, self.names, uses=True)
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            raise AlphabarError("studio.samples_removed") from None
 
 
 class GenerateTab(Tab):
@@ -403,16 +353,13 @@ class GenerateTab(Tab):
         own: Sequence[Mapping[str, Any]],
         said: Message,
     ) -> Generated:
-        files = item_files(model.codec, items, [{**about, **each} for each in own])
-        begin = f"{name}-{about['seed']}"
-        names = [f"{begin}-{i:03d}{model.codec.suffix}" for i in range(len(items))]
-        done = Generated(name, values, tuple(names), self.page.new_file(f"{begin}.zip"), said)
-        with zipfile.ZipFile(done.archive, "w") as packed:
-            for file_name, data in zip(names, files, strict=True):
-                packed.writestr(file_name, data)
-        pictures = model.codec.preview(items)
-        np.save(done.previews, np.asarray(pictures))
-        to_show(image_grid(pictures[:4])).save(done.thumbnail)
+        begin, suffix = f"{name}-{about['seed']}", model.codec.suffix
+        files = {
+            f"{begin}-{i:03d}{suffix}": file
+            for i, file in enumerate(item_files(model.codec, items, [{**about, **each} for each in own]))
+        }
+        done = Generated(name, values, tuple(files), self.page.new_file(f"{begin}.zip"), said)
+        done.write(files, model.codec.preview(items))
         return done
 
     def settle(self, shown: Generated | None, past: list[Generated]) -> Iterator[dict[Any, Any]]:
