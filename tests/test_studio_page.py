@@ -32,6 +32,8 @@ pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 API = "/gradio_api"
+# Gradio calls it an error that the streams of a page that is left break off.
+LEAVING = re.compile(r"abort|errored out|network", re.I)
 
 
 @pytest.fixture(scope="module")
@@ -244,10 +246,10 @@ def test_spanish_and_a_telephone(page, opened):
     _, errors = opened
 
     def leave(link: str, ready: str) -> None:
-        """To another page. Gradio calls it an error that the streams of the page that is left break off."""
+        """To another page."""
         page.click(f"text={link}")
         page.wait_for_selector(ready)
-        errors[:] = [error for error in errors if not re.search(r"abort|errored out|network", error, re.I)]
+        errors[:] = [error for error in errors if not LEAVING.search(error)]
 
     page.set_viewport_size({"width": 390, "height": 844})
     leave("Español", "#generate-button:has-text('Generar')")
@@ -262,6 +264,43 @@ def test_spanish_and_a_telephone(page, opened):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
     leave("English", "#generate-button:has-text('Generate')")
     page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_changing_the_language_loses_nothing(page, opened):
+    _, errors = opened
+    tab(page, "Generate")
+    unfold(page, "#generate-settings")
+    set_slider(page, "#steps", 3)
+    set_slider(page, "#number", 2)
+    page.fill("#seed input", "41")
+    page.click("#generate-button")
+    page.wait_for_selector("#generate-status :text('the seed 41')")
+    page.wait_for_selector("#samples a[download='tiny-41-000.png']")
+    before = page.locator("#samples a").first.get_attribute("href")
+    tab(page, "Compare")
+    page.get_by_label("steps", exact=True).check()
+    page.wait_for_function("document.querySelector('#values input, #values textarea').value.includes('50')")
+    page.fill("#values input, #values textarea", "2, 3")
+    page.click("#compare-button")
+    page.wait_for_selector("#compare-status :text('same initial noise')")
+    for link, compare, generate, said, values in (
+        ("Español", "Comparar", "Generar", "la semilla 41", "2, 3"),
+        ("English", "Compare", "Generate", "the seed 41", "2, 3"),
+    ):
+        page.click(f"text={link}")
+        page.wait_for_selector(f"#compare-button:has-text('{compare}')")
+        page.wait_for_selector("#compare-table img")  # the tab that was open, and its table
+        assert page.locator("#compare-table img").count() == 8
+        assert page.input_value("#values input, #values textarea") == values
+        tab(page, generate)
+        page.wait_for_selector(f"#generate-status :text('{said}')")
+        page.wait_for_selector("#samples a")
+        assert page.locator("#samples a").first.get_attribute("href") == before
+        assert page.input_value("#seed input") == "41" and not page.is_checked("#seed-new input")
+        unfold(page, "#generate-settings")
+        assert page.input_value("#steps input[type=number]") == "3"
+        tab(page, compare)
+    errors[:] = [error for error in errors if not LEAVING.search(error)]
 
 
 # ---------------------------------------------------------------- attacks

@@ -13,8 +13,9 @@ from alphabar.codecs.image_files import LARGEST
 from alphabar.messages import LANGUAGES, message
 from alphabar.studio.answers import home_of
 from alphabar.studio.jobs import TrainingJobs
+from alphabar.studio.languages import LanguageChange, LeftPages
 from alphabar.studio.models import ModelStore
-from alphabar.studio.page import LIGHT, Page
+from alphabar.studio.page import LIGHT, Page, Tab
 from alphabar.studio.tabs.compare import CompareTab
 from alphabar.studio.tabs.data import DataTab
 from alphabar.studio.tabs.generate import GenerateTab
@@ -66,34 +67,48 @@ def _said(identifier: str, block_fn: Any, **values: Any) -> gr.Error:
 
 def build_page(models: ModelStore, jobs: TrainingJobs, files: Path) -> gr.Blocks:
     """The page: English at /, Spanish at /es. files: the folder of what the browser may read."""
+    left = LeftPages()
     blocks = StudioBlocks(title="alphabar studio", analytics_enabled=False, delete_cache=(600, 3600))
     for language in LANGUAGES:
         if language != LANGUAGES[0]:
             blocks.route(language, language)
         with blocks:
-            _add_language(Page(language, models, files, blocks), jobs)
+            _add_language(Page(language, models, files, blocks), jobs, left)
     blocks.queue(default_concurrency_limit=4, max_size=MAX_QUEUE)
     return blocks
 
 
-def _add_language(page: Page, jobs: TrainingJobs) -> None:
+def _add_language(page: Page, jobs: TrainingJobs, left: LeftPages) -> None:
     gr.Navbar(visible=False)
     model = _add_head(page)
     model_facts = gr.HTML(elem_id="model-facts")
-    with gr.Tabs(elem_id="tabs") as tabs:
-        with gr.Tab(page.text("generate"), id="generate"):
+    with gr.Tabs(elem_id="tabs") as container:
+        with _tab(page.text("generate"), "generate"):
             generating = GenerateTab(page, model, model_facts)
-        with gr.Tab(page.text("process"), id="process") as process:
-            ProcessTab(page, model, process)
-        with gr.Tab(page.text("restore"), id="restore"):
+        with _tab(page.text("process"), "process") as process:
+            processing = ProcessTab(page, model, process)
+        with _tab(page.text("restore"), "restore"):
             restoring = RestoreTab(page, model)
-        with gr.Tab(page.text("runs"), id="runs"):
-            RunsTab(page, jobs)
-        with gr.Tab(page.text("compare"), id="compare"):
-            CompareTab(page, model)
-        with gr.Tab(page.text("data"), id="data"):
-            DataTab(page)
-    generating.exchange_with(restoring, tabs)
+        with _tab(page.text("runs"), "runs"):
+            runs = RunsTab(page, jobs)
+        with _tab(page.text("compare"), "compare"):
+            comparing = CompareTab(page, model)
+        with _tab(page.text("data"), "data"):
+            data = DataTab(page)
+    generating.exchange_with(restoring, container)
+    tabs: dict[str, Tab] = {
+        "generate": generating,
+        "process": processing,
+        "restore": restoring,
+        "runs": runs,
+        "compare": comparing,
+        "data": data,
+    }
+    LanguageChange(page, model, model_facts, container, tabs, left)
+
+
+def _tab(label: str, name: str) -> gr.Tab:
+    return gr.Tab(label, id=name, elem_id=f"tab-{name}")  # by which the script knows the one that is open
 
 
 def _add_head(page: Page) -> gr.Dropdown:

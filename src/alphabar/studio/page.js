@@ -2,6 +2,9 @@
 (() => {
   const language = /\/es\/?$/.test(location.pathname) ? "es" : "en";
   document.documentElement.lang = language;
+  // Gradio's own words, such as those of upload fields, are in the language of the page, not of the browser.
+  Object.defineProperty(navigator, "language", { value: language, configurable: true });
+  Object.defineProperty(navigator, "languages", { value: [language], configurable: true });
   const text = (key) => TEXTS[language][key];
   let chosen = 0; // the number of the picture that is enlarged
 
@@ -14,6 +17,27 @@
     for (let i = 0; i < 50 && !document.querySelector("#editor canvas")?.offsetParent; i++) await pause(100);
     await pause(500);
     return [null];
+  };
+
+  // The link to the other language leaves by way of the server, which keeps what is on the page.
+  let elsewhere = null;
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a.language");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    elsewhere = link.href;
+    document.querySelector("#leave").click();
+    setTimeout(() => window.goToLanguage(""), 20000); // a server that does not answer holds nobody
+  });
+  window.leaving = (values) => {
+    const open = [...document.querySelectorAll("#tabs [id^='tab-'][role=tabpanel]")].find((each) => each.offsetParent);
+    return [open?.id.replace("tab-", "") ?? "", ...values.slice(1)];
+  };
+  window.goToLanguage = (ticket) => {
+    if (!elsewhere) return;
+    sessionStorage.setItem("left", ticket);
+    location.href = elsewhere;
+    elsewhere = null;
   };
 
   function enlarge(link, image) {

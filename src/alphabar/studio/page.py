@@ -103,6 +103,30 @@ class Page:
             )
 
 
+class Tab:
+    """What every tab offers to the page as a whole, next to its own events.
+
+    adapted: the outputs of `adapt`. kept: the controls and states that mean the same in every language, whose
+    values are still there after a change of the language. views: the outputs of `show_kept`.
+    """
+
+    adapted: Sequence[Any] = ()
+    kept: Sequence[Any] = ()
+    views: Sequence[Any] = ()
+
+    def adapt(self, model: Model) -> dict[Any, Any]:
+        """Updates that suit the controls to a model that was just chosen."""
+        return {}
+
+    def keep(self, values: Sequence[Any]) -> Sequence[Any]:
+        """The values of `kept` as they are stored while the page is loaded in another language."""
+        return values
+
+    def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
+        """Updates of `views` that say in this page's language what the values of `kept` hold."""
+        return {}
+
+
 def forming(model: Model, record: Any) -> Any:
     """The pictures of what a sampler estimates at a step, from the preview of a progress record."""
     return model.codec.preview(model.codec.decode(record.preview.step.x0.cpu()))

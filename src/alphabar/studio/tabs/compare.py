@@ -1,7 +1,7 @@
 """The tab Compare: the same initial noise with several models, samplers, numbers of steps or guidances."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from alphabar.studio.elements import (
     placeholder,
     progress_bar,
 )
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab
 from alphabar.studio.tabs.generate import scalable_guidances
 
 MAX_COLUMNS, MAX_ROWS = 6, 8
@@ -39,11 +39,12 @@ EXAMPLES = {
 }
 
 
-class CompareTab:
+class CompareTab(Tab):
     """Its controls and their handlers. model: the choice of the model."""
 
     def __init__(self, page: Page, model: gr.Dropdown):
         self.page, self.model = page, model
+        self.compared = gr.State(None)  # the file of the last finished table
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=290, elem_classes="controls"):
                 self._add_controls()
@@ -96,57 +97,49 @@ class CompareTab:
     def _connect(self) -> None:
         page = self.page
         chosen = [self.setting, self.models, self.guidance, self.values, self.condition, self.rows, self.seed]
-        self.setting.change(
-            self.adapt, self.setting, [self.models, self.guidance, self.values, self.condition], **LIGHT
-        )
-        gr.on(
-            [page.blocks.load, self.model.change],
-            page.handler(self.offer),
-            [self.model, self.setting],
-            [self.setting, self.guidance],
-            **ONE_AT_A_TIME,
-        )
+        self.adapted = [self.setting, self.models, self.guidance, self.values, self.condition]
+        self.setting.change(self.needed, self.setting, self.adapted[1:], **LIGHT)
+        self.setting.input(lambda setting: EXAMPLES.get(setting, ""), self.setting, self.values, **LIGHT)
+        self.kept, self.views = [self.compared, *chosen], [self.table]
         job = self.compare_button.click(
             page.handler(self.compare, self.status),
             [self.model, *chosen],
-            [self.status, self.table],
+            [self.status, self.table, self.compared],
             **ONE_AT_A_TIME,
         )
         page.cancel_button(self.cancel_button, [job], self.status)
 
-    def adapt(self, setting: str) -> tuple[Any, Any, Any, Any]:
+    def needed(self, setting: str) -> tuple[Any, Any, Any, Any]:
         """The controls that the comparison of a setting needs."""
         guidance = gr.update(visible=setting == "guidance")
-        return (
-            gr.update(visible=setting == "models", choices=self.page.models.models()),
-            guidance,
-            gr.update(visible=setting != "models", value=EXAMPLES.get(setting, "")),
-            guidance,
-        )
+        models = gr.update(visible=setting == "models", choices=self.page.models.models())
+        return models, guidance, gr.update(visible=setting != "models"), guidance
 
-    def offer(self, name: str, setting: str) -> Iterator[Any]:
+    def adapt(self, model: Model) -> dict[Any, Any]:
         """What of the model can be compared: settings that it leaves open, and guidances that it can use."""
-        if name not in self.page.models.models():
-            return
-        model, text = self.page.models.load(name), self.page.text
+        text = self.page.text
         guidances = [each for each in scalable_guidances() if guidance_class(each).available(model)]
         fixed = model.method.fixed_sampling or model.method.one_step
         missing = {"samplers", "steps"} if fixed else set()
         missing |= set() if guidances else {"guidance"}
         offered = [each for each in COMPARED if each not in missing]
-        yield (
-            gr.update(
-                choices=[(text(f"compare_{each}"), each) for each in offered],
-                value=setting if setting in offered else offered[0],
+        setting = next(each for each in ("samplers", *offered) if each in offered)
+        names = [
+            (self.page.text_or(f"guidance_{each}", guidance_class(each).option), each) for each in guidances
+        ]
+        return {
+            self.setting: gr.update(
+                choices=[(text(f"compare_{each}"), each) for each in offered], value=setting
             ),
-            gr.update(
-                choices=[
-                    (self.page.text_or(f"guidance_{each}", guidance_class(each).option), each)
-                    for each in guidances
-                ],
-                value=next(iter(guidances), None),
-            ),
-        )
+            self.models: gr.update(choices=self.page.models.models()),
+            self.guidance: gr.update(choices=names, value=next(iter(guidances), None)),
+            self.values: EXAMPLES.get(setting, ""),
+        }
+
+    def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
+        """The last finished table."""
+        file = values[0]
+        return {self.table: file.read_text("utf-8")} if file is not None and file.exists() else {}
 
     def compare(
         self,
@@ -185,11 +178,13 @@ class CompareTab:
             for record in records:
                 step = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
                 share = (i + record.done / record.total) / len(columns)
-                yield progress_bar(share, 1, f"{column}: {step}"), comparison_table(columns, cells, n)
+                table = comparison_table(columns, cells, n)
+                yield {self.status: progress_bar(share, 1, f"{column}: {step}"), self.table: table}
             assert record.result is not None
             cells.append(cells_of_column(model, settings, record.result, i))
-            yield progress_bar((i + 1) / len(columns), 1, column), comparison_table(columns, cells, n)
-        yield note(self.page.text("compared")), comparison_table(columns, cells, n)
+        file, table = self.page.new_file("compared.html"), comparison_table(columns, cells, n)
+        file.write_text(table, "utf-8")
+        yield {self.status: note(self.page.text("compared")), self.table: table, self.compared: file}
 
 
 def settings_of_column(model: Model, setting: str, value: str, condition: str, seed: int) -> SamplingSettings:

@@ -1,9 +1,10 @@
 """The tab Data: the report of ``alphabar inspect`` as a page."""
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -13,8 +14,9 @@ from alphabar.data.inspect import Report, inspect
 from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.runs.model import Model
 from alphabar.studio.elements import heading, note, picture_address, placeholder, progress_bar
-from alphabar.studio.page import LIGHT, LOOKING, Page
+from alphabar.studio.page import LIGHT, LOOKING, Page, Tab
 from alphabar.studio.temporary import TemporaryFiles
 from alphabar.studio.upload import unpacked
 
@@ -23,11 +25,19 @@ THUMBNAIL = 128  # pixels a side
 BUILT_IN = "toycars"
 
 
-class DataTab:
+class Inspected(NamedTuple):
+    """A report, and the addresses of the pictures that are copies, by their keys in the data."""
+
+    report: Report
+    pictures: Mapping[str, str]
+
+
+class DataTab(Tab):
     """Its controls and their handlers."""
 
     def __init__(self, page: Page):
         self.page = page
+        self.inspected = gr.State(None)
         text, names = page.text, page.models.runs()
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=280, elem_classes="controls"):
@@ -64,9 +74,10 @@ class DataTab:
         job = self.inspect_button.click(
             page.handler(self.inspect, self.status),
             [self.choice, self.files],
-            [self.status, self.report],
+            [self.status, self.report, self.inspected],
             **LOOKING,
         )
+        self.kept, self.views = [self.inspected, self.choice, self.files], [self.report]
         page.cancel_button(self.cancel_button, [job], self.status)
 
     def _choices(self) -> list[tuple[str, str]]:
@@ -74,16 +85,22 @@ class DataTab:
         runs = [(text("data_of_run", name=name), f"run:{name}") for name in self.page.models.runs()]
         return [*runs, (text("own_pictures"), "upload"), (text("toycars"), BUILT_IN)]
 
-    def inspect(self, choice: str, files: list[str] | None) -> Iterator[tuple[str, str]]:
+    def inspect(self, choice: str, files: list[str] | None) -> Iterator[dict[Any, Any]]:
         """The report of the data that were chosen."""
         text = self.page.text
-        yield note(""), placeholder("…")  # what stood here is of other data
+        # What stood here is of other data.
+        yield {self.status: note(""), self.report: placeholder("…"), self.inspected: None}
         with self._source(choice, files) as source:
             for record in inspect(source):
                 line = text("inspecting", n=record.done, total=record.total)
-                yield progress_bar(record.done, record.total, line), placeholder("…")
+                yield {self.status: progress_bar(record.done, record.total, line)}
             assert record.result is not None
-            yield note(""), report_page(self.page, record.result, source)
+            found = Inspected(record.result, copied_pictures(record.result, source))
+            yield {self.status: note(""), self.report: report_page(self.page, found), self.inspected: found}
+
+    def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
+        """The last report."""
+        return {} if values[0] is None else {self.report: report_page(self.page, values[0])}
 
     @contextmanager
     def _source(self, choice: str, files: list[str] | None) -> Iterator[Source]:
@@ -103,9 +120,9 @@ class DataTab:
             yield open_source(BUILT_IN)
 
 
-def report_page(page: Page, report: Report, source: Source) -> str:
+def report_page(page: Page, found: Inspected) -> str:
     """The report as HTML: facts, notes, classes, copies and skipped files."""
-    text = page.text
+    text, report = page.text, found.report
     parts = [facts(page, report)]
     parts += [note(page.say(each)) for each in (*report.notes, *report.reasons)]
     for title, counts in ((text("classes"), report.classes), (text("aspects"), report.aspects)):
@@ -113,7 +130,7 @@ def report_page(page: Page, report: Report, source: Source) -> str:
         if present:
             parts.append(heading(title) + bars(page, present))
     if report.copies:
-        parts.append(heading(text("copies")) + copies(page, report, source))
+        parts.append(heading(text("copies")) + copies(page, found))
     if report.skipped:
         rows = "".join(
             f'<tr><td class="long">{html.escape(skipped.key)}</td>'
@@ -159,18 +176,28 @@ def bars(page: Page, counts: Mapping[str, int]) -> str:
     return f'<div class="bars">{rows}</div>' + and_more(page, len(counts) - MAX_CLASSES)
 
 
-def copies(page: Page, report: Report, source: Source) -> str:
-    """The first two pictures of each group of copies."""
-    items = {item.key: item for item in source.items}
-    shown = []
+def copied_pictures(report: Report, source: Source) -> dict[str, str]:
+    """The addresses of small pictures of the first two of each group of copies, by their keys."""
+    items, pictures = {item.key: item for item in source.items}, {}
     for group in report.copies[:MAX_GROUPS]:
-        images = []
         for key in group.keys[:2]:
             try:
                 pixels = read_image(read(source, items[key]), (THUMBNAIL, THUMBNAIL), "crop").pixels
             except (Unreadable, KeyError):
                 continue
-            images.append(f'<img src="{picture_address(pixels, lossless=False)}" alt="{html.escape(key)}">')
+            pictures[key] = picture_address(pixels, lossless=False)
+    return pictures
+
+
+def copies(page: Page, found: Inspected) -> str:
+    """The first two pictures of each group of copies."""
+    shown, report, pictures = [], found.report, found.pictures
+    for group in report.copies[:MAX_GROUPS]:
+        images = [
+            f'<img src="{pictures[key]}" alt="{html.escape(key)}">'
+            for key in group.keys[:2]
+            if key in pictures
+        ]
         caption = f"{page.text(f'copies_{group.kind}')}: {' = '.join(group.keys[:3])}"
         if group.across_split:
             caption += f" ({page.text('across_split')})"

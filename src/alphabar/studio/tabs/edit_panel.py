@@ -62,11 +62,16 @@ class EditPanel:
             raise UsageError("studio.no_picture")
         copy = self.page.new_file(Path(file).name)  # Gradio deletes uploads after a while
         shutil.copyfile(file, copy)
-        model = self.page.models.load(name)
-        picture = model.codec.preview(read_item(model, copy)[None])[0]
-        yield {
-            self.base: copy,
-            self.shown: figures([picture], [self.page.text("edit_picture", name=copy.name)]),
+        yield self.show(self.page.models.load(name), copy)
+
+    def show(self, model: Model, base: Path | None) -> dict[Any, Any]:
+        """The updates that show a picture to begin with; none without one."""
+        if base is None:
+            return {}
+        picture = model.codec.preview(read_item(model, base)[None])[0]
+        return {
+            self.base: base,
+            self.shown: figures([picture], [self.page.text("edit_picture", name=base.name)]),
             self.upload: gr.update(value=None, visible=False),
             self.remove_button: gr.update(visible=True),
             self.panel: gr.update(open=True),

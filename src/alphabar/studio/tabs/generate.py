@@ -1,11 +1,11 @@
 """The tab Generate: samples that appear while they form, and a saved sample generated again."""
 
+import shutil
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 import torch
@@ -19,7 +19,7 @@ from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
 from alphabar.formatting import format_short_count
 from alphabar.guidance import GUIDANCES, guidance_class
-from alphabar.images import image_grid
+from alphabar.messages import Message, message
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
 from alphabar.sampling.comparison import per_sample_settings
@@ -33,8 +33,8 @@ from alphabar.sampling.settings import (
 )
 from alphabar.studio.controls import SeedField, saved_settings, seed_to_use
 from alphabar.studio.elements import figures, item_files, note, picture_grid, placeholder, progress_bar
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, forming
-from alphabar.studio.pictures import to_show
+from alphabar.studio.generated import Generated
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, forming
 from alphabar.studio.tabs.edit_panel import EditPanel, read_item
 from alphabar.studio.tabs.restore import Restored, RestoreTab
 
@@ -44,23 +44,7 @@ MOST_REMEMBERED = 12  # generations that can be had back
 CHOSEN = "(...values) => window.withChosen(values, {})"  # the number of the picture that is enlarged
 
 
-class Generated(NamedTuple):
-    """One generation, as it can be shown again. values: of the controls of `GenerateTab.settings`.
-
-    pictures: previews (n, h, w, 3 or 4) uint8. files: those of the samples, with their names. archive: of
-    them all. said: the line about them.
-    """
-
-    model: str
-    values: tuple[Any, ...]
-    pictures: Tensor
-    files: tuple[bytes, ...]
-    names: tuple[str, ...]
-    archive: Path
-    said: str
-
-
-class GenerateTab:
+class GenerateTab(Tab):
     """Its controls and their handlers. model: the choice of the model; model_facts: the line about it."""
 
     def __init__(self, page: Page, model: gr.Dropdown, model_facts: gr.HTML):
@@ -177,11 +161,6 @@ class GenerateTab:
 
     def _connect(self) -> None:
         page, model = self.page, self.model
-        adapted = [
-            *(self.sampler, self.steps, self.initial_noise, self.editing.panel, *self.scales.values()),
-            *(self.condition_note, self.model_facts, *self.fields),
-        ]
-        gr.on([page.blocks.load, model.change], page.handler(self.adapt), model, adapted, **ONE_AT_A_TIME)
         self.sampler.input(page.handler(self.usual_steps), [model, self.sampler], self.steps, **ONE_AT_A_TIME)
         for field in self.fields:
             field.input(page.handler(self.narrow), [model, *self.fields], self.fields, **LIGHT)
@@ -193,12 +172,12 @@ class GenerateTab:
             **ONE_AT_A_TIME,
         )
         for ended in (job.then, job.failure):  # however it ends, finished samples are there again
-            ended(self.settle, [self.shown, self.past], results, **LIGHT)
+            ended(page.handler(self.settle), [self.shown, self.past], results, **LIGHT)
         page.cancel_button(self.cancel_button, [job], self.status)
         self.gallery.select(
-            self.have_back,
+            page.handler(self.have_back, self.status),
             [self.past, model],
-            [self.shown, self.status, self.sample_grid, self.save, self.seed.new, *self.settings],
+            [self.shown, self.status, self.seed.new, *results, *self.settings],
             **LIGHT,
         )
         self.saved_file.change(
@@ -207,7 +186,16 @@ class GenerateTab:
             self.reproduced,
             **ONE_AT_A_TIME,
         )
+        self.adapted = [
+            *(self.sampler, self.steps, self.initial_noise, self.editing.panel, *self.scales.values()),
+            *(self.condition_note, self.model_facts, *self.fields),
+        ]
         self.editing.connect(self.status)
+        self.kept = [
+            *(self.past, self.shown, self.editing.base, self.editing.strength, self.seed.new),
+            *self.settings,
+        ]
+        self.views = [self.status, *results, *self.editing.outputs]
         self.edit_button.click(
             page.handler(self.edit_sample, self.status),
             [model, self.shown, self.chosen],
@@ -243,13 +231,9 @@ class GenerateTab:
             **ONE_AT_A_TIME,
         )
 
-    def adapt(self, name: str) -> Iterator[dict[Any, Any]]:
+    def adapt(self, model: Model) -> dict[Any, Any]:
         """Only the controls that the model supports, at its own defaults."""
         page = self.page
-        if name not in page.models.models():
-            yield {self.model_facts: note(page.text("no_model", folder=page.models.path))}
-            return
-        model = page.models.load(name)
         settings = patient_settings(model)
         own = {spec["name"]: spec["scale"] for spec in settings.guidance}
         fixed = model.method.fixed_sampling or model.method.one_step
@@ -275,18 +259,30 @@ class GenerateTab:
                 updates[dropdown] = gr.update(label=field.name, choices=["", *names], value="", visible=True)
             else:
                 updates[dropdown] = gr.update(visible=False, value="")
-        yield updates
+        return updates
+
+    def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
+        """The samples of `kept`, the picture to begin with, and names that go with the condition."""
+        past, shown, base, *_ = values
+        updates = self.editing.show(model, base)
+        if shown is not None:
+            updates |= {self.status: note(self.page.say(shown.said)), **self._results(shown, past)}
+        narrowed = self._narrowed(model, values[-MAX_FIELDS:])
+        return updates | {f: u for f, u in zip(self.fields, narrowed) if u.get("value")}
 
     def narrow(self, name: str, *values: Any) -> Iterator[list[Any]]:
         """For each field the names that occur in the data together with what the others say."""
-        model = self.page.models.load(name)
+        yield self._narrowed(self.page.models.load(name), values)
+
+    def _narrowed(self, model: Model, values: Sequence[Any]) -> list[Any]:
         known = model.vocabulary.fields if model.vocabulary else ()
         updates: list[Any] = [gr.skip()] * MAX_FIELDS
         for i, field in enumerate(known[:MAX_FIELDS]):
             if isinstance(field, Categorical):
                 others = {f.name: str(v) for k, (f, v) in enumerate(zip(known, values)) if v and k != i}
-                updates[i] = gr.update(choices=["", *names_beside(field, others, training_conditions(model))])
-        yield updates
+                beside = names_beside(field, others, training_conditions(model))
+                updates[i] = gr.update(choices=["", *beside], value=values[i])
+        return updates
 
     def usual_steps(self, name: str, sampler: str) -> Iterator[int]:
         """The number of steps that suits a sampler."""
@@ -331,14 +327,17 @@ class GenerateTab:
                     self.seed.number: settings.seed,
                 }
         assert record.result is not None
-        said = text("generated", n=n, seconds=f"{time.monotonic() - began:.1f}", seed=settings.seed)
+        seconds = f"{time.monotonic() - began:.1f}"
+        said = message("studio.generated", n=n, seconds=seconds, seed=settings.seed)
         about = {"model": name, "images": model.images, **about, **settings.to_dict()}
         used = (values[0], settings.seed, *values[2:])
         done = self._generated(
             model, name, used, record.result, about, per_sample_settings(settings, n), said
         )
+        for forgotten in past[MOST_REMEMBERED - 1 :]:
+            shutil.rmtree(forgotten.archive.parent, ignore_errors=True)
         yield {
-            self.status: note(said),
+            self.status: note(self.page.say(said)),
             self.seed.number: settings.seed,
             self.past: [done, *past[: MOST_REMEMBERED - 1]],
             self.shown: done,
@@ -352,51 +351,52 @@ class GenerateTab:
         items: Tensor,
         about: Mapping[str, Any],
         own: Sequence[Mapping[str, Any]],
-        said: str,
+        said: Message,
     ) -> Generated:
-        files = item_files(model.codec, items, [{**about, **each} for each in own])
-        begin = f"{name}-{about['seed']}"
-        names = [f"{begin}-{i:03d}{model.codec.suffix}" for i in range(len(items))]
-        archive = self.page.new_file(f"{begin}.zip")
-        with zipfile.ZipFile(archive, "w") as packed:
-            for file_name, data in zip(names, files, strict=True):
-                packed.writestr(file_name, data)
-        return Generated(name, values, model.codec.preview(items), tuple(files), tuple(names), archive, said)
+        begin, suffix = f"{name}-{about['seed']}", model.codec.suffix
+        files = {
+            f"{begin}-{i:03d}{suffix}": file
+            for i, file in enumerate(item_files(model.codec, items, [{**about, **each} for each in own]))
+        }
+        done = Generated(name, values, tuple(files), self.page.new_file(f"{begin}.zip"), said)
+        done.write(files, model.codec.preview(items))
+        return done
 
-    def settle(self, shown: Generated | None, past: list[Generated]) -> tuple[Any, ...]:
+    def settle(self, shown: Generated | None, past: list[Generated]) -> Iterator[dict[Any, Any]]:
         """The finished samples and what was generated before, or the place where samples will be."""
         if shown is None:
-            return placeholder(self.page.text("samples_appear_here")), *[gr.skip()] * 3
-        thumbnails = []
-        for each in past:
-            file = self.page.new_file("thumbnail.png")
-            to_show(image_grid(each.pictures[:4])).save(file)
-            thumbnails.append((str(file), f"{each.model} · {each.values[1]}"))
-        return *self._results(shown), gr.update(visible=len(past) > 1), thumbnails
+            yield {self.sample_grid: placeholder(self.page.text("samples_appear_here"))}
+        else:
+            yield self._results(shown, past)
 
-    def _results(self, shown: Generated) -> tuple[Any, Any]:
-        return (
-            picture_grid(shown.pictures, shown.files, shown.names, uses=True),
-            gr.update(value=str(shown.archive), visible=True),
-        )
+    def _results(self, shown: Generated, past: list[Generated]) -> dict[Any, Any]:
+        there = [(str(each.thumbnail), f"{each.values[1]}") for each in past]
+        return {
+            self.sample_grid: shown.grid(),
+            self.save: gr.update(value=str(shown.archive), visible=True),
+            self.past_panel: gr.update(visible=len(past) > 1),
+            self.gallery: [thumbnail for thumbnail in there if Path(thumbnail[0]).exists()],
+        }
 
-    def have_back(self, past: list[Generated], name: str, event: gr.SelectData) -> list[Any]:
+    def have_back(self, past: list[Generated], name: str, event: gr.SelectData) -> Iterator[dict[Any, Any]]:
         """The samples that were clicked and, for the model that is loaded, their settings and seed."""
-        shown = past[event.index]
+        shown = [each for each in past if each.thumbnail.exists()][event.index]
         same = shown.model == name
-        said = shown.said if same else self.page.text("generated_with", model=shown.model)
-        values = shown.values if same else [gr.skip()] * len(self.settings)
-        return [shown, note(said), *self._results(shown), False, *values]
+        if same:
+            yield {self.seed.new: False, **dict(zip(self.settings, shown.values, strict=True))}
+        said = self.page.say(shown.said) if same else self.page.text("generated_with", model=shown.model)
+        results = self._results(shown, past)
+        yield {self.shown: shown, self.status: note(said), self.seed.new: False, **results}
 
     def edit_sample(self, name: str, shown: Generated | None, number: float) -> Iterator[dict[Any, Any]]:
         """A sample to begin with."""
         yield from self.editing.take(name, self._file_of(shown, number))
 
     def _file_of(self, shown: Generated | None, number: float) -> Path:
-        if shown is None or not 0 <= number < len(shown.files):
+        if shown is None or not 0 <= number < len(shown.names):
             raise UsageError("studio.no_picture")
         file = self.page.new_file(shown.names[int(number)])
-        file.write_bytes(shown.files[int(number)])
+        file.write_bytes(shown.file(int(number)))
         return file
 
     def reproduce(self, file: str | None, name: str) -> Iterator[str]:

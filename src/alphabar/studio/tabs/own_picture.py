@@ -23,10 +23,10 @@ MOST_HELD = 12  # pictures that can be had back
 
 
 class Held(NamedTuple):
-    """A picture: its file as it was given, and the layers that were painted over it."""
+    """A picture: its file as it was given, and the files of the layers that were painted over it."""
 
     file: Path
-    layers: tuple[Image.Image, ...] = ()
+    layers: tuple[Path, ...] = ()
 
 
 class PicturePanel:
@@ -99,10 +99,20 @@ class PicturePanel:
             raise UsageError("studio.no_picture")
         copy = self.page.new_file(Path(file).name)  # Gradio deletes uploads after a while
         shutil.copyfile(file, copy)
-        updates = self._shown(Held(copy))  # which raises where the file is no picture
+        updates = self.show(Held(copy))  # which raises where the file is no picture
         if held is not None:
-            past = [*past[1 - MOST_HELD :], held._replace(layers=tuple((painted or {}).get("layers", ())))]
+            past = [*past[1 - MOST_HELD :], self.painted(held, painted)]
         yield {**updates, self.past: past}
+
+    def painted(self, held: Held | None, editor: Any) -> Held | None:
+        """The picture with the layers that are in the editor at this moment."""
+        if held is None:
+            return None
+        layers = []
+        for layer in (editor or {}).get("layers") or ():
+            layers.append(self.page.new_file("layer.png"))
+            layer.save(layers[-1])
+        return held._replace(layers=tuple(layers))
 
     def example(self, name: str, held: Held | None, past: list[Held], painted: Any) -> Iterator[Any]:
         """A sample of the model."""
@@ -115,7 +125,7 @@ class PicturePanel:
     def undo(self, held: Held | None, past: list[Held]) -> Iterator[Any]:
         """The picture before, as it was painted over; without one nothing changes."""
         if past:
-            yield {**self._shown(past[-1]), self.past: past[:-1]}
+            yield {**self.show(past[-1]), self.past: past[:-1]}
         elif held is None:
             yield {self.facts: error_note(self.page.text("no_picture"))}
         else:
@@ -127,7 +137,7 @@ class PicturePanel:
         clear = "" if photo.alpha is None else " " + self.page.text("transparency_kept")
         return note(self.page.text("picture_facts", name=held.file.name, width=width, height=height) + clear)
 
-    def _shown(self, held: Held) -> dict[Any, Any]:
+    def show(self, held: Held) -> dict[Any, Any]:
         """The updates of everything that shows the picture."""
         image = to_show(picture_of(read_upload(held.file)))
         preview = figures([np.asarray(image)], [held.file.name], kind="figures own-picture")
@@ -148,7 +158,9 @@ class PicturePanel:
         ground = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         if not held.layers:
             return ground
-        composite = ground
-        for layer in held.layers:
-            composite = Image.alpha_composite(composite, layer.convert("RGBA").resize(image.size))
-        return {"background": ground, "layers": list(held.layers), "composite": composite}
+        composite, layers = ground, []
+        for file in held.layers:
+            with Image.open(file) as layer:
+                layers.append(layer.convert("RGBA"))
+            composite = Image.alpha_composite(composite, layers[-1].resize(image.size))
+        return {"background": ground, "layers": layers, "composite": composite}

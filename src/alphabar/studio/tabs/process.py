@@ -1,7 +1,7 @@
 """The tab Process: one picture, any amount of noise, and what the model makes of it; and films of it."""
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from alphabar.studio.film import (
     reverse_film,
     write_gif,
 )
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab
 
 # Noise levels sigma/alpha between which denoising decides something else.
 REGIONS = ((0.15, "grain"), (0.8, "texture"), (4.0, "shapes"), (math.inf, "mean"))
@@ -40,7 +40,7 @@ SOURCES = ("sample", "data", "upload")  # of a picture; the first is there at on
 TERMS = ("forward", "reverse", "x0", "eps", "alpha_sigma", "snr", "nfe")
 
 
-class ProcessTab:
+class ProcessTab(Tab):
     """Its controls and their handlers. model: the choice of the model. tab: is opened to see it."""
 
     def __init__(self, page: Page, model: gr.Dropdown, tab: gr.Tab | None = None):
@@ -103,7 +103,6 @@ class ProcessTab:
             [self.number, self.upload],
             **LIGHT,
         )
-        gr.on([page.blocks.load, model.change], page.handler(self.offer_sources), model, self.source, **LIGHT)
         inputs = [model, picture, self.time, self.seed]
         taking = [model, self.source, self.number, self.upload]
         taken = self.take_button.click(
@@ -118,8 +117,8 @@ class ProcessTab:
             trigger_mode="always_last",
             **ONE_AT_A_TIME,
         )
-        empty = (None, placeholder(page.text("process_empty")), "", "", "", "", "")
-        model.change(lambda: empty, None, [picture, *views, status, self.film, self.film_status], **LIGHT)
+        self.adapted = [self.source, picture, *views, status, self.film, self.film_status]
+        self.kept, self.views = [picture, self.time, self.seed, self.number, self.upload, self.source], views
         films = [
             button.click(
                 page.handler(function, self.film_status),
@@ -139,12 +138,27 @@ class ProcessTab:
             )
             first.success(page.handler(self.show, status), inputs, [*views, status], **ONE_AT_A_TIME)
 
-    def offer_sources(self, name: str) -> Iterator[Any]:
-        """Where a picture can come from: a model that is no run, such as a shipped one, has no data."""
-        models, text = self.page.models, self.page.text
-        has_data = name in models.runs() and models.run(name).data is not None
-        names = [each for each in SOURCES if each != "data" or has_data]
-        yield gr.update(choices=[(text(f"source_{each}"), each) for each in names], value=names[0])
+    def adapt(self, model: Model) -> dict[Any, Any]:
+        """No picture yet, and where one can come from: a model that is no run, such as a shipped one, has no
+        data.
+        """
+        text, run = self.page.text, Run(model.path)
+        names = [each for each in SOURCES if each != "data" or (run.exists and run.data is not None)]
+        sources = [(text(f"source_{each}"), each) for each in names]
+        return {
+            **dict.fromkeys(self.adapted, ""),
+            self.source: gr.update(choices=sources, value=names[0]),
+            self.picture: None,
+            self.pictures: placeholder(text("process_empty")),
+        }
+
+    def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
+        """The picture at its noise level."""
+        taken, t, seed, *_ = values
+        if taken is None:
+            return {}
+        shown = show_noise_level(self.page, model, taken[1], float(t), int(seed or 0))
+        return dict(zip(self.views, shown, strict=True))
 
     def take_first(self, name: str | None, taken: Any) -> Iterator[tuple[Any, str]]:
         """A sample of the model, unless there is a picture already."""

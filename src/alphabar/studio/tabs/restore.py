@@ -2,7 +2,7 @@
 
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +22,10 @@ from alphabar.restoration.photo import Photo, read_photo
 from alphabar.restoration.restore import restore
 from alphabar.restoration.settings import STEPS, restoration_settings
 from alphabar.restoration.task import Task, degrade, panels, photo_task
+from alphabar.runs.model import Model
 from alphabar.studio.controls import SeedField, seed_to_use
 from alphabar.studio.elements import error_note, figures, note, picture_grid, placeholder, progress_bar
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, forming
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, forming
 from alphabar.studio.pictures import (
     MAX_SIDE,
     cropped,
@@ -80,16 +81,18 @@ class Work(NamedTuple):
 class Restored(NamedTuple):
     """What the last restoration left. before, shown: as they are shown; files: the samples, whole.
 
-    chosen: the number of the sample that is compared with the picture before.
+    archive: of the samples and of where they differ. chosen: the number of the sample that is compared with
+    the picture before.
     """
 
     before: Path
     shown: tuple[Path, ...]
     files: tuple[Path, ...]
+    archive: Path
     chosen: int = 0
 
 
-class RestoreTab:
+class RestoreTab(Tab):
     """Its controls and their handlers. model: the choice of the model."""
 
     def __init__(self, page: Page, model: gr.Dropdown):
@@ -139,7 +142,7 @@ class RestoreTab:
         gr.Markdown(text("undo_degradation_help"))
         self.degraded = gr.HTML(elem_id="restore-picture")
         self.degradation = gr.Dropdown(
-            list(EXAMPLES),
+            [(f"{text(f'degradation_{i}')} ({each})", each) for i, each in enumerate(EXAMPLES)],
             value=EXAMPLES[0],
             allow_custom_value=True,
             label=text("degradation"),
@@ -234,20 +237,28 @@ class RestoreTab:
             trigger_mode="always_last",
             **LIGHT,
         )
-        gr.on(
-            [page.blocks.load, model.change],
-            page.handler(self.adapt),
-            model,
-            [self.unable, self.layout],
-            **ONE_AT_A_TIME,
-        )
+        self.adapted = [self.unable, self.layout]
+        self.kept = [
+            *(panel.held, panel.past, panel.editor, self.restored),
+            *(*numbers, *planned[1:2], self.degrade_first, self.degradation),
+        ]
+        self.views = [*panel.outputs, *results]
 
-    def adapt(self, name: str) -> Iterator[Any]:
+    def adapt(self, model: Model) -> dict[Any, Any]:
         """The controls, or why the model cannot restore."""
-        if name in self.page.models.models():
-            able = self.page.models.load(name).method.denoises
-            unable = note(self.page.text("cannot_restore", model=name))
-            yield gr.update(value=unable, visible=not able), gr.update(visible=able)
+        able, unable = model.method.denoises, note(self.page.text("cannot_restore", model=model.path.name))
+        return {self.unable: gr.update(value=unable, visible=not able), self.layout: gr.update(visible=able)}
+
+    def keep(self, values: Sequence[Any]) -> Sequence[Any]:
+        """What is painted at this moment belongs to the picture."""
+        held, past, editor, *rest = values
+        return [self.panel.painted(held, editor), past, None, *rest]
+
+    def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
+        """The picture, what is painted on it, and the samples."""
+        held, _, _, restored, *_ = values
+        updates = {} if held is None else self.panel.show(held)
+        return updates | ({} if restored is None else self._results(restored))
 
     def plan(self, held: Held | None, factor: int, longest: int, degrade_first: bool) -> Iterator[Any]:
         """What size goes in and comes out, for each of the three tasks."""
@@ -391,14 +402,24 @@ class RestoreTab:
             if spread is not None:
                 with packed.open("spread.png", "w") as out:
                     Image.fromarray(spread.numpy()).save(out, "PNG")
-        text = self.page.text("restored", n=len(samples))
+        restored = Restored(before, tuple(shown), tuple(files), archive)
+        said = " ".join([self.page.text("restored", n=len(samples)), *work.notes])
+        return {self.restored: restored, **self._results(restored), self.status: note(said)}
+
+    def _results(self, restored: Restored) -> dict[Any, Any]:
+        """The updates that show what the last restoration left."""
+        text, spread = self.page.text, None
+        if len(restored.files) > 1:
+            with zipfile.ZipFile(restored.archive) as packed, packed.open("spread.png") as file:
+                spread = np.asarray(Image.open(file))
         return {
-            self.status: note(" ".join([text, *work.notes])),
-            self.slider: (str(before), str(shown[0])),
-            self.gallery: [str(path) for path in shown],
-            self.spread: "" if spread is None else figures([spread], [self.page.text("spread")]),
-            self.save: str(archive),
-            self.restored: Restored(before, tuple(shown), tuple(files)),
+            self.status: note(text("restored", n=len(restored.files))),
+            self.slider: (str(restored.before), str(restored.shown[restored.chosen])),
+            self.gallery: [str(path) for path in restored.shown],
+            self.spread: "" if spread is None else figures([spread], [text("spread")]),
+            self.save: str(restored.archive),
+            self.forming: gr.update(visible=False),
+            self.results: gr.update(visible=True),
         }
 
     def _shown(self, image: Image.Image) -> Path:

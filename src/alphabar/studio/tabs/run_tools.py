@@ -28,6 +28,7 @@ class RunTools:
 
     def __init__(self, page: Page):
         self.page = page
+        self.evaluation = gr.State(None)  # the last one
         text = page.text
         with gr.Accordion(text("evaluate_and_report"), open=False, elem_id="run-evaluation"):
             gr.HTML(note(text("evaluate_help")) + terms(page.language, "kid", "real_baseline", "held_out"))
@@ -67,7 +68,7 @@ class RunTools:
         job = self.evaluate_button.click(
             page.handler(self.evaluate, status),
             [chosen, self.samples],
-            [status, self.result],
+            [status, self.result, self.evaluation],
             **ONE_AT_A_TIME,
         )
         report = self.report_button.click(
@@ -90,26 +91,30 @@ class RunTools:
         )
         self.keep_button.click(lambda: (note(""), None, gr.update(visible=False)), None, asked, **LIGHT)
 
-    def evaluate(self, chosen: list[str], n: float) -> Iterator[tuple[Any, Any]]:
+    def evaluate(self, chosen: list[str], n: float) -> Iterator[dict[Any, Any]]:
         """Measures a run against its data; its report shows the numbers as well."""
         if not 1 <= (n or 0) <= MOST_SAMPLES:
             raise UsageError("studio.evaluate_n_range", most=f"{MOST_SAMPLES:,}")
         run = self._run(chosen)
         if run.data is None:
             raise AlphabarError("studio.no_data")
-        yield note(self.page.text("loading")), gr.skip()
+        yield {self.status: note(self.page.text("loading"))}
         model = self.page.models.load(run.path.name)
         dataset = last(prepare(open_source(run.data), model.codec, model.recipe.data.fit))
         if run.data_fingerprint not in (None, dataset.fingerprint):
             raise AlphabarError("studio.other_data", name=run.path.name)
         result = None
         for record in evaluate(model, run.data, n=int(n)):
-            yield self._progress(record), gr.skip()
+            yield {self.status: self._progress(record)}
             result = record.result
         assert result is not None
         problems = "".join(error_note(self.page.say(problem)) for problem in add_to_run(run, result))
         said = note(self.page.text("evaluation_of", name=run.path.name)) + problems
-        yield said, evaluation_view(self.page, result)
+        yield {
+            self.status: said,
+            self.result: evaluation_view(self.page, result),
+            self.evaluation: result,
+        }
 
     def report(self, chosen: list[str]) -> Iterator[tuple[Any, Any]]:
         """Writes the report of a run and offers it."""

@@ -9,12 +9,14 @@ import gradio as gr
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.formatting import format_duration, parse_duration
 from alphabar.images import evenly
+from alphabar.runs.model import Model
 from alphabar.runs.run import Run
 from alphabar.studio.elements import heading, note
 from alphabar.studio.jobs import TrainingJobs
-from alphabar.studio.page import LIGHT, Page
+from alphabar.studio.page import LIGHT, Page, Tab
 from alphabar.studio.run_views import (
     curves_of,
+    evaluation_view,
     frame_of,
     job_line,
     last_change,
@@ -31,7 +33,7 @@ SECONDS_BETWEEN_UPDATES = 3.0
 SECONDS_BETWEEN_FRAMES = 0.15
 
 
-class RunsTab:
+class RunsTab(Tab):
     """Its views of the runs and their handlers."""
 
     def __init__(self, page: Page, jobs: TrainingJobs):
@@ -111,8 +113,16 @@ class RunsTab:
             page.handler(self.resume, self.status), [chosen, self.more], [self.status, self.begun], **LIGHT
         )
         self.tools.connect(chosen, self.begun)
+        self.kept = [self.tools.evaluation, self.tools.samples, chosen, self.more]
+        self.views = [self.tools.result]
         if self.form:
             self.form.connect(self.begun)
+            self.kept += self.form.inputs
+
+    def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
+        """The last evaluation."""
+        evaluation = values[0]
+        return {} if evaluation is None else {self.tools.result: evaluation_view(self.page, evaluation)}
 
     def names(self) -> list[str]:
         """The runs, and before them one that is only just beginning."""

@@ -107,25 +107,27 @@ class TrainingForm:
     def connect(self, begun: gr.State) -> None:
         """Connect the handlers. begun: the component that takes the name of a run that is being trained."""
         page = self.page
-        inputs = [self.source, self.files, self.name, self.limit, self.amount]
-        inputs += [self.recipe, self.size, self.fit, self.condition]
+        self.inputs: list[Any] = [
+            *(self.source, self.files, self.name, self.limit, self.amount),
+            *(self.recipe, self.size, self.fit, self.condition),
+        ]
         gr.on(
             [self.train_button.click, self.name.submit, self.amount.submit],
             page.handler(self.train, self.status),
-            inputs,
+            self.inputs,
             [self.status, begun],
             **LIGHT,
         )
         self.source.change(lambda kind: gr.update(visible=kind == "upload"), self.source, self.files, **LIGHT)
         gr.on(
-            [self.files.upload, self.source.change],
+            [self.files.upload, self.source.input],
             page.handler(self.suggest, self.found),
             [self.source, self.files],
             [self.found, self.size, self.fit, self.condition],
             **LOOKING,
         )
         self.files.clear(lambda: note(""), None, self.found, **LIGHT)
-        self.limit.change(
+        self.limit.input(
             lambda limit: "10m" if limit == "budget" else "200k", self.limit, self.amount, **LIGHT
         )
         self.recipe.change(

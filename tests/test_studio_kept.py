@@ -1,0 +1,60 @@
+"""What a session of the studio holds: its history as files, and pages left for the other language."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from alphabar.errors import AlphabarError
+from alphabar.messages import message
+
+pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+
+
+def test_a_generation_takes_no_memory_and_says_when_its_files_are_gone(tmp_path):
+    from alphabar.studio.generated import Generated
+
+    said = message("studio.generated", n=64, seconds="1.0", seed=7)
+    names = tuple(f"m-7-{i:03d}.png" for i in range(64))
+    done = Generated("m", (64, 7), names, tmp_path / "folder" / "m-7.zip", said)
+    done.archive.parent.mkdir()
+    done.write({name: name.encode() * 1000 for name in names}, torch.zeros((64, 8, 8, 3), dtype=torch.uint8))
+    assert done.thumbnail.is_file()
+    assert done.file(3) == names[3].encode() * 1000
+    assert done.grid().count("<a ") == 64 and f'download="{names[63]}"' in done.grid()
+    assert len(pickle.dumps(tuple(done))) < 4000  # a state of the session, of which there are many
+    shutil.rmtree(done.archive.parent)
+    for read in (done.grid, lambda: done.file(0)):
+        with pytest.raises(AlphabarError) as failed:
+            read()
+        assert failed.value.message.identifier == "studio.samples_removed"
+
+
+def test_pages_that_were_left_are_bounded_and_known_by_their_ticket_alone():
+    from alphabar.studio.languages import MOST_KEPT, Left, LeftPages
+
+    left = LeftPages()
+    tickets = [left.put(Left("m", "generate", (i,))) for i in range(MOST_KEPT + 1)]
+    assert len(set(tickets)) == len(tickets)
+    assert left.of(tickets[0]) is None and left.of("") is None and left.of("guess") is None
+    assert left.of(tickets[-1]).values == (MOST_KEPT,)
+    left.forget(tickets[-1])
+    assert left.of(tickets[-1]) is None
+
+
+def test_both_languages_have_the_same_controls(tmp_path):
+    """Values are handed over by their places."""
+    from alphabar.studio.app import build_page
+    from alphabar.studio.jobs import TrainingJobs
+    from alphabar.studio.models import ModelStore
+
+    models = ModelStore(tmp_path)
+    blocks = build_page(models, TrainingJobs(models), Path(tmp_path))
+    arrivals = [fn for fn in blocks.fns.values() if fn.name == "arrive"]
+    leaving = [fn for fn in blocks.fns.values() if fn.name == "leave"]
+    assert len(arrivals) == len(leaving) == 2
+    for pair in (arrivals, leaving):
+        kinds = [[type(part) for part in (*fn.inputs, *fn.outputs)] for fn in pair]
+        assert kinds[0] == kinds[1] and len(kinds[0]) > 40
