@@ -127,7 +127,7 @@ def test_the_default_folder_is_named_after_data_and_task():
 def test_a_budget_alone_is_planned(picture_folder, tmp_path, monkeypatch):
     slow = Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
     monkeypatch.setattr(
-        "alphabar.training.launch.measure", lambda *_: iter([Progress("measuring", 1, 1, slow)])
+        "alphabar.training.launch.measure", lambda *_, **__: iter([Progress("measuring", 1, 1, slow)])
     )
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
     records = list(plan_training(str(picture_folder), budget=2.0, settings=PLANNED))

@@ -89,7 +89,7 @@ def plan(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure this machine for about a minute and choose what to train on it in a given time."""
+    """Measure this machine for about half a minute and choose what to train on it in a given time."""
     from alphabar.training.launch import plan_training
 
     planned = run_to_end(plan_training(data, budget=parse_duration(budget), settings=settings or []))
@@ -135,7 +135,7 @@ def _train_seeds(
                 data, False, budget, images, checkpoint_every,
                 run=runs[-1], settings=[*settings, f"seed={seed}"], runtime=runtime, **chosen,
             )  # fmt: skip
-            if result.reason.identifier == "training.stopped":
+            if result.reason.identifier in ("training.stopped", "training.stopped_before"):
                 return
             # What was planned for the first seed, and what followed from the data, holds for all.
             chosen = {"recipe": str(runs[0] / "recipe.toml")}
@@ -165,7 +165,10 @@ def train_to_end(
         main = Runtime().is_main
         records = launch(data, stop=stop, **chosen)
         result = run_to_end(records, quiet=not main, detail=_detail)
-    if main:
+    if main and result.reason.identifier == "training.stopped_before":
+        say(message("cli.stopped_before", reason=result.reason))
+        print_json(as_json, result.to_dict())
+    elif main:
         command = shlex.join(["alphabar", "report", str(result.run)])
         say(
             message(

@@ -26,10 +26,12 @@ from alphabar.runs.model import Model, build_denoiser
 from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors
+from alphabar.training.budget import Plan
 from alphabar.training.changes import check_changes
 from alphabar.training.failures import explained
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.optimizers import learning_rate_at
+from alphabar.training.pace import Pace
 from alphabar.training.probe import Stopped
 from alphabar.training.records import Limits, TrainingProgress, TrainingResult
 from alphabar.training.resume import open_training
@@ -82,6 +84,7 @@ def train(
     checkpoint_every: float = 300.0,
     stop: threading.Event | None = None,
     began: float | None = None,
+    planned: Plan | None = None,
 ) -> Iterator[TrainingProgress]:
     """Trains the run's recipe on a data set, continuing from its newest whole checkpoint.
 
@@ -96,6 +99,7 @@ def train(
     checkpoint_every: seconds between checkpoints.
     stop: set it, from a signal handler for example, to save and end after the current update on all
         processes. Closing the generator does the same on one process.
+    planned: what the budget planner foresaw; where the training turns out far from it, a record says so.
 
     Yields records; the last has the result. Raises AlphabarError where the data changed since the run began,
     every checkpoint is damaged, another process trains in the run, the memory is not enough, another of the
@@ -124,7 +128,8 @@ def train(
         if opened.training.images == 0 and began is not None:
             limits, more = _count_preparation(run, opened.training.runtime, limits, time.monotonic() - began)
             notes += more
-        trainer = Trainer(run, opened.training, limits, opened.writer, stop)
+        pace = Pace(planned, limits) if planned else None
+        trainer = Trainer(run, opened.training, limits, opened.writer, stop, pace)
         yield from (trainer.note(text) for text in notes)
         yield from trainer.run_updates()
 
@@ -155,7 +160,7 @@ def _stopped_early(run: Run) -> TrainingProgress:
 class Trainer:
     """One sitting of a training: updates until a limit or a stop signal, on one of its processes.
 
-    writer: what writes into the run, on the main process only.
+    writer: what writes into the run, on the main process only. pace: what compares it with its plan.
     """
 
     def __init__(
@@ -165,8 +170,10 @@ class Trainer:
         limits: Limits,
         writer: RunWriter | None,
         stop: threading.Event | None,
+        pace: Pace | None = None,
     ):
         self.run, self.training, self.limits, self.writer, self.stop = run, training, limits, writer, stop
+        self.pace = pace
         self._began = time.monotonic() - training.seconds
         self._recent: deque[tuple[float, float]] = deque(
             maxlen=RECENT
@@ -191,6 +198,9 @@ class Trainer:
                     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
                     yield self.note(message("training.unmoved", updates=UPDATES, names=shown))
                 yield record
+                if self.pace:
+                    took, _ = self._recent[-1]
+                    yield from map(self.note, self.pace.after_update(took, record.done))
                 if self.writer:
                     yield from self.writer.after_update(record)
             yield from self._finish()
