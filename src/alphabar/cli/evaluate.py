@@ -6,11 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from alphabar.cli.console import localized, print_json, print_table, run_to_end, say, told_when_stopped
+from alphabar.cli.console import (
+    Estimate,
+    localized,
+    print_json,
+    print_table,
+    run_to_end,
+    say,
+    told_when_stopped,
+)
 from alphabar.cli.options import (
     JsonOption,
     SamplingOptions,
     SeedOption,
+    YesOption,
     parse_ema_lengths,
     with_sampling_options,
 )
@@ -33,12 +42,14 @@ def evaluate(
     ] = None,
     ema: Annotated[str | None, typer.Option(metavar="A,B,…", help="cli.help.emas")] = None,
     seed: SeedOption = 0,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how good samples are: distances with protocol and baseline, copies, attribute frequencies."""
     from alphabar.runs.model import holds_model
 
     options = {"n": n, "features": features, "weights": weights, "label_classifier": _model(label_classifier)}
+    options["yes"] = yes
     if not holds_model(what):
         given = [*sampling.given, *(["ema"] if ema else [])]
         if given:
@@ -65,11 +76,18 @@ def _model(path: Path | None, **options: Any) -> Any:
     return None if path is None else load_model(path, **options)
 
 
-def _evaluate(what: Any, against: str, **options: Any) -> Any:
+def _evaluate(what: Any, against: str, *, yes: bool, **options: Any) -> Any:
     from alphabar.evaluation.evaluate import evaluate as evaluate_samples
+    from alphabar.sampling.settings import nfe_per_sample
 
-    with told_when_stopped(lambda: message("cli.evaluation_kept")):
-        return run_to_end(evaluate_samples(what, against, **options))
+    def left() -> str:
+        return message("cli.evaluation_kept")
+
+    estimate = None
+    if settings := options.get("settings"):  # samples are generated
+        estimate = Estimate(options["n"], options["n"] * nfe_per_sample(what, settings), yes, left)
+    with told_when_stopped(left):
+        return run_to_end(evaluate_samples(what, against, **options), estimate=estimate)
 
 
 def _keep(path: Path, result: Any) -> Sequence[str]:

@@ -21,6 +21,7 @@ BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="cli.help
 ImagesOption = Annotated[str | None, typer.Option(metavar="N", help="cli.help.images")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="cli.help.set")]
 CheckpointOption = Annotated[str, typer.Option(metavar="TIME", help="cli.help.checkpoint_every")]
+PatienceOption = Annotated[int | None, typer.Option(metavar="N", help="cli.help.patience")]
 RuntimeOption = Annotated[str, typer.Option(metavar="plain|auto|FILE", help="cli.help.runtime")]
 
 
@@ -34,16 +35,18 @@ def train(
     condition: Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.condition")] = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", help="cli.help.seeds")] = None,
     checkpoint_every: CheckpointOption = "5m",
+    patience: PatienceOption = None,
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set. The same command continues a training that was stopped or killed."""
     chosen: dict[str, Any] = {"recipe": recipe, "condition": condition}
+    settings = with_patience(settings, patience)
     launched = (data, as_json, budget, images, checkpoint_every)
     if seeds is None:
-        train_to_end(*launched, run=run, settings=settings or [], runtime=runtime, **chosen)
+        train_to_end(*launched, run=run, settings=settings, runtime=runtime, **chosen)
     else:
-        _train_seeds(seeds, *launched, run, settings or [], chosen, runtime)
+        _train_seeds(seeds, *launched, run, settings, chosen, runtime)
 
 
 def finetune(
@@ -54,13 +57,14 @@ def finetune(
     images: ImagesOption = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = "5m",
+    patience: PatienceOption = None,
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set, starting from the weights of a trained model."""
     train_to_end(
         data, as_json, budget, images, checkpoint_every,
-        run=run, finetune=model, settings=settings or [], runtime=runtime,
+        run=run, finetune=model, settings=with_patience(settings, patience), runtime=runtime,
     )  # fmt: skip
 
 
@@ -101,6 +105,11 @@ def plan(
     command = shlex.join(["alphabar", "train", data, "--budget", budget, *changed])
     say(message("cli.to_train", command=command))
     print_json(as_json, planned.to_dict())
+
+
+def with_patience(settings: list[str] | None, patience: int | None) -> list[str]:
+    """The settings, with that of an option for early stopping."""
+    return [*(settings or []), *([] if patience is None else [f"monitor.patience={patience}"])]
 
 
 def _train_seeds(

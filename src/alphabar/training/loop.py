@@ -28,7 +28,7 @@ from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors
 from alphabar.training.budget import Plan
 from alphabar.training.changes import check_changes
-from alphabar.training.failures import explained
+from alphabar.training.failures import explained, kept
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.optimizers import learning_rate_at
 from alphabar.training.pace import Pace
@@ -121,7 +121,7 @@ def train(
             yield _stopped_early(run)
             return
         except Exception as error:
-            if (told := explained(error, recipe)) is None:
+            if (told := explained(error, recipe, run)) is None:
                 raise
             raise told from error
         notes: list[Message | str] = [*opened.notes]
@@ -153,7 +153,8 @@ def _stopped_early(run: Run) -> TrainingProgress:
     """The last record of a training that was stopped while the machine was measured."""
     checkpoint, _ = run.checkpoints.newest()
     images, seconds = (checkpoint.images, checkpoint.state["seconds"]) if checkpoint else (0, 0.0)
-    result = TrainingResult(run.path, images, seconds, message("training.stopped"))
+    reason = message("training.stopped" if checkpoint else "training.stopped_before")
+    result = TrainingResult(run.path, images, seconds, reason)
     return TrainingProgress(message("training.stage"), 0.0, 1.0, result, images=images, seconds=seconds)
 
 
@@ -209,11 +210,13 @@ class Trainer:
                 self.writer.save_if_new()
             raise
         except Exception as error:
-            if (told := explained(error, self.training.recipe)) is None:
+            if explained(error, self.training.recipe, self.run) is None:
                 raise
             if self.writer and self.training.whole:
-                with suppress(Exception):  # it may fail for the same reason; the last checkpoint is there
+                with suppress(Exception):  # it may fail for the same reason
                     self.writer.save_if_new()
+            told = explained(error, self.training.recipe, self.run)  # now that what could be saved is
+            assert told is not None
             raise told from error
         finally:
             self.training.loader.close()
@@ -238,6 +241,7 @@ class Trainer:
                 images=training.images,
                 path=self.run.path,
                 rate=training.recipe.optimizer.learning_rate / 4,
+                kept=kept(self.run),
             )
         busy, waiting = (sum(column) for column in zip(*self._recent, strict=True))
         rate = len(self._recent) * training.recipe.batch / busy
@@ -267,7 +271,7 @@ class Trainer:
 
     def _ends_here(self) -> bool:
         """Whether any process ends: all must leave the loop at the same update."""
-        ends = self.limits.reached(self.training.images, self.seconds()) or self._stopped()
+        ends = self.limits.reached(self.training.images, self.seconds()) or self._stopped() or self._early()
         runtime = self.training.runtime
         if runtime.world_size == 1:
             return ends
@@ -276,6 +280,10 @@ class Trainer:
     def _stopped(self) -> bool:
         return self.stop is not None and self.stop.is_set()
 
+    def _early(self) -> bool:
+        """Whether the main process, which measures, has run out of patience."""
+        return self.writer is not None and self.writer.patience_over
+
     def _finish(self) -> Iterator[TrainingProgress]:
         stopped, trained = self._stopped(), bool(self._recent)
         if trained:
@@ -283,6 +291,8 @@ class Trainer:
         if self.writer:
             yield from self.writer.finish(stopped)
         reason = "stopped" if stopped else "finished" if trained else "already_trained"
+        if self._early():
+            reason = "ended_early"
         training = self.training
         result = TrainingResult(
             self.run.path, training.images, training.seconds, message(f"training.{reason}")
