@@ -24,6 +24,7 @@ from alphabar.training.probe import CHECKED, Stopped, choose_right, precisions, 
 from alphabar.training.trial import Trial
 
 TURNS, MOST_TURNS = 5, 24
+LONGEST = 60.0  # seconds, after which no turn begins beyond the first ones, however busy the machine is
 SECONDS = 0.5  # that a timed step takes, at most
 LARGEST = 2048  # samples at once
 AGREE = 1.05  # the fastest time of a network counts once another one is within so much of it
@@ -91,7 +92,8 @@ def training_rates(
     """Times training steps of recipes whose networks grow from one to the next, on noise.
 
     There are 5 turns or more, until ``seconds`` are over and each network has two fastest times that agree,
-    and at most 24. Where a smaller network comes out slower than a larger one, both are timed again.
+    and at most 24, or as many as begin in a minute. Where a smaller network comes out slower than a larger
+    one, both are timed again.
 
     most: samples at once; fewer where so many take longer than half a second. conditions: of the data set.
     runtime: to time them in, without torch.compile; by default each network in all precisions and memory
@@ -165,7 +167,15 @@ def _turns(
 ) -> Iterator[float]:
     """Times all by turns as often as is needed. Yields how much is done, in (0, 1)."""
     began, turns = time.monotonic(), 0
-    while turns < TURNS or (turns < MOST_TURNS and not _settled(groups, time.monotonic() - began >= seconds)):
+
+    def passed() -> float:
+        return time.monotonic() - began
+
+    def settled() -> bool:
+        agree = all(min(group, key=_fastest).agrees for group in groups)
+        return turns >= MOST_TURNS or passed() >= LONGEST or (passed() >= seconds and agree)
+
+    while turns < TURNS or not settled():
         for group in groups:
             for timed in group:
                 unless_stopped(stop)
@@ -173,6 +183,8 @@ def _turns(
                 yield turns / MOST_TURNS
         turns += 1
     for again in range(AGAIN):
+        if passed() >= LONGEST:
+            break
         rates = [max(timed.timing.rate for timed in group) for group in groups]
         for _ in range(TURNS):
             for i in sorted(contradictory(rates)):
@@ -180,10 +192,6 @@ def _turns(
                     unless_stopped(stop)
                     timed.turn()
                     yield (MOST_TURNS + again) / (MOST_TURNS + AGAIN + 1)
-
-
-def _settled(groups: Sequence[Sequence[_Timed]], long_enough: bool) -> bool:
-    return long_enough and all(min(group, key=_fastest).agrees for group in groups)
 
 
 def _fastest(timed: _Timed) -> float:
