@@ -24,8 +24,8 @@ def generating(clock, seconds, steps=100, total=100.0):
     yield Progress(message("sampling.stage"), total, total, "done")
 
 
-def estimate(yes=False, start=0.0):
-    return Estimate(64, 640, yes, lambda: "11 of 64 files are there.", start)
+def estimate(yes=False, before=0.0):
+    return Estimate(64, 640, yes, lambda: "11 of 64 files are there.", before)
 
 
 def test_the_time_is_said_once_and_short_work_says_nothing(clock, capsys):
@@ -39,7 +39,7 @@ def test_the_time_is_said_once_and_short_work_says_nothing(clock, capsys):
 
 def test_what_is_there_already_is_no_part_of_the_rest(clock, capsys):
     half = (r for r in generating(clock, 1.0, steps=200) if r.done > 50)
-    run_to_end(half, estimate=estimate(start=0.5))
+    run_to_end(half, estimate=estimate(before=0.5))
     assert "takes about 1m36s" in capsys.readouterr().err
 
 

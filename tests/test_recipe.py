@@ -59,7 +59,7 @@ def test_settings_reach_every_depth():
         ("batch=0", "batch = 0"),
         ("data.fit=stretch", "data.fit = 'stretch'"),
         ("batch", "key=value"),
-        ("data.size=60", "size 60"),
+        ("data.size=60", "data.size = 60: this UNet takes multiples of 8; choose 56 / 64"),
         ("data.size=[96,4]", "data.size = [96, 4]: give one number"),
         ("data.size=x", "data.size = 'x': give one number"),
         ("data.size=4", "data.size = 4: give one number"),

@@ -143,14 +143,14 @@ class Estimate:
     """Says once how long generating takes, when its first seconds have shown it, and asks where that is long.
 
     samples, evaluations: how many there are in all, and how often the network is evaluated for them.
-    yes: ask nothing. kept: what is there if a person says no, made then. start: share that is done already.
+    yes: ask nothing. kept: what is there if a person says no, made then. before: share that is done already.
     """
 
     def __init__(
-        self, samples: int, evaluations: int, yes: bool, kept: Callable[[], str], start: float = 0.0
+        self, samples: int, evaluations: int, yes: bool, kept: Callable[[], str], before: float = 0.0
     ):
         self.samples, self.evaluations, self.yes, self.kept = samples, evaluations, yes, kept
-        self.start = start
+        self.before = before
         self._began: float | None = None
         self._over = False
 
@@ -160,11 +160,11 @@ class Estimate:
             return None
         now, done = monotonic(), record.done / record.total
         if self._began is None:  # what comes before the first step is no part of the rest
-            self._began, self.start = now, max(self.start, done)
-        if now - self._began < SURE_AFTER or done <= self.start:
+            self._began, self.before = now, max(self.before, done)
+        if now - self._began < SURE_AFTER or done <= self.before:
             return None
         self._over = True
-        seconds = (now - self._began) * (1 - done) / (done - self.start)
+        seconds = (now - self._began) * (1 - done) / (done - self.before)
         if seconds < SAY_ABOVE:
             return None
         about = {"n": self.samples, "evaluations": self.evaluations, "duration": format_duration(seconds)}

@@ -144,7 +144,7 @@ def _train_seeds(
                 data, False, budget, images, checkpoint_every,
                 run=runs[-1], settings=[*settings, f"seed={seed}"], runtime=runtime, **chosen,
             )  # fmt: skip
-            if result.reason.identifier in ("training.stopped", "training.stopped_before"):
+            if result.stopped:
                 return
             # What was planned for the first seed, and what followed from the data, holds for all.
             chosen = {"recipe": str(runs[0] / "recipe.toml")}
@@ -182,10 +182,11 @@ def train_to_end(
         say(
             message(
                 "cli.trained", reason=result.reason, images=result.images,
-                duration=format_duration(result.seconds), run=result.run,
-                samples=result.run / "samples", command=command,
+                duration=format_duration(result.seconds), run=result.run, command=command,
             )
         )  # fmt: skip
+        if (samples := result.run / "samples").is_dir():  # not where it was stopped before the first ones
+            say(message("cli.last_samples", samples=samples))
         print_json(as_json, result.to_dict())
     return result
 

@@ -87,25 +87,18 @@ def launch(
     chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget, images)
     from_file = runtime not in (None, "auto", "plain") and not isinstance(runtime, Runtime)
     runtime = given_runtime(runtime) if isinstance(runtime, str | Path) else runtime
-    how = _How(runtime, from_file, stop, began)
+    command = _Command(runtime, from_file, stop, began)
     with processes():
         try:
-            begun = yield from _until_stopped(_begin(data, chosen, how), stop)
+            begun = yield from _until_stopped(_begin(data, chosen, command), stop)
         except Stopped:
             yield _stopped(chosen.run)
             return
         yield from train(
-            begun.dataset,
-            begun.run,
-            images=images,
-            budget=budget,
-            runtime=runtime,
-            conditions=begun.conditions,
-            checkpoint_every=checkpoint_every,
-            stop=stop,
-            began=began,
+            begun.dataset, begun.run, images=images, budget=budget, runtime=runtime,
+            conditions=begun.conditions, checkpoint_every=checkpoint_every, stop=stop, began=began,
             planned=begun.planned,
-        )
+        )  # fmt: skip
 
 
 def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
@@ -122,7 +115,7 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
         recipe = yield from _with_fit(source, recipe)
     dataset = yield from _prepared(source, recipe)
     chosen = _Chosen(Path(), recipe, None, settings=settings, budget=budget)
-    planned = yield from _planned(dataset, chosen, recipe, conditions_of(dataset, recipe), _How())
+    planned = yield from _planned(dataset, chosen, recipe, conditions_of(dataset, recipe), _Command())
     yield Progress(message("training.stage_planning"), 1, 1, planned)
 
 
@@ -149,8 +142,8 @@ class _Chosen:
 
 
 @dataclass(frozen=True)
-class _How:
-    """How a training begins: the given runtime and whether it must be checked against this machine.
+class _Command:
+    """What a command says besides: the given runtime and whether it must be checked against this machine.
 
     stop: set, the person stops it. began: when the command was given, as of ``time.monotonic``.
     """
@@ -210,7 +203,7 @@ def _choose(
     )
 
 
-def _begin(data: str, chosen: _Chosen, how: _How) -> Generator[Progress[Any], None, _Begun]:
+def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[Any], None, _Begun]:
     """What a training needs. What does not fit fails before anything is written, and before time is spent."""
     source, run = open_source(data), Run(chosen.run)
     recipe = yield from _with_channels(source, chosen.recipe, chosen.model, run)
@@ -228,10 +221,10 @@ def _begin(data: str, chosen: _Chosen, how: _How) -> Generator[Progress[Any], No
     planned = None
     if chosen.planned:
         # What compiled code does depends on the sizes: that is checked once they are chosen.
-        _check_runtime(how, recipe, conditions, compiled=False)
-        planned = yield from _planned(dataset, chosen, recipe, conditions, how)
+        _check_runtime(command, recipe, conditions, compiled=False)
+        planned = yield from _planned(dataset, chosen, recipe, conditions, command)
         recipe = with_settings(planned.recipe, chosen.settings)
-    _check_runtime(how, recipe, conditions)
+    _check_runtime(command, recipe, conditions)
     _check_unchanged(run, dataset)
     if Runtime().is_main:
         begin(chosen.run, recipe, initial_model=chosen.model, settings=chosen.settings)
@@ -242,10 +235,12 @@ def _begin(data: str, chosen: _Chosen, how: _How) -> Generator[Progress[Any], No
     return _Begun(dataset, run, conditions, planned)
 
 
-def _check_runtime(how: _How, recipe: Recipe, conditions: Conditions | None, compiled: bool = True) -> None:
+def _check_runtime(
+    command: _Command, recipe: Recipe, conditions: Conditions | None, compiled: bool = True
+) -> None:
     """Raises UsageError where this machine cannot train a recipe in the given runtime."""
-    if how.runtime and how.checked:
-        check_runtime(how.runtime, recipe, conditions, compiled=compiled)
+    if command.runtime and command.checked:
+        check_runtime(command.runtime, recipe, conditions, compiled=compiled)
 
 
 def _until_stopped(
@@ -358,15 +353,15 @@ def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> 
 
 
 def _planned(
-    dataset: Dataset, chosen: _Chosen, recipe: Recipe, conditions: Conditions | None, how: _How
+    dataset: Dataset, chosen: _Chosen, recipe: Recipe, conditions: Conditions | None, command: _Command
 ) -> Generator[Progress[Any], None, Plan]:
     """The plan for what is left of the budget, after measuring this machine, with sentences about it."""
     measuring = measure(
         dataset, recipe, conditions,
-        budget=chosen.budget or 0.0, own_size=chosen.own_size, runtime=how.runtime, stop=how.stop,
+        budget=chosen.budget or 0.0, own_size=chosen.own_size, runtime=command.runtime, stop=command.stop,
     )  # fmt: skip
     machine = yield from staged(measuring)
-    passed = 0.0 if how.began is None else monotonic() - how.began
+    passed = 0.0 if command.began is None else monotonic() - command.began
     left = Limits(None, chosen.budget, passed).budget or 0.0
     train_index, _ = dataset.split(recipe.data.held_out)
     planned = plan(machine, recipe, len(train_index), left, own_size=chosen.own_size)
