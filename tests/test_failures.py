@@ -95,20 +95,25 @@ def test_too_little_memory_to_begin_is_one_sentence_too(picture_folder, tmp_path
         launched(picture_folder, run=tmp_path / "run", recipe="lean")
 
 
-def test_the_advice_fits_the_batch():
+def test_the_advice_fits_the_batch(tmp_path):
+    run = Run(tmp_path)
+
     def told(*settings: str) -> str:
-        return str(explained(MemoryError(), with_settings(named_recipe("lean"), settings)))
+        return str(explained(MemoryError(), with_settings(named_recipe("lean"), settings), run))
 
     assert "--set accumulate=3" in told("batch=9") and "--set accumulate=4" in told("batch=8", "accumulate=2")
     assert "even for one image" in told("batch=4", "accumulate=4")
-    assert explained(RuntimeError("shapes do not match"), named_recipe("lean")) is None
+    assert explained(RuntimeError("shapes do not match"), named_recipe("lean"), run) is None
+    assert "no checkpoint yet" in told() and "no checkpoint yet" in told("batch=1")
+    (run.checkpoints.path / "000000008").mkdir(parents=True)
+    assert "continues from its last checkpoint" in told() and "no checkpoint" not in told("batch=1")
 
 
-def test_another_process_that_ended_is_one_sentence(monkeypatch):
+def test_another_process_that_ended_is_one_sentence(tmp_path, monkeypatch):
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:4711")
-    assert explained(lost, named_recipe("lean")) is None  # of one process it is something else
+    assert explained(lost, named_recipe("lean"), Run(tmp_path)) is None  # of one process it is something else
     monkeypatch.setattr("alphabar.training.failures.distributed", lambda: True)
-    assert "Another process" in str(explained(lost, named_recipe("lean")))
+    assert "Another process" in str(explained(lost, named_recipe("lean"), Run(tmp_path)))
 
 
 def test_a_loss_that_stays_not_finite_keeps_the_last_good_checkpoint(picture_folder, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Launching a training from Python, as the commands train, finetune, distill and plan do."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from alphabar.data.inspect import inspect
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import pack_json
 from alphabar.progress import Progress, last
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
@@ -127,7 +129,7 @@ def test_the_default_folder_is_named_after_data_and_task():
 def test_a_budget_alone_is_planned(picture_folder, tmp_path, monkeypatch):
     slow = Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
     monkeypatch.setattr(
-        "alphabar.training.launch.measure", lambda *_: iter([Progress("measuring", 1, 1, slow)])
+        "alphabar.training.launch.measure", lambda *_, **__: iter([Progress("measuring", 1, 1, slow)])
     )
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
     records = list(plan_training(str(picture_folder), budget=2.0, settings=PLANNED))
@@ -144,6 +146,42 @@ def test_a_budget_alone_is_planned(picture_folder, tmp_path, monkeypatch):
     differing = {"images", "optimizer"}  # the longer, the more images, and so the longer a warm-up
     assert Run(run).recipe.model_dump(exclude=differing) == planned.recipe.model_dump(exclude=differing)
     assert launched(picture_folder, **options).reason.identifier == "training.already_trained"
+
+
+def test_a_training_far_from_its_plan_says_so_early(picture_folder, tmp_path, monkeypatch):
+    fast = Machine("cpu", ((1e7, 1e5),), loading=1e6, memory=2**33)
+    monkeypatch.setattr(
+        "alphabar.training.launch.measure", lambda *_, **__: iter([Progress("measuring", 1, 1, fast)])
+    )
+    monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1,))
+    monkeypatch.setattr("alphabar.training.pace.UPDATES", 2)
+    options = {"budget": 10.0, "images": 640, "settings": PLANNED, "runtime": Runtime()}
+    options["run"] = tmp_path / "run"
+    told = [(r.message.identifier, r.done) for r in launch(str(picture_folder), **options) if r.message]
+    (done,) = (done for name, done in told if name == "training.slower_than_planned")
+    assert done < 1
+
+
+def test_a_stop_is_heard_while_the_machine_is_measured(picture_folder, tmp_path):
+    stop, options = threading.Event(), {"budget": 60.0, "settings": PLANNED, "run": tmp_path / "run"}
+    result, stages = None, []
+    for record in launch(str(picture_folder), stop=stop, **options):
+        result = record.result
+        stages.append(record.stage.identifier)
+        if stages[-1] == "training.stage_measuring":
+            stop.set()
+    assert result.reason.identifier == "training.stopped_before" and not (tmp_path / "run").exists()
+    assert stages.count("training.stage_measuring") == 1
+
+
+def test_a_given_runtime_is_refused_before_the_machine_is_measured(picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("alphabar.training.launch.measure", None)  # it would raise TypeError
+    file = tmp_path / "runtime.json"
+    file.write_bytes(pack_json(Runtime(dtype=torch.float16).to_dict()))
+    options = {"budget": 60.0, "settings": PLANNED, "run": tmp_path / "run", "runtime": file}
+    with pytest.raises(UsageError, match="float16"):
+        launched(picture_folder, images=None, **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_grey_images_train_with_one_channel_and_give_grey_samples(tmp_path):

@@ -161,7 +161,7 @@ def test_kept_activations_are_those_of_a_real_pass():
 def test_measuring_a_real_machine(picture_folder, monkeypatch):
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1,))
     recipe = with_settings(LEAN, ["data.size=16", "batch=4"])
-    *progress, end = measure(tiny_dataset(picture_folder), recipe)
+    *progress, end = measure(tiny_dataset(picture_folder), recipe, budget=1.0)
     assert [record.done for record in progress] == sorted(record.done for record in progress)
     (((forward, rate),), loading) = (end.result.speeds, end.result.loading)
     assert forward == sizes(recipe)[0].flops and 1 < rate < 1e5 and 1 < loading < 1e6

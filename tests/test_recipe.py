@@ -1,5 +1,6 @@
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_settings_reach_every_depth():
         ("batch=0", "batch = 0"),
         ("data.fit=stretch", "data.fit = 'stretch'"),
         ("batch", "key=value"),
-        ("data.size=60", "size 60"),
+        ("data.size=60", "data.size = 60: this UNet takes multiples of 8; choose 56 / 64"),
         ("data.size=[96,4]", "data.size = [96, 4]: give one number"),
         ("data.size=x", "data.size = 'x': give one number"),
         ("data.size=4", "data.size = 4: give one number"),
@@ -113,3 +114,8 @@ def test_differences_name_what_changed():
     assert "optimizer.learning_rate: 0.001 → 0.5" in differences(a, b)
     assert "schedule.name: linear_beta → cosine" in differences(a, b)
     assert differences(a, a) == []
+
+
+def test_the_commented_recipe_of_the_guide_is_lean():
+    guide = Path(__file__).parents[1] / "docs" / "guide" / "recipe.toml"
+    assert read_recipe(guide) == named_recipe("lean")

@@ -65,6 +65,12 @@ def format_number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def format_range(low: float, high: float) -> str:
+    """Two numbers with one decimal, "58.1–61.2"; one of them where they are the same."""
+    texts = dict.fromkeys(f"{value:.1f}" for value in (low, high))
+    return "–".join(texts)
+
+
 UNKNOWN_WORDS = frozenset({"nan", "-nan", "n/a", "#n/a", "<na>", "none", "null", "nat"})
 """How tables write that a value is missing, apart from leaving the cell blank; case does not matter."""
 

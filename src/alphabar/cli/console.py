@@ -28,6 +28,8 @@ STOPPING_SIGNALS = [
 ]
 SECONDS_TO_INSIST = 1.0  # between the first Ctrl-C and one that ends the work at once
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where stderr is no terminal
+ASK_ABOVE = 120.0  # seconds that a command may take without a question
+SAY_ABOVE, SURE_AFTER = 20.0, 3.0  # seconds of work that are foretold, and of it that tell how long it takes
 
 
 def started_processes() -> int:
@@ -168,15 +170,49 @@ def progress_bars(quiet: bool = False) -> Iterator[Any]:
         yield bars
 
 
+class Estimate:
+    """Says once how long generating takes, when its first seconds have shown it, and asks where that is long.
+
+    samples, evaluations: how many there are in all, and how often the network is evaluated for them.
+    yes: ask nothing. kept: what is there if a person says no, made then. before: share that is done already.
+    """
+
+    def __init__(
+        self, samples: int, evaluations: int, yes: bool, kept: Callable[[], str], before: float = 0.0
+    ):
+        self.samples, self.evaluations, self.yes, self.kept = samples, evaluations, yes, kept
+        self.before = before
+        self._began: float | None = None
+        self._over = False
+
+    def sentence(self, record: Progress[Any]) -> tuple[str, float] | None:
+        """What to say after a record, and the seconds that are left; mostly None."""
+        if self._over or record.stage not in (message("sampling.stage"), message("evaluation.generating")):
+            return None
+        now, done = monotonic(), record.done / record.total
+        if self._began is None:  # what comes before the first step is no part of the rest
+            self._began, self.before = now, max(self.before, done)
+        if now - self._began < SURE_AFTER or done <= self.before:
+            return None
+        self._over = True
+        seconds = (now - self._began) * (1 - done) / (done - self.before)
+        if seconds < SAY_ABOVE:
+            return None
+        about = {"n": self.samples, "evaluations": self.evaluations, "duration": format_duration(seconds)}
+        return message("cli.generating_takes", **about), seconds
+
+
 def run_to_end(
     records: Iterable[Progress[T]],
     stage: str | None = None,
     quiet: bool = False,
     detail: Callable[[Progress[T]], str] = lambda record: "",
+    estimate: Estimate | None = None,
 ) -> T:
     """Do a piece of work behind progress bars, one for each stage, print its messages, and return its result.
 
-    stage: a name for the bar instead of the records' own. detail: what stands beside the bar.
+    stage: a name for the bar instead of the records' own. detail: what stands beside the bar. estimate: says
+    how long it takes, and may end the command.
     """
     result = None
     spoken = monotonic()
@@ -193,6 +229,8 @@ def run_to_end(
             bars.update(tasks[name], completed=record.done, total=record.total, detail=detail(record))
             if record.message and not quiet:
                 bars.console.print(localized(record.message), markup=False, highlight=False, soft_wrap=True)
+            if estimate and not quiet and (told := estimate.sentence(record)):
+                _foretell(bars, *told, estimate)
             if bars.disable and not quiet and monotonic() - spoken > SECONDS_BETWEEN_LINES:
                 spoken = monotonic()
                 left = bars.tasks[tasks[name]].time_remaining
@@ -201,18 +239,30 @@ def run_to_end(
     return result  # type: ignore[return-value]
 
 
+def _foretell(bars: Any, sentence: str, seconds: float, estimate: Estimate) -> None:
+    """Say how long work takes; long work waits, without its bars, for a person at a terminal to agree."""
+    bars.stop()
+    say(sentence)
+    if seconds > ASK_ABOVE:
+        confirm(estimate.yes, estimate.kept)
+    bars.start()
+
+
 def is_terminal() -> bool:
     """Whether a person sits at a terminal and can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def confirm(yes: bool) -> None:
-    """Ask a person at a terminal whether to go on; end the command where they do not. yes: they said so."""
+def confirm(yes: bool, kept: Callable[[], str] | None = None) -> None:
+    """Ask a person at a terminal whether to go on; end the command where they do not.
+
+    yes: they said so. kept: what is there of the results by then; nothing was written without it.
+    """
     if yes or not is_terminal():
         return
     print(localized(message("cli.go_on")), end=" ", file=sys.stderr, flush=True)
     if not input().strip().lower().startswith(("y", "s")):
-        say(message("cli.cancelled"))
+        say(message("cli.stopped", kept=kept()) if kept else message("cli.cancelled"))
         raise typer.Exit(1)
 
 

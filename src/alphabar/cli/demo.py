@@ -26,13 +26,13 @@ def demo(
     say(message("cli.demo_training", budget=budget, run=run))
     settings = ["data.size=32", "monitor.share=0.1"]
     trained = train_to_end("toycars", False, budget, None, "5m", run=run, settings=settings)
-    if trained.reason.identifier == "training.stopped":
+    if trained.stopped:
         return
     say(message("cli.demo_sampling", samples=samples))
     shutil.rmtree(samples, ignore_errors=True)
-    sample(run, out=samples, n=64)
+    sample(run, out=samples, n=64, yes=True)
     say(message("cli.demo_evaluating"))
-    evaluate(run, against="toycars", n=300)
+    evaluate(run, against="toycars", n=300, yes=True)
     say(message("cli.demo_reporting"))
     report(run, show=show)
     print_json(as_json, {"run": str(run), "samples": str(samples), "report": str(run / "report.html")})

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from alphabar.cli.console import (
+    Estimate,
     localized,
     print_json,
     print_table,
@@ -20,6 +21,7 @@ from alphabar.cli.options import (
     JsonOption,
     SamplingOptions,
     SeedOption,
+    YesOption,
     parse_ema_lengths,
     with_sampling_options,
 )
@@ -42,13 +44,14 @@ def evaluate(
     ] = None,
     ema: Annotated[str | None, typer.Option(metavar="A,B,…", help="cli.help.emas")] = None,
     seed: SeedOption = 0,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how good samples are: distances with protocol and baseline, copies, attribute frequencies."""
     with shared_work():
         _evaluate_and_print(
             what, against, sampling, ema, seed, as_json,
-            n=n, features=features, weights=weights, label_classifier=_model(label_classifier),
+            n=n, features=features, weights=weights, label_classifier=_model(label_classifier), yes=yes,
         )  # fmt: skip
 
 
@@ -91,11 +94,18 @@ def _model(path: Path | None, **options: Any) -> Any:
     return None if path is None else load_model(path, **options)
 
 
-def _evaluate(what: Any, against: str, **options: Any) -> Any:
+def _evaluate(what: Any, against: str, *, yes: bool, **options: Any) -> Any:
     from alphabar.evaluation.evaluate import evaluate as evaluate_samples
+    from alphabar.sampling.settings import nfe_per_sample
 
-    with told_when_stopped(lambda: message("cli.evaluation_kept")):
-        return run_to_end(evaluate_samples(what, against, **options))
+    def left() -> str:
+        return message("cli.evaluation_kept")
+
+    estimate = None
+    if settings := options.get("settings"):  # samples are generated
+        estimate = Estimate(options["n"], options["n"] * nfe_per_sample(what, settings), yes, left)
+    with told_when_stopped(left):
+        return run_to_end(evaluate_samples(what, against, **options), estimate=estimate)
 
 
 def _keep(path: Path, result: Any) -> Sequence[str]:

@@ -22,6 +22,7 @@ ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="cli.help.i
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="cli.help.out")]
 SeedOption = Annotated[int, typer.Option(metavar="N", help="cli.help.seed")]
 OpenOption = Annotated[bool, typer.Option("--open", help="cli.help.open")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="cli.help.yes")]
 JsonOption = Annotated[bool, typer.Option("--json", help="cli.help.json")]
 
 

@@ -7,8 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alphabar.cli.console import confirm, kept, open_path, print_json, run_to_end, say, told_when_stopped
-from alphabar.cli.options import ImageArgument, JsonOption, ModelArgument, OpenOption, OutOption, SeedOption
+from alphabar.cli.console import (
+    ASK_ABOVE,
+    confirm,
+    kept,
+    open_path,
+    print_json,
+    run_to_end,
+    say,
+    told_when_stopped,
+)
+from alphabar.cli.options import (
+    ImageArgument,
+    JsonOption,
+    ModelArgument,
+    OpenOption,
+    OutOption,
+    SeedOption,
+    YesOption,
+)
 from alphabar.formatting import format_duration
 from alphabar.messages import message
 
@@ -23,9 +40,6 @@ StepsOption = Annotated[int | None, typer.Option(metavar="N", help="cli.help.sol
 PagOption = Annotated[float | None, typer.Option(metavar="S", help="cli.help.restoration_pag")]
 NoiseOption = Annotated[str, typer.Option(metavar="STD", help="cli.help.noise")]
 DegradationOption = Annotated[str, typer.Option(metavar="SPEC", help="cli.help.degradation")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="cli.help.yes")]
-
-ASK_ABOVE = 120.0  # seconds that a restoration may take without a question
 
 
 def inpaint(

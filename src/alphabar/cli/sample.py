@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alphabar.cli.console import (
+    Estimate,
     kept,
     open_path,
     print_json,
@@ -23,6 +24,7 @@ from alphabar.cli.options import (
     OutOption,
     SamplingOptions,
     SeedOption,
+    YesOption,
     parse_comparison,
     with_sampling_options,
 )
@@ -53,6 +55,7 @@ def sample(
         typer.Option(metavar="LENGTH", help="cli.help.ema"),
     ] = None,
     seed: SeedOption = 0,
+    yes: YesOption = False,
     show: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,6 +65,7 @@ def sample(
     from alphabar.sampling.comparison import comparison_settings
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder, sample_into
+    from alphabar.sampling.settings import nfe_per_sample
 
     comparison = parse_comparison(compare) if compare else None
     loaded = load_model(model, ema=ema)
@@ -76,8 +80,10 @@ def sample(
     total = n * len(variants)
     weights = weights_fingerprint(loaded, settings)[:16]
     folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
+    evaluations = n * sum(nfe_per_sample(loaded, variant) for variant in variants)
+    estimate = Estimate(total, evaluations, yes, lambda: kept(folder), folder.kept() / total)
     with shared_work(), told_when_stopped(lambda: kept(folder)):
-        run_to_end(sample_into(folder, loaded, n, variants))
+        run_to_end(sample_into(folder, loaded, n, variants), estimate=estimate)
     say(message("cli.samples_written", n=total, out=out, overview=_overview(out)))
     open_path(_overview(out), show and speaks())
     print_json(as_json, {"out": str(out), "n": total, **about})

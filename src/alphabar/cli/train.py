@@ -21,6 +21,7 @@ BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="cli.help
 ImagesOption = Annotated[str | None, typer.Option(metavar="N", help="cli.help.images")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="cli.help.set")]
 CheckpointOption = Annotated[str, typer.Option(metavar="TIME", help="cli.help.checkpoint_every")]
+PatienceOption = Annotated[int | None, typer.Option(metavar="N", help="cli.help.patience")]
 RuntimeOption = Annotated[str, typer.Option(metavar="plain|auto|FILE", help="cli.help.runtime")]
 
 
@@ -34,16 +35,18 @@ def train(
     condition: Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.condition")] = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", help="cli.help.seeds")] = None,
     checkpoint_every: CheckpointOption = "5m",
+    patience: PatienceOption = None,
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set. The same command continues a training that was stopped or killed."""
     chosen: dict[str, Any] = {"recipe": recipe, "condition": condition}
+    settings = with_patience(settings, patience)
     launched = (data, as_json, budget, images, checkpoint_every)
     if seeds is None:
-        train_to_end(*launched, run=run, settings=settings or [], runtime=runtime, **chosen)
+        train_to_end(*launched, run=run, settings=settings, runtime=runtime, **chosen)
     else:
-        _train_seeds(seeds, *launched, run, settings or [], chosen, runtime)
+        _train_seeds(seeds, *launched, run, settings, chosen, runtime)
 
 
 def finetune(
@@ -54,13 +57,14 @@ def finetune(
     images: ImagesOption = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = "5m",
+    patience: PatienceOption = None,
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set, starting from the weights of a trained model."""
     train_to_end(
         data, as_json, budget, images, checkpoint_every,
-        run=run, finetune=model, settings=settings or [], runtime=runtime,
+        run=run, finetune=model, settings=with_patience(settings, patience), runtime=runtime,
     )  # fmt: skip
 
 
@@ -89,7 +93,7 @@ def plan(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure this machine for about a minute and choose what to train on it in a given time."""
+    """Measure this machine for about half a minute and choose what to train on it in a given time."""
     from alphabar.training.launch import plan_training
 
     planned = run_to_end(plan_training(data, budget=parse_duration(budget), settings=settings or []))
@@ -101,6 +105,11 @@ def plan(
     command = shlex.join(["alphabar", "train", data, "--budget", budget, *changed])
     say(message("cli.to_train", command=command))
     print_json(as_json, planned.to_dict())
+
+
+def with_patience(settings: list[str] | None, patience: int | None) -> list[str]:
+    """The settings, with that of an option for early stopping."""
+    return [*(settings or []), *([] if patience is None else [f"monitor.patience={patience}"])]
 
 
 def _train_seeds(
@@ -135,7 +144,7 @@ def _train_seeds(
                 data, False, budget, images, checkpoint_every,
                 run=runs[-1], settings=[*settings, f"seed={seed}"], runtime=runtime, **chosen,
             )  # fmt: skip
-            if result.reason.identifier == "training.stopped":
+            if result.stopped:
                 return
             # What was planned for the first seed, and what followed from the data, holds for all.
             chosen = {"recipe": str(runs[0] / "recipe.toml")}
@@ -165,15 +174,19 @@ def train_to_end(
         main = Runtime().is_main
         records = launch(data, stop=stop, **chosen)
         result = run_to_end(records, quiet=not main, detail=_detail)
-    if main:
+    if main and result.reason.identifier == "training.stopped_before":
+        say(message("cli.stopped_before", reason=result.reason))
+        print_json(as_json, result.to_dict())
+    elif main:
         command = shlex.join(["alphabar", "report", str(result.run)])
         say(
             message(
                 "cli.trained", reason=result.reason, images=result.images,
-                duration=format_duration(result.seconds), run=result.run,
-                samples=result.run / "samples", command=command,
+                duration=format_duration(result.seconds), run=result.run, command=command,
             )
         )  # fmt: skip
+        if (samples := result.run / "samples").is_dir():  # not where it was stopped before the first ones
+            say(message("cli.last_samples", samples=samples))
         print_json(as_json, result.to_dict())
     return result
 

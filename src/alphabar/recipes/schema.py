@@ -99,7 +99,7 @@ class SamplingDefaults(Section):
 
 
 class MonitorSettings(Section):
-    """What is measured during training. It never changes the weights."""
+    """What is measured during training. It never changes the weights, but may end the training early."""
 
     share: float = Field(0.05, ge=0, lt=1)  # of the training time, at most; 0 = only at the end
     samples: int = Field(16, ge=1, le=10_000)  # images from fixed noise, shown as a grid
@@ -108,6 +108,8 @@ class MonitorSettings(Section):
     )  # images of each side (training, held-out) for the error per noise level
     distance: int = Field(128, ge=0, le=1_000_000)  # samples for the quick distance, 0 = none
     steps: int = Field(10, ge=1, le=MOST_STEPS)  # of DPM-Solver++(2M), for grid and distance
+    # Measurements in a row with a risen held-out error after which the training ends; 0 = never.
+    patience: int = Field(0, ge=0, le=10_000)
 
 
 class Recipe(Section):
@@ -169,6 +171,9 @@ def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
         )
     if recipe.batch % recipe.accumulate:
         raise UsageError("recipes.accumulate", batch=recipe.batch, accumulate=recipe.accumulate)
+    measures = recipe.monitor.levels and recipe.data.held_out and METHODS[recipe.method["name"]].denoises
+    if recipe.monitor.patience and not measures:
+        raise UsageError("recipes.patience")
     return recipe.model_copy(update={"extensions": used_by(recipe.model_dump(mode="json"))})
 
 

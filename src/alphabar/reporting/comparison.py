@@ -126,7 +126,8 @@ def compare(runs: Sequence[str | Path]) -> Iterator[Progress[Comparison]]:
     """Put two or more runs side by side: the evaluations stored in them, and new samples.
 
     Yields records; the last one carries the `Comparison`. Raises UsageError for fewer than two runs or one
-    named twice, AlphabarError where one is no run or holds no model that generates samples.
+    named twice, AlphabarError where one is no run or holds no model that generates samples; all are checked
+    before samples of the first are generated.
     """
     paths = [Path(run) for run in runs]
     if len({path.resolve() for path in paths}) < max(len(paths), 2):
@@ -134,15 +135,25 @@ def compare(runs: Sequence[str | Path]) -> Iterator[Progress[Comparison]]:
     for path in paths:
         if not Run(path).exists:
             raise AlphabarError("reporting.no_run", path=path)
-    return _compare(paths)
+    return _compare(paths, [_checked(path) for path in paths])
 
 
-def _compare(paths: list[Path]) -> Iterator[Progress[Comparison]]:
+def _checked(path: Path) -> Model:
+    """The model of a run. Raises where it could not be compared, before anything is generated."""
+    model = load_model(path)
+    if not model.method.samples:
+        raise AlphabarError("reporting.cannot_sample", path=path, method=model.recipe.method["name"])
+    sample(model, SHOWN, patient_settings(model))  # raises for what cannot be
+    interpolate(model, rows=ROWS, columns=COLUMNS)
+    return model
+
+
+def _compare(paths: list[Path], models: list[Model]) -> Iterator[Progress[Comparison]]:
     stage = message("evaluation.generating")
     entries = []
-    for i, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
+    for i, (path, model, name) in enumerate(zip(paths, models, _names(paths), strict=True)):
         yield Progress(stage, i, len(paths))
-        entries.append(_entry(path, name))
+        entries.append(_entry(path, model, name))
     tables = comparison_tables(entries)
     notes = [problem for e in entries for problem in e.problems]
     notes += [
@@ -169,10 +180,8 @@ def _names(paths: list[Path]) -> list[str]:
     return ["/".join(p[-depth:]) for p in parts]
 
 
-def _entry(path: Path, name: str) -> Entry:
-    run, model = Run(path), load_model(path)
-    if not model.method.samples:
-        raise AlphabarError("reporting.cannot_sample", path=path, method=model.recipe.method["name"])
+def _entry(path: Path, model: Model, name: str) -> Entry:
+    run = Run(path)
     kept, problem = read_evaluations(run)
     evaluations = {tuple(e.get(key) for key in PROTOCOL): e for e in kept}
     newest = next(reversed(evaluations.values()), {})

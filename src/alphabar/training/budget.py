@@ -9,6 +9,7 @@ one point: with 5e13 FLOPs on Stanford Cars at 64×64 networks of 0.13 and of 0.
 
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -18,18 +19,18 @@ from typing import Any
 
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.formatting import format_count
+from alphabar.formatting import format_count, format_range
 from alphabar.memory import free_memory
 from alphabar.messages import Message, message
-from alphabar.progress import Progress
+from alphabar.progress import Progress, staged
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.runtime import Runtime, default_device
 from alphabar.training.batches import TrainingBatches, loading_threads
 from alphabar.training.labels import Conditions
-from alphabar.training.model_sizes import BYTES_PER_PARAMETER, Size, nearest, sizes
-from alphabar.training.probe import probe, training_rate
+from alphabar.training.model_sizes import BYTES_PER_PARAMETER, Size, nearest, size_of, sizes
+from alphabar.training.rates import contradictory, training_rates
 
 OPTIMAL_FORWARD, OPTIMAL_COMPUTE = 0.25e9, 5e13
 PASSES = 3  # of a training step, in forward passes: the backward pass takes two
@@ -41,7 +42,10 @@ MEMORY_SHARE = 0.5  # of the free memory; the rest is working space of the convo
 # (docs/results/quality_vs_compute.md).
 MANY_EPOCHS, DROPOUT = 200, 0.1
 TIMED_FLOPS = (0.2e9, 1.5e9, 6e9)  # of a forward pass of the networks that are timed
-LOADED = 128  # items prepared to time that
+# Seconds over which the timed steps are spread, at least, so that a load of some seconds does not hit all;
+# of a short budget so large a share.
+SPREAD, SPREAD_SHARE = 12.0, 0.03
+LOADED, LOADED_TURNS = 128, 3  # items prepared to time that, and how often
 CANDIDATES_SHOWN = 2  # on either side of the chosen one
 
 
@@ -51,7 +55,9 @@ class Machine:
 
     speeds: (FLOPs of a network's forward pass, samples trained a second) for a few networks. loading: samples
     that are prepared a second. memory: free bytes. overhead: seconds that an update takes whatever the batch,
-    because kernels are started one by one on a GPU.
+    because kernels are started one by one on a GPU. slower: how much longer than the fastest the timed steps
+    took on average, 1 on an idle machine. contradictory: whether a smaller network was slower than a larger
+    one, however often they were timed.
     """
 
     device: str
@@ -59,6 +65,8 @@ class Machine:
     loading: float
     memory: int
     overhead: float = 0.0
+    slower: float = 1.0
+    contradictory: bool = False
 
     def rate(self, forward: float) -> float:
         """Samples a second that a network of so many FLOPs trains on, once an update has started.
@@ -108,6 +116,11 @@ class Plan:
     candidates: tuple[Candidate, ...]
     notes: tuple[Message, ...]
 
+    @property
+    def fewest(self) -> int:
+        """The images that are seen if the machine stays as busy as it was while it was measured."""
+        return round(self.chosen.images / self.machine.slower)
+
     def rows(self) -> list[tuple[str, ...]]:
         """A table to print: a head and the candidates around the chosen one, which has an arrow."""
         at = self.candidates.index(self.chosen)
@@ -118,7 +131,7 @@ class Plan:
                 candidate.size.shape,
                 f"{candidate.size.parameters / 1e6:.1f} M",
                 f"{candidate.size.flops / 1e9:.2f}",
-                f"{candidate.rate:.1f}",
+                format_range(candidate.rate / self.machine.slower, candidate.rate),
                 format_count(candidate.images),
                 f"{candidate.epochs:.1f}",
                 f"{candidate.batch}" + (f" / {candidate.accumulate}" if candidate.accumulate > 1 else ""),
@@ -140,66 +153,86 @@ class Plan:
 
 
 def measure(
-    dataset: Dataset, recipe: Recipe, conditions: Conditions | None = None
+    dataset: Dataset,
+    recipe: Recipe,
+    conditions: Conditions | None = None,
+    *,
+    budget: float = math.inf,
+    own_size: bool = False,
+    runtime: Runtime | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Progress[Machine]]:
-    """Times this machine for about a minute: training three sizes of the network, loading data, free memory.
+    """Times this machine for about half a minute: training three sizes of the network, loading data, memory.
 
-    conditions: of the data set, for a recipe with one. Of several processes all must call it, because it
-    times them at work together. Yields records; the last has the result. Steps are timed without
-    torch.compile, which a longer training tries and which can only add to the rate.
-    Raises AlphabarError where no item is left for training.
+    conditions: of the data set, for a recipe with one. budget: seconds of the training; a short one is
+    measured in less time. own_size: time the recipe's network as it is, and no other size. runtime, stop: as
+    of `training_rates`. Of several processes all must call it, because it times them at work together.
+    Yields records; the last has the result. Steps are timed without torch.compile, which a longer training
+    tries and which can only add to the rate.
+    Raises AlphabarError where no item is left for training, `Stopped` where the person stops it.
     """
+    timed = _timed_sizes(recipe, own_size)
+    stage = message("training.stage_measuring")
+    yield Progress(stage, 0, 1)
+    loading = _loading_rate(dataset, recipe)
+    timings = yield from staged(
+        training_rates(
+            [recipe.model_copy(update={"network": size.network}) for size in timed],
+            seconds=min(SPREAD, SPREAD_SHARE * budget),
+            most=recipe.batch,
+            conditions=conditions,
+            runtime=runtime,
+            stop=stop,
+        )
+    )
+    device = runtime.device if runtime else default_device()
+    processes = Runtime().world_size if device.startswith("cuda") else 1
+    machine = Machine(
+        device,
+        tuple((float(size.flops), t.rate * processes) for size, t in zip(timed, timings, strict=True)),
+        max(loading, _loading_rate(dataset, recipe)),
+        free_memory(device),
+        max(t.overhead for t in timings),
+        max(t.slower for t in timings),
+        bool(contradictory([t.rate for t in timings])),
+    )
+    yield Progress(stage, 1, 1, machine)
+
+
+def _timed_sizes(recipe: Recipe, own_size: bool) -> list[Size]:
+    if own_size:
+        return [size_of(recipe)]
     choices = sizes(recipe)
     flops = [size.flops for size in choices]
-    timed = [choices[i] for i in sorted({nearest(flops, wanted) for wanted in TIMED_FLOPS})]
-    total = len(timed) + 2
-    stage = message("training.stage_measuring")
-    yield Progress(stage, 0, total)
-    loading = _loading_rate(dataset, recipe)
-    yield Progress(stage, 1, total)
-    runtime: Runtime | None = None
-    speeds, overheads = [], [0.0]
-    for done, size in enumerate(timed):
-        sized = recipe.model_copy(update={"network": size.network})
-        runtime = runtime or probe(sized, conditions, try_compile=False)
-        timing = training_rate(sized, runtime, most=recipe.batch, conditions=conditions)
-        speeds.append((float(size.flops), timing.rate))
-        overheads.append(timing.overhead)
-        yield Progress(stage, done + 2, total)
-    assert runtime is not None
-    processes = runtime.world_size if runtime.device.startswith("cuda") else 1
-    machine = Machine(
-        runtime.device,
-        tuple((f, rate * processes) for f, rate in speeds),
-        loading,
-        free_memory(runtime.device),
-        max(overheads),
-    )
-    yield Progress(stage, total, total, machine)
+    return [choices[i] for i in sorted({nearest(flops, wanted) for wanted in TIMED_FLOPS})]
 
 
 def _loading_rate(dataset: Dataset, recipe: Recipe) -> float:
-    """Samples a second that this machine prepares for training."""
+    """Samples a second that this machine prepares for training; the fastest of some times counts."""
     train_index, _ = dataset.split(recipe.data.held_out)
     if len(train_index) == 0:
         raise AlphabarError("training.no_items", n=len(dataset.items), held_out=recipe.data.held_out)
     batches = TrainingBatches(dataset, train_index, recipe, build_denoiser(recipe).schedule)
     batches.batch(range(8))
-    began = time.perf_counter()
-    batches.batch(range(LOADED))
-    return loading_threads(str(default_device())) * LOADED / (time.perf_counter() - began)
+    times = []
+    for _ in range(LOADED_TURNS):
+        began = time.perf_counter()
+        batches.batch(range(LOADED))
+        times.append(time.perf_counter() - began)
+    return loading_threads(str(default_device())) * LOADED / min(times)
 
 
-def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan:
+def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float, *, own_size: bool = False) -> Plan:
     """Chooses by the rule at the top of this file. A pure function of what was measured.
 
     recipe: for everything that is not chosen here; pictures: how many items to train on; budget: seconds.
+    own_size: keep the recipe's network, and choose batch and number of images for it.
     Raises UsageError where not even the smallest network fits into the memory, and as `sizes` does.
     """
     seconds = budget * (1 - recipe.monitor.share)
     candidates = [
         candidate
-        for size in sizes(recipe)
+        for size in ([size_of(recipe)] if own_size else sizes(recipe))
         if (candidate := _candidate(size, machine, pictures, seconds)) is not None
     ]
     if not candidates:
@@ -221,7 +254,7 @@ def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float) -> Plan
             f"images={max(chosen.images, chosen.batch)}",
         ],
     )
-    notes = _notes(chosen, machine, candidates)
+    notes = _notes(chosen, machine, None if own_size else candidates)
     return Plan(planned, budget, pictures, machine, chosen, tuple(candidates), notes)
 
 
@@ -247,13 +280,18 @@ def _candidate(size: Size, machine: Machine, pictures: int, seconds: float) -> C
     return Candidate(size, rate, images, images / pictures, batch, accumulate, memory, off)
 
 
-def _notes(chosen: Candidate, machine: Machine, candidates: list[Candidate]) -> tuple[Message, ...]:
+def _notes(chosen: Candidate, machine: Machine, candidates: list[Candidate] | None) -> tuple[Message, ...]:
+    """Sentences for the person. candidates: None where they chose the network themselves."""
     notes = []
+    if machine.contradictory:
+        notes.append(message("training.rates_contradict"))
     if chosen.epochs > MANY_EPOCHS:
         notes.append(message("training.many_epochs", epochs=chosen.epochs, dropout=DROPOUT))
     if chosen.rate == machine.loading:
         notes.append(message("training.loading_limits", rate=machine.loading))
     if not 0.5 <= chosen.off <= 2:
-        end = "largest" if chosen is candidates[-1] else "smallest"
+        end = "smallest"
+        if candidates is None or chosen is candidates[-1]:
+            end = "given" if candidates is None else "largest"
         notes.append(message(f"training.rule_beyond_{end}", factor=1 / chosen.off))
     return tuple(notes)

@@ -23,7 +23,7 @@ from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
 from alphabar.progress import Progress, staged
 from alphabar.recipes.derive import distilled, finetuned
-from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.overrides import named_keys, with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, read_recipe
 from alphabar.runs.model import Model, load_model
@@ -34,8 +34,8 @@ from alphabar.training.changes import changes_told, check_changes
 from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, train
-from alphabar.training.probe import check_runtime
-from alphabar.training.records import Limits, TrainingResult
+from alphabar.training.probe import Stopped, check_runtime, unless_stopped
+from alphabar.training.records import Limits, TrainingProgress, TrainingResult
 
 PLANNED = "lean"  # the recipe that the budget planner sizes
 DISTILLED_STEPS = 4
@@ -87,28 +87,27 @@ def launch(
     chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget, images)
     from_file = runtime not in (None, "auto", "plain") and not isinstance(runtime, Runtime)
     runtime = given_runtime(runtime) if isinstance(runtime, str | Path) else runtime
+    command = _Command(runtime, from_file, stop, began)
     with processes():
-        checked = runtime if from_file else None
-        dataset, opened, conditions = yield from _begin(data, chosen, settings, budget, checked, began)
+        try:
+            begun = yield from _until_stopped(_begin(data, chosen, command), stop)
+        except Stopped:
+            yield _stopped(chosen.run)
+            return
         with own_share():
             yield from train(
-                dataset,
-                opened,
-                images=images,
-                budget=budget,
-                runtime=runtime,
-                conditions=conditions,
-                checkpoint_every=checkpoint_every,
-                stop=stop,
-                began=began,
-            )
+                begun.dataset, begun.run, images=images, budget=budget, runtime=runtime,
+                conditions=begun.conditions, checkpoint_every=checkpoint_every, stop=stop, began=began,
+                planned=begun.planned,
+            )  # fmt: skip
 
 
 def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
-    """Measures this machine for about a minute and chooses what to train on it in a budget of seconds.
+    """Measures this machine for about half a minute and chooses what to train on it in a budget of seconds.
 
-    settings: changes of the recipe ``lean``, "key=value". Yields records; the last has the plan, which
-    `launch` carries out when it is given only a budget. Raises as `measure` and `plan` do.
+    settings: changes of the recipe ``lean``, "key=value"; network.widths or network.blocks among them keep
+    the network as it is. Yields records; the last has the plan, which `launch` carries out when it is given
+    only a budget. Raises as `measure` and `plan` do.
     """
     source = open_source(data)
     settings = [*settings]
@@ -116,7 +115,8 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
     if not _sets_fit(settings):
         recipe = yield from _with_fit(source, recipe)
     dataset = yield from _prepared(source, recipe)
-    planned = yield from _planned(dataset, recipe, budget, conditions_of(dataset, recipe))
+    chosen = _Chosen(Path(), recipe, None, settings=settings, budget=budget)
+    planned = yield from _planned(dataset, chosen, recipe, conditions_of(dataset, recipe), _Command())
     yield Progress(message("training.stage_planning"), 1, 1, planned)
 
 
@@ -124,14 +124,45 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
 class _Chosen:
     """What is to be trained: the run folder, the recipe, and the model that the training begins with.
 
-    planned: whether the budget planner still sizes the recipe. open_fit: whether the data decides the fit.
+    settings: "key=value", which the recipe has taken on. budget: seconds in all. planned: whether the budget
+    planner still sizes the recipe. open_fit: whether the data decides the fit.
     """
 
     run: Path
     recipe: Recipe
     model: Model | None
+    settings: Iterable[str] = ()
+    budget: float | None = None
     planned: bool = False
     open_fit: bool = False
+
+    @property
+    def own_size(self) -> bool:
+        """Whether the person chose the size of the network."""
+        return not named_keys(self.settings).isdisjoint(("network.widths", "network.blocks"))
+
+
+@dataclass(frozen=True)
+class _Command:
+    """What a command says besides: the given runtime and whether it must be checked against this machine.
+
+    stop: set, the person stops it. began: when the command was given, as of ``time.monotonic``.
+    """
+
+    runtime: Runtime | None = None
+    checked: bool = False
+    stop: threading.Event | None = None
+    began: float | None = None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What a training needs: data, the run, the conditions, and the plan where there is one."""
+
+    dataset: Dataset
+    run: Run
+    conditions: Conditions | None
+    planned: Plan | None
 
 
 def _choose(
@@ -141,7 +172,7 @@ def _choose(
     finetune: str | Path | None,
     distill: str | Path | None,
     steps: int | None,
-    settings: Iterable[str],
+    settings: list[str],
     budget: float | None,
     images: int | None,
 ) -> _Chosen:
@@ -153,12 +184,12 @@ def _choose(
     if distill is not None:
         model = load_model(distill)
         made = distilled(model.recipe, DISTILLED_STEPS if steps is None else steps, settings)
-        return _Chosen(path, made, model)
+        return _Chosen(path, made, model, settings)
     if finetune is not None:
         model = load_model(finetune)
-        return _Chosen(path, finetuned(model.recipe, model.path.name, settings), model)
+        return _Chosen(path, finetuned(model.recipe, model.path.name, settings), model, settings)
     if recipe is None and Run(path).exists:
-        return _Chosen(path, with_settings(Run(path).recipe, settings), None)
+        return _Chosen(path, with_settings(Run(path).recipe, settings), None, settings)
     if recipe is None and budget is None and images is None:
         raise UsageError("training.no_recipe", path=path, data=data)
     named = not isinstance(recipe, Recipe) and not (recipe or "").endswith(".toml")
@@ -166,50 +197,74 @@ def _choose(
         path,
         with_settings(_named(recipe or PLANNED), settings),
         None,
+        settings,
+        budget,
         planned=recipe is None and budget is not None,
         open_fit=named and not _sets_fit(settings),
     )
 
 
-def _begin(
-    data: str,
-    chosen: _Chosen,
-    settings: Iterable[str],
-    budget: float | None,
-    runtime: Runtime | None,
-    began: float,
-) -> Generator[Progress[Any], None, tuple[Dataset, Run, Conditions | None]]:
-    """The data set, the run and the conditions of a training. What does not fit fails before it is made.
-
-    runtime: one that must be checked against this machine.
-    """
+def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[Any], None, _Begun]:
+    """What a training needs. What does not fit fails before anything is written, and before time is spent."""
     source, run = open_source(data), Run(chosen.run)
     recipe = yield from _with_channels(source, chosen.recipe, chosen.model, run)
     if chosen.open_fit:
         recipe = yield from _with_fit(source, recipe, run)
     before = run.recipe if run.exists else None
     if before:
-        check_changes(run.path, before, recipe, settings)
+        check_changes(run.path, before, recipe, chosen.settings)
     dataset = yield from _prepared(source, recipe)
     conditions = conditions_of(dataset, recipe)
     _check_labels(chosen, conditions, data)
     few = len(dataset.split(recipe.data.held_out)[0])
     if few < FEW_PICTURES and not run.exists:
         yield _note(message("training.few_pictures", n=few))
+    planned = None
     if chosen.planned:
-        left = Limits(None, budget, monotonic() - began).budget
-        planned = yield from _planned(dataset, recipe, left or 0.0, conditions)
-        recipe = with_settings(planned.recipe, settings)
-    if runtime:
-        check_runtime(runtime, recipe, conditions)
+        # What compiled code does depends on the sizes: that is checked once they are chosen.
+        _check_runtime(command, recipe, conditions, compiled=False)
+        planned = yield from _planned(dataset, chosen, recipe, conditions, command)
+        recipe = with_settings(planned.recipe, chosen.settings)
+    _check_runtime(command, recipe, conditions)
     _check_unchanged(run, dataset)
     if Runtime().is_main:
-        begin(chosen.run, recipe, initial_model=chosen.model, settings=settings)
+        begin(chosen.run, recipe, initial_model=chosen.model, settings=chosen.settings)
         run.remember_data(data)
     Runtime().barrier()
     for told in changes_told(before or recipe, recipe):
         yield _note(told)
-    return dataset, run, conditions
+    return _Begun(dataset, run, conditions, planned)
+
+
+def _check_runtime(
+    command: _Command, recipe: Recipe, conditions: Conditions | None, compiled: bool = True
+) -> None:
+    """Raises UsageError where this machine cannot train a recipe in the given runtime."""
+    if command.runtime and command.checked:
+        check_runtime(command.runtime, recipe, conditions, compiled=compiled)
+
+
+def _until_stopped(
+    records: Generator[Progress[Any], None, _Begun], stop: threading.Event | None
+) -> Generator[Progress[Any], None, _Begun]:
+    """The records of what comes before a training. Raises `Stopped` between two of them, once it is wished.
+
+    Of several processes none leaves alone: they hear it where all of them do.
+    """
+    while True:
+        if Runtime().world_size == 1:
+            unless_stopped(stop)
+        try:
+            record = next(records)
+        except StopIteration as end:
+            return end.value
+        yield record
+
+
+def _stopped(path: Path) -> TrainingProgress:
+    """The last record of a training that was stopped before it began."""
+    result = TrainingResult(path, 0, 0.0, message("training.stopped_before"))
+    return TrainingProgress(message("training.stage_planning"), 1.0, 1.0, result)
 
 
 def _check_unchanged(run: Run, dataset: Dataset) -> None:
@@ -255,7 +310,7 @@ def _with_channels(
 
 
 def _sets_fit(settings: Iterable[str]) -> bool:
-    return any(setting.partition("=")[0].strip() in ("data", "data.fit") for setting in settings)
+    return not named_keys(settings).isdisjoint(("data", "data.fit"))
 
 
 def _with_fit(
@@ -299,19 +354,26 @@ def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> 
 
 
 def _planned(
-    dataset: Dataset, recipe: Recipe, budget: float, conditions: Conditions | None
+    dataset: Dataset, chosen: _Chosen, recipe: Recipe, conditions: Conditions | None, command: _Command
 ) -> Generator[Progress[Any], None, Plan]:
-    """The plan for a budget, after measuring this machine, with sentences about it."""
-    machine = yield from staged(measure(dataset, recipe, conditions))
+    """The plan for what is left of the budget, after measuring this machine, with sentences about it."""
+    measuring = measure(
+        dataset, recipe, conditions,
+        budget=chosen.budget or 0.0, own_size=chosen.own_size, runtime=command.runtime, stop=command.stop,
+    )  # fmt: skip
+    machine = yield from staged(measuring)
+    passed = 0.0 if command.began is None else monotonic() - command.began
+    left = Limits(None, chosen.budget, passed).budget or 0.0
     train_index, _ = dataset.split(recipe.data.held_out)
-    planned = plan(machine, recipe, len(train_index), budget)
-    finish = datetime.now() + timedelta(seconds=budget)
+    planned = plan(machine, recipe, len(train_index), left, own_size=chosen.own_size)
+    finish = datetime.now() + timedelta(seconds=left)
     summary = message(
         "training.planned",
         widths=planned.chosen.size.shape,
+        fewest=planned.fewest,
         images=planned.chosen.images,
         pictures=planned.pictures,
-        duration=format_duration(budget),
+        duration=format_duration(left),
         finish=f"{finish:%Y-%m-%d %H:%M}",
     )
     yield _note(summary, planned)

@@ -26,10 +26,12 @@ from alphabar.runs.model import Model, build_denoiser
 from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors
+from alphabar.training.budget import Plan
 from alphabar.training.changes import check_changes
-from alphabar.training.failures import explained
+from alphabar.training.failures import explained, kept
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.optimizers import learning_rate_at
+from alphabar.training.pace import Pace
 from alphabar.training.probe import Stopped
 from alphabar.training.records import Limits, TrainingProgress, TrainingResult
 from alphabar.training.resume import open_training
@@ -82,6 +84,7 @@ def train(
     checkpoint_every: float = 300.0,
     stop: threading.Event | None = None,
     began: float | None = None,
+    planned: Plan | None = None,
 ) -> Iterator[TrainingProgress]:
     """Trains the run's recipe on a data set, continuing from its newest whole checkpoint.
 
@@ -96,6 +99,7 @@ def train(
     checkpoint_every: seconds between checkpoints.
     stop: set it, from a signal handler for example, to save and end after the current update on all
         processes. Closing the generator does the same on one process.
+    planned: what the budget planner foresaw; where the training turns out far from it, a record says so.
 
     Yields records; the last has the result. Raises AlphabarError where the data changed since the run began,
     every checkpoint is damaged, another process trains in the run, the memory is not enough, another of the
@@ -117,14 +121,15 @@ def train(
             yield _stopped_early(run)
             return
         except Exception as error:
-            if (told := explained(error, recipe)) is None:
+            if (told := explained(error, recipe, run)) is None:
                 raise
             raise told from error
         notes: list[Message | str] = [*opened.notes]
         if opened.training.images == 0 and began is not None:
             limits, more = _count_preparation(run, opened.training.runtime, limits, time.monotonic() - began)
             notes += more
-        trainer = Trainer(run, opened.training, limits, opened.writer, stop)
+        pace = Pace(planned, limits) if planned else None
+        trainer = Trainer(run, opened.training, limits, opened.writer, stop, pace)
         yield from (trainer.note(text) for text in notes)
         yield from trainer.run_updates()
 
@@ -148,14 +153,15 @@ def _stopped_early(run: Run) -> TrainingProgress:
     """The last record of a training that was stopped while the machine was measured."""
     checkpoint, _ = run.checkpoints.newest()
     images, seconds = (checkpoint.images, checkpoint.state["seconds"]) if checkpoint else (0, 0.0)
-    result = TrainingResult(run.path, images, seconds, message("training.stopped"))
+    reason = message("training.stopped" if checkpoint else "training.stopped_before")
+    result = TrainingResult(run.path, images, seconds, reason)
     return TrainingProgress(message("training.stage"), 0.0, 1.0, result, images=images, seconds=seconds)
 
 
 class Trainer:
     """One sitting of a training: updates until a limit or a stop signal, on one of its processes.
 
-    writer: what writes into the run, on the main process only.
+    writer: what writes into the run, on the main process only. pace: what compares it with its plan.
     """
 
     def __init__(
@@ -165,8 +171,10 @@ class Trainer:
         limits: Limits,
         writer: RunWriter | None,
         stop: threading.Event | None,
+        pace: Pace | None = None,
     ):
         self.run, self.training, self.limits, self.writer, self.stop = run, training, limits, writer, stop
+        self.pace = pace
         self._began = time.monotonic() - training.seconds
         self._recent: deque[tuple[float, float]] = deque(
             maxlen=RECENT
@@ -191,6 +199,9 @@ class Trainer:
                     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
                     yield self.note(message("training.unmoved", updates=UPDATES, names=shown))
                 yield record
+                if self.pace:
+                    took, _ = self._recent[-1]
+                    yield from map(self.note, self.pace.after_update(took, record.done))
                 if self.writer:
                     yield from self.writer.after_update(record)
             yield from self._finish()
@@ -199,11 +210,13 @@ class Trainer:
                 self.writer.save_if_new()
             raise
         except Exception as error:
-            if (told := explained(error, self.training.recipe)) is None:
+            if explained(error, self.training.recipe, self.run) is None:
                 raise
             if self.writer and self.training.whole:
-                with suppress(Exception):  # it may fail for the same reason; the last checkpoint is there
+                with suppress(Exception):  # it may fail for the same reason
                     self.writer.save_if_new()
+            told = explained(error, self.training.recipe, self.run)  # now that what could be saved is
+            assert told is not None
             raise told from error
         finally:
             self.training.loader.close()
@@ -228,6 +241,7 @@ class Trainer:
                 images=training.images,
                 path=self.run.path,
                 rate=training.recipe.optimizer.learning_rate / 4,
+                kept=kept(self.run),
             )
         busy, waiting = (sum(column) for column in zip(*self._recent, strict=True))
         rate = len(self._recent) * training.recipe.batch / busy
@@ -257,7 +271,7 @@ class Trainer:
 
     def _ends_here(self) -> bool:
         """Whether any process ends: all must leave the loop at the same update."""
-        ends = self.limits.reached(self.training.images, self.seconds()) or self._stopped()
+        ends = self.limits.reached(self.training.images, self.seconds()) or self._stopped() or self._early()
         runtime = self.training.runtime
         if runtime.world_size == 1:
             return ends
@@ -266,6 +280,10 @@ class Trainer:
     def _stopped(self) -> bool:
         return self.stop is not None and self.stop.is_set()
 
+    def _early(self) -> bool:
+        """Whether the main process, which measures, has run out of patience."""
+        return self.writer is not None and self.writer.patience_over
+
     def _finish(self) -> Iterator[TrainingProgress]:
         stopped, trained = self._stopped(), bool(self._recent)
         if trained:
@@ -273,6 +291,8 @@ class Trainer:
         if self.writer:
             yield from self.writer.finish(stopped)
         reason = "stopped" if stopped else "finished" if trained else "already_trained"
+        if self._early():
+            reason = "ended_early"
         training = self.training
         result = TrainingResult(
             self.run.path, training.images, training.seconds, message(f"training.{reason}")

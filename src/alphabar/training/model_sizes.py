@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from alphabar.codecs import build_codec
+from alphabar.codecs.base import Codec
 from alphabar.errors import UsageError
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network, flops
@@ -36,7 +37,7 @@ class Size:
     @property
     def shape(self) -> str:
         """Widths and blocks, for example "64-128-256 ×2"."""
-        blocks = self.network["blocks"]
+        blocks = self.network.get("blocks", 1)
         return "-".join(map(str, self.network["widths"])) + (f" ×{blocks}" if blocks > 1 else "")
 
 
@@ -66,12 +67,20 @@ def sizes(recipe: Recipe) -> list[Size]:
         widths = tuple(width >> i for i in reversed(range(levels)))
         if widths[0] < 8:
             continue
-        sized = {**network, "widths": widths, "blocks": 1 if width <= 512 else 2}
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            built = NETWORKS.build(sized, channels=codec.channels)
-        parameters = sum(p.numel() for p in built.parameters())
-        found.append(Size(sized, parameters, flops(built, codec.spatial), activations(built, codec.spatial)))
+        found.append(_size({**network, "widths": widths, "blocks": 1 if width <= 512 else 2}, codec))
     return found
+
+
+def size_of(recipe: Recipe) -> Size:
+    """The recipe's network as it is."""
+    return _size(recipe.network, build_codec(recipe.data))
+
+
+def _size(network: Mapping[str, Any], codec: Codec) -> Size:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        built = NETWORKS.build(network, channels=codec.channels)
+    parameters = sum(p.numel() for p in built.parameters())
+    return Size(network, parameters, flops(built, codec.spatial), activations(built, codec.spatial))
 
 
 def nearest(values: Sequence[float], wanted: float) -> int:

@@ -6,11 +6,11 @@ measures (as often as a share of the time allows) has no influence on the traine
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ from alphabar.runtime import Runtime, extractor_device
 SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 SAMPLES_AT_ONCE = 64
 REFERENCE = 2000  # training items that the quick distance compares with, at most
+RISEN = 0.05  # by so much the held-out error must lie above its lowest to have risen
+TOLD_AFTER = 2  # times in a row that it has, a person is told
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,26 @@ class TrainingMonitor:
     def _measure_samples(self, denoiser: Denoiser, images: int) -> Measurement:
         monitor = self.recipe.monitor
         error = self.error_by_level(denoiser) if monitor.levels and self.method.denoises else None
+        if error:
+            self.run.log.append("held_out", images, **error)
+        measured = self._measure_distance(denoiser, images)
+        if (rise := held_out_rise(self.run.log.records())) is None or rise.times != TOLD_AFTER:
+            return measured
+        text = message(
+            "training.held_out_risen", measured=measured.message, lowest=rise.lowest, rise=rise.share
+        )
+        return Measurement(text, measured.grid, measured.values)
+
+    @property
+    def patience_over(self) -> bool:
+        """Whether the held-out error has risen for so long that the training is to end, by the log."""
+        patience = self.recipe.monitor.patience
+        rise = held_out_rise(self.run.log.records()) if patience else None
+        return rise is not None and rise.times >= patience
+
+    def _measure_distance(self, denoiser: Denoiser, images: int) -> Measurement:
+        """Writes samples and their quick distance."""
+        monitor = self.recipe.monitor
         n = max(monitor.samples, monitor.distance)
         items = torch.cat(
             [
@@ -122,8 +144,6 @@ class TrainingMonitor:
             ]
         )
         grid = self._write_grid(items[: monitor.samples], images)
-        if error:
-            self.run.log.append("held_out", images, **error)
         if not monitor.distance:
             return Measurement(message("training.samples", images=images, path=grid), grid)
         sizes = {"samples": monitor.distance, "training": min(len(self.train_index), REFERENCE)}
@@ -284,3 +304,35 @@ class TrainingMonitor:
     def _signals(self, rows: np.ndarray) -> Tensor:
         """The signals of these items, on the device."""
         return self.runtime.put(self.codec.encode(torch.from_numpy(self.dataset.items[rows])))
+
+
+class Rise(NamedTuple):
+    """A held-out error that has risen: since how many images, by what share, how many times in a row."""
+
+    lowest: int
+    share: float
+    times: int
+
+
+def held_out_rise(records: Iterable[Mapping[str, Any]]) -> Rise | None:
+    """The rise of the held-out error up to the newest record of it; None where there is none.
+
+    Errors are geometric means over the noise levels. One has risen where it lies above the lowest before it
+    by 5 % or more, while the training error lies below its value there.
+    """
+    found: Rise | None = None
+    best: tuple[int, float, float] | None = None
+    for record in records:
+        if record["kind"] != "held_out" or not (record.get("error") and record.get("train_error")):
+            continue
+        error, train = _mean_error(record["error"]), _mean_error(record["train_error"])
+        if best is None or error < best[1]:
+            best = (record["images"], error, train)
+        images, lowest, train_then = best
+        risen = error >= (1 + RISEN) * lowest and train < train_then
+        found = Rise(images, error / lowest - 1, found.times + 1 if found else 1) if risen else None
+    return found
+
+
+def _mean_error(errors: Sequence[float]) -> float:
+    return math.exp(sum(math.log(max(error, 1e-30)) for error in errors) / len(errors))

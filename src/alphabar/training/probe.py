@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,6 @@ from alphabar.runtime import Runtime, broadcast, default_device, describe_machin
 from alphabar.training.labels import Conditions
 from alphabar.training.trial import Trial, wrong_gradient
 
-LARGEST_TRIAL = 2048  # samples at once
 # By how much something must be faster than what is simpler, to be chosen over it. Repetitions on a busy
 # machine differ by less, so that the same machine chooses the same again.
 FASTER = 1.1
@@ -73,52 +72,20 @@ def probe(
     return Runtime.from_dict(choice)
 
 
-class Timing(NamedTuple):
-    """What a forward and backward pass takes: ``overhead`` seconds and n / ``rate`` for n samples."""
-
-    rate: float
-    overhead: float
-
-
-def training_rate(
-    recipe: Recipe, runtime: Runtime, *, most: int, conditions: Conditions | None = None
-) -> Timing:
-    """Samples a second of a recipe's training steps, timed for about a second.
-
-    most: samples at once; fewer where so many take longer than half a second. On a GPU one sample takes
-    nearly as long as many, because kernels are started one by one: there ``overhead`` is timed as well.
-    """
-    gpu = runtime.device.startswith("cuda")
-    with torch.random.fork_rng(devices=[runtime.device] if gpu else []):
-        trial = Trial(recipe, conditions)
-
-        def seconds(n: int) -> float:
-            step = trial.step(runtime, n, by_the_clock=True)
-            step()
-            return min(step(), step())
-
-        one = seconds(1)
-        n = max(1, min(most, round(0.5 / one)))
-        took = seconds(n)
-        while gpu and n < LARGEST_TRIAL and took < 2 * one:
-            n *= 2
-            took = seconds(n)
-    if not gpu:
-        return Timing(n / took, 0.0)
-    each = max(took - one, 0.1 * took) / max(n - 1, 1)
-    return Timing(1 / each, max(0.0, one - each))
-
-
-def check_runtime(runtime: Runtime, recipe: Recipe, conditions: Conditions | None = None) -> None:
+def check_runtime(
+    runtime: Runtime, recipe: Recipe, conditions: Conditions | None = None, *, compiled: bool = True
+) -> None:
     """Raises UsageError where this machine cannot train a recipe in a runtime that a person gives.
 
-    That is where something is missing (`impossible`), or where gradients come out wrong. Of several processes
-    all must call it; the main one checks for all.
+    That is where something is missing (`impossible`), or where gradients come out wrong; compiled: compile to
+    see that, which takes about a minute. Of several processes all must call it; the main one checks for all.
     """
     reason = None
     if Runtime().is_main:
         with torch.random.fork_rng(devices=[]):
-            reason = impossible(runtime, recipe) or _wrong(Trial(recipe, conditions), runtime)
+            reason = impossible(runtime, recipe)
+            tried = runtime if compiled else replace(runtime, compile=False)
+            reason = reason or _wrong(Trial(recipe, conditions), tried)
     if reason := broadcast(reason):
         raise UsageError("training.runtime_refused", reason=reason)
 
@@ -241,16 +208,17 @@ def _seconds(
     steps = {runtime: trial.step(runtime, n) for runtime in runtimes}
     for _ in range(2):  # the first ones set up; a GPU's kernels are recorded in the second
         for step in steps.values():
-            _unless_stopped(stop)
+            unless_stopped(stop)
             step()
     found = []
     for _ in range(turns):
-        _unless_stopped(stop)
+        unless_stopped(stop)
         found.append({runtime: step() for runtime, step in steps.items()})
     return {runtime: min(turn[runtime] for turn in found) for runtime in runtimes}
 
 
-def _unless_stopped(stop: threading.Event | None) -> None:
+def unless_stopped(stop: threading.Event | None) -> None:
+    """Raises `Stopped` where the person stops what is being done."""
     if stop is not None and stop.is_set():
         raise Stopped
 
@@ -274,20 +242,27 @@ def _fastest_eager(
     step()
     n = max(1, min(batch, round(SECONDS / min(step(), step()))))
     runtimes = [replace(plain, dtype=d, channels_last=c) for d in dtypes for c in (False, True)]
-    seconds = left = _seconds(trial, runtimes, n, TURNS, stop)
-    checked = max(n, min(CHECKED, batch))
-    right = None
-    while (best := simplest(left)) != plain:
-        right = right or trial.gradients_in(plain, checked)
-        found = trial.gradients_in(best, checked)
-        wrong = wrong_gradient(found, right, rounded=best.dtype is not None)
-        if wrong is None:
-            break
-        notes.append(message("training.precision_wrong", name=name_of(best), **wrong._asdict()))
-        left = {runtime: took for runtime, took in left.items() if runtime != best}
+    seconds = _seconds(trial, runtimes, n, TURNS, stop)
+    best = choose_right(trial, seconds, min(max(n, CHECKED), batch), notes)
     measured = ", ".join(f"{name_of(runtime)} {n / took:.1f}" for runtime, took in seconds.items())
     notes.append(message("training.precision", chosen=name_of(best), measured=measured))
     return best, n / seconds[best]
+
+
+def choose_right(trial: Trial, seconds: Mapping[Runtime, float], n: int, notes: list[str]) -> Runtime:
+    """The `simplest` of the runtimes, the first of which is plain, whose gradients on n samples are right.
+
+    notes: gets a sentence about each whose gradients are wrong.
+    """
+    plain, left, right = next(iter(seconds)), dict(seconds), None
+    while (best := simplest(left)) != plain:
+        right = right or trial.gradients_in(plain, n)
+        wrong = wrong_gradient(trial.gradients_in(best, n), right, rounded=best.dtype is not None)
+        if wrong is None:
+            break
+        notes.append(message("training.precision_wrong", name=name_of(best), **wrong._asdict()))
+        del left[best]
+    return best
 
 
 def _compiled_if_faster(
@@ -295,7 +270,7 @@ def _compiled_if_faster(
 ) -> Runtime:
     candidate = replace(eager, compile=True)
     right, rounded = trial.gradients_in(Runtime(eager.device), n), trial.gradients_in(eager, n)
-    _unless_stopped(stop)
+    unless_stopped(stop)
     try:
         began = time.perf_counter()  # a compiler works in processes of its own
         trial.step(candidate, n)()

@@ -62,6 +62,11 @@ class TrainingResult:
     seconds: float
     reason: Message
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a person stopped the training before its end."""
+        return self.reason.identifier in ("training.stopped", "training.stopped_before")
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON can hold it."""
         return asdict(self) | {"run": str(self.run), "reason": str(self.reason)}

@@ -36,6 +36,8 @@ class RunWriter:
     statistics: of the training data, as checkpoints hold them. checkpoint_every: seconds between checkpoints.
     resumed: whether the state of the training is that of the newest checkpoint. share: of the training that
     is done.
+
+    patience_over: whether the held-out error has risen for so long that the training is to end.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class RunWriter:
         self._last: TrainingProgress | None = None
         self._saved_at = training.images if resumed else None
         self._measured_at: int | None = None
+        self.patience_over = monitor.patience_over
         self._snapshots = int(share * training.recipe.ema.snapshots)  # that were due so far
         self._next_log = time.monotonic() + LOG_EVERY
         self._next_save = time.monotonic() + checkpoint_every
@@ -153,6 +156,7 @@ class RunWriter:
         self._measured_at = training.images
         with training.runtime.autocast():
             measured = self.monitor.measure(training.evaluated(), training.images, training.seconds)
+        self.patience_over = self.monitor.patience_over
         if measured.grid:  # of a classifier the values are lists
             self._events.add(training.images, measured.values or {})
         return self.note(measured.message, measured.grid)
