@@ -26,7 +26,14 @@ from alphabar.sampling.settings import sampling_settings
 from alphabar.training.launch import launch
 from common import argument_parser, note, print_command, print_section, print_table
 
-NETWORK = ["data.size=16", "network=unet", "network.widths=[8,16]", "network.head_dim=8", "batch=8", "monitor.distance=0"]
+NETWORK = [
+    "data.size=16",
+    "network=unet",
+    "network.widths=[8,16]",
+    "network.head_dim=8",
+    "batch=8",
+    "monitor.distance=0",
+]
 STEPS = 2
 
 

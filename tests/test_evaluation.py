@@ -386,6 +386,18 @@ def test_an_evaluation_that_is_stopped_while_it_generates_goes_on(run, monkeypat
     assert made[5:] == [0, 30, 60]
 
 
+def test_samples_that_another_evaluation_reads_are_not_taken_from_it(run):
+    model = load_model(run)
+    first = evaluate(model, "toycars:200", n=20, features="blocks")
+    for record in first:
+        if record.stage == "features of the samples":
+            break
+    with refused("evaluation.at_work", AlphabarError):
+        evaluated(model, "toycars:200", 20)
+    *_, last = first
+    assert last.result is not None and evaluated(model, "toycars:200", 20).report == last.result.report
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\xff", b"{}", b"[3]"])
 def test_a_finished_evaluation_is_kept_whatever_the_file_held(run, tmp_path, drawing, content):
     drawing(toys(60, seed=5))

@@ -80,7 +80,11 @@ def test_a_batch_is_estimated_from_the_tensors_that_one_more_signal_takes(monkey
 
 def test_the_limit_of_a_container_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    for name, text in (("max", "5000000"), ("current", "4000000"), ("stat", "anon 1\ninactive_file 200000\n")):
+    for name, text in (
+        ("max", "5000000"),
+        ("current", "4000000"),
+        ("stat", "anon 1\ninactive_file 200000\n"),
+    ):
         (tmp_path / f"memory.{name}").write_text(text)
     assert free_memory("cpu") == 1_200_000
     (tmp_path / "memory.max").write_text("max\n")

@@ -79,10 +79,10 @@ def test_what_two_processes_share_is_what_one_makes(tmp_path, monkeypatch):
         list(sample_into(folder, model, 70, [settings]))
 
     fill(tmp_path / "one")
-    with pytest.raises(AlphabarError):  # the overview takes the samples of the other process too
-        with monkeypatch.context() as patched:
-            as_process(patched, 1)
-            fill(tmp_path / "two")
+    # The overview takes the samples of the other process too.
+    with pytest.raises(AlphabarError), monkeypatch.context() as patched:
+        as_process(patched, 1)
+        fill(tmp_path / "two")
     half = {path.name for path in (tmp_path / "two").glob("*.png")}
     assert half == {f"{i:06d}.png" for i in [*range(16, 32), *range(48, 64)]}
     fill(tmp_path / "two")  # the rest

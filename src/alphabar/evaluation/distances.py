@@ -52,7 +52,7 @@ def extract_features(
     cache = cache_root() / "features"
 
     def of_samples(pictures: Rows, name: str) -> Iterator[Progress[Features]]:
-        return extract(extractor, pictures, kept=samples.cache and samples.cache / name)
+        return extract(extractor, pictures, kept=samples.kept(name))
 
     fake = yield from staged(of_samples(pictures, "features"), message("evaluation.features_of_samples"))
     stage = message("evaluation.features_of_reference")

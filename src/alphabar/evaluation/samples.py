@@ -5,11 +5,11 @@ import json
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,11 +26,12 @@ from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import AlphabarError
+from alphabar.files import locked
 from alphabar.messages import Message, message
 from alphabar.parts import Parts, Rows
 from alphabar.progress import Progress, staged
 from alphabar.runs.model import Model
-from alphabar.runtime import main_first
+from alphabar.runtime import Runtime, main_first
 from alphabar.sampling.bound import weights_fingerprint
 from alphabar.sampling.outputs import OVERVIEW, sampling_metadata
 from alphabar.sampling.sample import sample
@@ -58,6 +59,13 @@ class Reference:
     held: NDArray[np.int64]
 
 
+class Cache(NamedTuple):
+    """The folder that keeps samples while they are evaluated, and the lock that an evaluation holds on it."""
+
+    folder: Path
+    claim: ExitStack
+
+
 @dataclass(frozen=True)
 class Samples:
     """The samples of an evaluation.
@@ -66,8 +74,7 @@ class Samples:
     notes: for the person who reads.
     conditioned_on: the items (n,) of the reference whose labels the samples were conditioned on, if they
         were.
-    cache: the folder that keeps generated samples, and features, until the evaluation is done; None where
-        there can be none.
+    cache: what keeps generated samples, and features, until the evaluation is done.
     """
 
     items: Rows
@@ -75,12 +82,17 @@ class Samples:
     about: dict[str, Any]
     notes: tuple[Message, ...] = ()
     conditioned_on: NDArray[np.int64] | None = None
-    cache: Path | None = None
+    cache: "Cache | None" = None
+
+    def kept(self, name: str) -> Path | None:
+        """A folder of the cache for what is computed of them."""
+        return self.cache and self.cache.folder / name
 
     def forget(self) -> None:
         """Removes what the cache keeps of them, once their evaluation is done."""
         if self.cache:
-            shutil.rmtree(self.cache, ignore_errors=True)
+            shutil.rmtree(self.cache.folder, ignore_errors=True)
+            self.cache.claim.close()
 
 
 def read_reference(
@@ -116,13 +128,15 @@ def generate_samples(
             conditioned_on, settings = chosen, replace(settings, conditions=conditions)
         else:
             notes = (message("evaluation.other_labels"),)
-    parts = yield from _generate(model, n, settings)
+    cache, parts = yield from _generate(model, n, settings)
     about["seconds_per_sample"] = parts.total("seconds") / n
-    return Samples(parts.rows("items"), model.codec, about, notes, conditioned_on, parts.folder)
+    return Samples(parts.rows("items"), model.codec, about, notes, conditioned_on, cache)
 
 
-def _generate(model: Model, n: int, settings: SamplingSettings) -> Generator[Progress[Any], None, Parts]:
-    """The parts of n samples, each with the seconds that it took.
+def _generate(
+    model: Model, n: int, settings: SamplingSettings
+) -> Generator[Progress[Any], None, tuple[Cache, Parts]]:
+    """The cache and the parts of n samples, each with the seconds that it took.
 
     The cache keeps them until they are used: an evaluation that is stopped goes on after the last part that
     it finished, and processes share the parts.
@@ -136,17 +150,29 @@ def _generate(model: Model, n: int, settings: SamplingSettings) -> Generator[Pro
         tensors = {"items": items, "seconds": torch.tensor(perf_counter() - before)}
         yield Progress(message("sampling.stage"), 1, 1, tensors)
 
-    parts = Parts(_cache(key), n, BATCH)
+    cache = _cache(key)
+    parts = Parts(cache.folder, n, BATCH)
     for record in parts.fill(make):
         yield replace(record, stage=message("evaluation.generating"))
-    return parts
+    return cache, parts
 
 
-def _cache(key: str) -> Path:
-    """The folder of the cache for some samples; those of evaluations that were given up are removed."""
-    folder = cache_root() / "samples" / key
+def _cache(key: str) -> Cache:
+    """The cache for some samples; what evaluations that were given up left in others is removed.
+
+    Raises AlphabarError where another evaluation of these samples is at work.
+    """
+    folder, claim = cache_root() / "samples" / key, ExitStack()
     _remove_given_up(folder.parent)
-    return folder
+    at_work = AlphabarError("evaluation.at_work")
+    if Runtime().is_main:
+        try:
+            claim.enter_context(locked(cache_root() / "locks" / key, at_work))
+        except AlphabarError as problem:
+            if problem is at_work:
+                raise
+            # A cache that cannot be written keeps nothing, and needs no lock.
+    return Cache(folder, claim)
 
 
 def _remove_given_up(samples: Path) -> None:

@@ -22,7 +22,7 @@ from alphabar.files import write_file, writing
 from alphabar.memory import halving
 from alphabar.messages import message
 from alphabar.parts import Parts
-from alphabar.progress import Progress, staged
+from alphabar.progress import Progress
 from alphabar.runtime import Runtime, wait_for_others
 
 PART = 128  # pictures whose features are kept together
@@ -104,13 +104,17 @@ def _extract(
         found = []
         for at, features in halving(part, batch, work):
             found.append({k: v for k, v in features._asdict().items() if v is not None})
-            yield Progress(message("metrics.extracting"), at.stop - part.start, len(part))
+            if at.stop < part.stop:
+                yield Progress(message("metrics.extracting"), at.stop - part.start, len(part))
         together = {name: torch.cat([each[name] for each in found]) for name in found[0]}
         yield Progress(message("metrics.extracting"), len(part), len(part), together)
 
     n = len(pictures)
     if folder is None:  # this process alone needs them
-        return Features(**(yield from staged(make(range(n)))))
+        for record in make(range(n)):
+            if record.result is not None:
+                return Features(**record.result)
+            yield record
     parts = Parts(folder, n, PART)
     yield from parts.fill(make)
     features = Features(parts.all("features"), parts.all("logits") if "logits" in parts.names() else None)
