@@ -46,9 +46,7 @@ def made(folder: Path, recipe: str = "lean", *settings: str, vocabulary: Vocabul
     denoisers = [build_denoiser(tiny, vocabulary).eval().requires_grad_(False) for _ in range(2)]
     for seed, denoiser in enumerate(denoisers):
         for parameter in denoiser.parameters():
-            parameter += 0.05 * torch.randn(
-                parameter.shape, generator=torch.Generator().manual_seed(seed)
-            )
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
     model = Model(denoisers[0], tiny, None, 0, folder, vocabulary, early=denoisers[1])
     smooth = torch.randn(40, *model.shape, generator=torch.Generator().manual_seed(9)).cumsum(3) / 8
     return replace(model, statistics=fit_gaussian([smooth], model.codec))
