@@ -51,7 +51,7 @@ def test_both_forms_of_the_option_load_the_file(call, tmp_path, form):
 
 
 def test_every_section_has_an_example():
-    assert len(EXAMPLES) == 8 and len(EXAMPLES) == DOCUMENT.count("```python")
+    assert len(EXAMPLES) == 9 and len(EXAMPLES) == DOCUMENT.count("```python")
 
 
 def test_all_examples_work_together(examples, tmp_path):
@@ -91,6 +91,11 @@ def test_all_examples_work_together(examples, tmp_path):
     assert code == 0, err
     metric = next(m for m in json.loads(line)["metrics"] if m["key"] == "mean_distance")
     assert metric["value"] > 0 and metric["better"] == "lower" and metric["baseline"] > 0
+    code, line, err = run(
+        examples, "export", trained, "--to", "npz", "-n", 8, "--out", tmp_path / "npz", "--json"
+    )
+    assert code == 0 and json.loads(line)["largest"] == 0, err
+    assert (tmp_path / "npz" / "weights.npz").is_file()
     code, _, err = run(
         examples, "sample", trained, "-n", 1, "--out", tmp_path / "none", files=["my_sampler.py"]
     )

@@ -41,8 +41,8 @@ def export_to(
         default the reader's.
 
     Yields records; the last one carries the `Parity`. Raises UsageError for an unknown target, a precision
-    that it lacks, n below `LEAST` and a model that generates no samples; AlphabarError where the extra that the
-    target needs is missing, ``out`` is not free, or the disk is full. Nothing half-written stays.
+    that it lacks, n below `LEAST` and a model that generates no samples; AlphabarError where the extra that
+    the target needs is missing, ``out`` is not free, or the disk is full. Nothing half-written stays.
     """
     out, chosen = Path(out), TARGETS.build(target)
     if n < LEAST:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alphabar.errors import UsageError
 from alphabar.export.base import Export, MakeItems, Target, require_modules
@@ -27,9 +27,21 @@ from alphabar.progress import Progress
 
 SCRIPT = "generate.py"
 ALPHA = (
-    "    levels[:, :3] = np.where(levels[:, 3:] > 0.5, levels[:, :3] * 255 / np.rint(levels[:, 3:]).clip(1), 0)"
-    ".clip(0, 255)\n"
+    "    levels[:, :3] = np.where(levels[:, 3:] > 0.5, levels[:, :3] * 255 / np.rint(levels[:, 3:]).clip(1),"
+    " 0).clip(0, 255)\n"
 )
+
+
+class AtAnyNoise(nn.Module):
+    """A network that ignores the noise level, with that input all the same: tracing would leave it out."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
+        """What the network makes of x (n, channels, h, w)."""
+        return self.network(x, c_noise, cond) + 0 * c_noise[:, None, None, None]
 
 
 class NumpySampler(Target):
@@ -81,7 +93,9 @@ class NumpySampler(Target):
         written: dict[str, bytes] = {}
         about: dict[str, Any] = {}
         for i, (name, denoiser) in enumerate(denoisers.items()):
-            plain = PlainInputs(denoiser.network, columns).eval()
+            one_step = export.model.method.one_step
+            network = AtAnyNoise(denoiser.network) if one_step else denoiser.network
+            plain = PlainInputs(network, columns).eval()
             examples, floats = None, []
             if export.precision == "int8":
                 examples = calibration_inputs(export, denoiser.network, plain.names)

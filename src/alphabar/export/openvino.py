@@ -27,7 +27,7 @@ class Openvino(NumpySampler):
     engine = """\
     import openvino
     read = lambda file: openvino.compile_model(str(folder / file), "CPU", plan["engine"])
-    networks = {name: (lambda given, net=read(file): net(given)[0]) for name, file in plan["networks"].items()}
+    networks = {k: (lambda given, net=read(file): net(given)[0]) for k, file in plan["networks"].items()}
 """
 
     def settings(self, export: Export) -> dict[str, Any]:

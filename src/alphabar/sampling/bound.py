@@ -26,8 +26,8 @@ from alphabar.sampling.settings import SamplingSettings
 class BoundSettings:
     """Settings and the model that they are for.
 
-    denoiser: the model's, with its guidances. vocabulary: what samples can be conditioned on. guidances: bound
-        to the model.
+    denoiser: the model's, with its guidances. vocabulary: what samples can be conditioned on.
+    guidances: bound to the model.
     """
 
     model: Model
