@@ -175,7 +175,7 @@ def test_a_run_is_evaluated_and_reported_on_the_page(page):
     said = page.inner_text("#evaluation")
     assert re.search(r"n = 20 samples against \d+", said) and "Protocol" in said and "Real-vs-real" in said
     page.click("#report-button")
-    page.wait_for_selector("#report-file :text('tiny-report.html')", timeout=90_000)
+    page.wait_for_selector("#report-file :text('tiny-report.html')", timeout=600_000)
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_a_model_is_finetuned_for_a_number_of_images(page, folder, picture_folde
         for path in picture_folder.glob("*.png"):
             archive.write(path, path.name)
     page.set_input_files("#new-files input[type=file]", file)
-    page.wait_for_selector("#new-found :text('0 classes')")
+    page.wait_for_selector("#new-found :text('0 classes')", timeout=180_000)
     value(page, "#new-name", "finer")
     page.get_by_label("a number of images").check()
     page.wait_for_function("() => document.querySelector('#new-budget input').value === '200k'")
@@ -197,6 +197,6 @@ def test_a_model_is_finetuned_for_a_number_of_images(page, folder, picture_folde
     page.wait_for_selector("#new-status .error:has-text('choose a recipe')")
     choose(page, "#new-recipe", "finetune tiny, at its size")
     page.click("#train-button")
-    page.wait_for_selector("#runs-following :text('finer has ended')", timeout=120_000)
+    page.wait_for_selector("#runs-following :text('finer has ended')", timeout=600_000)
     run = Run(folder / "finer")
     assert run.checkpoints.newest()[0].images == 64 and run.initial_weights.exists()

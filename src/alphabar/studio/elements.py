@@ -46,7 +46,7 @@ def placeholder(text: str) -> str:
 
 def heading(text: str) -> str:
     """The heading of a part of a tab."""
-    return f'<h3 class="part">{html.escape(text)}</h3>'
+    return f'<h2 class="part">{html.escape(text)}</h2>'
 
 
 def data_address(data: bytes, suffix: str) -> str:

@@ -110,7 +110,8 @@ class LanguageChange:
         if name not in self.page.models.models():
             yield {self.model_facts: note(self.page.text("no_model", folder=self.page.models.path))}
             return
-        model, updates = self.page.models.load(name), {}
+        model = self.page.models.load(name)
+        updates: dict[Any, Any] = {}
         for tab in self.tabs.values():
             updates |= tab.adapt(model)
         yield updates

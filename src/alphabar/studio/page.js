@@ -2,9 +2,6 @@
 (() => {
   const language = /\/es\/?$/.test(location.pathname) ? "es" : "en";
   document.documentElement.lang = language;
-  // Gradio's own words, such as those of upload fields, are in the language of the page, not of the browser.
-  Object.defineProperty(navigator, "language", { value: language, configurable: true });
-  Object.defineProperty(navigator, "languages", { value: [language], configurable: true });
   const text = (key) => TEXTS[language][key];
   let chosen = 0; // the number of the picture that is enlarged
 

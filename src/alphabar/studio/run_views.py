@@ -208,7 +208,7 @@ def curve_plot(page: Page, key: str, curves: Sequence[Curve], distance: dict[str
         description=title,
         counts=key != "levels",
     )
-    return f"<div><h4>{html.escape(title)}</h4>{svg}</div>"
+    return f'<div><h2 class="plot-title">{html.escape(title)}</h2>{svg}</div>'
 
 
 def sample_grids(run: Run) -> list[Path]:

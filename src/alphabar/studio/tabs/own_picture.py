@@ -104,10 +104,8 @@ class PicturePanel:
             past = [*past[1 - MOST_HELD :], self.painted(held, painted)]
         yield {**updates, self.past: past}
 
-    def painted(self, held: Held | None, editor: Any) -> Held | None:
+    def painted(self, held: Held, editor: Any) -> Held:
         """The picture with the layers that are in the editor at this moment."""
-        if held is None:
-            return None
         layers = []
         for layer in (editor or {}).get("layers") or ():
             layers.append(self.page.new_file("layer.png"))

@@ -252,7 +252,7 @@ class RestoreTab(Tab):
     def keep(self, values: Sequence[Any]) -> Sequence[Any]:
         """What is painted at this moment belongs to the picture."""
         held, past, editor, *rest = values
-        return [self.panel.painted(held, editor), past, None, *rest]
+        return [held and self.panel.painted(held, editor), past, None, *rest]
 
     def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
         """The picture, what is painted on it, and the samples."""
