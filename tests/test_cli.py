@@ -82,7 +82,7 @@ def test_resume_and_mismatch(call, trained, picture_folder):
 def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeypatch):
     slow = Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
     monkeypatch.setattr(
-        "alphabar.training.launch.measure", lambda *_: iter([Progress("measuring", 1, 1, slow)])
+        "alphabar.training.launch.measure", lambda *_, **__: iter([Progress("measuring", 1, 1, slow)])
     )
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
     settings = [part for s in ["data.size=16", *TINY[4:]] for part in ("--set", s)]

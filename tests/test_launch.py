@@ -154,8 +154,8 @@ def test_a_training_far_from_its_plan_says_so_early(picture_folder, tmp_path, mo
         "alphabar.training.launch.measure", lambda *_, **__: iter([Progress("measuring", 1, 1, fast)])
     )
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1,))
-    monkeypatch.setattr("alphabar.training.pace.UPDATES", 2)
-    options = {"budget": 10.0, "images": 640, "settings": PLANNED, "runtime": Runtime()}
+    monkeypatch.setattr("alphabar.training.budget.BATCHES", (8, 8))
+    options = {"budget": 600.0, "images": 320, "settings": PLANNED, "runtime": Runtime()}
     options["run"] = tmp_path / "run"
     told = [(r.message.identifier, r.done) for r in launch(str(picture_folder), **options) if r.message]
     (done,) = (done for name, done in told if name == "training.slower_than_planned")

@@ -24,7 +24,7 @@ from alphabar.training.probe import CHECKED, Stopped, choose_right, precisions, 
 from alphabar.training.trial import Trial
 
 TURNS, MOST_TURNS = 5, 24
-LONGEST = 60.0  # seconds, after which no turn begins beyond the first ones, however busy the machine is
+LONGEST, LEAST_TURNS = 60.0, 2  # seconds after which so many turns are enough: the machine is overloaded
 SECONDS = 0.5  # that a timed step takes, at most
 LARGEST = 2048  # samples at once
 AGREE = 1.05  # the fastest time of a network counts once another one is within so much of it
@@ -92,8 +92,8 @@ def training_rates(
     """Times training steps of recipes whose networks grow from one to the next, on noise.
 
     There are 5 turns or more, until ``seconds`` are over and each network has two fastest times that agree,
-    and at most 24, or as many as begin in a minute. Where a smaller network comes out slower than a larger
-    one, both are timed again.
+    and at most 24, or after two of them as many as begin in a minute. Where a smaller network comes out
+    slower than a larger one, both are timed again.
 
     most: samples at once; fewer where so many take longer than half a second. conditions: of the data set.
     runtime: to time them in, without torch.compile; by default each network in all precisions and memory
@@ -173,9 +173,10 @@ def _turns(
 
     def settled() -> bool:
         agree = all(min(group, key=_fastest).agrees for group in groups)
-        return turns >= MOST_TURNS or passed() >= LONGEST or (passed() >= seconds and agree)
+        enough = turns >= TURNS and passed() >= seconds and agree
+        return enough or turns >= MOST_TURNS or passed() >= LONGEST
 
-    while turns < TURNS or not settled():
+    while turns < LEAST_TURNS or not settled():
         for group in groups:
             for timed in group:
                 unless_stopped(stop)
