@@ -1,5 +1,6 @@
 """Faults of the studio that people met, or could: each stays repaired. Without a browser."""
 
+import asyncio
 import io
 import os
 import shutil
@@ -518,3 +519,44 @@ def test_threads_share_two_heaps():
         )
         heaps[name] = said.stdout.count(b"<heap nr")
     assert heaps["shared"] == 2 < heaps["own"]
+
+
+def test_pages_are_made_one_at_a_time_and_a_slow_reader_holds_nobody_up(tmp_path):
+    """Fifty that were made at once took a hundred megabytes."""
+    making, most, read = [], [], []
+
+    async def app(scope, receive, send):
+        making.append(scope["path"])
+        most.append(len(making))
+        await asyncio.sleep(0.001)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"page"})
+        making.remove(scope["path"])
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def ask(place, slow):
+        async def send(event):
+            await slow.wait()
+            read.append((place, event["type"]))
+
+        headers = [(b"host", b"127.0.0.1"), (b"accept-language", b"en")]
+        scope = {"type": "http", "method": "GET", "path": place, "query_string": b"", "headers": headers}
+        await g(scope, receive, send)
+
+    async def crowd():
+        slow, fast = asyncio.Event(), asyncio.Event()
+        fast.set()
+        waiting = asyncio.create_task(ask("/", slow))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(ask(place, fast) for place in ("/", "/es", "/config") * 5))
+        assert len(read) == 2 * 15 and max(most) == 1
+        slow.set()
+        await waiting
+
+    g = guard(tmp_path)
+    g.app = app
+    asyncio.run(crowd())
+    assert len(read) == 2 * 16

@@ -1,5 +1,6 @@
 """The guard in front of the server: only the page itself may use it, and only the routes that it needs."""
 
+import asyncio
 import json
 import re
 import sys
@@ -48,6 +49,8 @@ MAX_FORM = 4096
 
 PAGES = ("/", *(f"/{language}" for language in LANGUAGES[1:]))
 
+MADE = (*PAGES, "/config", "/config/")  # by Gradio for each request, in a tenth of a second
+
 GLOSSARY = ("/glossary", *(f"/{language}/glossary" for language in LANGUAGES[1:]))
 
 HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:.]+\](:\d+)?")  # no user names, no lists
@@ -84,6 +87,7 @@ class RequestGuard:
     ):
         self.app, self.files, self.loopback, self.login, self.jobs = app, files, loopback, login, jobs
         self.origin = urlsplit(origin) if origin else None
+        self._making = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -95,10 +99,12 @@ class RequestGuard:
                 raise Refused(403, message("studio.refused_socket"))
             self.check(scope["method"], scope["path"], headers)
             answer = await self.own_answer(scope, headers, language, receive)
-            if answer is None:
-                await self.pass_on(scope, headers, receive, send, language)
-            else:
+            if answer is not None:
                 await answer.send(send)
+            elif scope["path"] in MADE:
+                await self.make_page(scope, headers, receive, send, language)
+            else:
+                await self.pass_on(scope, headers, receive, send, language)
         except Refused as refused:
             await refusal(refused, language).send(send)
 
@@ -129,6 +135,20 @@ class RequestGuard:
         if path in GLOSSARY:
             return Answer(200, glossary_page(language))
         return None if path not in ("/login", "/logout") else redirection("./")
+
+    async def make_page(
+        self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, language: str
+    ) -> None:
+        """Let Gradio make a page, and then send it. Pages that were made at once would take much memory."""
+        made: list[dict[str, Any]] = []
+
+        async def keep(event: dict[str, Any]) -> None:
+            made.append(event)
+
+        async with self._making:  # it is not held while a browser reads, which may be slow
+            await self.pass_on(scope, headers, receive, keep, language)
+        for event in made:
+            await send(event)
 
     async def pass_on(
         self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, language: str
