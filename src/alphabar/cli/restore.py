@@ -165,9 +165,9 @@ def _fill(folder: "RestorationFolder", model: "Model", settings: "RestorationSet
 
     yes: ask nothing. Where the person says no, the command ends.
     """
+    from alphabar.memory import free_memory
     from alphabar.restoration.restoration_folder import restore_into
     from alphabar.restoration.restore import workload
-    from alphabar.training.budget import free_memory
 
     task, records = folder.task, restore_into(folder, model, settings)
     if not (n := folder.n - folder.kept()):

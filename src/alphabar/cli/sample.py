@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alphabar.cli.console import kept, open_path, print_json, run_to_end, say, told_when_stopped
+from alphabar.cli.console import (
+    kept,
+    open_path,
+    print_json,
+    run_to_end,
+    say,
+    shared_work,
+    speaks,
+    told_when_stopped,
+)
 from alphabar.cli.options import (
     ImageArgument,
     JsonOption,
@@ -67,10 +76,10 @@ def sample(
     total = n * len(variants)
     weights = weights_fingerprint(loaded, settings)[:16]
     folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
-    with told_when_stopped(lambda: kept(folder)):
+    with shared_work(), told_when_stopped(lambda: kept(folder)):
         run_to_end(sample_into(folder, loaded, n, variants))
     say(message("cli.samples_written", n=total, out=out, overview=_overview(out)))
-    open_path(_overview(out), show)
+    open_path(_overview(out), show and speaks())
     print_json(as_json, {"out": str(out), "n": total, **about})
 
 

@@ -24,7 +24,7 @@ from alphabar.metrics.features import EXTRACTORS, Extractor
 from alphabar.metrics.suite import LEAST
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
-from alphabar.runtime import extractor_device, machine_state
+from alphabar.runtime import Runtime, extractor_device, machine_state
 from alphabar.sampling.settings import SamplingSettings
 
 METRIC_NAMES = {"fid", "kid", "is", "fd"}
@@ -54,9 +54,12 @@ def evaluate(
         labels in place of a classifier on the features. The items that it held out say how often it errs.
     features: the name of the feature network. weights: its weight file, where it takes one.
 
-    Yields records; the last one carries the `Evaluation`. Raises UsageError for n below `LEAST`, an unknown
-    feature network and a label classifier that does not fit; AlphabarError where a folder's images
-    are fewer than n or differ in size.
+    Samples are generated, kept on the disk and read again part by part: memory holds no more than their
+    features. Processes that torchrun started share generation and features.
+
+    Yields records; the last one of the main process carries the `Evaluation`. Raises UsageError for n below
+    `LEAST`, an unknown feature network and a label classifier that does not fit; AlphabarError where a
+    folder's images are fewer than n or differ in size.
     """
     if n < LEAST:
         raise UsageError("evaluation.too_few_samples", n=n, least=LEAST)
@@ -90,10 +93,13 @@ def _evaluate(
     if not isinstance(what, Model):
         notes += compression_note(open_source(what), source)
     sets = yield from extract_features(extractor, samples, reference)
+    if not Runtime().is_main:  # one process tells what the features of all say
+        return
     report, held_out = metric_reports(sets, reference)
     memorization = nearest = None
-    if held_out:
-        memorization, nearest = yield from find_copies(sets)
+    yield Progress(message("evaluation.looking_for_copies"), 0, 1)
+    if copies := find_copies(sets):
+        memorization, nearest = copies
     else:
         notes.append(message("evaluation.too_few_held_out", held=len(reference.held), n=MIN_IMAGES))
     labels = yield from label_features(label_classifier, samples, reference, sets)

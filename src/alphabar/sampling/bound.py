@@ -15,6 +15,7 @@ from alphabar.diffusion.samplers import SAMPLERS, Preview, Sampler
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import build_guidances, guided
+from alphabar.memory import fitting_batch
 from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import Model, load_model
@@ -67,6 +68,17 @@ class BoundSettings:
             if place not in self._rows:
                 self._rows[place] = self.vocabulary.row(conditions[place])
         return torch.stack([self._rows[place] for place in places]).to(self.model.device)
+
+    @torch.no_grad()
+    def fitting_batch(self, batch: int) -> int:
+        """How many samples are generated at a time, at most ``batch``, in the memory that is free."""
+
+        def run(n: int) -> None:
+            x = torch.zeros(n, *self.model.shape, device=self.model.device)
+            self.denoiser(x, self.times[:1].expand(n), self.condition_rows(range(n)))
+
+        evaluations = 1 + len(self.settings.guidance)
+        return fitting_batch(batch, self.model.shape, str(self.model.device), run, evaluations)
 
     def decode(self, x: Tensor) -> Tensor:
         """Signals (n, *shape) as items. Raises AlphabarError where they are not finite."""

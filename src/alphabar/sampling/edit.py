@@ -16,7 +16,7 @@ from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.bound import BoundSettings, bind_settings
-from alphabar.sampling.sample_folder import SampleFolder, batch_size
+from alphabar.sampling.sample_folder import GRID, SampleFolder, batch_size
 from alphabar.sampling.settings import (
     SamplingSettings,
     deterministic,
@@ -91,7 +91,8 @@ def edit_into(
 
     make(0, folder.n)  # raises for what cannot be
     yield from folder.fill(batch_size(model), make, folder.write)
-    yield folder.finish(folder.n, folder.n + 1, [item])
+    shown = min(folder.n, GRID)
+    yield folder.finish(shown, shown + 1, [item])
 
 
 def _edit(
