@@ -150,9 +150,7 @@ def _pictures(model: Model, denoiser: NetworkDenoiser) -> Tensor:
         seed=0,
         sampler=SAMPLERS.build(sampling.sampler),
         times=times,
-        initial_noise=INITIAL_NOISES.build(
-            sampling.initial_noise, statistics=model.statistics, codec=codec
-        ),
+        initial_noise=INITIAL_NOISES.build(sampling.initial_noise, statistics=model.statistics, codec=codec),
         cond=cond,
         device=model.device,
     )

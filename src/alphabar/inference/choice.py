@@ -215,7 +215,9 @@ class _Job:
         model = self.model
         made_from = {
             "alphabar": alphabar.__version__,
-            "machine": InferenceRuntime("openvino" if openvino.installed() else "torch").describe(model.device),
+            "machine": InferenceRuntime("openvino" if openvino.installed() else "torch").describe(
+                model.device
+            ),
             "network": [model.recipe.network, list(model.shape)],
             "weights": model.fingerprint,
             "rows": self.rows,

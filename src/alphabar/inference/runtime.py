@@ -94,7 +94,9 @@ def precisions(device: torch.device) -> list[str]:
     return [name for name in DTYPES if name == "fp32" or name in found]
 
 
-def candidates(device: torch.device, precision: str, gradients: bool, compile: bool) -> list[InferenceRuntime]:
+def candidates(
+    device: torch.device, precision: str, gradients: bool, compile: bool
+) -> list[InferenceRuntime]:
     """What is worth measuring on a device, the simplest first; the plain way is always among them.
 
     precision: of all others, or "auto". gradients: whether the network is differentiated, which OpenVINO does

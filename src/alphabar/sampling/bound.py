@@ -8,18 +8,21 @@ import torch
 from torch import Tensor
 
 from alphabar.conditioning.vocabulary import Vocabulary
-from alphabar.diffusion.denoiser import Condition, Denoiser, without_condition
+from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser, without_condition
 from alphabar.diffusion.initial_noise import INITIAL_NOISES, InitialNoise
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import SAMPLERS, Preview, Sampler
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import build_guidances, guided
+from alphabar.inference.choice import choose_runtime
+from alphabar.inference.engines import runtime_of
+from alphabar.inference.runtime import PLAIN
 from alphabar.memory import fitting_batch
 from alphabar.messages import message
-from alphabar.progress import Progress
+from alphabar.progress import Progress, last
 from alphabar.runs.model import Model, load_model
-from alphabar.sampling.settings import SamplingSettings
+from alphabar.sampling.settings import SamplingSettings, nfe_per_sample
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,17 @@ class BoundSettings:
             if place not in self._rows:
                 self._rows[place] = self.vocabulary.row(conditions[place])
         return torch.stack([self._rows[place] for place in places]).to(self.model.device)
+
+    def in_runtime(self, n: int, batch: int, precision: str) -> "BoundSettings":
+        """The same, with the model computing as is fastest for n samples; one that was chosen before stays.
+
+        precision: as in `choose_runtime`, which see for what is raised.
+        """
+        if runtime_of(self.model) is not None or not isinstance(self.model.denoiser, NetworkDenoiser):
+            return self
+        evaluations = n * nfe_per_sample(self.model, self.settings)
+        model = last(choose_runtime(self.model, evaluations=evaluations, batch=batch, precision=precision))
+        return self if runtime_of(model) == PLAIN else bind_settings(model, self.settings)
 
     @torch.no_grad()
     def fitting_batch(self, batch: int) -> int:
