@@ -24,8 +24,8 @@ PICTURES = 4
 """Samples that are generated both ways."""
 
 MOST_APART, MOST_APART_GRADIENT, MOST_APART_LEVELS = 0.02, 0.05, 1.0
-"""Relative error of the denoised signal, and of the network's vector-Jacobian products, at any noise level; and the
-mean difference of finished pictures, of 255."""
+"""Relative error of the denoised signal, and of the network's vector-Jacobian products, at any noise level;
+and the mean difference of finished pictures, of 255."""
 
 
 class Evaluation(NamedTuple):
@@ -42,7 +42,7 @@ class Evaluation(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What a model computes in float32: the evaluations of a sampling, and its pictures (n, h, w, channels)."""
+    """What a model computes in float32: the evaluations of a sampling, and its pictures (n, h, w, c)."""
 
     evaluations: list[Evaluation]
     pictures: Tensor

@@ -50,8 +50,8 @@ def choose_runtime(
         fastest of all. gradients: whether the job differentiates through the network.
 
     A job of few evaluations computes the plain way. For a longer one what was measured before in this cache
-    folder counts, for the same machine, versions, weights and batch; where nothing was, it is measured, unless
-    that takes longer than it can save. Whatever is chosen has been checked against float32
+    folder counts, for the same machine, versions, weights and batch; where nothing was, it is measured,
+    unless that takes longer than it can save. Whatever is chosen has been checked against float32
     (`inference.agreement`). A model whose runtime was chosen before keeps it.
     Yields records with a message where something is refused or chosen. Raises UsageError for a precision that
     does not exist or that the device lacks, AlphabarError where every way to compute in it is refused.
@@ -213,11 +213,10 @@ class _Job:
     def _path(self) -> Path:
         """The file of the cache in which the measurements for this machine, model and batch stand."""
         model = self.model
+        engine = "openvino" if openvino.installed() else "torch"
         made_from = {
             "alphabar": alphabar.__version__,
-            "machine": InferenceRuntime("openvino" if openvino.installed() else "torch").describe(
-                model.device
-            ),
+            "machine": InferenceRuntime(engine).describe(model.device),
             "network": [model.recipe.network, list(model.shape)],
             "weights": model.fingerprint,
             "rows": self.rows,

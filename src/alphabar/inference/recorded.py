@@ -17,9 +17,12 @@ from alphabar.runtime import Runtime, broadcast
 KEY = "runtime"
 """Under which the description stands in samples.json, in a PNG and in an evaluation."""
 
+LARGEST_BATCH = 256
+"""Samples that are generated to repeat one to the bit, at most."""
+
 
 def describe_runtime(model: Model, batch: int) -> dict[str, Any]:
-    """How a model computes, as JSON holds it: runtime, samples at a time, and the machine with its versions."""
+    """How a model computes, as JSON holds it: runtime, samples at a time, machine and versions."""
     runtime = runtime_of(model) or PLAIN
     return {**runtime.to_dict(), "batch": batch, "machine": runtime.describe(model.device)}
 
@@ -27,9 +30,9 @@ def describe_runtime(model: Model, batch: int) -> dict[str, Any]:
 def as_described(model: Model, about: Mapping[str, Any]) -> Iterator[Progress[tuple[Model, dict[str, Any]]]]:
     """The model, computing as a file describes it, and the description: the last record's result.
 
-    Yields a record with a message before where the file is of another machine or other versions: results may differ
-    by rounding. Raises UsageError for a description that is none, AlphabarError where something is missing
-    here.
+    Yields a record with a message before where the file is of another machine or other versions: results may
+    differ by rounding. Raises UsageError for a description that is none, AlphabarError where something is
+    missing here.
     """
     runtime = read_runtime(about)
     if problem := missing(runtime, model.device):
@@ -39,6 +42,20 @@ def as_described(model: Model, about: Mapping[str, Any]) -> Iterator[Progress[tu
         text = message("inference.other_machine", machine=str(about.get("machine")), here=here)
         yield Progress(message("inference.stage"), 1, 1, message=text)
     yield Progress(message("inference.stage"), 1, 1, (with_runtime(model, runtime), dict(about)))
+
+
+def batch_of(about: Mapping[str, Any], position: int, n: Any) -> range:
+    """The positions of the samples that a sample was generated with, from what its file says, which may be
+    anything; the sample's alone where that makes no sense.
+
+    about: the description of the runtime. n: the number of samples of the work.
+    """
+    size = about.get("batch")
+    numbers = type(size) is int and 0 < size <= LARGEST_BATCH and type(n) is int and n > position
+    if not numbers:
+        return range(position, position + 1)
+    first = position // size * size
+    return range(first, min(first + size, n))
 
 
 def choose_or_repeat(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import build_guidances, guided
 from alphabar.inference.choice import choose_runtime
 from alphabar.inference.engines import runtime_of
+from alphabar.inference.recorded import describe_runtime
 from alphabar.inference.runtime import PLAIN
 from alphabar.memory import fitting_batch
 from alphabar.messages import message
@@ -138,6 +140,16 @@ def bind_settings(model: Model, settings: SamplingSettings) -> BoundSettings:
         vocabulary = next((g.vocabulary for g in guidances if g.vocabulary is not None), None)
     interval = settings.guidance_interval
     return BoundSettings(model, settings, guided(denoiser, guidances, interval=interval), vocabulary)
+
+
+def in_fastest_runtime(
+    model: Model, n: int, settings: SamplingSettings
+) -> Iterator[Progress[tuple[Model, dict[str, Any]]]]:
+    """The model as it computes n samples at a time fastest, and how, for their files: the last result."""
+    for record in choose_runtime(model, evaluations=n * nfe_per_sample(model, settings), batch=n):
+        chosen = record.result
+        result = None if chosen is None else (chosen, describe_runtime(chosen, n))
+        yield Progress(record.stage, record.done, record.total, result, message=record.message)
 
 
 def weights_fingerprint(model: Model, settings: SamplingSettings) -> str:

@@ -20,8 +20,10 @@ from alphabar.errors import UsageError
 from alphabar.formatting import format_short_count
 from alphabar.guidance import GUIDANCES, guidance_class
 from alphabar.images import image_grid
+from alphabar.inference.recorded import as_described, batch_of
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
+from alphabar.sampling.bound import in_fastest_runtime
 from alphabar.sampling.comparison import per_sample_settings
 from alphabar.sampling.edit import edit
 from alphabar.sampling.sample import sample
@@ -319,6 +321,11 @@ class GenerateTab:
             records = edit(model, signal, settings, strength=strength, n=n)
             about = {"image": base.name, "strength": strength, "invert": False}
         else:
+            for chosen in in_fastest_runtime(model, n, settings):
+                yield {self.status: progress_bar(chosen.done, chosen.total, self.page.say(chosen.stage))}
+            assert chosen.result is not None
+            model, about["runtime"] = chosen.result
+            about["n"] = n
             records = sample(model, n, settings)
         for record in records:
             if record.result is None:
@@ -413,11 +420,20 @@ class GenerateTab:
         settings, position = saved_settings(about, models)
         origin = Path(str(about.get("model"))).name
         model = models.load(origin if origin in models.models() else name)
-        for record in sample(model, 1, settings, first=position):
+        batch, said = range(position, position + 1), ""
+        if isinstance(runtime := about.get("runtime"), dict):
+            # Kernels round as they do for a batch of that size, so the whole batch is generated again.
+            batch = batch_of(runtime, position, about.get("n"))
+            for chosen in as_described(model, runtime):
+                said = self.page.say(chosen.message) if chosen.message else said
+            assert chosen.result is not None
+            model = chosen.result[0]
+        for record in sample(model, len(batch), settings, first=batch.start, batch=len(batch)):
             line = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
             yield progress_bar(record.done, record.total, line)
         assert record.result is not None
-        yield compare_with_file(self.page, model, Path(file), record.result, about)
+        item = record.result[position - batch.start :][:1]
+        yield compare_with_file(self.page, model, Path(file), item, about) + (note(said) if said else "")
 
 
 def names_beside(
