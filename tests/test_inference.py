@@ -8,7 +8,7 @@ import torch
 
 from alphabar.data.dataset import cache_root
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.inference import choice
+from alphabar.inference import agreement, choice
 from alphabar.inference.agreement import disagreement, reference, relative_error
 from alphabar.inference.choice import choose_runtime
 from alphabar.inference.engines import runtime_of, with_runtime
@@ -75,7 +75,8 @@ def test_what_openvino_cannot_do_the_network_does(model):
     assert len(maps) == 1
 
 
-def test_the_gate_accepts_bf16_and_refuses_a_wrong_network(model):
+def test_the_gate_accepts_bf16_and_refuses_a_wrong_network(model, monkeypatch):
+    monkeypatch.setattr(agreement, "PICTURES", 1)
     right = reference(model)
     assert disagreement(with_runtime(model, BF16), model, right, BF16, gradients=True) is None
     wrong = with_runtime(model, BF16)
@@ -91,6 +92,7 @@ def test_a_short_job_measures_nothing_and_a_long_one_once(model, empty_cache, mo
     def measure(job, tried):
         measured.append(tried)
         job.timings = [Timing(PLAIN, 1.0, 0.0), Timing(BF16, 0.1, 0.0, checked=True)]
+        job.timings.append(Timing(replace(BF16, compile=True), 0.5, 60.0))
         yield from ()
 
     monkeypatch.setattr(choice._Job, "_measure", measure)

@@ -20,7 +20,6 @@ from alphabar.errors import UsageError
 from alphabar.formatting import format_short_count
 from alphabar.guidance import GUIDANCES, guidance_class
 from alphabar.images import image_grid
-from alphabar.inference.recorded import as_described, batch_of
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
 from alphabar.sampling.bound import in_fastest_runtime
@@ -33,7 +32,7 @@ from alphabar.sampling.settings import (
     sampling_settings,
     training_conditions,
 )
-from alphabar.studio.controls import SeedField, saved_settings, seed_to_use
+from alphabar.studio.controls import SeedField, as_saved, saved_settings, seed_to_use
 from alphabar.studio.elements import figures, item_files, note, picture_grid, placeholder, progress_bar
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, forming
 from alphabar.studio.pictures import to_show
@@ -420,20 +419,14 @@ class GenerateTab:
         settings, position = saved_settings(about, models)
         origin = Path(str(about.get("model"))).name
         model = models.load(origin if origin in models.models() else name)
-        batch, said = range(position, position + 1), ""
-        if isinstance(runtime := about.get("runtime"), dict):
-            # Kernels round as they do for a batch of that size, so the whole batch is generated again.
-            batch = batch_of(runtime, position, about.get("n"))
-            for chosen in as_described(model, runtime):
-                said = self.page.say(chosen.message) if chosen.message else said
-            assert chosen.result is not None
-            model = chosen.result[0]
+        model, batch, said = as_saved(model, about, position)
         for record in sample(model, len(batch), settings, first=batch.start, batch=len(batch)):
             line = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
             yield progress_bar(record.done, record.total, line)
         assert record.result is not None
         item = record.result[position - batch.start :][:1]
-        yield compare_with_file(self.page, model, Path(file), item, about) + (note(said) if said else "")
+        compared = compare_with_file(self.page, model, Path(file), item, about)
+        yield compared + "".join(note(self.page.say(each)) for each in said)
 
 
 def names_beside(
