@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +13,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-import alphabar
 from alphabar.data.dataset import cache_root
 from alphabar.errors import AlphabarError
 from alphabar.inference import openvino
@@ -215,7 +215,7 @@ class _Job:
         model = self.model
         engine = "openvino" if openvino.installed() else "torch"
         made_from = {
-            "alphabar": alphabar.__version__,
+            "alphabar": version("alphabar"),
             "machine": InferenceRuntime(engine).describe(model.device),
             "network": [model.recipe.network, list(model.shape)],
             "weights": model.fingerprint,

@@ -59,7 +59,7 @@ def saved_settings(about: Mapping[str, Any], models: ModelStore) -> tuple[Sampli
 
 
 def as_saved(model: Model, about: Mapping[str, Any], position: int) -> tuple[Model, range, list[str]]:
-    """The model, computing as the file of a sample says; the positions to generate; and what to tell about it.
+    """The model, computing as a sample's file says; the positions to generate; and what to tell about it.
 
     Kernels round as they do for a batch of a size, so the whole batch that the sample came from is generated.
     Raises AlphabarError for what cannot be repeated here.
