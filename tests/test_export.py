@@ -1,4 +1,4 @@
-"""Exports: the same samples without PyTorch, and what cannot be exported says so before anything is written."""
+"""Exports: the same samples without PyTorch; what cannot be exported says so before anything is written."""
 
 import importlib.util
 import json

@@ -7,6 +7,7 @@ training is bit-exact only where it computes as it did before.
 
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -222,6 +223,11 @@ def compiled(network: nn.Module) -> nn.Module:
     """The network through torch.compile, sharing its parameters; on a GPU with CUDA graphs."""
     # "reduce-overhead" is the default mode where there is no GPU.
     return torch.compile(network, dynamic=False, mode="reduce-overhead")  # type: ignore[return-value]
+
+
+def has_compiler(device: str) -> bool:
+    """Whether torch.compile has what it needs; on a GPU it brings its own."""
+    return device != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def synchronize(device: str) -> None:

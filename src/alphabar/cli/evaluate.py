@@ -78,7 +78,7 @@ def _evaluate_and_print(
     else:
         length = parse_ema_lengths(ema)[0] if ema else None
         model = _model(what, ema=length)
-        result = _evaluate(model, against, settings=sampling.settings(model, seed), **options)
+        result = _evaluate(model, against, **_sampling(sampling, model, seed), **options)
         keeps = length is None
     if not speaks():  # one process has the result
         return
@@ -92,6 +92,14 @@ def _model(path: Path | None, **options: Any) -> Any:
     from alphabar.runs.model import load_model
 
     return None if path is None else load_model(path, **options)
+
+
+def _sampling(sampling: SamplingOptions, model: Any, seed: int) -> dict[str, Any]:
+    """What `evaluate` takes about how a model generates."""
+    return {
+        "settings": sampling.settings(model, seed),
+        "precision": sampling.values.get("precision") or "auto",
+    }
 
 
 def _evaluate(what: Any, against: str, *, yes: bool, **options: Any) -> Any:
@@ -134,7 +142,7 @@ def _evaluate_ema_lengths(
     results, errors = [], [Run(path).snapshots.weights(length).error for length in lengths]
     for length in lengths:
         model = _model(path, ema=length)
-        results.append(_evaluate(model, against, settings=sampling.settings(model, seed), **options))
+        results.append(_evaluate(model, against, **_sampling(sampling, model, seed), **options))
     if not speaks():  # one process has the results
         return
     first = results[0].report

@@ -23,14 +23,16 @@ from alphabar.cli.options import (
     ModelArgument,
     OpenOption,
     OutOption,
+    PrecisionOption,
     SeedOption,
     YesOption,
+    chosen_runtime,
 )
 from alphabar.formatting import format_duration
 from alphabar.messages import message
 
 if TYPE_CHECKING:
-    from alphabar.restoration.restoration_folder import RestorationFolder
+    from alphabar.restoration.restoration_folder import RestorationFolder, choose_for
     from alphabar.restoration.settings import RestorationSettings
     from alphabar.runs.model import Model
 
@@ -52,6 +54,7 @@ def inpaint(
     solver: SolverOption = None,
     steps: StepsOption = None,
     pag: PagOption = None,
+    precision: PrecisionOption = None,
     seed: SeedOption = 0,
     yes: YesOption = False,
     show: OpenOption = False,
@@ -62,7 +65,7 @@ def inpaint(
     degradation = f"{mask if generated else f'mask:{mask}'}+noise:{noise}"
     _restore(
         model, image, degradation, out, as_json, yes, show,
-        n=n, solver=solver, steps=steps, pag=pag, seed=seed,
+        n=n, solver=solver, steps=steps, pag=pag, precision=precision, seed=seed,
     )  # fmt: skip
 
 
@@ -76,6 +79,7 @@ def upscale(
     solver: SolverOption = None,
     steps: StepsOption = None,
     pag: PagOption = None,
+    precision: PrecisionOption = None,
     seed: SeedOption = 0,
     yes: YesOption = False,
     show: OpenOption = False,
@@ -85,7 +89,7 @@ def upscale(
     degradation = f"downsample:{factor}+noise:{noise}"
     _restore(
         model, image, degradation, out, as_json, yes, show,
-        n=n, solver=solver, steps=steps, pag=pag, seed=seed,
+        n=n, solver=solver, steps=steps, pag=pag, precision=precision, seed=seed,
     )  # fmt: skip
 
 
@@ -98,6 +102,7 @@ def restore(
     solver: SolverOption = None,
     steps: StepsOption = None,
     pag: PagOption = None,
+    precision: PrecisionOption = None,
     seed: SeedOption = 0,
     yes: YesOption = False,
     show: OpenOption = False,
@@ -106,7 +111,7 @@ def restore(
     """Undo blur, noise, compression, missing colour or missing pixels, or several of them."""
     _restore(
         model, image, degradation, out, as_json, yes, show,
-        n=n, solver=solver, steps=steps, pag=pag, seed=seed,
+        n=n, solver=solver, steps=steps, pag=pag, precision=precision, seed=seed,
     )  # fmt: skip
 
 
@@ -139,6 +144,7 @@ def _restore(
     *,
     n: int,
     pag: float | None,
+    precision: str | None,
     **chosen: Any,
 ) -> None:
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
@@ -156,6 +162,8 @@ def _restore(
     settings = restoration_settings(
         loaded, task.operator, task.sigma_y, guidance=None if pag is None else {"pag": pag}, **chosen
     )
+    records = choose_for(loaded, task, n, settings, out / "restoration.json", precision)
+    loaded, runtime = chosen_runtime(records)
     about = {
         "model": str(model),
         "images": loaded.images,
@@ -163,6 +171,7 @@ def _restore(
         "degradation": degradation,
         "sigma_y": task.sigma_y,
         **settings.to_dict(),
+        "runtime": runtime,
     }
     contents = [file_hash(image), *parsed.contents]
     decisive = {**about, "weights": loaded.fingerprint[:16], "contents": contents}

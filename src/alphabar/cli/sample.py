@@ -79,11 +79,14 @@ def sample(
         n = 8 if comparison else 64
     total = n * len(variants)
     weights = weights_fingerprint(loaded, settings)[:16]
-    folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
     evaluations = n * sum(nfe_per_sample(loaded, variant) for variant in variants)
-    estimate = Estimate(total, evaluations, yes, lambda: kept(folder), folder.kept() / total)
-    with shared_work(), told_when_stopped(lambda: kept(folder)):
-        run_to_end(sample_into(folder, loaded, n, variants), estimate=estimate)
+    with shared_work():
+        loaded, runtime = sampling.runtime(loaded, out / "samples.json", evaluations)
+        about = {**about, "runtime": runtime}
+        folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
+        estimate = Estimate(total, evaluations, yes, lambda: kept(folder), folder.kept() / total)
+        with told_when_stopped(lambda: kept(folder)):
+            run_to_end(sample_into(folder, loaded, n, variants), estimate=estimate)
     say(message("cli.samples_written", n=total, out=out, overview=_overview(out)))
     open_path(_overview(out), show and speaks())
     print_json(as_json, {"out": str(out), "n": total, **about})
@@ -106,13 +109,15 @@ def interpolate(
     from alphabar.sampling.interpolate import interpolate_into
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder
-    from alphabar.sampling.settings import deterministic
+    from alphabar.sampling.settings import deterministic, nfe_per_sample
 
     loaded = load_model(model)
     settings = sampling.settings(loaded, seed)
     if not sampling.values.get("sampler"):
         settings = deterministic(loaded, settings)
     about = sampling_metadata(loaded, settings, str(model), rows=rows, columns=columns)
+    evaluations = rows * columns * nfe_per_sample(loaded, settings)
+    loaded, about["runtime"] = sampling.runtime(loaded, out / "samples.json", evaluations)
     decisive = {**about, "weights": weights_fingerprint(loaded, settings)[:16]}
     folder = SampleFolder(out, loaded.codec, decisive, rows * columns)
     with told_when_stopped(lambda: kept(folder)):
@@ -145,7 +150,7 @@ def edit(
     from alphabar.sampling.edit import edit_into
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder
-    from alphabar.sampling.settings import deterministic
+    from alphabar.sampling.settings import deterministic, nfe_per_sample
 
     loaded = load_model(model)
     item = _read_item(loaded, image)
@@ -156,6 +161,8 @@ def edit(
     about = sampling_metadata(
         loaded, settings, str(model), image=str(image), strength=strength, invert=invert
     )
+    evaluations = n * nfe_per_sample(loaded, settings)
+    loaded, about["runtime"] = sampling.runtime(loaded, out / "samples.json", evaluations)
     weights, content = weights_fingerprint(loaded, settings)[:16], content_hash(item.numpy().tobytes())
     decisive = {**about, "weights": weights, "content": content}
     folder = SampleFolder(out, loaded.codec, decisive, n)

@@ -26,7 +26,9 @@ from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import AlphabarError
-from alphabar.files import locked
+from alphabar.files import locked, pack_json, write_file, writing
+from alphabar.inference.recorded import KEY, choose_or_repeat
+from alphabar.inference.runtime import AUTO
 from alphabar.messages import Message, message
 from alphabar.parts import Parts, Rows
 from alphabar.progress import Progress, staged
@@ -35,7 +37,12 @@ from alphabar.runtime import Runtime, main_first
 from alphabar.sampling.bound import weights_fingerprint
 from alphabar.sampling.outputs import OVERVIEW, sampling_metadata
 from alphabar.sampling.sample import sample
-from alphabar.sampling.settings import SamplingSettings, sampling_settings, uses_training_conditions
+from alphabar.sampling.settings import (
+    SamplingSettings,
+    nfe_per_sample,
+    sampling_settings,
+    uses_training_conditions,
+)
 from alphabar.training.labels import known_columns
 
 BATCH = 64  # samples that are generated, and kept, at a time
@@ -110,7 +117,7 @@ def read_reference(
 
 
 def generate_samples(
-    model: Model, n: int, settings: SamplingSettings | None, reference: Reference
+    model: Model, n: int, settings: SamplingSettings | None, reference: Reference, precision: str = AUTO
 ) -> Generator[Progress[Any], None, Samples]:
     """Generate n samples of a model.
 
@@ -128,21 +135,30 @@ def generate_samples(
             conditioned_on, settings = chosen, replace(settings, conditions=conditions)
         else:
             notes = (message("evaluation.other_labels"),)
-    cache, parts = yield from _generate(model, n, settings)
+    cache, parts, about["runtime"] = yield from _generate(model, n, settings, precision)
     about["seconds_per_sample"] = parts.total("seconds") / n
     return Samples(parts.rows("items"), model.codec, about, notes, conditioned_on, cache)
 
 
 def _generate(
-    model: Model, n: int, settings: SamplingSettings
-) -> Generator[Progress[Any], None, tuple[Cache, Parts]]:
-    """The cache and the parts of n samples, each with the seconds that it took.
+    model: Model, n: int, settings: SamplingSettings, precision: str
+) -> Generator[Progress[Any], None, tuple[Cache, Parts, dict[str, Any]]]:
+    """The cache and the parts of n samples, each with the seconds that it took, and how the network computed.
 
     The cache keeps them until they are used: an evaluation that is stopped goes on after the last part that
     it finished, and processes share the parts.
     """
-    made_from = [weights_fingerprint(model, settings), settings.to_dict(), BATCH]
+    made_from = [weights_fingerprint(model, settings), settings.to_dict(), BATCH, precision]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
+    cache, evaluations = _cache(key), n * nfe_per_sample(model, settings)
+    begun = cache.folder / "runtime.json"
+    model, runtime = yield from staged(
+        choose_or_repeat(model, begun, evaluations=evaluations, batch=BATCH, precision=precision)
+    )
+    with suppress(AlphabarError):  # a cache that cannot be written only costs time
+        with writing(cache.folder):
+            cache.folder.mkdir(parents=True, exist_ok=True)
+        write_file(begun, pack_json({KEY: runtime}))
 
     def make(part: range) -> Iterator[Progress[dict[str, Tensor]]]:
         before = perf_counter()
@@ -150,11 +166,10 @@ def _generate(
         tensors = {"items": items, "seconds": torch.tensor(perf_counter() - before)}
         yield Progress(message("sampling.stage"), 1, 1, tensors)
 
-    cache = _cache(key)
     parts = Parts(cache.folder, n, BATCH)
     for record in parts.fill(make):
         yield replace(record, stage=message("evaluation.generating"))
-    return cache, parts
+    return cache, parts, runtime
 
 
 def _cache(key: str) -> Cache:

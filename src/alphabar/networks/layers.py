@@ -99,11 +99,6 @@ class Attention(nn.Module):
         self._identity_rows: Tensor | None = None
         self._maps: list[Tensor] | None = None
 
-    @property
-    def identity_rows(self) -> Tensor | None:
-        """The rows (n,) bool of `identity_attention`, while it is open."""
-        return self._identity_rows
-
     def attend(self, qkv: Tensor, shape: tuple[int, int]) -> Tensor:
         """qkv (n, 3, heads, d, positions) -> (n, heads·d, h, w); the positions are those of shape (h, w)."""
         q, k, v = qkv.transpose(-1, -2).unbind(1)
@@ -114,6 +109,16 @@ class Attention(nn.Module):
             shares = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
             self._maps.append(shares.mean(1).sum(1).reshape(-1, *shape))
         return y.transpose(-1, -2).reshape(y.shape[0], -1, *shape)
+
+    @property
+    def identity_rows(self) -> Tensor | None:
+        """The rows (n,) bool whose attention matrix is the identity now; None for none."""
+        return self._identity_rows
+
+    @property
+    def recording(self) -> bool:
+        """Whether passes record now where they attend."""
+        return self._maps is not None
 
     @contextmanager
     def identity_attention(self, rows: Tensor) -> Iterator[None]:

@@ -9,15 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alphabar.diffusion.denoiser import clipped
+from alphabar.diffusion.denoiser import NetworkDenoiser, clipped
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import Preview, Step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import build_guidances, guided
+from alphabar.inference.choice import choose_runtime
+from alphabar.inference.engines import runtime_of
+from alphabar.inference.runtime import AUTO, check_precision
 from alphabar.memory import free_memory, halving
 from alphabar.messages import message
-from alphabar.progress import Progress
+from alphabar.progress import Progress, last
 from alphabar.restoration.operators.base import Operator, size_text
 from alphabar.restoration.operators.compose import compose
 from alphabar.restoration.operators.separable import crop
@@ -48,6 +51,7 @@ def restore(
     first: int = 0,
     first_sample: int = 0,
     batch: int = 16,
+    precision: str = AUTO,
 ) -> Iterator[Progress[Tensor]]:
     """Signals x of which y = A(x) + sigma_y·noise is known: n samples of p(x | y) for each of b measurements.
 
@@ -58,6 +62,7 @@ def restore(
     first, first_sample: the numbers of the first measurement in the whole set and of its first sample.
         Sample k for measurement i depends on the model, the settings, y, i and k alone.
     batch: samples that are restored at a time, at most; fewer where memory does not suffice.
+    precision: as `choose_runtime` takes it.
 
     Yields a record for every step; the last one's result is (n, b, *operator.shape), about within the codec's
     bounds. Raises UsageError for a model that is no denoiser at every noise level, for shapes that do not fit
@@ -76,20 +81,28 @@ def restore(
         raise UsageError("restoration.only_images_tile", size=size_text(model.codec.spatial))
     if not sigma_y >= 0:
         raise UsageError("restoration.negative_noise", sigma_y=sigma_y)
+    check_precision(precision, model.device)
     settings = settings or restoration_settings(model, operator, sigma_y)
     restoration = _Restoration(model, settings, sigma_y)
     rows = [(i, first_sample + k) for k in range(n) for i in range(len(y))]
-    return _restore(restoration, operator, y, rows, first, batch)
+    return _restore(restoration, operator, y, rows, first, batch, precision)
 
 
 def _restore(
-    job: "_Restoration", operator: Operator, y: Tensor, rows: list[tuple[int, int]], first: int, batch: int
+    job: "_Restoration",
+    operator: Operator,
+    y: Tensor,
+    rows: list[tuple[int, int]],
+    first: int,
+    batch: int,
+    precision: str,
 ) -> Iterator[Progress[Tensor]]:
     """rows: (measurement, sample) of everything that is to be restored, in the order of the result."""
     batch = job.batch_size(operator, y, batch)
     stages = {i: job.stages(operator.select(y, [i])[0]) for i in range(len(y))}
     counts = [sum(job.solver.count(len(times) - 1) for _, times in stages[i]) for i, _ in rows]
     total = sum(counts)
+    job = job.in_runtime(total, batch, precision)
     results = []
 
     def work(at: range) -> Iterator[tuple[Step, int, Tensor | None]]:
@@ -172,6 +185,16 @@ class _Restoration:
         guidances = [g.bind(model, conditioned=False) for g in build_guidances(settings.guidance)]
         # A mean of samples lies in their range. A network's answer may not, and what leaves it is amplified.
         self.denoiser = clipped(guided(model.denoiser, guidances), self.codec.bounds)
+
+    def in_runtime(self, evaluations: int, batch: int, precision: str) -> "_Restoration":
+        """The same, with the model computing as is fastest; one whose runtime was chosen before stays."""
+        if runtime_of(self.model) is not None or not isinstance(self.model.denoiser, NetworkDenoiser):
+            return self
+        gradients = self.solver.differentiates
+        chosen = choose_runtime(
+            self.model, evaluations=evaluations, batch=batch, precision=precision, gradients=gradients
+        )
+        return _Restoration(last(chosen), self.settings, self.sigma_y)
 
     def batch_size(self, operator: Operator, y: Tensor, largest: int) -> int:
         """How many samples are restored at a time: where there are tiles, they fill the batch."""
