@@ -1,4 +1,4 @@
-"""Exports: the same samples without PyTorch; what cannot be exported is refused before anything is written."""
+"""Exports: the same samples without PyTorch; what cannot be exported is refused in time."""
 
 import importlib.util
 import json
