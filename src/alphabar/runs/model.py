@@ -5,12 +5,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from alphabar.codecs import build_codec
 from alphabar.codecs.base import Codec
@@ -35,7 +33,7 @@ from alphabar.files import (
 from alphabar.methods.base import Method
 from alphabar.methods.registry import method_of
 from alphabar.networks import NETWORKS
-from alphabar.networks.base import Network
+from alphabar.networks.base import Network, without_memory
 from alphabar.networks.layers import Attention
 from alphabar.recipes.schema import Recipe, make_recipe
 from alphabar.runs.run import Run
@@ -191,27 +189,11 @@ def _denoiser(
     recipe: Recipe, vocabulary: Vocabulary | None, weights: Mapping[str, Tensor], path: Path
 ) -> NetworkDenoiser:
     """The denoiser with these weights, for evaluation."""
-    with torch.device("meta"), _WithoutValues():  # a recipe may ask for more memory than there is; its weights show the truth
+    with without_memory():  # a recipe may ask for more than there is; its weights show the truth
         check_weights(_build_network(recipe, vocabulary), weights, path)
     built = build_denoiser(recipe, vocabulary)
     load_weights(built.network, weights, path)
     return built.eval().requires_grad_(False)
-
-
-class _WithoutValues(TorchFunctionMode):
-    """While open, weights are not initialized.
-
-    PyTorch computes a normal distribution on the meta device in Python, and loads its compiler for that,
-    which takes as long as loading PyTorch.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in (nn.init.normal_, Tensor.normal_):
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
 
 
 def check_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
