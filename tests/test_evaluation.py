@@ -377,7 +377,7 @@ def test_an_evaluation_that_is_stopped_while_it_generates_goes_on(run, monkeypat
     with pytest.raises(KeyboardInterrupt):
         evaluated(model, "toycars:200", 80)
     (folder,) = (cache_root() / "samples").iterdir()
-    file = folder / "000000030-30" / "samples.safetensors"
+    file = folder / "000000030-30" / "rows.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")  # damaged: it is made again
     stopped = evaluated(model, "toycars:200", 80)
     assert made == [0, 30, 60, 30, 60]

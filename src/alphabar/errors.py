@@ -14,7 +14,10 @@ class AlphabarError(Exception):
 
     identifier: of the message in the catalogue; values: what stands in its fields. An extension, which has no
         place in the catalogue, gives a plain sentence instead.
+    of_one_process: whether, of the processes that torchrun started, only this one met it.
     """
+
+    of_one_process = False
 
     def __init__(self, identifier: str, **values: Any):
         self.message = message(identifier, **values) if identifier in catalogue() else identifier

@@ -1,13 +1,14 @@
 """Folders of results written as they come: the folder itself says how far the work is, and it can go on."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from alphabar.errors import AlphabarError
 from alphabar.files import Damaged, pack_json, parse_json, write_file, writing
+from alphabar.parts import shared_progress
 from alphabar.progress import Progress, staged
+from alphabar.runtime import own_share, wait_for_others
 
 
 class ResultFolder:
@@ -82,21 +83,20 @@ class ResultFolder:
         make: the records of results number ``first`` to ``first + count - 1``, the last one with all of them.
         The parts are always the same, so that the files are those of work that was never stopped, to the bit.
         The folder is begun with the first part that is made. Raises as `begun` does.
+        Processes that torchrun started share the parts, of a folder that one of them has begun; each must
+        call this, and ends when all parts are there.
         """
         self.begun()
-        for first in range(0, self.n, size):
-            part = range(first, min(first + size, self.n))
-            if all(self.file(i).is_file() for i in part):
-                continue
-            moved = (
-                replace(record, done=first + record.done / record.total * len(part), total=self.n)
-                for record in make(first, len(part))
-            )
-            results = yield from staged(moved)
-            self.begin()
-            for i, result in zip(part, results, strict=True):
-                if not self.file(i).is_file():
-                    write(i, result)
+        parts = [range(first, min(first + size, self.n)) for first in range(0, self.n, size)]
+        missing = [part for part in parts if not all(self.file(i).is_file() for i in part)]
+        for part, progress in shared_progress(missing, self.n):
+            with own_share():
+                results = yield from staged(map(progress, make(part.start, len(part))))
+                self.begin()
+                for i, result in zip(part, results, strict=True):
+                    if not self.file(i).is_file():
+                        write(i, result)
+        wait_for_others()
 
 
 def check_free(out: Path) -> None:

@@ -7,11 +7,13 @@ training is bit-exact only where it computes as it did before.
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alphabar.errors import AlphabarError
 from alphabar.messages import pack_messages, unpack_messages
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -134,15 +138,18 @@ def accumulating(network: nn.Module) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def processes() -> Iterator[None]:
-    """Joins the other processes where torchrun started several (gloo on CPUs, NCCL on GPUs)."""
+def processes(patience: timedelta | None = None) -> Iterator[None]:
+    """Joins the other processes where torchrun started several (gloo on CPUs, NCCL on GPUs).
+
+    patience: how long one waits for another; by default as PyTorch has it, which is up to half an hour.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed():
         yield
         return
     device = torch.device(default_device())
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield
         # Whoever leaves while another still works breaks the connection under it. One that has failed says so
@@ -218,6 +225,11 @@ def compiled(network: nn.Module) -> nn.Module:
     return torch.compile(network, dynamic=False, mode="reduce-overhead")  # type: ignore[return-value]
 
 
+def has_compiler(device: str) -> bool:
+    """Whether torch.compile has what it needs; on a GPU it brings its own."""
+    return device != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
+
+
 def synchronize(device: str) -> None:
     """Waits until a GPU has finished; a CPU always has."""
     if device.startswith("cuda"):
@@ -236,6 +248,53 @@ def broadcast(value: Any) -> Any:
     holder = [value]
     dist.broadcast_object_list(holder)
     return holder[0]
+
+
+def share(parts: Sequence[T]) -> Sequence[T]:
+    """Those of the main process's parts of a work that fall to this process: every second one of two.
+
+    Every process must call it. Raises AlphabarError where another process has ended.
+    """
+    runtime = Runtime()
+    with _together():
+        return broadcast(parts)[runtime.rank :: runtime.world_size]
+
+
+def wait_for_others() -> None:
+    """Waits until every process has arrived here. Raises AlphabarError where another has ended."""
+    with _together():
+        Runtime().barrier()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process does the block before the others do, which find what it wrote."""
+    if not Runtime().is_main:
+        wait_for_others()
+    yield
+    if Runtime().is_main:
+        wait_for_others()
+
+
+@contextmanager
+def own_share() -> Iterator[None]:
+    """A part of a work that this process alone does: it alone can say what goes wrong (`AlphabarError`)."""
+    try:
+        yield
+    except AlphabarError as error:
+        error.of_one_process = True
+        raise
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Raises AlphabarError where a collective operation finds that a process has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not distributed():
+            raise
+        raise AlphabarError("runtime.process_lost") from error
 
 
 def _own(device: str) -> str:

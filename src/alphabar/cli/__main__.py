@@ -2,13 +2,14 @@
 
 import io
 import json
+import os
 import sys
 from typing import NoReturn
 
 import typer
 
 from alphabar.cli.app import app
-from alphabar.cli.console import localized, say
+from alphabar.cli.console import localized, say, speaks
 from alphabar.cli.help import UsageProblem, usage_sentence
 from alphabar.errors import AlphabarError, UsageError
 
@@ -20,11 +21,13 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if len(sys.argv) == 1:
         sys.argv.append("--help")
+    if not speaks():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # results are printed once
     try:
         load_extensions(sys.argv)
         code = app(prog_name="alphabar", standalone_mode=False)
     except AlphabarError as error:
-        _fail(error.message, 2 if isinstance(error, UsageError) else 1)
+        _fail(error.message, 2 if isinstance(error, UsageError) else 1, error.of_one_process)
     except UsageProblem as error:
         _fail(usage_sentence(error), 2)
     except typer.Abort:
@@ -33,9 +36,13 @@ def main() -> None:
         sys.exit(code)
 
 
-def _fail(sentence: str, code: int) -> NoReturn:
-    """End with a sentence: on stderr in the person's language, with --json on stdout in English too."""
-    say(f"alphabar: {localized(sentence)}")
+def _fail(sentence: str, code: int, of_one_process: bool = False) -> NoReturn:
+    """End with a sentence: on stderr in the person's language, with --json on stdout in English too.
+
+    of_one_process: whether of several processes this one alone met the problem, and must say it.
+    """
+    if of_one_process or speaks(on_each_host=True):
+        say(f"alphabar: {localized(sentence)}", from_each=True)
     if "--json" in sys.argv:
         print(json.dumps({"error": str(sentence)}))
     sys.exit(code)

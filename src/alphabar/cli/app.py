@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from alphabar.cli.console import localized
+from alphabar.cli.console import localized, started_processes
 from alphabar.cli.help import HelpfulCommand, command_text, write_options
-from alphabar.errors import unknown
+from alphabar.errors import UsageError, unknown
 from alphabar.messages import message
 
 # Group → command → (module, example, page of the guide).
@@ -51,6 +51,8 @@ GROUPS = {
         "demo": ("demo", "demo", "train.md"),
     },
 }
+# Commands whose work several processes share; the others would all do the same.
+SHARED = {"train", "finetune", "distill", "sample", "evaluate"}
 COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -75,6 +77,8 @@ class Commands(TyperGroup):
         name, *rest = args
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
+        if (started := started_processes()) > 1 and name not in SHARED:
+            raise UsageError("cli.one_process", command=name, n=started, shared=", ".join(sorted(SHARED)))
         return name, load_command(name), rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -8,6 +8,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,9 +30,27 @@ SECONDS_TO_INSIST = 1.0  # between the first Ctrl-C and one that ends the work a
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where stderr is no terminal
 
 
-def say(text: str) -> None:
-    """Print a sentence for the person on stderr, in their language where it is a message."""
-    print(localized(text), file=sys.stderr, flush=True)
+def started_processes() -> int:
+    """How many processes torchrun started for this command; 1 where it did not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def speaks(on_each_host: bool = False) -> bool:
+    """Whether this process speaks to the person: of several that torchrun started, one does.
+
+    on_each_host: whether one does on each host, for what may differ between hosts.
+    """
+    rank = os.environ.get("LOCAL_RANK" if on_each_host else "RANK", "0")
+    return started_processes() == 1 or rank == "0"
+
+
+def say(text: str, from_each: bool = False) -> None:
+    """Print a sentence for the person on stderr, in their language where it is a message.
+
+    from_each: whether of several processes every one prints it, not only the one that speaks.
+    """
+    if from_each or speaks():
+        print(localized(text), file=sys.stderr, flush=True)
 
 
 def localized(text: str) -> str:
@@ -110,6 +129,18 @@ def told_when_stopped(kept: Callable[[], str]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def shared_work() -> Iterator[None]:
+    """While open, the processes that torchrun started are joined, to share what the command does."""
+    if started_processes() == 1:
+        yield
+        return
+    from alphabar.runtime import processes
+
+    with processes(timedelta(days=1)):
+        yield
+
+
 def kept(folder: "ResultFolder") -> str:
     """What is there of the results of a command that was stopped, and how to go on."""
     if not (count := folder.kept()):
@@ -149,6 +180,7 @@ def run_to_end(
     """
     result = None
     spoken = monotonic()
+    quiet = quiet or not speaks()
     with progress_bars(quiet) as bars:
         tasks: dict[str, Any] = {}
         for record in records:

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from alphabar.cli.console import localized, print_json, print_table, run_to_end, say, told_when_stopped
+from alphabar.cli.console import (
+    localized,
+    print_json,
+    print_table,
+    run_to_end,
+    say,
+    shared_work,
+    speaks,
+    told_when_stopped,
+)
 from alphabar.cli.options import (
     JsonOption,
     SamplingOptions,
@@ -36,9 +45,24 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure how good samples are: distances with protocol and baseline, copies, attribute frequencies."""
+    with shared_work():
+        _evaluate_and_print(
+            what, against, sampling, ema, seed, as_json,
+            n=n, features=features, weights=weights, label_classifier=_model(label_classifier),
+        )  # fmt: skip
+
+
+def _evaluate_and_print(
+    what: Path,
+    against: str,
+    sampling: SamplingOptions,
+    ema: str | None,
+    seed: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
     from alphabar.runs.model import holds_model
 
-    options = {"n": n, "features": features, "weights": weights, "label_classifier": _model(label_classifier)}
     if not holds_model(what):
         given = [*sampling.given, *(["ema"] if ema else [])]
         if given:
@@ -51,8 +75,10 @@ def evaluate(
     else:
         length = parse_ema_lengths(ema)[0] if ema else None
         model = _model(what, ema=length)
-        result = _evaluate(model, against, settings=sampling.settings(model, seed), **options)
+        result = _evaluate(model, against, **_sampling(sampling, model, seed), **options)
         keeps = length is None
+    if not speaks():  # one process has the result
+        return
     _print_evaluation(result)
     for note in _keep(what, result) if keeps else []:
         say(note)
@@ -63,6 +89,14 @@ def _model(path: Path | None, **options: Any) -> Any:
     from alphabar.runs.model import load_model
 
     return None if path is None else load_model(path, **options)
+
+
+def _sampling(sampling: SamplingOptions, model: Any, seed: int) -> dict[str, Any]:
+    """What `evaluate` takes about how a model generates."""
+    return {
+        "settings": sampling.settings(model, seed),
+        "precision": sampling.values.get("precision") or "auto",
+    }
 
 
 def _evaluate(what: Any, against: str, **options: Any) -> Any:
@@ -98,7 +132,9 @@ def _evaluate_ema_lengths(
     results, errors = [], [Run(path).snapshots.weights(length).error for length in lengths]
     for length in lengths:
         model = _model(path, ema=length)
-        results.append(_evaluate(model, against, settings=sampling.settings(model, seed), **options))
+        results.append(_evaluate(model, against, **_sampling(sampling, model, seed), **options))
+    if not speaks():  # one process has the results
+        return
     first = results[0].report
     names = [m.name for m in first.metrics if m.key in SHOWN_FOR_EMA]
     rows = [

@@ -1,18 +1,20 @@
 """Options that several commands share, and how their texts are read."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from alphabar.cli.console import run_to_end
 from alphabar.errors import UsageError
 from alphabar.messages import Message
 
 if TYPE_CHECKING:
+    from alphabar.progress import Progress
     from alphabar.runs.model import Model
     from alphabar.sampling.settings import SamplingSettings
 
@@ -22,6 +24,7 @@ ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="cli.help.i
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="cli.help.out")]
 SeedOption = Annotated[int, typer.Option(metavar="N", help="cli.help.seed")]
 OpenOption = Annotated[bool, typer.Option("--open", help="cli.help.open")]
+PrecisionOption = Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.precision")]
 JsonOption = Annotated[bool, typer.Option("--json", help="cli.help.json")]
 
 
@@ -76,6 +79,30 @@ class SamplingOptions:
             guidance_interval=None if interval is None else parse_interval(interval),
             **chosen,
         )
+
+    def runtime(self, model: "Model", begun: Path, evaluations: int) -> "tuple[Model, dict[str, Any]]":
+        """The model as it is to compute, and its description (`alphabar.inference.recorded`).
+
+        begun: the JSON file of results that may be there already. evaluations: of the network in all.
+        """
+        from alphabar.inference.recorded import choose_or_repeat
+        from alphabar.sampling.sample_folder import batch_size
+
+        return chosen_runtime(
+            choose_or_repeat(
+                model,
+                begun,
+                evaluations=evaluations,
+                batch=batch_size(model),
+                precision=self.values.get("precision"),
+            )
+        )
+
+
+def chosen_runtime(records: "Iterator[Progress[Any]]") -> Any:
+    """The result of choosing how a model computes; what takes no time is not shown."""
+    first = next(records)
+    return run_to_end(chain([first], records)) if first.result is None else first.result
 
 
 def with_sampling_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -134,6 +161,7 @@ def sampling_parameters() -> list[inspect.Parameter]:
         _option("timesteps", str | None, "--timesteps", "NAME", "cli.help.timesteps"),
         _option("initial_noise", str | None, "--initial-noise", "NAME", "cli.help.initial_noise"),
         _option("steps", int | None, "--steps", "N", "cli.help.steps"),
+        _option("precision", str | None, "--precision", "NAME", "cli.help.precision"),
     ]
 
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alphabar.cli.console import confirm, kept, open_path, print_json, run_to_end, say, told_when_stopped
-from alphabar.cli.options import ImageArgument, JsonOption, ModelArgument, OpenOption, OutOption, SeedOption
+from alphabar.cli.options import (
+    ImageArgument,
+    JsonOption,
+    ModelArgument,
+    OpenOption,
+    OutOption,
+    PrecisionOption,
+    SeedOption,
+    chosen_runtime,
+)
 from alphabar.formatting import format_duration
 from alphabar.messages import message
 
@@ -38,6 +47,7 @@ def inpaint(
     solver: SolverOption = None,
     steps: StepsOption = None,
     pag: PagOption = None,
+    precision: PrecisionOption = None,
     seed: SeedOption = 0,
     yes: YesOption = False,
     show: OpenOption = False,
@@ -48,7 +58,7 @@ def inpaint(
     degradation = f"{mask if generated else f'mask:{mask}'}+noise:{noise}"
     _restore(
         model, image, degradation, out, as_json, yes, show,
-        n=n, solver=solver, steps=steps, pag=pag, seed=seed,
+        n=n, solver=solver, steps=steps, pag=pag, precision=precision, seed=seed,
     )  # fmt: skip
 
 
@@ -62,6 +72,7 @@ def upscale(
     solver: SolverOption = None,
     steps: StepsOption = None,
     pag: PagOption = None,
+    precision: PrecisionOption = None,
     seed: SeedOption = 0,
     yes: YesOption = False,
     show: OpenOption = False,
@@ -71,7 +82,7 @@ def upscale(
     degradation = f"downsample:{factor}+noise:{noise}"
     _restore(
         model, image, degradation, out, as_json, yes, show,
-        n=n, solver=solver, steps=steps, pag=pag, seed=seed,
+        n=n, solver=solver, steps=steps, pag=pag, precision=precision, seed=seed,
     )  # fmt: skip
 
 
@@ -84,6 +95,7 @@ def restore(
     solver: SolverOption = None,
     steps: StepsOption = None,
     pag: PagOption = None,
+    precision: PrecisionOption = None,
     seed: SeedOption = 0,
     yes: YesOption = False,
     show: OpenOption = False,
@@ -92,7 +104,7 @@ def restore(
     """Undo blur, noise, compression, missing colour or missing pixels, or several of them."""
     _restore(
         model, image, degradation, out, as_json, yes, show,
-        n=n, solver=solver, steps=steps, pag=pag, seed=seed,
+        n=n, solver=solver, steps=steps, pag=pag, precision=precision, seed=seed,
     )  # fmt: skip
 
 
@@ -125,11 +137,12 @@ def _restore(
     *,
     n: int,
     pag: float | None,
+    precision: str | None,
     **chosen: Any,
 ) -> None:
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
     from alphabar.restoration.degradation import file_hash, parse_degradation
-    from alphabar.restoration.restoration_folder import RestorationFolder
+    from alphabar.restoration.restoration_folder import RestorationFolder, choose_for
     from alphabar.restoration.settings import restoration_settings
     from alphabar.restoration.task import read_task
     from alphabar.runs.model import load_model
@@ -142,6 +155,8 @@ def _restore(
     settings = restoration_settings(
         loaded, task.operator, task.sigma_y, guidance=None if pag is None else {"pag": pag}, **chosen
     )
+    records = choose_for(loaded, task, n, settings, out / "restoration.json", precision)
+    loaded, runtime = chosen_runtime(records)
     about = {
         "model": str(model),
         "images": loaded.images,
@@ -149,6 +164,7 @@ def _restore(
         "degradation": degradation,
         "sigma_y": task.sigma_y,
         **settings.to_dict(),
+        "runtime": runtime,
     }
     contents = [file_hash(image), *parsed.contents]
     decisive = {**about, "weights": loaded.fingerprint[:16], "contents": contents}
@@ -165,9 +181,9 @@ def _fill(folder: "RestorationFolder", model: "Model", settings: "RestorationSet
 
     yes: ask nothing. Where the person says no, the command ends.
     """
+    from alphabar.memory import free_memory
     from alphabar.restoration.restoration_folder import restore_into
     from alphabar.restoration.restore import workload
-    from alphabar.training.budget import free_memory
 
     task, records = folder.task, restore_into(folder, model, settings)
     if not (n := folder.n - folder.kept()):

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alphabar.cli.console import kept, open_path, print_json, run_to_end, say, told_when_stopped
+from alphabar.cli.console import (
+    kept,
+    open_path,
+    print_json,
+    run_to_end,
+    say,
+    shared_work,
+    speaks,
+    told_when_stopped,
+)
 from alphabar.cli.options import (
     ImageArgument,
     JsonOption,
@@ -53,6 +62,7 @@ def sample(
     from alphabar.sampling.comparison import comparison_settings
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder, sample_into
+    from alphabar.sampling.settings import nfe_per_sample
 
     comparison = parse_comparison(compare) if compare else None
     loaded = load_model(model, ema=ema)
@@ -66,11 +76,15 @@ def sample(
         n = 8 if comparison else 64
     total = n * len(variants)
     weights = weights_fingerprint(loaded, settings)[:16]
-    folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
-    with told_when_stopped(lambda: kept(folder)):
-        run_to_end(sample_into(folder, loaded, n, variants))
+    evaluations = n * sum(nfe_per_sample(loaded, variant) for variant in variants)
+    with shared_work():
+        loaded, runtime = sampling.runtime(loaded, out / "samples.json", evaluations)
+        about = {**about, "runtime": runtime}
+        folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
+        with told_when_stopped(lambda: kept(folder)):
+            run_to_end(sample_into(folder, loaded, n, variants))
     say(message("cli.samples_written", n=total, out=out, overview=_overview(out)))
-    open_path(_overview(out), show)
+    open_path(_overview(out), show and speaks())
     print_json(as_json, {"out": str(out), "n": total, **about})
 
 
@@ -91,13 +105,15 @@ def interpolate(
     from alphabar.sampling.interpolate import interpolate_into
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder
-    from alphabar.sampling.settings import deterministic
+    from alphabar.sampling.settings import deterministic, nfe_per_sample
 
     loaded = load_model(model)
     settings = sampling.settings(loaded, seed)
     if not sampling.values.get("sampler"):
         settings = deterministic(loaded, settings)
     about = sampling_metadata(loaded, settings, str(model), rows=rows, columns=columns)
+    evaluations = rows * columns * nfe_per_sample(loaded, settings)
+    loaded, about["runtime"] = sampling.runtime(loaded, out / "samples.json", evaluations)
     decisive = {**about, "weights": weights_fingerprint(loaded, settings)[:16]}
     folder = SampleFolder(out, loaded.codec, decisive, rows * columns)
     with told_when_stopped(lambda: kept(folder)):
@@ -130,7 +146,7 @@ def edit(
     from alphabar.sampling.edit import edit_into
     from alphabar.sampling.outputs import sampling_metadata
     from alphabar.sampling.sample_folder import SampleFolder
-    from alphabar.sampling.settings import deterministic
+    from alphabar.sampling.settings import deterministic, nfe_per_sample
 
     loaded = load_model(model)
     item = _read_item(loaded, image)
@@ -141,6 +157,8 @@ def edit(
     about = sampling_metadata(
         loaded, settings, str(model), image=str(image), strength=strength, invert=invert
     )
+    evaluations = n * nfe_per_sample(loaded, settings)
+    loaded, about["runtime"] = sampling.runtime(loaded, out / "samples.json", evaluations)
     weights, content = weights_fingerprint(loaded, settings)[:16], content_hash(item.numpy().tobytes())
     decisive = {**about, "weights": weights, "content": content}
     folder = SampleFolder(out, loaded.codec, decisive, n)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from alphabar.metrics.condition_agreement import (
 )
 from alphabar.metrics.feature_classifier import MIN_IMAGES
 from alphabar.metrics.suite import MetricReport
+from alphabar.parts import Rows
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 
@@ -67,7 +67,7 @@ def label_features(
     yield Progress(message("evaluation.predicting_labels"), 0, 1)
     index = reference.dataset.split(classifier.recipe.data.held_out)[1]
     real = classifier_features(
-        classifier.denoiser, classifier.codec, torch.from_numpy(reference.dataset.items[index])
+        classifier.denoiser, classifier.codec, Rows.of(reference.dataset.items).chosen(index)
     )
     return LabelFeatures(
         index, real, classifier_features(classifier.denoiser, classifier.codec, samples.items)

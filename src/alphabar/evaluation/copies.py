@@ -1,17 +1,12 @@
 """The third stage of an evaluation: whether samples are copies of training data."""
 
-from collections.abc import Generator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from alphabar.data.dataset import cache_root
 from alphabar.evaluation.distances import FeatureSets
-from alphabar.messages import message
-from alphabar.metrics.features import extract
 from alphabar.metrics.memorization import FeaturePair, Memorization, memorization, thresholds
-from alphabar.progress import Progress, staged
 
 SHOWN = 8  # samples beside the training pictures nearest to them
 
@@ -23,19 +18,16 @@ class NearestPairs(NamedTuple):
     originals: Tensor
 
 
-def find_copies(sets: FeatureSets) -> Generator[Progress[Any], None, tuple[Memorization, NearestPairs]]:
+def find_copies(sets: FeatureSets) -> tuple[Memorization, NearestPairs] | None:
     """Count the samples that are nearer to training pictures than chance brings held-out ones.
 
-    Returns the count, and the nearest pairs as pictures.
+    Returns the count, and the nearest pairs as pictures; None where too little was held out.
     """
-    stage = message("evaluation.looking_for_copies")
-    mirrored = yield from staged(extract(sets.extractor, sets.pictures.flip(2)), stage)
-    held_mirrored = yield from staged(
-        extract(sets.extractor, sets.held_pictures.flip(2), cache=cache_root() / "features"), stage
-    )
-    held = FeaturePair(sets.held_pictures, sets.held.features, held_mirrored.features)
+    if sets.mirrored is None or sets.held_mirrored is None:
+        return None
+    held = FeaturePair(sets.held_pictures, sets.held.features, sets.held_mirrored.features)
     below = thresholds(held, sets.train_pictures, sets.train.features)
-    samples = FeaturePair(sets.pictures, sets.fake.features, mirrored.features)
+    samples = FeaturePair(sets.pictures, sets.fake.features, sets.mirrored.features)
     found = memorization(samples, sets.train_pictures, sets.train.features, below)
     shown = found.nearest[:SHOWN]
     near = [sets.pictures[p.sample].flip(1) if p.mirrored else sets.pictures[p.sample] for p in shown]

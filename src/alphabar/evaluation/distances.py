@@ -1,12 +1,11 @@
 """The second stage of an evaluation: features of samples and real data, and the distances between them."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from alphabar.data.dataset import cache_root
@@ -16,6 +15,7 @@ from alphabar.metrics.feature_classifier import MIN_IMAGES
 from alphabar.metrics.features import Extractor, Features, extract
 from alphabar.metrics.pictures import metric_pictures, picture_protocol
 from alphabar.metrics.suite import MetricReport, metric_report
+from alphabar.parts import Rows
 from alphabar.progress import Progress, staged
 
 
@@ -23,15 +23,18 @@ from alphabar.progress import Progress, staged
 class FeatureSets:
     """The pictures, uint8 (n, h, w, 3), and features of the samples, the training and the held-out data.
 
-    protocol: everything that decides the features.
+    mirrored, held_mirrored: the features of mirror images, which the search for copies takes; None where too
+        little is held out for it. protocol: everything that decides the features.
     """
 
-    pictures: Tensor
-    train_pictures: Tensor
-    held_pictures: Tensor
+    pictures: Rows
+    train_pictures: Rows
+    held_pictures: Rows
     fake: Features
     train: Features
     held: Features
+    mirrored: Features | None
+    held_mirrored: Features | None
     extractor: Extractor
     protocol: str
 
@@ -39,24 +42,44 @@ class FeatureSets:
 def extract_features(
     extractor: Extractor, samples: Samples, reference: Reference
 ) -> Generator[Progress[Any], None, FeatureSets]:
-    """Extract the features of the samples and of all real data; those of the data are cached."""
-    pictures = torch.as_tensor(metric_pictures(samples.codec, samples.items))
-    real = metric_pictures(reference.codec, reference.dataset.items)
-    fake = yield from staged(extract(extractor, pictures), message("evaluation.features_of_samples"))
-    every = yield from staged(
-        extract(extractor, real, cache=cache_root() / "features"),
-        message("evaluation.features_of_reference"),
-    )
+    """Extract the features of the samples and of all real data; those of the data are cached.
+
+    Processes that torchrun started share the work: each must call this.
+    """
+    pictures = metric_pictures(samples.codec, samples.items)
+    real = metric_pictures(reference.codec, Rows.of(reference.dataset.items))
+    held_pictures = real.chosen(reference.held)
+    cache = cache_root() / "features"
+
+    def of_samples(pictures: Rows, name: str) -> Iterator[Progress[Features]]:
+        return extract(extractor, pictures, kept=samples.cache and samples.cache / name)
+
+    fake = yield from staged(of_samples(pictures, "features"), message("evaluation.features_of_samples"))
+    stage = message("evaluation.features_of_reference")
+    every = yield from staged(extract(extractor, real, cache=cache), stage)
+    mirrored = held_mirrored = None
+    if len(reference.held) >= MIN_IMAGES:
+        stage = message("evaluation.looking_for_copies")
+        mirrored = yield from staged(of_samples(pictures.map(_mirrored), "mirrored"), stage)
+        held_mirrored = yield from staged(
+            extract(extractor, held_pictures.map(_mirrored), cache=cache), stage
+        )
     return FeatureSets(
         pictures,
-        torch.as_tensor(real[reference.train]),
-        torch.as_tensor(real[reference.held]),
+        real.chosen(reference.train),
+        held_pictures,
         fake,
         every.chosen(reference.train),
         every.chosen(reference.held),
+        mirrored,
+        held_mirrored,
         extractor,
         picture_protocol(samples.codec, extractor.protocol),
     )
+
+
+def _mirrored(pictures: Tensor) -> Tensor:
+    return pictures.flip(2)
 
 
 def metric_reports(sets: FeatureSets, reference: Reference) -> tuple[MetricReport, MetricReport | None]:
@@ -90,10 +113,10 @@ def metric_reports(sets: FeatureSets, reference: Reference) -> tuple[MetricRepor
     return report, held_out
 
 
-def _in_reference(pictures: Tensor, reference: Tensor) -> int:
+def _in_reference(pictures: Rows, reference: Rows) -> int:
     """How many pictures are in the reference, pixel for pixel."""
-    known = {_digest(picture) for picture in reference.numpy()}
-    return sum(_digest(picture) in known for picture in pictures.numpy())
+    known = {_digest(picture.numpy()) for picture in reference}
+    return sum(_digest(picture.numpy()) in known for picture in pictures)
 
 
 def _digest(picture: np.ndarray) -> bytes:

@@ -17,6 +17,7 @@ from alphabar.evaluation.copies import find_copies
 from alphabar.evaluation.distances import extract_features, metric_reports
 from alphabar.evaluation.record import Evaluation
 from alphabar.evaluation.samples import compression_note, generate_samples, read_reference, read_samples
+from alphabar.inference.runtime import AUTO, check_precision
 from alphabar.messages import message
 from alphabar.metrics.appearance import appearance_shift
 from alphabar.metrics.feature_classifier import MIN_IMAGES
@@ -24,7 +25,7 @@ from alphabar.metrics.features import EXTRACTORS, Extractor
 from alphabar.metrics.suite import LEAST
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
-from alphabar.runtime import extractor_device, machine_state
+from alphabar.runtime import Runtime, extractor_device, machine_state
 from alphabar.sampling.settings import SamplingSettings
 
 METRIC_NAMES = {"fid", "kid", "is", "fd"}
@@ -40,6 +41,7 @@ def evaluate(
     settings: SamplingSettings | None = None,
     weights: Path | None = None,
     label_classifier: Model | None = None,
+    precision: str = AUTO,
 ) -> Iterator[Progress[Evaluation]]:
     """Evaluate n samples against real data: how good they are, whether copied, and how often each attribute.
 
@@ -52,19 +54,25 @@ def evaluate(
         agree.
     label_classifier: a model of the recipe classifier, trained on items of the same shape, that predicts
         labels in place of a classifier on the features. The items that it held out say how often it errs.
+    precision: in which a model generates, as `choose_runtime` takes it.
     features: the name of the feature network. weights: its weight file, where it takes one.
 
-    Yields records; the last one carries the `Evaluation`. Raises UsageError for n below `LEAST`, an unknown
-    feature network and a label classifier that does not fit; AlphabarError where a folder's images
-    are fewer than n or differ in size.
+    Samples are generated, kept on the disk and read again part by part: memory holds no more than their
+    features. Processes that torchrun started share generation and features.
+
+    Yields records; the last one of the main process carries the `Evaluation`. Raises UsageError for n below
+    `LEAST`, an unknown feature network and a label classifier that does not fit; AlphabarError where a
+    folder's images are fewer than n or differ in size.
     """
     if n < LEAST:
         raise UsageError("evaluation.too_few_samples", n=n, least=LEAST)
     if features.casefold() in METRIC_NAMES:
         raise UsageError("evaluation.metric_not_features", name=features)
+    if isinstance(what, Model):
+        check_precision(precision, what.device)
     spec = {"name": features, "weights": str(weights)} if weights else features
     extractor = EXTRACTORS.build(spec, device=extractor_device())
-    return _evaluate(what, open_source(against), n, extractor, settings, label_classifier)
+    return _evaluate(what, open_source(against), n, extractor, settings, label_classifier, precision)
 
 
 def _evaluate(
@@ -74,13 +82,14 @@ def _evaluate(
     extractor: Extractor,
     settings: SamplingSettings | None,
     label_classifier: Model | None,
+    precision: str,
 ) -> Iterator[Progress[Evaluation]]:
     if isinstance(what, Model):
         if label_classifier:
             check_label_classifier(label_classifier, what.codec)
         data = what.recipe.data
         reference = yield from read_reference(source, what.codec, data.fit, data.held_out)
-        samples = yield from generate_samples(what, n, settings, reference)
+        samples = yield from generate_samples(what, n, settings, reference, precision)
     else:
         samples = yield from read_samples(Path(what), n)
         if label_classifier:
@@ -90,10 +99,13 @@ def _evaluate(
     if not isinstance(what, Model):
         notes += compression_note(open_source(what), source)
     sets = yield from extract_features(extractor, samples, reference)
+    if not Runtime().is_main:  # one process tells what the features of all say
+        return
     report, held_out = metric_reports(sets, reference)
     memorization = nearest = None
-    if held_out:
-        memorization, nearest = yield from find_copies(sets)
+    yield Progress(message("evaluation.looking_for_copies"), 0, 1)
+    if copies := find_copies(sets):
+        memorization, nearest = copies
     else:
         notes.append(message("evaluation.too_few_held_out", held=len(reference.held), n=MIN_IMAGES))
     labels = yield from label_features(label_classifier, samples, reference, sets)

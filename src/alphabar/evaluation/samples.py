@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,21 +26,28 @@ from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import AlphabarError
-from alphabar.files import Damaged, interpreting, read_folder, write_folder
+from alphabar.files import pack_json, write_file, writing
+from alphabar.inference.recorded import KEY, choose_or_repeat
+from alphabar.inference.runtime import AUTO
 from alphabar.messages import Message, message
+from alphabar.parts import Parts, Rows
 from alphabar.progress import Progress, staged
 from alphabar.runs.model import Model
+from alphabar.runtime import main_first
 from alphabar.sampling.bound import weights_fingerprint
 from alphabar.sampling.outputs import OVERVIEW, sampling_metadata
 from alphabar.sampling.sample import sample
-from alphabar.sampling.settings import SamplingSettings, sampling_settings, uses_training_conditions
-from alphabar.tensor_files import pack_tensors, unpack_tensors
+from alphabar.sampling.settings import (
+    SamplingSettings,
+    nfe_per_sample,
+    sampling_settings,
+    uses_training_conditions,
+)
 from alphabar.training.labels import known_columns
 
 BATCH = 64  # samples that are generated, and kept, at a time
 GIVEN_UP_AFTER = 7 * 86_400.0  # seconds after which an evaluation that was stopped is not expected to go on
 LOSSY = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp")  # files that most often are compressed with losses
-KEPT = "samples.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,15 @@ class Reference:
 class Samples:
     """The samples of an evaluation.
 
-    items: (n, *codec.item_shape). about: where they come from, as JSON holds it. notes: for the person who
-        reads.
+    items: (n, *codec.item_shape), read when they are needed. about: where they come from, as JSON holds it.
+    notes: for the person who reads.
     conditioned_on: the items (n,) of the reference whose labels the samples were conditioned on, if they
         were.
-    cache: the folder that keeps generated samples until the evaluation is done.
+    cache: the folder that keeps generated samples, and features, until the evaluation is done; None where
+        there can be none.
     """
 
-    items: Tensor
+    items: Rows
     codec: Codec
     about: dict[str, Any]
     notes: tuple[Message, ...] = ()
@@ -87,7 +95,8 @@ def read_reference(
     source: Source, codec: Codec, fit: str = "squash", held_out: float = 0.0
 ) -> Generator[Progress[Any], None, Reference]:
     """Decode the real data as a codec stores it, and split off the share that is held out."""
-    dataset = yield from staged(prepare(source, codec, fit), message("evaluation.reading_reference"))
+    with main_first():
+        dataset = yield from staged(prepare(source, codec, fit), message("evaluation.reading_reference"))
     train, held = dataset.split(held_out)
     size = codec.spatial[0] if len(set(codec.spatial)) == 1 else "×".join(map(str, reversed(codec.spatial)))
     name = message(
@@ -97,7 +106,7 @@ def read_reference(
 
 
 def generate_samples(
-    model: Model, n: int, settings: SamplingSettings | None, reference: Reference
+    model: Model, n: int, settings: SamplingSettings | None, reference: Reference, precision: str = AUTO
 ) -> Generator[Progress[Any], None, Samples]:
     """Generate n samples of a model.
 
@@ -115,42 +124,48 @@ def generate_samples(
             conditioned_on, settings = chosen, replace(settings, conditions=conditions)
         else:
             notes = (message("evaluation.other_labels"),)
-    items, seconds, kept = yield from _generate(model, n, settings)
-    about["seconds_per_sample"] = seconds / n
-    return Samples(items, model.codec, about, notes, conditioned_on, kept)
+    parts, about["runtime"] = yield from _generate(model, n, settings, precision)
+    about["seconds_per_sample"] = parts.total("seconds") / n
+    return Samples(parts.rows("items"), model.codec, about, notes, conditioned_on, parts.folder)
 
 
 def _generate(
-    model: Model, n: int, settings: SamplingSettings
-) -> Generator[Progress[Any], None, tuple[Tensor, float, Path]]:
-    """n samples, the seconds that they took, and the folder of the cache that keeps them until they are used.
+    model: Model, n: int, settings: SamplingSettings, precision: str
+) -> Generator[Progress[Any], None, tuple[Parts, dict[str, Any]]]:
+    """The parts of n samples, each with the seconds that it took, and how the network computed.
 
-    An evaluation that is stopped goes on after the last batch that it finished.
+    The cache keeps them until they are used: an evaluation that is stopped goes on after the last part that
+    it finished, and processes share the parts.
     """
-    made_from = [weights_fingerprint(model, settings), settings.to_dict(), BATCH]
+    made_from = [weights_fingerprint(model, settings), settings.to_dict(), BATCH, precision]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
+    folder, evaluations = _cache(key), n * nfe_per_sample(model, settings)
+    begun = folder / "runtime.json"
+    model, runtime = yield from staged(
+        choose_or_repeat(model, begun, evaluations=evaluations, batch=BATCH, precision=precision)
+    )
+    with suppress(AlphabarError):  # a cache that cannot be written only costs time
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_file(begun, pack_json({KEY: runtime}))
+
+    def make(part: range) -> Iterator[Progress[dict[str, Tensor]]]:
+        before = perf_counter()
+        items = yield from staged(sample(model, len(part), settings, first=part.start, batch=BATCH))
+        tensors = {"items": items, "seconds": torch.tensor(perf_counter() - before)}
+        yield Progress(message("sampling.stage"), 1, 1, tensors)
+
+    parts = Parts(folder, n, BATCH)
+    for record in parts.fill(make):
+        yield replace(record, stage=message("evaluation.generating"))
+    return parts, runtime
+
+
+def _cache(key: str) -> Path:
+    """The folder of the cache for some samples; those of evaluations that were given up are removed."""
     folder = cache_root() / "samples" / key
     _remove_given_up(folder.parent)
-    parts, seconds = [], 0.0
-    for first in range(0, n, BATCH):
-        count = min(BATCH, n - first)
-        path = folder / f"{first:09d}-{count}"
-        try:
-            with interpreting(path):
-                batch = unpack_tensors(read_folder(path)[KEPT])
-                items, took = batch["items"], batch["seconds"].item()
-        except Damaged:  # missing, most often
-            before = perf_counter()
-            records = sample(model, count, settings, first=first, batch=BATCH)
-            before_this = first * settings.steps
-            moved = (replace(r, done=before_this + r.done, total=n * settings.steps) for r in records)
-            items = yield from staged(moved, message("evaluation.generating"))
-            took = perf_counter() - before
-            with suppress(AlphabarError):  # a cache that cannot be written only costs time
-                write_folder(path, {KEPT: pack_tensors({"items": items, "seconds": torch.tensor(took)})})
-        parts.append(items)
-        seconds += took
-    return torch.cat(parts), seconds, folder
+    return folder
 
 
 def _remove_given_up(samples: Path) -> None:
@@ -182,7 +197,7 @@ def _is_lossy(source: Source) -> bool:
 
 
 def read_samples(folder: Path, n: int) -> Generator[Progress[Any], None, Samples]:
-    """Read the first n images that lie in a folder itself; those in sub-folders do not count.
+    """Look at the first n images that lie in a folder itself; those in sub-folders do not count.
 
     Raises AlphabarError where there are fewer, where one cannot be read, or where they differ in size.
     """
@@ -190,22 +205,29 @@ def read_samples(folder: Path, n: int) -> Generator[Progress[Any], None, Samples
     items = [item for item in source.items if "/" not in item.key]
     if len(items) < n:
         raise _too_few(folder, source, n, len(items))
-    pictures: list[np.ndarray] = []
-    for item in items[:n]:
+
+    def picture(i: int) -> NDArray[np.uint8]:
         try:
-            picture = full_pixels(read(source, item))
+            return full_pixels(read(source, items[i]))
         except Unreadable as error:
             raise AlphabarError(
-                "evaluation.unusable_sample", file=folder / item.key, reason=error.message
+                "evaluation.unusable_sample", file=folder / items[i].key, reason=error.message
             ) from None
-        if pictures and picture.shape != pictures[0].shape:
-            height, width, _ = picture.shape
-            raise AlphabarError("evaluation.other_size", file=folder / item.key, width=width, height=height)
-        pictures.append(picture)
-        yield Progress(message("evaluation.reading_samples"), len(pictures), n)
-    height, width, _ = pictures[0].shape
+
+    shape, content = picture(0).shape, hashlib.sha256()
+    for i in range(n):
+        found = picture(i)
+        if found.shape != shape:
+            height, width, _ = found.shape
+            raise AlphabarError(
+                "evaluation.other_size", file=folder / items[i].key, width=width, height=height
+            )
+        content.update(found.tobytes())
+        yield Progress(message("evaluation.reading_samples"), i + 1, n)
+    rows = Rows(n, lambda index: torch.from_numpy(np.stack([picture(int(i)) for i in index])))
+    height, width, _ = shape
     about = {"folder": str(folder)}
-    return Samples(torch.from_numpy(np.stack(pictures)), ImageCodec((height, width)), about)
+    return Samples(rows, ImageCodec((height, width)), about, cache=_cache(content.hexdigest()[:32]))
 
 
 def _too_few(folder: Path, source: Source, n: int, found: int) -> AlphabarError:

@@ -1,1 +1,1 @@
-"""How a trained network computes: what is fastest on this machine, checked against float32, and remembered."""
+"""How a trained network computes: what is fastest here, checked against float32, and remembered."""

@@ -103,7 +103,7 @@ def compile_openvino(model: Any, precision: str) -> Callable[..., Tensor]:
     compiled = openvino.Core().compile_model(model, "CPU", settings)
 
     def run(*inputs: Tensor) -> Tensor:
-        found = compiled([value.contiguous().numpy() for value in inputs])
+        found = compiled([value.detach().contiguous().numpy() for value in inputs])
         return torch.tensor(found[0])
 
     return run

@@ -13,6 +13,7 @@ from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import broadcast
 from alphabar.methods.base import Choices, Method, require_single_process
 from alphabar.networks.classifier import Classifier
+from alphabar.parts import Rows
 from alphabar.runtime import Runtime
 
 LOW_NOISE = 0.1  # sigma/alpha at which nearly clean samples are classified
@@ -47,7 +48,9 @@ def accuracy_by_field(classifier: NetworkDenoiser, x: Tensor, t: Tensor, cond: C
     return _network(classifier).correct(*_inputs(classifier, x, t), cond)
 
 
-def noisy_inputs(classifier: NetworkDenoiser, codec: Codec, items: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def noisy_inputs(
+    classifier: NetworkDenoiser, codec: Codec, items: Tensor | Rows
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Items (n, *item_shape) as signals with a little noise, batch by batch: (x_t, t).
 
     The classifier has seen few samples without any noise. Here sigma/alpha = 0.1, with noise that depends on
@@ -62,7 +65,7 @@ def noisy_inputs(classifier: NetworkDenoiser, codec: Codec, items: Tensor) -> It
 
 
 @torch.no_grad()
-def classifier_features(classifier: NetworkDenoiser, codec: Codec, items: Tensor) -> Tensor:
+def classifier_features(classifier: NetworkDenoiser, codec: Codec, items: Tensor | Rows) -> Tensor:
     """The features (n, d) that a classifier decides by, of items (n, *item_shape) with a little noise."""
     return torch.cat(
         [

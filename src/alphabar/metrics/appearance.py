@@ -8,6 +8,7 @@ from torch import Tensor
 
 from alphabar.codecs.color import LUMA
 from alphabar.metrics.intervals import Z95, wilson
+from alphabar.parts import Rows
 
 
 class AppearanceShift(NamedTuple):
@@ -33,7 +34,7 @@ class BrightnessThirds(NamedTuple):
     bright: tuple[float, float, float]
 
 
-def appearance_statistics(pictures: Tensor) -> dict[str, Tensor]:
+def appearance_statistics(pictures: Tensor | Rows) -> dict[str, Tensor]:
     """Statistics of each picture (n, h, w, 3) uint8, by name: (n,) float64 each, in units of 255.
 
     brightness: mean luma. contrast: the standard deviation of luma. redness: mean of red − green.
@@ -57,7 +58,9 @@ def appearance_statistics(pictures: Tensor) -> dict[str, Tensor]:
     return {name: torch.cat(value) for name, value in parts.items()}
 
 
-def appearance_shift(real: Tensor, fake: Tensor) -> tuple[tuple[AppearanceShift, ...], BrightnessThirds]:
+def appearance_shift(
+    real: Tensor | Rows, fake: Tensor | Rows
+) -> tuple[tuple[AppearanceShift, ...], BrightnessThirds]:
     """How fakes (n, h, w, 3) differ from reals (m, h, w, 3) in brightness, contrast and tint; n, m ≥ 2.
 
     Intervals are Welch's, with the normal's 1.96.

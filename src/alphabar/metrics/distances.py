@@ -147,12 +147,18 @@ def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, root / math.sqrt(len(features) - 1)
 
 
-def _tiles(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """All pairs of row blocks of a (n, d) and b (m, d), with where they lie, in float64."""
+def _tiles(
+    a: Tensor, b: Tensor, center: Tensor | None = None
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """All pairs of row blocks of a (n, d) and b (m, d), with where they lie, in float64.
+
+    center: (d,), which is taken from all rows; distances by products lose digits far from the origin.
+    """
+    center = torch.zeros((), dtype=torch.float64, device=a.device) if center is None else center
     for i in range(0, len(a), TILE):
-        rows = a[i : i + TILE].double()
+        rows = a[i : i + TILE].double() - center
         for j in range(0, len(b), TILE):
-            yield slice(i, i + TILE), slice(j, j + TILE), rows, b[j : j + TILE].double()
+            yield slice(i, i + TILE), slice(j, j + TILE), rows, b[j : j + TILE].double() - center
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -266,10 +272,9 @@ def classifier_score(logits: Tensor, splits: int = 10) -> Score:
     """
     check_features("logits", logits, at_least=max(splits, 2))
     n = len(logits)
-    log_p = logits.double().log_softmax(dim=1)
     scores, variance = [], 0.0
     for i in range(splits):
-        part = log_p[i * n // splits : (i + 1) * n // splits]
+        part = logits[i * n // splits : (i + 1) * n // splits].double().log_softmax(dim=1)
         log_marginal = part.logsumexp(dim=0) - math.log(len(part))
         divergence = (part.exp() * (part - log_marginal)).sum(dim=1)
         scores.append(float(divergence.mean().exp()))
@@ -298,11 +303,10 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     """
     _check_pair(real, fake, at_least=k + 1)
     center = real.mean(dim=0, dtype=torch.float64)
-    real, fake = real - center, fake - center
     inside = torch.zeros((), dtype=torch.float64, device=real.device)
     covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    radii = _radii(real, k)
-    for at, _, x, y in _tiles(real, fake):
+    radii = _radii(real, k, center)
+    for at, _, x, y in _tiles(real, fake, center):
         within = squared_distances(x, y) <= radii[at, None] + _rounding(x, y)
         inside += within.sum()
         covered[at] |= within.any(dim=1)
@@ -312,20 +316,18 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
 def _inside(points: Tensor, members: Tensor, k: int) -> float:
     """The fraction of points that lie in the k-th neighbour's ball of some member."""
     center = members.mean(dim=0, dtype=torch.float64)
-    # distances by products lose digits far from the origin
-    points, members = points - center, members - center
-    radii = _radii(members, k)
+    radii = _radii(members, k, center)
     inside = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-    for at_points, at_members, x, y in _tiles(points, members):
+    for at_points, at_members, x, y in _tiles(points, members, center):
         within = squared_distances(x, y) <= radii[at_members] + _rounding(x, y)
         inside[at_points] |= within.any(dim=1)
     return float(inside.double().mean())
 
 
-def _radii(members: Tensor, k: int) -> Tensor:
+def _radii(members: Tensor, k: int, center: Tensor) -> Tensor:
     """The squared distance of each member to its k-th nearest other member."""
     nearest = torch.full((len(members), k + 1), torch.inf, dtype=torch.float64, device=members.device)
-    for at, _, x, y in _tiles(members, members):
+    for at, _, x, y in _tiles(members, members, center):
         candidates = torch.cat([nearest[at], squared_distances(x, y)], dim=1)
         nearest[at] = candidates.topk(k + 1, largest=False).values
     return nearest[:, k]  # the nearest of a member's k + 1 is itself

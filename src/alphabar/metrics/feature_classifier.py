@@ -11,6 +11,8 @@ FOLDS = 5
 
 COMPONENTS = 128  # principal components of the features that the classifier takes
 
+ROWS = 4096  # of features that are converted at a time
+
 DECAY = 1e-3  # of the classifier's weights, so that those of separable classes stay finite
 
 
@@ -22,13 +24,14 @@ def class_probabilities(
     The classifier is softmax regression on principal components, fitted five times, each without a fifth of
     the reals: a real is classified by the fit that never saw it, a fake by all five, averaged.
     """
-    real, fake = real.double(), fake.double()
+    real = real.double()
     mean = real.mean(dim=0)
     centered = real - mean
     values, axes = torch.linalg.eigh(centered.T @ centered / len(real))
     kept = min(COMPONENTS, max(len(real) // 10, 2), int((values > 1e-9 * values[-1]).sum()))
     axes = axes[:, -kept:] / values[-kept:].sqrt()
-    x, z = centered @ axes, (fake - mean) @ axes
+    x = centered @ axes
+    z = torch.cat([(rows.double() - mean) @ axes for rows in fake.split(ROWS)])
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
     # one value after the other, in turns, so that every fold gets its part of each value
     fold = torch.empty(len(real), dtype=torch.long)

@@ -18,6 +18,7 @@ from alphabar.messages import Message, message
 from alphabar.metrics.distances import TILE, squared_distances
 from alphabar.metrics.intervals import wilson
 from alphabar.metrics.pictures import channels_first
+from alphabar.parts import Rows
 
 FALSE_ALARMS = 0.01
 """The share of unseen pictures that may be called copies, over both spaces."""
@@ -32,7 +33,7 @@ MAX_PAIRS = 64  # that are kept
 class FeaturePair(NamedTuple):
     """Pictures (n, h, w, 3) uint8 and the features of them and of their mirror images, (n, d) each."""
 
-    pictures: Tensor
+    pictures: Tensor | Rows
     features: Tensor
     mirrored: Tensor
 
@@ -105,7 +106,7 @@ class Memorization:
         return {**asdict(self), "thresholds": thresholds, "nearest": nearest, "sentence": self.sentence}
 
 
-def thresholds(held_out: FeaturePair, train: Tensor, train_features: Tensor) -> Thresholds:
+def thresholds(held_out: FeaturePair, train: Tensor | Rows, train_features: Tensor) -> Thresholds:
     """How near pictures that are not copies come to training pictures (m, h, w, 3) of features (m, d).
 
     Each space gets half of the false alarms: its threshold is the r-th smallest distance of N held-out
@@ -123,7 +124,7 @@ def thresholds(held_out: FeaturePair, train: Tensor, train_features: Tensor) -> 
 
 
 def memorization(
-    samples: FeaturePair, train: Tensor, train_features: Tensor, below: Thresholds
+    samples: FeaturePair, train: Tensor | Rows, train_features: Tensor, below: Thresholds
 ) -> Memorization:
     """Which samples are copies of training pictures (m, h, w, 3) of features (m, d).
 
@@ -144,7 +145,7 @@ def memorization(
     return Memorization(n, len(train), copies, (copies / n, *wilson(copies, n)), below, tuple(nearest))
 
 
-def _nearest(pair: FeaturePair, train: Tensor, train_features: Tensor) -> dict[str, Nearest]:
+def _nearest(pair: FeaturePair, train: Tensor | Rows, train_features: Tensor) -> dict[str, Nearest]:
     return {
         "pixels": nearest_pixels(pair.pictures, train),
         "features": nearest_features(pair.features, pair.mirrored, train_features),
@@ -154,10 +155,16 @@ def _nearest(pair: FeaturePair, train: Tensor, train_features: Tensor) -> dict[s
 def nearest_features(features: Tensor, mirrored: Tensor, train: Tensor) -> Nearest:
     """The nearest of train (m, d) to each picture by its features or those of its mirror image, (n, d)."""
     center = train.mean(dim=0, dtype=torch.float64)
-    return _nearer(*(_nearest_rows(x.double() - center, train, center) for x in (features, mirrored)))
+
+    def nearest(features: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [_nearest_rows(rows.double() - center, train, center) for rows in features.split(TILE)]
+        distances, indices = zip(*parts, strict=True)
+        return torch.cat(distances), torch.cat(indices)
+
+    return _nearer(nearest(features), nearest(mirrored))
 
 
-def nearest_pixels(pictures: Tensor, train: Tensor) -> Nearest:
+def nearest_pixels(pictures: Tensor | Rows, train: Tensor | Rows) -> Nearest:
     """The nearest of train (m, h, w, 3) uint8 to each picture (n, h, w, 3), pixel by pixel.
 
     Distances are √(1 − correlation) over all pixels and channels, which brightness and contrast do not
@@ -165,9 +172,11 @@ def nearest_pixels(pictures: Tensor, train: Tensor) -> Nearest:
     pixel. Pictures above 64 px are shrunk to 64. They are computed for the eight training pictures whose
     16×16 thumbnails correlate best, of the picture and of its mirror image.
     """
-    thumbnails = _unit(_shrunk(train, THUMBNAIL))
-    soft = torch.cat([_soft(part) for part in train.split(TILE)])
-    return _nearer(*(_nearest_by_pixels(x, thumbnails, soft) for x in (pictures, pictures.flip(2))))
+    thumbnails = torch.cat([_unit(_shrunk(part, THUMBNAIL)) for part in train.split(TILE)])
+    found: list[Nearest] = []
+    for part in pictures.split(64):
+        found.append(_nearer(*(_nearest_by_pixels(x, thumbnails, train) for x in (part, part.flip(2)))))
+    return Nearest(*(torch.cat(values) for values in zip(*found, strict=True)))
 
 
 def _nearer(plain: tuple[Tensor, Tensor], flipped: tuple[Tensor, Tensor]) -> Nearest:
@@ -193,23 +202,20 @@ def _nearest_rows(rows: Tensor, train: Tensor, center: Tensor) -> tuple[Tensor, 
     return distances, indices
 
 
-def _nearest_by_pixels(pictures: Tensor, thumbnails: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
-    distances, indices = [], []
-    for part in pictures.split(64):
-        alike = _unit(_shrunk(part, THUMBNAIL)) @ thumbnails.T
-        candidates = alike.topk(min(NEIGHBORS, len(soft)), dim=1).indices
-        middle = _unit(_soft(part)[:, :, 1:-1, 1:-1])
-        h, w = soft.shape[-2:]
-        best = torch.full(candidates.shape, -1.0)
-        for k in range(candidates.shape[1]):
-            other = soft[candidates[:, k]]
-            for dy in range(3):
-                for dx in range(3):
-                    shifted = _unit(other[:, :, dy : dy + h - 2, dx : dx + w - 2])
-                    best[:, k] = torch.maximum(best[:, k], (middle * shifted).sum(dim=1))
-        distances.append((1 - best).clamp(min=0).double().sqrt())
-        indices.append(candidates)
-    return torch.cat(distances), torch.cat(indices)
+def _nearest_by_pixels(part: Tensor, thumbnails: Tensor, train: Tensor | Rows) -> tuple[Tensor, Tensor]:
+    """Distances of a few pictures to their candidates, and the candidates' numbers, (n, k) each."""
+    alike = _unit(_shrunk(part, THUMBNAIL)) @ thumbnails.T
+    candidates = alike.topk(min(NEIGHBORS, len(train)), dim=1).indices
+    middle = _unit(_soft(part)[:, :, 1:-1, 1:-1])
+    best = torch.full(candidates.shape, -1.0)
+    for k in range(candidates.shape[1]):
+        other = _soft(train[candidates[:, k]])
+        h, w = other.shape[-2:]
+        for dy in range(3):
+            for dx in range(3):
+                shifted = _unit(other[:, :, dy : dy + h - 2, dx : dx + w - 2])
+                best[:, k] = torch.maximum(best[:, k], (middle * shifted).sum(dim=1))
+    return (1 - best).clamp(min=0).double().sqrt(), candidates
 
 
 def _shrunk(pictures: Tensor, side: int) -> Tensor:

@@ -9,16 +9,19 @@ from torch import Tensor
 from alphabar.codecs.base import Codec
 from alphabar.images import on_white
 from alphabar.messages import message
+from alphabar.parts import Rows
 
 
 def metric_pictures(codec: Codec, items: Any) -> Any:
-    """Items (n, *item_shape), a tensor or array, as pictures (n, h, w, 3) uint8.
+    """Items (n, *item_shape), a tensor, array or `Rows`, as pictures (n, h, w, 3) uint8.
 
-    RGB images are their own pictures; other items become a tensor of their previews, transparency laid on
-    white.
+    RGB images are their own pictures; other items become a tensor, or rows, of their previews, transparency
+    laid on white.
     """
     if codec.item_shape[-1:] == (3,):
         return items
+    if isinstance(items, Rows):
+        return items.map(lambda some: metric_pictures(codec, some))
     return on_white(codec.preview(torch.as_tensor(np.asarray(items))))
 
 

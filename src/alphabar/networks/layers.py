@@ -115,6 +115,16 @@ class Attention(nn.Module):
             self._maps.append(shares.mean(1).sum(1).reshape(-1, *shape))
         return y.transpose(-1, -2).reshape(y.shape[0], -1, *shape)
 
+    @property
+    def identity_rows(self) -> Tensor | None:
+        """The rows (n,) bool whose attention matrix is the identity now; None for none."""
+        return self._identity_rows
+
+    @property
+    def recording(self) -> bool:
+        """Whether passes record now where they attend."""
+        return self._maps is not None
+
     @contextmanager
     def identity_attention(self, rows: Tensor) -> Iterator[None]:
         """While open, the attention matrix is the identity in the rows of a batch that rows (n,) bool marks.

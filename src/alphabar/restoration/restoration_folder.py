@@ -11,12 +11,15 @@ from torch import Tensor
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.files import writing_file
 from alphabar.images import image_grid
+from alphabar.inference.recorded import choose_or_repeat
 from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.restoration.photo import read_photo
 from alphabar.restoration.restore import restore, workload
 from alphabar.restoration.settings import RestorationSettings
+from alphabar.restoration.solvers.registry import SOLVERS
 from alphabar.restoration.task import Task, panels, sample_std
+from alphabar.restoration.tiling import TILES_PER_CALL
 from alphabar.result_folder import ResultFolder
 from alphabar.runs.model import Model
 
@@ -60,6 +63,26 @@ class RestorationFolder(ResultFolder):
     def _save(self, file: Path, image: Image.Image, **how: Any) -> None:
         with writing_file(file) as beside:
             image.save(beside, **how)
+
+
+def choose_for(
+    model: Model,
+    task: Task,
+    n: int,
+    settings: RestorationSettings,
+    begun: Path,
+    precision: str | None = None,
+) -> Iterator[Progress[tuple[Model, dict[str, Any]]]]:
+    """How a model computes n answers to a task, as `choose_or_repeat` chooses; ``begun`` is its."""
+    work = workload(model, task.y, task.operator, task.sigma_y, n=n, settings=settings)
+    return choose_or_repeat(
+        model,
+        begun,
+        evaluations=work.total,
+        batch=min(work.tiles * work.together, TILES_PER_CALL),
+        precision=precision,
+        gradients=SOLVERS.build(settings.solver).differentiates,
+    )
 
 
 def restore_into(

@@ -9,14 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alphabar.diffusion.denoiser import clipped
+from alphabar.diffusion.denoiser import NetworkDenoiser, clipped
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import Preview, Step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import build_guidances, guided
+from alphabar.inference.choice import choose_runtime
+from alphabar.inference.engines import runtime_of
+from alphabar.inference.runtime import AUTO, check_precision
+from alphabar.memory import free_memory, halving
 from alphabar.messages import message
-from alphabar.progress import Progress
+from alphabar.progress import Progress, last
 from alphabar.restoration.operators.base import Operator, size_text
 from alphabar.restoration.operators.compose import compose
 from alphabar.restoration.operators.separable import crop
@@ -29,6 +33,8 @@ from alphabar.runs.model import Model
 IMAGES_HELD, TILE_FLOATS, TILE_FLOATS_OF_GRADIENTS = 16, 200, 1200
 """What a restoration holds at a time, about, as measured with cars64: images of the whole size, and floats
 for each value of a tile that the network sees, without and with gradients."""
+
+MEMORY_SHARE = 0.5  # of the free memory that a batch may take
 
 SIGMA_RESTART = 0.3
 """The noise, sigma / alpha, from which an image is restored again at a larger size."""
@@ -45,6 +51,7 @@ def restore(
     first: int = 0,
     first_sample: int = 0,
     batch: int = 16,
+    precision: str = AUTO,
 ) -> Iterator[Progress[Tensor]]:
     """Signals x of which y = A(x) + sigma_y·noise is known: n samples of p(x | y) for each of b measurements.
 
@@ -54,7 +61,8 @@ def restore(
     Images of another size than the model's are restored through overlapping tiles (`tiling`).
     first, first_sample: the numbers of the first measurement in the whole set and of its first sample.
         Sample k for measurement i depends on the model, the settings, y, i and k alone.
-    batch: samples that are restored at a time, at most.
+    batch: samples that are restored at a time, at most; fewer where memory does not suffice.
+    precision: as `choose_runtime` takes it.
 
     Yields a record for every step; the last one's result is (n, b, *operator.shape), about within the codec's
     bounds. Raises UsageError for a model that is no denoiser at every noise level, for shapes that do not fit
@@ -73,22 +81,34 @@ def restore(
         raise UsageError("restoration.only_images_tile", size=size_text(model.codec.spatial))
     if not sigma_y >= 0:
         raise UsageError("restoration.negative_noise", sigma_y=sigma_y)
+    check_precision(precision, model.device)
     settings = settings or restoration_settings(model, operator, sigma_y)
     restoration = _Restoration(model, settings, sigma_y)
     rows = [(i, first_sample + k) for k in range(n) for i in range(len(y))]
-    return _restore(restoration, operator, y, rows, first, batch)
+    return _restore(restoration, operator, y, rows, first, batch, precision)
 
 
 def _restore(
-    job: "_Restoration", operator: Operator, y: Tensor, rows: list[tuple[int, int]], first: int, batch: int
+    job: "_Restoration",
+    operator: Operator,
+    y: Tensor,
+    rows: list[tuple[int, int]],
+    first: int,
+    batch: int,
+    precision: str,
 ) -> Iterator[Progress[Tensor]]:
     """rows: (measurement, sample) of everything that is to be restored, in the order of the result."""
     batch = job.batch_size(operator, y, batch)
     stages = {i: job.stages(operator.select(y, [i])[0]) for i in range(len(y))}
-    total = sum(job.solver.count(len(times) - 1) for i, _ in rows for _, times in stages[i])
-    done, results = 0, []
-    for begin in range(0, len(rows), batch):
-        part = rows[begin : begin + batch]
+    counts = [sum(job.solver.count(len(times) - 1) for _, times in stages[i]) for i, _ in rows]
+    total = sum(counts)
+    job = job.in_runtime(total, batch, precision)
+    results = []
+
+    def work(at: range) -> Iterator[tuple[Step, int, Tensor | None]]:
+        """The steps of some rows, with how much of the work is done, and last with the result."""
+        done = sum(counts[: at.start])
+        part = rows[at.start : at.stop]
         A, measured = operator.select(y, [i for i, _ in part])
         measured = measured.to(job.model.device)
         coarse: Tensor | None = None
@@ -98,12 +118,18 @@ def _restore(
             observation = job.observation(A, measured, size)
             for step in job.solve(observation, times, noise, coarse):
                 done += len(part)
-                yield Progress(message("restoration.stage"), done, total, preview=Preview(0, step))
+                yield step, done, None
             coarse = x = job.finish(observation, step.x)
             noise = replace(noise, purpose=f"{noise.purpose}/{Purpose.NEXT_SIZE}")
         if not torch.isfinite(x).all():
             raise AlphabarError("restoration.not_finite", model=job.model.path)
-        results.append(x.float().cpu())
+        yield step, done, x.float().cpu()
+
+    for _, (step, done, x) in halving(range(len(rows)), batch, work):
+        if x is not None:
+            results.append(x)
+        else:
+            yield Progress(message("restoration.stage"), done, total, preview=Preview(0, step))
     result = torch.cat(results).reshape(-1, len(y), *operator.shape)
     yield Progress(message("restoration.stage"), total, total, result, Preview(0, step))
 
@@ -141,8 +167,7 @@ def workload(
     total = n * sum(tiles * count for tiles, count in steps)
     tiles = steps[-1][0]
     floats = (together * IMAGES_HELD + n) * math.prod(operator.shape)
-    each = TILE_FLOATS_OF_GRADIENTS if job.solver.differentiates else TILE_FLOATS
-    at_once = min(tiles * together, TILES_PER_CALL) * each * math.prod(model.shape)
+    at_once = min(tiles * together, TILES_PER_CALL) * job.floats_of_tile() * math.prod(model.shape)
     return Workload(tiles, total, together * steps[0][0], 4 * int(floats + at_once), together)
 
 
@@ -161,15 +186,31 @@ class _Restoration:
         # A mean of samples lies in their range. A network's answer may not, and what leaves it is amplified.
         self.denoiser = clipped(guided(model.denoiser, guidances), self.codec.bounds)
 
+    def in_runtime(self, evaluations: int, batch: int, precision: str) -> "_Restoration":
+        """The same, with the model computing as is fastest; one whose runtime was chosen before stays."""
+        if runtime_of(self.model) is not None or not isinstance(self.model.denoiser, NetworkDenoiser):
+            return self
+        gradients = self.solver.differentiates
+        chosen = choose_runtime(
+            self.model, evaluations=evaluations, batch=batch, precision=precision, gradients=gradients
+        )
+        return _Restoration(last(chosen), self.settings, self.sigma_y)
+
     def batch_size(self, operator: Operator, y: Tensor, largest: int) -> int:
         """How many samples are restored at a time: where there are tiles, they fill the batch."""
         tile = self.codec.spatial
         if all(side <= n for side, n in zip(operator.shape[1:], tile)):
-            return largest
+            each = 4 * (self.floats_of_tile() + IMAGES_HELD) * math.prod(self.model.shape)
+            fitting = MEMORY_SHARE * free_memory(str(self.model.device)) / each
+            return max(1, min(largest, int(fitting)))
         if operator.select(y, [0])[0] is not operator:
             return 1  # of masks that differ each image needs other tiles
         missing = pad_to(operator.missing(self.sigma_y), larger(operator.shape[1:], tile))
         return max(1, TILES_PER_CALL // len(tile_corners(missing, tile)))
+
+    def floats_of_tile(self) -> int:
+        """The floats that the network holds for each value of a tile."""
+        return TILE_FLOATS_OF_GRADIENTS if self.solver.differentiates else TILE_FLOATS
 
     def stages(self, operator: Operator) -> list[tuple[tuple[int, ...], Tensor]]:
         """The sizes at which an image is restored in turn (`working_sizes`), each with its times."""

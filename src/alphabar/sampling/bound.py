@@ -3,22 +3,28 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from alphabar.conditioning.vocabulary import Vocabulary
-from alphabar.diffusion.denoiser import Condition, Denoiser, without_condition
+from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser, without_condition
 from alphabar.diffusion.initial_noise import INITIAL_NOISES, InitialNoise
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import SAMPLERS, Preview, Sampler
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.guidance import Guidance, build_guidances, guided
+from alphabar.inference.choice import choose_runtime
+from alphabar.inference.engines import runtime_of
+from alphabar.inference.recorded import describe_runtime
+from alphabar.inference.runtime import PLAIN
+from alphabar.memory import fitting_batch
 from alphabar.messages import message
-from alphabar.progress import Progress
+from alphabar.progress import Progress, last
 from alphabar.runs.model import Model, load_model
-from alphabar.sampling.settings import SamplingSettings
+from alphabar.sampling.settings import SamplingSettings, nfe_per_sample
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,28 @@ class BoundSettings:
                 self._rows[place] = self.vocabulary.row(conditions[place])
         return torch.stack([self._rows[place] for place in places]).to(self.model.device)
 
+    def in_runtime(self, n: int, batch: int, precision: str) -> "BoundSettings":
+        """The same, with the model computing as is fastest for n samples; one that was chosen before stays.
+
+        precision: as in `choose_runtime`, which see for what is raised.
+        """
+        if runtime_of(self.model) is not None or not isinstance(self.model.denoiser, NetworkDenoiser):
+            return self
+        evaluations = n * nfe_per_sample(self.model, self.settings)
+        model = last(choose_runtime(self.model, evaluations=evaluations, batch=batch, precision=precision))
+        return self if runtime_of(model) == PLAIN else bind_settings(model, self.settings)
+
+    @torch.no_grad()
+    def fitting_batch(self, batch: int) -> int:
+        """How many samples are generated at a time, at most ``batch``, in the memory that is free."""
+
+        def run(n: int) -> None:
+            x = torch.zeros(n, *self.model.shape, device=self.model.device)
+            self.denoiser(x, self.times[:1].expand(n), self.condition_rows(range(n)))
+
+        evaluations = 1 + len(self.settings.guidance)
+        return fitting_batch(batch, self.model.shape, str(self.model.device), run, evaluations)
+
     def decode(self, x: Tensor) -> Tensor:
         """Signals (n, *shape) as items. Raises AlphabarError where they are not finite."""
         if not torch.isfinite(x).all():
@@ -116,6 +144,16 @@ def bind_settings(model: Model, settings: SamplingSettings) -> BoundSettings:
     return BoundSettings(
         model, settings, guided(denoiser, guidances, interval=interval), vocabulary, guidances
     )
+
+
+def in_fastest_runtime(
+    model: Model, n: int, settings: SamplingSettings
+) -> Iterator[Progress[tuple[Model, dict[str, Any]]]]:
+    """The model as it computes n samples at a time fastest, and how, for their files: the last result."""
+    for record in choose_runtime(model, evaluations=n * nfe_per_sample(model, settings), batch=n):
+        chosen = record.result
+        result = None if chosen is None else (chosen, describe_runtime(chosen, n))
+        yield Progress(record.stage, record.done, record.total, result, message=record.message)
 
 
 def weights_fingerprint(model: Model, settings: SamplingSettings) -> str:

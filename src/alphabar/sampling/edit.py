@@ -12,11 +12,12 @@ from alphabar.diffusion.samplers import SAMPLERS, Preview
 from alphabar.diffusion.schedules import broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
+from alphabar.inference.runtime import AUTO, check_precision
 from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.bound import BoundSettings, bind_settings
-from alphabar.sampling.sample_folder import SampleFolder, batch_size
+from alphabar.sampling.sample_folder import GRID, SampleFolder, batch_size
 from alphabar.sampling.settings import (
     SamplingSettings,
     deterministic,
@@ -37,6 +38,7 @@ def edit(
     invert: bool = False,
     n: int = 1,
     first: int = 0,
+    precision: str = AUTO,
 ) -> Iterator[Progress[Tensor]]:
     """Other samples from a given one: its coarse structure stays, the rest is generated again.
 
@@ -46,6 +48,7 @@ def edit(
     invert: instead of adding new noise, find by the deterministic flow, without condition and guidance, the
         noise that leads to this signal (DDIM inversion, Song et al. 2021), and sample from it with the
         settings.
+    precision: as `choose_runtime` takes it.
     n: how many samples; inversion gives one. first: the number of the first one; each depends on the model,
         the signal, the settings and its number alone.
 
@@ -68,7 +71,8 @@ def edit(
         require_deterministic(settings)
     bound = bind_settings(model, settings)
     bound.condition_rows(range(first, first + n))
-    return _edit(bound, signal, strength, invert, range(first, first + n))
+    check_precision(precision, model.device)
+    return _edit(bound, precision, signal, strength, invert, range(first, first + n))
 
 
 def edit_into(
@@ -91,12 +95,14 @@ def edit_into(
 
     make(0, folder.n)  # raises for what cannot be
     yield from folder.fill(batch_size(model), make, folder.write)
-    yield folder.finish(folder.n, folder.n + 1, [item])
+    shown = min(folder.n, GRID)
+    yield folder.finish(shown, shown + 1, [item])
 
 
 def _edit(
-    bound: BoundSettings, signal: Tensor, strength: float, invert: bool, positions: range
+    bound: BoundSettings, precision: str, signal: Tensor, strength: float, invert: bool, positions: range
 ) -> Iterator[Progress[Tensor]]:
+    bound = bound.in_runtime(len(positions), len(positions), precision)
     steps = bound.settings.steps
     times = bound.times[steps - math.ceil(strength * steps) :]
     x0 = signal.to(bound.model.device).expand(len(positions), *signal.shape)

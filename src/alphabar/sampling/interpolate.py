@@ -10,6 +10,7 @@ from alphabar.diffusion.denoiser import Condition, Denoiser, FunctionDenoiser
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import UsageError
+from alphabar.inference.runtime import AUTO, check_precision
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.sampling.bound import BoundSettings, bind_settings
@@ -18,7 +19,13 @@ from alphabar.sampling.settings import SamplingSettings, deterministic, require_
 
 
 def interpolate(
-    model: Model, settings: SamplingSettings | None = None, *, rows: int = 4, columns: int = 8, first: int = 0
+    model: Model,
+    settings: SamplingSettings | None = None,
+    *,
+    rows: int = 4,
+    columns: int = 8,
+    first: int = 0,
+    precision: str = AUTO,
 ) -> Iterator[Progress[Tensor]]:
     """Rows of samples, each of which goes over from its first sample to its last.
 
@@ -26,6 +33,8 @@ def interpolate(
     second: D is the mean of both estimates, weighted by the place in the row. Otherwise it goes from one
     initial noise to another along the sphere (`slerp`), which keeps their norm.
     first: the number of the first row. Each row depends on the model, the settings and its number alone.
+
+    precision: as `choose_runtime` takes it.
 
     Yields a record for each sampler step, and one more that carries the items (rows·columns, *item_shape).
     Raises UsageError for a sampler that adds noise of its own, for fewer than one row or two columns, and for
@@ -38,7 +47,8 @@ def interpolate(
         raise UsageError("sampling.interpolation_conditions", n=len(settings.conditions))
     require_deterministic(settings)
     bound = bind_settings(model, settings)
-    return _interpolate(bound, rows, columns, first, bound.condition_rows(range(2)))
+    check_precision(precision, model.device)
+    return _interpolate(bound, precision, rows, columns, first, bound.condition_rows(range(2)))
 
 
 def interpolate_into(
@@ -58,8 +68,9 @@ def interpolate_into(
 
 
 def _interpolate(
-    bound: BoundSettings, rows: int, columns: int, first: int, conds: Condition | None
+    bound: BoundSettings, precision: str, rows: int, columns: int, first: int, conds: Condition | None
 ) -> Iterator[Progress[Tensor]]:
+    bound = bound.in_runtime(rows * columns, rows * columns, precision)
     denoiser, times, seed = bound.denoiser, bound.times, bound.settings.seed
     between = len(bound.settings.conditions) == 2
     ends_of_row = 1 if between else 2

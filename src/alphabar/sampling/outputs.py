@@ -21,7 +21,6 @@ class ReverseProcessRecorder:
     """Collects the reverse process of the first samples: ten moments from noise to the end.
 
     steps: of the sampler. chosen: the numbers of the steps that are recorded.
-    columns: for each of them the previews of the samples, uint8 (rows, h, w, 3 or 4).
     """
 
     COLUMNS, ROWS = 10, 8
@@ -29,17 +28,23 @@ class ReverseProcessRecorder:
     def __init__(self, model: Model, steps: int):
         self.schedule, self.codec = model.denoiser.schedule, model.codec
         self.chosen = {round(i * (steps - 1) / (self.COLUMNS - 1)) for i in range(self.COLUMNS)}
-        self.columns: list[Tensor] = []
+        self._parts: dict[int, dict[int, Tensor]] = {}  # step → first sample of a batch → previews
+
+    @property
+    def columns(self) -> list[Tensor]:
+        """For each recorded step the previews of the samples, uint8 (rows, h, w, 3 or 4)."""
+        return [torch.cat(list(parts.values())) for parts in self._parts.values()]
 
     def record(self, progress: Progress[Tensor]) -> Progress[Tensor]:
         """Takes what it needs from a record of a sampling and hands it on."""
-        if progress.result is None and progress.preview.first == 0:
+        if progress.result is None and (first := progress.preview.first) < self.ROWS:
             step = progress.preview.step
             if step.i in self.chosen:
                 # Where the variance explodes, x leaves the bounds; scaled to unit variance it does not.
                 norm = torch.hypot(*self.schedule(step.t)).item()
-                items = self.codec.decode(step.x[: self.ROWS].cpu() / norm)
-                self.columns.append(self.codec.preview(items))
+                items = self.codec.decode(step.x[: self.ROWS - first].cpu() / norm)
+                # A batch that memory did not suffice for is begun again, in smaller ones.
+                self._parts.setdefault(step.i, {})[first] = self.codec.preview(items)
         return progress
 
 

@@ -17,12 +17,13 @@ from alphabar.messages import message
 from alphabar.progress import Progress, staged
 from alphabar.result_folder import ResultFolder
 from alphabar.runs.model import Model
+from alphabar.runtime import Runtime, main_first
 from alphabar.sampling.comparison import per_sample_settings, side_by_side
 from alphabar.sampling.outputs import OVERVIEW, ReverseProcessRecorder
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings
 
-GRID = 100  # samples in the overview
+GRID = 100  # samples in the overview, or rows of them where settings are compared
 
 
 class SampleFolder(ResultFolder):
@@ -77,11 +78,14 @@ def sample_into(
     """Generates samples from n initial noises into a folder, as they come (`ResultFolder.fill`).
 
     variants: one for samples with one setting; several for samples with each of them, side by side.
-    Yields records, the last one with the folder. Raises as `ResultFolder.begin` and `sample` do.
+    Processes that torchrun started share the samples; the main one writes what shows all of them.
+    Yields records, in the main process the last one with the folder. Raises as `ResultFolder.begin` and
+    `sample` do.
     """
     for variant in variants:
         sample(model, n, variant)  # raises for what cannot be, before the folder is made
-    folder.begin()
+    with main_first():
+        folder.begin()
     k = len(variants)
 
     def make(begin: int, total: int) -> Iterator[Progress[Any]]:
@@ -103,4 +107,5 @@ def sample_into(
 
     size = max(1, batch_size(model) // k) * k
     yield from folder.fill(size, make, lambda i, made: folder.write(i, *made))
-    yield folder.finish(min(n, GRID) if k == 1 else n * k, k if k > 1 else None)
+    if Runtime().is_main:
+        yield folder.finish(min(n, GRID) * k, k if k > 1 else None)

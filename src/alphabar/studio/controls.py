@@ -9,7 +9,9 @@ from typing import Any
 import gradio as gr
 
 from alphabar.errors import UsageError
+from alphabar.inference.recorded import as_described, batch_of
 from alphabar.recipes.schema import MOST_STEPS
+from alphabar.runs.model import Model
 from alphabar.sampling.settings import SamplingSettings
 from alphabar.studio.models import ModelStore
 from alphabar.studio.page import Page
@@ -54,3 +56,19 @@ def saved_settings(about: Mapping[str, Any], models: ModelStore) -> tuple[Sampli
         for spec in settings.guidance
     )
     return replace(settings, guidance=guidance), position
+
+
+def as_saved(model: Model, about: Mapping[str, Any], position: int) -> tuple[Model, range, list[str]]:
+    """The model, computing as a sample's file says; the positions to generate; and what to tell about it.
+
+    Kernels round as they do for a batch of a size, so the whole batch that the sample came from is generated.
+    Raises AlphabarError for what cannot be repeated here.
+    """
+    runtime = about.get("runtime")
+    if not isinstance(runtime, dict):
+        return model, range(position, position + 1), []
+    said = []
+    for record in as_described(model, runtime):
+        said += [record.message] if record.message else []
+    assert record.result is not None
+    return record.result[0], batch_of(runtime, position, about.get("n")), said

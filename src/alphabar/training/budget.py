@@ -9,7 +9,6 @@ one point: with 5e13 FLOPs on Stanford Cars at 64×64 networks of 0.13 and of 0.
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,11 +16,10 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-import torch
-
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.formatting import format_count
+from alphabar.memory import free_memory
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
@@ -259,19 +257,3 @@ def _notes(chosen: Candidate, machine: Machine, candidates: list[Candidate]) -> 
         end = "largest" if chosen is candidates[-1] else "smallest"
         notes.append(message(f"training.rule_beyond_{end}", factor=1 / chosen.off))
     return tuple(notes)
-
-
-def free_memory(device: str) -> int:
-    """Bytes that are free on the device; where the system does not say, half of its memory, or 4 GiB."""
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as lines:
-            free = next(line for line in lines if line.startswith("MemAvailable"))
-        return int(free.split()[1]) * 1024
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):  # Windows
-        return 4 * 2**30

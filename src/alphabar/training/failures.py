@@ -3,19 +3,17 @@
 import torch
 
 from alphabar.errors import AlphabarError
+from alphabar.memory import is_out_of_memory
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import distributed
 
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "can't allocate memory", "Cannot allocate memory")
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
 
 def explained(error: Exception, recipe: Recipe) -> AlphabarError | None:
     """The error that says what to do about a failure of the machine; None for any other error."""
     text = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError | OSError) and any(sign in text for sign in OUT_OF_MEMORY)
-    ):
+    if is_out_of_memory(error):
         return _out_of_memory(recipe)
     if isinstance(error, RuntimeError) and distributed() and any(sign in text for sign in LOST):
         return AlphabarError("training.process_lost")

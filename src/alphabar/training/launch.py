@@ -28,7 +28,7 @@ from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, read_recipe
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
-from alphabar.runtime import Runtime, processes
+from alphabar.runtime import Runtime, own_share, processes
 from alphabar.training.budget import Plan, measure, plan
 from alphabar.training.changes import changes_told, check_changes
 from alphabar.training.given_runtime import given_runtime
@@ -90,17 +90,18 @@ def launch(
     with processes():
         checked = runtime if from_file else None
         dataset, opened, conditions = yield from _begin(data, chosen, settings, budget, checked, began)
-        yield from train(
-            dataset,
-            opened,
-            images=images,
-            budget=budget,
-            runtime=runtime,
-            conditions=conditions,
-            checkpoint_every=checkpoint_every,
-            stop=stop,
-            began=began,
-        )
+        with own_share():
+            yield from train(
+                dataset,
+                opened,
+                images=images,
+                budget=budget,
+                runtime=runtime,
+                conditions=conditions,
+                checkpoint_every=checkpoint_every,
+                stop=stop,
+                began=began,
+            )
 
 
 def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:

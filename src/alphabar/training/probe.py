@@ -1,7 +1,5 @@
 """What is fastest on this machine: precision, memory format and compilation, timed on the training itself."""
 
-import os
-import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +13,7 @@ from alphabar.errors import UsageError
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
 from alphabar.recipes.schema import Recipe
-from alphabar.runtime import Runtime, broadcast, default_device, describe_machine
+from alphabar.runtime import Runtime, broadcast, default_device, describe_machine, has_compiler
 from alphabar.training.labels import Conditions
 from alphabar.training.trial import Trial, wrong_gradient
 
@@ -136,7 +134,7 @@ def impossible(runtime: Runtime, recipe: Recipe) -> Message | None:
         return message("training.no_bf16", reason=why)
     if runtime.compile and not method_of(recipe).trains_denoiser:
         return message("training.compile_method", method=recipe.method["name"])
-    if runtime.compile and not _has_compiler(kind):
+    if runtime.compile and not has_compiler(kind):
         return message("training.compile_no_compiler")
     if runtime.fused and not _fused_works(runtime.device):
         return message("training.optimizer_plain")
@@ -189,7 +187,7 @@ def _choose(
         runtime, rate = _fastest_eager(runtime, trial, batch, dtypes, notes, stop)
         if not (try_compile and denoises):
             notes.append(message("training.compile_short"))
-        elif not _has_compiler(device):
+        elif not has_compiler(device):
             notes.append(message("training.compile_no_compiler"))
         else:
             # Code is compiled for a batch size: for the true one, unless its steps take too long to time.
@@ -320,11 +318,6 @@ def _compiled_if_faster(
 def _failure(failure: Exception) -> Message:
     reason = str(failure).strip().partition("\n")[0]
     return message("training.compile_fails", error=type(failure).__name__, reason=reason)
-
-
-def _has_compiler(device: str) -> bool:
-    """Whether torch.compile has what it needs; on a GPU it brings its own."""
-    return device != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def bf16_refused(device: str) -> Message | None:

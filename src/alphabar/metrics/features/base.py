@@ -5,8 +5,9 @@ decides them: network, weights, resize, normalization.
 """
 
 import hashlib
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,8 +19,13 @@ from torch import Tensor
 
 from alphabar.errors import AlphabarError
 from alphabar.files import write_file, writing
+from alphabar.memory import halving
 from alphabar.messages import message
-from alphabar.progress import Progress
+from alphabar.parts import Parts
+from alphabar.progress import Progress, staged
+from alphabar.runtime import Runtime, wait_for_others
+
+PART = 128  # pictures whose features are kept together
 
 
 class Features(NamedTuple):
@@ -27,7 +33,7 @@ class Features(NamedTuple):
 
     features: Tensor
     """(n, dim)"""
-    logits: Tensor | None
+    logits: Tensor | None = None
     """(n, classes), or None where the network has no classes."""
 
     def chosen(self, index: Any) -> "Features":
@@ -52,13 +58,22 @@ class Extractor(Protocol):
 
 
 def extract(
-    extractor: Extractor, pictures: Any, *, cache: Path | None = None, batch: int = 64
+    extractor: Extractor,
+    pictures: Any,
+    *,
+    cache: Path | None = None,
+    kept: Path | None = None,
+    batch: int = 64,
 ) -> Iterator[Progress[Features]]:
     """The features of all pictures, with progress after each batch; the last record holds them.
 
-    pictures: uint8 (n, h, w, 3), a tensor, array or memmap, n ≥ 1.
+    pictures: uint8 (n, h, w, 3), a tensor, array, memmap or `Rows`, n ≥ 1.
     cache: a folder. The features are kept there under a hash of the pictures and the protocol, so that
         those of the same reference are computed once. A damaged file is replaced.
+    kept: a folder for the features of these pictures alone, so that work that is stopped goes on; whoever
+        names it removes it.
+    batch: pictures at a time, at most; fewer where memory does not suffice.
+    With a folder, processes that torchrun started share the work: each must call this.
     Raises AlphabarError for anything that is not pictures.
     """
     shape = tuple(pictures.shape)
@@ -70,18 +85,37 @@ def extract(
     file = cache / f"{extractor.name}-{_fingerprint(extractor, pictures)}.safetensors" if cache else None
     features = _read(file) if file and file.exists() else None
     if features is None:
-        parts = []
-        for start in range(0, n, batch):
-            if start:
-                yield Progress(message("metrics.extracting"), start, n)
-            parts.append(extractor(_tensor(pictures[start : start + batch])))
-        logits = [part.logits for part in parts if part.logits is not None]
-        features = Features(
-            torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None
-        )
-        if file:
+        key = hashlib.sha256(extractor.protocol.encode()).hexdigest()[:16]
+        folder = file.with_suffix(".parts") if file else kept and kept / key
+        features = yield from _extract(extractor, pictures, folder, batch)
+        if file and folder and Runtime().is_main:
             _write(file, features)
+            shutil.rmtree(folder, ignore_errors=True)
     yield Progress(message("metrics.extracting"), n, n, features)
+
+
+def _extract(
+    extractor: Extractor, pictures: Any, folder: Path | None, batch: int
+) -> Generator[Progress[Any], None, Features]:
+    def make(part: range) -> Iterator[Progress[dict[str, Tensor]]]:
+        def work(at: range) -> Iterator[Features]:
+            yield extractor(_tensor(pictures[at.start : at.stop]))
+
+        found = []
+        for at, features in halving(part, batch, work):
+            found.append({k: v for k, v in features._asdict().items() if v is not None})
+            yield Progress(message("metrics.extracting"), at.stop - part.start, len(part))
+        together = {name: torch.cat([each[name] for each in found]) for name in found[0]}
+        yield Progress(message("metrics.extracting"), len(part), len(part), together)
+
+    n = len(pictures)
+    if folder is None:  # this process alone needs them
+        return Features(**(yield from staged(make(range(n)))))
+    parts = Parts(folder, n, PART)
+    yield from parts.fill(make)
+    features = Features(parts.all("features"), parts.all("logits") if "logits" in parts.names() else None)
+    wait_for_others()  # the main process may remove the parts now
+    return features
 
 
 def _tensor(pictures: Any) -> Tensor:

@@ -22,6 +22,7 @@ from alphabar.guidance import GUIDANCES, guidance_class
 from alphabar.images import image_grid
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
+from alphabar.sampling.bound import in_fastest_runtime
 from alphabar.sampling.comparison import per_sample_settings
 from alphabar.sampling.edit import edit
 from alphabar.sampling.sample import sample
@@ -31,7 +32,7 @@ from alphabar.sampling.settings import (
     sampling_settings,
     training_conditions,
 )
-from alphabar.studio.controls import SeedField, saved_settings, seed_to_use
+from alphabar.studio.controls import SeedField, as_saved, saved_settings, seed_to_use
 from alphabar.studio.elements import figures, item_files, note, picture_grid, placeholder, progress_bar
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, forming
 from alphabar.studio.pictures import to_show
@@ -319,6 +320,11 @@ class GenerateTab:
             records = edit(model, signal, settings, strength=strength, n=n)
             about = {"image": base.name, "strength": strength, "invert": False}
         else:
+            for chosen in in_fastest_runtime(model, n, settings):
+                yield {self.status: progress_bar(chosen.done, chosen.total, self.page.say(chosen.stage))}
+            assert chosen.result is not None
+            model, about["runtime"] = chosen.result
+            about["n"] = n
             records = sample(model, n, settings)
         for record in records:
             if record.result is None:
@@ -413,11 +419,14 @@ class GenerateTab:
         settings, position = saved_settings(about, models)
         origin = Path(str(about.get("model"))).name
         model = models.load(origin if origin in models.models() else name)
-        for record in sample(model, 1, settings, first=position):
+        model, batch, said = as_saved(model, about, position)
+        for record in sample(model, len(batch), settings, first=batch.start, batch=len(batch)):
             line = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
             yield progress_bar(record.done, record.total, line)
         assert record.result is not None
-        yield compare_with_file(self.page, model, Path(file), record.result, about)
+        item = record.result[position - batch.start :][:1]
+        compared = compare_with_file(self.page, model, Path(file), item, about)
+        yield compared + "".join(note(self.page.say(each)) for each in said)
 
 
 def names_beside(

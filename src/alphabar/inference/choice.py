@@ -1,0 +1,226 @@
+"""Which way of computing is fastest for a model here: measured once, checked, and remembered."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from alphabar.data.dataset import cache_root
+from alphabar.errors import AlphabarError
+from alphabar.inference import openvino
+from alphabar.inference.agreement import PICTURES, Reference, disagreement, reference
+from alphabar.inference.engines import ready, runtime_of, with_runtime
+from alphabar.inference.runtime import AUTO, PLAIN, InferenceRuntime, candidates, check_precision
+from alphabar.inference.timings import Timing, read_timings, write_timings
+from alphabar.messages import message
+from alphabar.progress import Progress
+from alphabar.runs.model import Model
+from alphabar.runtime import Runtime, broadcast, synchronize
+
+SHORT = 200
+"""Network evaluations that take a few seconds at most: for fewer nothing is measured or looked up."""
+
+WORTH = 1 / 3
+"""The share of a job's time that measuring may take: about what it can save."""
+
+FASTER = 1.1
+"""By how much the whole job must be faster than in the plain way: repeated timings differ by less."""
+
+TURNS = 3
+HOPELESS = 1.5  # times as slow as the fastest after the first turn: not timed again
+SETUP = {"openvino": 5.0, "compile": 60.0}
+"""Seconds that engines take to be built, about, before it is measured."""
+
+
+def choose_runtime(
+    model: Model, *, evaluations: int, batch: int, precision: str = AUTO, gradients: bool = False
+) -> Iterator[Progress[Model]]:
+    """Chooses how a model computes; the last record has the model that computes so (`runtime_of`).
+
+    evaluations: of the network in the whole job, counted for each sample. batch: samples at a time.
+    precision: "fp32" is the plain way, to the bit; "bf16" or "fp16" the fastest in that precision; "auto" the
+        fastest of all. gradients: whether the job differentiates through the network.
+
+    A job of few evaluations computes the plain way. For a longer one what was measured before in this cache
+    folder counts, for the same machine, versions, weights and batch; where nothing was, it is measured,
+    unless that takes longer than it can save. Whatever is chosen has been checked against float32
+    (`inference.agreement`). A model whose runtime was chosen before keeps it.
+    Yields records with a message where something is refused or chosen. Raises UsageError for a precision that
+    does not exist or that the device lacks, AlphabarError where every way to compute in it is refused.
+    """
+    check_precision(precision, model.device)
+    return _choose(model, evaluations, batch, precision, gradients)
+
+
+def _choose(
+    model: Model, evaluations: int, batch: int, precision: str, gradients: bool
+) -> Iterator[Progress[Model]]:
+    if runtime_of(model) is None:
+        outcome: InferenceRuntime | AlphabarError = PLAIN
+        if precision != "fp32" and Runtime().is_main:
+            job = _Job(model, evaluations, batch, precision, gradients)
+            try:
+                yield from job.choose()
+                outcome = job.chosen
+            except AlphabarError as error:
+                outcome = error
+        outcome = broadcast(outcome)  # of several processes the main one chooses for all
+        if isinstance(outcome, AlphabarError):
+            raise outcome
+        model = with_runtime(model, outcome)
+    yield Progress(message("inference.stage"), 1, 1, model)
+
+
+_EVALUATIONS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""How often each network was evaluated in this process: in the studio many short jobs are a long one."""
+
+
+class _Job:
+    """A choice for a model and a job of so many evaluations."""
+
+    def __init__(self, model: Model, evaluations: int, batch: int, precision: str, gradients: bool):
+        self.model, self.precision, self.gradients = model, precision, gradients
+        network = model.denoiser.network
+        self.evaluations = evaluations + _EVALUATIONS.get(network, 0)
+        _EVALUATIONS[network] = self.evaluations
+        self.rows = 1 << (max(1, batch) - 1).bit_length()
+        self.chosen = PLAIN
+        self.timings: list[Timing] = []
+        self.right: Reference | None = None
+
+    def choose(self) -> Iterator[Progress[Any]]:
+        """Sets ``chosen``, by what is remembered or measured. Raises AlphabarError as `choose_runtime`."""
+        if self.precision == AUTO and self.evaluations < SHORT:
+            return
+        path = self._path()
+        self.timings = read_timings(path)
+        if not self.timings or self._lacks_compiled():
+            seconds = self._plain_seconds()
+            long = self.evaluations * seconds
+            if self.precision == AUTO and self._cost(seconds, False) > WORTH * long:
+                return
+            compile = self._cost(seconds, True) <= WORTH * long
+            yield from self._measure(candidates(self.model.device, AUTO, self.gradients, compile))
+        while (best := self._best()).runtime != PLAIN and not best.checked:
+            yield Progress(message("inference.stage"), 1, 2)
+            yield from self._check(best)
+        write_timings(path, self.timings)
+        self.chosen = best.runtime
+        if best.runtime != PLAIN:
+            ratio = self.timings[0].seconds / best.seconds
+            text = message("inference.chosen", runtime=best.runtime.name, ratio=ratio)
+            yield Progress(message("inference.stage"), 1, 1, message=text)
+
+    def _best(self) -> Timing:
+        """The fastest for the whole job of what is not refused, or about as fast and simpler."""
+        wanted = [t for t in self.timings if self.precision in (AUTO, t.runtime.precision)]
+        usable = [t for t in wanted if not t.refused]
+        if not usable:
+            reasons = [t.refused for t in wanted if t.refused]
+            raise AlphabarError("inference.all_refused", precision=self.precision, reason=reasons[-1])
+        best = usable[0]  # the simplest comes first
+        for timing in usable[1:]:
+            if self._seconds(timing) * FASTER < self._seconds(best):
+                best = timing
+        return best
+
+    def _check(self, timing: Timing) -> Iterator[Progress[Any]]:
+        """Compares a runtime with float32, and keeps what was found."""
+        self.right = self.right or reference(self.model)
+        model = with_runtime(self.model, timing.runtime)
+        refused = disagreement(model, self.model, self.right, timing.runtime, self.gradients)
+        self.timings[self.timings.index(timing)] = replace(timing, checked=True, refused=refused)
+        if refused:
+            yield Progress(message("inference.stage"), 1, 1, message=refused)
+
+    def _seconds(self, timing: Timing) -> float:
+        setup = 0.0 if ready(self.model, timing.runtime) else timing.setup
+        return setup + self.evaluations * timing.seconds
+
+    def _lacks_compiled(self) -> bool:
+        """Whether the job is so long that compiling might pay, and that was not measured yet."""
+        if any(t.runtime.compile for t in self.timings):
+            return False
+        seconds = self.timings[0].seconds
+        worth = self._cost(seconds, True) <= WORTH * self.evaluations * seconds
+        return worth and any(r.compile for r in candidates(self.model.device, AUTO, self.gradients, True))
+
+    def _cost(self, seconds: float, compile: bool) -> float:
+        """Seconds that measuring takes, about, where one evaluation takes so many the plain way."""
+        tried = candidates(self.model.device, AUTO, self.gradients, compile)
+        setup = sum(SETUP["openvino"] for r in tried if r.engine == "openvino")
+        setup += sum(SETUP["compile"] for r in tried if r.compile)
+        checks = 3 * PICTURES * self.model.recipe.sampling.steps
+        return setup + seconds * (checks + len(tried) * TURNS / 2 * self.rows)
+
+    def _inputs(self, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A batch of noise at one noise level, as the denoiser takes it."""
+        model = self.model
+        x = torch.randn(rows, *model.shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+        cond = None
+        if model.vocabulary is not None and model.vocabulary.fields:
+            cond = x.new_full((rows, sum(model.vocabulary.widths)), torch.nan)
+        return x, torch.full((rows,), 0.5, dtype=torch.float64), cond
+
+    @torch.no_grad()
+    def _time(self, model: Model, rows: int) -> float:
+        """Seconds of one evaluation of one sample, in a batch."""
+        x, t, cond = self._inputs(rows)
+        synchronize(str(model.device))
+        began = time.perf_counter()
+        model.denoiser(x, t, cond)
+        synchronize(str(model.device))
+        return (time.perf_counter() - began) / rows
+
+    def _plain_seconds(self) -> float:
+        self._time(self.model, 1)  # sets up
+        return self._time(self.model, self.rows)
+
+    def _measure(self, tried: list[InferenceRuntime]) -> Iterator[Progress[Any]]:
+        """Times what is tried by turns; the fastest time of each counts."""
+        stage, total = message("inference.stage"), 2 * len(tried) + TURNS
+        built: dict[InferenceRuntime, Model] = {}
+        found: dict[InferenceRuntime, Timing] = {}
+        for i, runtime in enumerate(tried):
+            yield Progress(stage, i, total)
+            try:
+                began = time.perf_counter()
+                built[runtime] = with_runtime(self.model, runtime)
+                self._time(built[runtime], self.rows if runtime.compile else 1)
+                found[runtime] = Timing(runtime, torch.inf, time.perf_counter() - began)
+            except Exception as failure:  # an engine has many ways to fail, and the plain way works
+                reason = str(failure).strip().partition("\n")[0]
+                refusal = message("inference.fails", runtime=runtime.name, reason=reason)
+                found[runtime] = Timing(runtime, 0.0, 0.0, refused=refusal)
+        left = [runtime for runtime in tried if not found[runtime].refused]
+        for turn in range(TURNS):
+            yield Progress(stage, len(tried) + turn, total)
+            for runtime in left:
+                seconds = min(found[runtime].seconds, self._time(built[runtime], self.rows))
+                found[runtime] = replace(found[runtime], seconds=seconds)
+            fastest = min(found[runtime].seconds for runtime in left)
+            left = [r for r in left if r == PLAIN or found[r].seconds < HOPELESS * fastest]
+        self.timings = list(found.values())
+
+    def _path(self) -> Path:
+        """The file of the cache in which the measurements for this machine, model and batch stand."""
+        model = self.model
+        engine = "openvino" if openvino.installed() else "torch"
+        made_from = {
+            "alphabar": version("alphabar"),
+            "machine": InferenceRuntime(engine).describe(model.device),
+            "network": [model.recipe.network, list(model.shape)],
+            "weights": model.fingerprint,
+            "rows": self.rows,
+            "gradients": self.gradients,
+        }
+        key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
+        return cache_root() / "inference" / f"{key}.json"

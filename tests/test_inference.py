@@ -1,0 +1,177 @@
+"""The inference runtime: what is chosen agrees with float32, is remembered, and is repeated to the bit."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alphabar.data.dataset import cache_root
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.inference import agreement, choice
+from alphabar.inference.agreement import disagreement, reference, relative_error
+from alphabar.inference.choice import choose_runtime
+from alphabar.inference.engines import runtime_of, with_runtime
+from alphabar.inference.openvino import installed
+from alphabar.inference.recorded import as_described, batch_of, choose_or_repeat, describe_runtime
+from alphabar.inference.runtime import PLAIN, InferenceRuntime, check_precision, read_runtime
+from alphabar.inference.timings import Timing, read_timings, write_timings
+from alphabar.progress import last
+from alphabar.runs.model import load_model
+from alphabar.sampling.sample import sample
+from alphabar.sampling.settings import sampling_settings
+
+BF16 = InferenceRuntime("torch", "bf16", True)
+WAYS = [InferenceRuntime("torch", "fp32", True), BF16]
+if installed():
+    WAYS.append(InferenceRuntime("openvino"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("cars64", "cpu")
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+
+
+def evaluated(model, identity=None):
+    """D at three noise levels, with the middle attention perturbed in the last row."""
+    x = torch.randn(3, *model.shape, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    cond = torch.stack([model.vocabulary.row(dict(labels)) for labels in model.label_frequencies[:3]])
+    cond[1] = torch.nan
+    with torch.no_grad(), model.attention.identity_attention(torch.tensor([False, False, True])):
+        return model.denoiser(x, t, cond)
+
+
+@pytest.mark.parametrize("runtime", WAYS, ids=lambda runtime: runtime.name)
+def test_engines_agree_with_float32_guidance_included(model, runtime):
+    apart = relative_error(evaluated(with_runtime(model, runtime)), evaluated(model))
+    assert apart < (0.02 if runtime.precision == "bf16" else 1e-5)
+
+
+def test_the_plain_way_is_the_network_to_the_bit_and_engines_leave_it_so(model):
+    before = evaluated(model)
+    for runtime in WAYS:
+        evaluated(with_runtime(model, runtime))
+    assert torch.equal(evaluated(with_runtime(model, PLAIN)), before)
+    assert torch.equal(evaluated(model), before)
+
+
+@pytest.mark.skipif(not installed(), reason="OpenVINO is not installed")
+def test_what_openvino_cannot_do_the_network_does(model):
+    fast = with_runtime(model, InferenceRuntime("openvino"))
+    x, t = torch.randn(1, *model.shape), torch.full((1,), 0.5, dtype=torch.float64)
+    gradients = []
+    for each in (model, fast):
+        at = x.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(each.denoiser(at, t).square().sum(), at)[0])
+    assert torch.equal(*gradients)
+    with torch.no_grad(), fast.attention.record_attention() as maps:
+        fast.denoiser(x, t)
+    assert len(maps) == 1
+
+
+def test_the_gate_accepts_bf16_and_refuses_a_wrong_network(model, monkeypatch):
+    monkeypatch.setattr(agreement, "PICTURES", 1)
+    right = reference(model)
+    assert disagreement(with_runtime(model, BF16), model, right, BF16, gradients=True) is None
+    wrong = with_runtime(model, BF16)
+    engine = wrong.denoiser._engine
+    wrong.denoiser._engine = lambda *inputs: 1.05 * engine(*inputs)
+    refused = disagreement(wrong, model, right, BF16, gradients=False)
+    assert refused and "2 %" in refused
+
+
+def test_a_short_job_measures_nothing_and_a_long_one_once(model, empty_cache, monkeypatch):
+    measured = []
+
+    def measure(job, tried):
+        measured.append(tried)
+        job.timings = [Timing(PLAIN, 1.0, 0.0), Timing(BF16, 0.1, 0.0, checked=True)]
+        job.timings.append(Timing(replace(BF16, compile=True), 0.5, 60.0))
+        yield from ()
+
+    monkeypatch.setattr(choice._Job, "_measure", measure)
+    monkeypatch.setattr(choice._Job, "_plain_seconds", lambda job: 1.0)
+    monkeypatch.setattr(choice, "_EVALUATIONS", {})
+
+    def chosen(evaluations, **more):
+        return runtime_of(last(choose_runtime(model, evaluations=evaluations, batch=4, **more)))
+
+    assert chosen(7) == PLAIN and not measured
+    assert chosen(100_000) == BF16 and len(measured) == 1
+    assert chosen(100_000) == BF16 and len(measured) == 1  # remembered
+    assert chosen(100_000, precision="fp32") == PLAIN
+    assert chosen(100_000, precision="bf16") == BF16
+    (file,) = (cache_root() / "inference").iterdir()
+    file.write_bytes(file.read_bytes().replace(b"0.1", b"0.2"))
+    assert chosen(100_000) == BF16 and len(measured) == 2  # damaged: measured again
+
+
+def test_timings_are_read_back_or_not_at_all(tmp_path):
+    timings = [Timing(PLAIN, 1.0, 0.5), Timing(BF16, 0.1, 0.0, checked=True)]
+    write_timings(tmp_path / "a" / "t.json", timings)
+    assert read_timings(tmp_path / "a" / "t.json") == timings
+    for content in ("", "[]", "{}", '{"sha256": 1, "timings": 2}', '{"timings": [null]}'):
+        (tmp_path / "bad.json").write_text(content)
+        assert read_timings(tmp_path / "bad.json") == []
+    assert read_timings(tmp_path / "none.json") == []
+
+
+def test_precisions_that_are_not_there_are_refused(model):
+    with pytest.raises(UsageError, match="precision"):
+        check_precision("fp8", torch.device("cpu"))
+    with pytest.raises(UsageError, match="mps"):
+        check_precision("bf16", torch.device("mps"))
+    with pytest.raises(UsageError):
+        sample(model, 1, precision="fp8")
+    for values in ({}, [], {**PLAIN.to_dict(), "engine": "x"}, {**PLAIN.to_dict(), "compile": 1}):
+        with pytest.raises(UsageError):
+            read_runtime(values)
+
+
+def test_samples_are_repeated_to_the_bit_with_their_runtime_and_batch(model):
+    settings = replace(sampling_settings(model, conditions=()), steps=3)
+    fast = with_runtime(model, BF16)
+    four = last(sample(fast, 4, settings, batch=4))
+    about = json.loads(json.dumps(describe_runtime(fast, 4)))
+    batch = batch_of(about, 2, 4)
+    again, _ = last(as_described(model, about))
+    assert torch.equal(last(sample(again, len(batch), settings, first=batch.start))[2], four[2])
+    assert runtime_of(again) == BF16
+    elsewhere = list(as_described(model, {**about, "machine": "another"}))
+    assert "another" in elsewhere[0].message and elsewhere[-1].result
+    assert batch_of({"batch": "x"}, 2, 4) == range(2, 3)
+    assert batch_of({"batch": 10**9}, 2, 4) == range(2, 3)
+
+
+def test_work_that_goes_on_computes_as_it_was_begun(model, tmp_path):
+    begun = tmp_path / "samples.json"
+    about = {**describe_runtime(with_runtime(model, BF16), 16)}
+    begun.write_text(json.dumps({"runtime": about}))
+    resumed, same = last(choose_or_repeat(model, begun, evaluations=1, batch=16))
+    assert runtime_of(resumed) == BF16 and same == about
+    other, _ = last(choose_or_repeat(model, begun, evaluations=1, batch=16, precision="fp32"))
+    assert runtime_of(other) == PLAIN
+
+
+def test_a_missing_engine_is_one_sentence(model, monkeypatch):
+    monkeypatch.setattr("alphabar.inference.openvino.installed", lambda: False)
+    about = {**describe_runtime(model, 1), "engine": "openvino"}
+    with pytest.raises(AlphabarError, match=r"alphabar\[fast\]"):
+        last(as_described(model, about))
+
+
+def test_the_command_says_what_was_used(call, tmp_path):
+    code, _, err = call(
+        "sample", "cars64", "-n", 1, "--steps", 2, "--precision", "fp32", "--out", tmp_path / "a"
+    )
+    assert code == 0, err
+    about = json.loads((tmp_path / "a" / "samples.json").read_text())["runtime"]
+    assert about["precision"] == "fp32" and about["engine"] == "torch" and about["batch"] == 16
+    code, _, err = call("sample", "cars64", "-n", 1, "--precision", "fp8", "--out", tmp_path / "b")
+    assert code == 2 and "precision" in err and not (tmp_path / "b").exists()
