@@ -18,14 +18,14 @@ from alphabar.errors import UsageError
 from alphabar.messages import message
 
 
-@with_sampling_options()
+@with_sampling_options("precision")
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="cli.help.export_out")],
     sampling: SamplingOptions,
     to: Annotated[str, typer.Option("--to", metavar="TARGET", help="cli.help.export_to")],
     precision: Annotated[
-        str | None, typer.Option(metavar="PRECISION", help="cli.help.precision", show_default=False)
+        str | None, typer.Option(metavar="PRECISION", help="cli.help.export_precision", show_default=False)
     ] = None,
     n: Annotated[int, typer.Option("-n", metavar="N", help="cli.help.export_n")] = 64,
     against: Annotated[str | None, typer.Option(metavar="DATA", help="cli.help.export_against")] = None,

@@ -32,7 +32,7 @@ from alphabar.formatting import format_duration
 from alphabar.messages import message
 
 if TYPE_CHECKING:
-    from alphabar.restoration.restoration_folder import RestorationFolder, choose_for
+    from alphabar.restoration.restoration_folder import RestorationFolder
     from alphabar.restoration.settings import RestorationSettings
     from alphabar.runs.model import Model
 
@@ -149,7 +149,7 @@ def _restore(
 ) -> None:
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
     from alphabar.restoration.degradation import file_hash, parse_degradation
-    from alphabar.restoration.restoration_folder import RestorationFolder
+    from alphabar.restoration.restoration_folder import RestorationFolder, choose_for
     from alphabar.restoration.settings import restoration_settings
     from alphabar.restoration.task import read_task
     from alphabar.runs.model import load_model

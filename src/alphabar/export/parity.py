@@ -173,7 +173,7 @@ def _generate_in_turns(
     """n samples of either side, batch by batch in turns, and each side's median seconds per sample."""
 
     def own(first: int, count: int) -> Tensor:
-        return last(sample(export.model, count, export.settings, first=first, batch=count))
+        return last(sample(export.model, count, export.settings, first=first, batch=count, precision="fp32"))
 
     for side in (own, exported):  # what happens only once is not to be measured
         side(0, 1)

@@ -44,7 +44,7 @@ def calibration_inputs(export: Export, network: nn.Module, names: list[str]) -> 
 
     handle = network.register_forward_pre_hook(record)
     try:
-        last(sample(export.model, SAMPLES, export.settings, batch=SAMPLES))
+        last(sample(export.model, SAMPLES, export.settings, batch=SAMPLES, precision="fp32"))
     finally:
         handle.remove()
     return {name: torch.cat(values).numpy() for name, values in seen.items()}

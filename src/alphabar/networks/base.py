@@ -1,10 +1,13 @@
 """What every architecture promises, what it costs, and checks of settings that several have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from alphabar.errors import UsageError
@@ -86,6 +89,29 @@ class Network(nn.Module):
                     reduction=self.reduction,
                     fitting=" / ".join(map(str, fitting)),
                 )
+
+
+class _WithoutValues(TorchFunctionMode):
+    """While open, weights are not initialized.
+
+    PyTorch computes a normal distribution on the meta device in Python, and loads its compiler for that,
+    which takes as long as loading PyTorch.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """While open, networks are built on the meta device: with shapes, and no weights."""
+    with torch.device("meta"), _WithoutValues():
+        yield
 
 
 def flops(network: Network, spatial: Sequence[int]) -> int:

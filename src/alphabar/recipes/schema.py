@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from alphabar.codecs import CODECS, build_codec
@@ -22,6 +21,7 @@ from alphabar.extensions import check_loaded, used_by
 from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method
 from alphabar.networks import NETWORKS
+from alphabar.networks.base import without_memory
 
 MOST_IMAGES = 10**12  # of a training; a number beyond it is a slip, and computers cannot count on
 MOST_STEPS = 100_000  # of a sampler
@@ -164,7 +164,7 @@ def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
         raise unknown("condition", recipe.condition.on, CONDITIONS)
     check_method(recipe)
     codec = build_codec(recipe.data)
-    with torch.device("meta"):
+    with without_memory():
         conditions = (("classes", 1),) if recipe.condition.on or recipe.data.augment else ()
         NETWORKS.build(recipe.network, channels=codec.channels, conditions=conditions).check_size(
             codec.spatial

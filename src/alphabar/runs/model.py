@@ -33,7 +33,7 @@ from alphabar.files import (
 from alphabar.methods.base import Method
 from alphabar.methods.registry import method_of
 from alphabar.networks import NETWORKS
-from alphabar.networks.base import Network
+from alphabar.networks.base import Network, without_memory
 from alphabar.networks.layers import Attention
 from alphabar.recipes.schema import Recipe, make_recipe
 from alphabar.runs.hub import fetch_model, hub_model
@@ -196,7 +196,7 @@ def _denoiser(
     recipe: Recipe, vocabulary: Vocabulary | None, weights: Mapping[str, Tensor], path: Path
 ) -> NetworkDenoiser:
     """The denoiser with these weights, for evaluation."""
-    with torch.device("meta"):  # a recipe may ask for more memory than there is; its weights show the truth
+    with without_memory():  # a recipe may ask for more than there is; its weights show the truth
         check_weights(_build_network(recipe, vocabulary), weights, path)
     built = build_denoiser(recipe, vocabulary)
     load_weights(built.network, weights, path)
