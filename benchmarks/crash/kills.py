@@ -29,6 +29,8 @@ def trials(material: Material, count: int, ranks: int, seed: int) -> Iterator[Tr
     pairs = [(training, runtime) for training in trainings for runtime in RUNTIMES]
     for i, (training, runtime) in enumerate(pairs):
         kills = count // len(pairs) + (i < count % len(pairs))
+        if kills == 0:
+            continue
         name = f"kills: {training.recipe}, {runtime}, {kills} of seed {seed}"
 
         def do(
