@@ -25,9 +25,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("crash_safety"), help="folder for outcomes")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--ranks", type=int, default=10, help="kills of each of two processes")
     parser.add_argument("--places", type=int, default=2000, help="bytes flipped in each binary file")
     parser.add_argument(
-        "--writes", type=int, default=25, help="at most, of each command, that meet a failing disk"
+        "--writes", type=int, default=1000, help="at most, of each command, that meet a failing disk"
     )
     parser.add_argument("--moments", type=int, default=4, help="for each signal and command")
     parser.add_argument("--minutes", type=float, default=120.0, help="after which it stops")
@@ -65,7 +66,7 @@ def chosen(options, material) -> Iterator:
     from crash import disk, flips, kills, signals, writers
 
     if "kills" in options.parts:
-        yield kills.trials(material, options.kills, options.seed)
+        yield kills.trials(material, options.kills, options.ranks, options.seed)
     if "flips" in options.parts:
         yield flips.trials(material, options.places, options.seed)
     if "disk" in options.parts:

@@ -1,5 +1,7 @@
+import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,29 @@ def call(monkeypatch, capsys):
         return code, out, err
 
     return run
+
+
+@pytest.fixture
+def permissions_hold() -> Iterator[None]:
+    """For this test permissions of files hold for root too: it gives up the right to pass over them."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("nothing is closed to root")
+    # capset(2): a header of version 3 for this thread, then two words each of effective, permitted and
+    # inheritable capabilities.
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, rights = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, rights) == 0
+    before = rights[0]
+    rights[0] = before & ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert libc.capset(header, rights) == 0
+    try:
+        yield
+    finally:
+        rights[0] = before
+        assert libc.capset(header, rights) == 0
 
 
 @pytest.fixture(scope="session")

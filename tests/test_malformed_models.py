@@ -254,9 +254,8 @@ def test_a_malformed_model_folder_is_one_sentence(whole, tmp_path, damage):
     assert "\n" not in said
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root")
 @pytest.mark.parametrize("closed", [WEIGHTS, MANIFEST, "."])
-def test_what_may_not_be_read_is_named(whole, tmp_path, closed):
+def test_what_may_not_be_read_is_named(whole, tmp_path, closed, permissions_hold):
     folder = shutil.copytree(whole, tmp_path / "model")
     (folder / closed).chmod(0)
     try:

@@ -6,6 +6,7 @@ trials fit into an hour.
 
 import contextlib
 import ctypes
+import importlib
 import os
 import signal
 import subprocess
@@ -97,6 +98,22 @@ def run(
         code = _wait(child, began)
         said.seek(0)
         return Ended(code, said.read().decode(errors="replace"), time.monotonic() - began)
+
+
+def import_for(work: Callable[[], object], folder: Path) -> None:
+    """Imports here what a piece of work imports while it runs, so that later children have it already."""
+    with tempfile.NamedTemporaryFile("r") as names:
+
+        def listing() -> None:
+            try:
+                work()
+            finally:
+                Path(names.name).write_text("\n".join(sorted(sys.modules)))
+
+        run(listing, folder=folder)
+        for name in names.read().splitlines():
+            with contextlib.suppress(Exception):  # a part of a package may need another part first
+                importlib.import_module(name)
 
 
 def command(*arguments: object) -> Callable[[], None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from crash.children import Disk, arm, operations, run
+from crash.children import Disk, arm, import_for, operations, run
 from crash.commands import IMAGES, TRAININGS, Command, commands
 from crash.material import Material, leftovers, weights
 from crash.trials import Trial
@@ -14,6 +14,8 @@ def trials(material: Material, most: int) -> Iterator[Trial]:
     """Each command with each failure at every write, or at ``most`` of them where there are more."""
     place = material.folder / "disk"
     for command in commands(material, place).values():
+        command.prepare(material)
+        import_for(command.work(), material.folder)
         n = _writes(command, material)
         right = weights(place / "run", IMAGES) if command.name in TRAININGS else None
         at = sorted({1 + round(i * (n - 1) / (min(n, most) - 1)) for i in range(min(n, most))})

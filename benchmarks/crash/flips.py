@@ -19,6 +19,7 @@ from crash.material import Material
 from crash.trials import Trial
 
 SHARE = 250  # places that one child tries
+EXTRACTED = 2  # pictures whose features are cached: a damaged cache is computed again at every place
 SLOW = 20  # where reading, or computing again, takes long, so many times fewer places are tried
 BINARY = (".safetensors", ".npy", ".png")
 
@@ -33,8 +34,8 @@ class Damage:
         self.run = Run(self.folder / "run")
         self.cache = self.folder / "cache"
         self.recipe = Run(material.model).recipe
-        self.pictures = self._dataset().items
-        last(extract(EXTRACTORS.build("lite0"), self.pictures, cache=material.folder / "cache" / "extracted"))
+        self.extractor, self.pictures = EXTRACTORS.build("lite0"), self._dataset().items[:EXTRACTED]
+        last(extract(self.extractor, self.pictures, cache=material.folder / "cache" / "extracted"))
         self.restore()
 
     def restore(self) -> None:
@@ -59,7 +60,7 @@ class Damage:
             ("run", "data.json"): (self._data, 1),
             ("cache", "datasets"): (self._cached_dataset, 1),
             ("cache", "channels"): (self._cached_dataset, 1),
-            ("cache", "extracted"): (self._features, SLOW),
+            ("cache", "extracted"): (self._features, 1),
         }
         return readers.get(part[:2])
 
@@ -99,7 +100,7 @@ class Damage:
         )
 
     def _features(self) -> Any:
-        found = last(extract(EXTRACTORS.build("lite0"), self.pictures, cache=self.cache / "extracted"))
+        found = last(extract(self.extractor, self.pictures, cache=self.cache / "extracted"))
         return found.features.numpy().tobytes()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crash.children import Disk, arm, run, sending
-from crash.material import RUNTIMES, SMALL, Material, Training, differences
+from crash.material import RUNTIMES, SMALL, Material, Training, differences, weights
 from crash.trials import Trial
 
 IMAGES = 1200  # of every training; more than it reaches between two kills
@@ -20,12 +20,17 @@ EVERY_FOURTH = 4  # kill comes inside a save
 OPERATIONS = 60  # a save and its clearing up take about so many
 
 
-def trials(material: Material, count: int, seed: int) -> Iterator[Trial]:
-    """Trainings killed again and again, ``count`` kills in all, then compared with undisturbed ones."""
+def trials(material: Material, count: int, ranks: int, seed: int) -> Iterator[Trial]:
+    """Trainings killed again and again, ``count`` kills in all, then compared with undisturbed ones.
+
+    ranks: how often each of two processes that train together is killed.
+    """
     trainings = [*(Training(name) for name in SMALL), *material.derived]
     pairs = [(training, runtime) for training in trainings for runtime in RUNTIMES]
     for i, (training, runtime) in enumerate(pairs):
         kills = count // len(pairs) + (i < count % len(pairs))
+        if kills == 0:
+            continue
         name = f"kills: {training.recipe}, {runtime}, {kills} of seed {seed}"
 
         def do(
@@ -37,7 +42,7 @@ def trials(material: Material, count: int, seed: int) -> Iterator[Trial]:
 
         yield Trial(name, "SIGKILL in a training, bits compared at the end", do, kills)
     for rank in (0, 1):
-        for moment in range(2):
+        for moment in range(ranks):
 
             def kill_one(rank: int = rank, moment: int = moment) -> list[str]:
                 after = random.Random(f"{seed} {rank} {moment}").uniform(0, 2)
@@ -81,9 +86,9 @@ def _killed_and_compared(
 
 def _one_of_two_killed(material: Material, rank: int, after: float) -> str:
     folder = material.folder / "ranks"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
     killed, undisturbed = folder / "killed", folder / "undisturbed"
+    shutil.rmtree(killed, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
     child = Path(__file__).parents[2] / "tests" / "training_child.py"
     torchrun = [
         sys.executable,
@@ -96,7 +101,7 @@ def _one_of_two_killed(material: Material, rank: int, after: float) -> str:
 
     def start(run: Path, every: float) -> subprocess.Popen[bytes]:
         arguments = [str(material.pictures), str(run), str(IMAGES_OF_TWO), str(every)]
-        log = open(folder / f"{run.name}.log", "ab")  # noqa: SIM115
+        log = open(folder / f"{run.name}.log", "wb")  # noqa: SIM115
         return subprocess.Popen([*torchrun, *arguments], stdout=log, stderr=log)
 
     launcher = start(killed, 0.0)
@@ -113,6 +118,10 @@ def _one_of_two_killed(material: Material, rank: int, after: float) -> str:
         launcher.kill()
         return "the other process does not end"
     for path in (killed, undisturbed):
-        if start(path, 1000.0).wait(300):
-            return f"going on: {(folder / f'{path.name}.log').read_text()[-200:]}"
+        # One undisturbed training serves all trials.
+        if not isinstance(weights(path, IMAGES_OF_TWO), str):
+            continue
+        if code := start(path, 1000.0).wait(300):
+            said = (folder / f"{path.name}.log").read_text(errors="replace")
+            return f"going on, code {code}: {said}"  # whole: the reason stands before the launcher's words
     return differences(killed, undisturbed, IMAGES_OF_TWO)
