@@ -96,7 +96,8 @@ class NumpySampler(Target):
             one_step = export.model.method.one_step
             network = AtAnyNoise(denoiser.network) if one_step else denoiser.network
             plain = PlainInputs(network, columns).eval()
-            examples, floats = None, []
+            examples = None
+            floats: list[str] = []
             if export.precision == "int8":
                 examples = calibration_inputs(export, denoiser.network, plain.names)
                 yield Progress(message("export.calibrating"), i, len(denoisers))

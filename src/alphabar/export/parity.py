@@ -71,10 +71,10 @@ class Parity:
         """As JSON holds it."""
         return pack_messages(asdict(self))
 
-    def rows(self) -> list[tuple[str, str, str]]:
+    def rows(self) -> list[tuple[str, ...]]:
         """A table to print: what is measured, the model's and the export's."""
         model, export = self.sides
-        rows = [
+        rows: list[tuple[str, ...]] = [
             ("", model.name, export.name),
             (message("export.size"), *(f"{side.size / 1e6:.1f} MB" for side in self.sides)),
             (message("export.seconds"), *(f"{side.seconds:.3g} s" for side in self.sides)),
@@ -85,7 +85,7 @@ class Parity:
 
     def sentences(self) -> list[str]:
         """What the table does not hold: how far apart the samples are, and what the target tells."""
-        found = [
+        found: list[str] = [
             message(
                 "export.difference",
                 n=self.n,
@@ -121,7 +121,9 @@ def compare_samples(
     sets = []
     for each in items:
         sets.append((yield from _features(codec, each)))
-    reference, distances, between = None, (None, None), None
+    reference: str | None = None
+    between: Distance | None = None
+    distances: tuple[Distance | None, Distance | None] = (None, None)
     if against is None:
         # Samples from one noise are pairs, which this distance must not have: halves share no noise.
         half = n // 2

@@ -51,8 +51,7 @@ def batch_of(about: Mapping[str, Any], position: int, n: Any) -> range:
     about: the description of the runtime. n: the number of samples of the work.
     """
     size = about.get("batch")
-    numbers = type(size) is int and 0 < size <= LARGEST_BATCH and type(n) is int and n > position
-    if not numbers:
+    if type(size) is not int or type(n) is not int or not (0 < size <= LARGEST_BATCH and n > position):
         return range(position, position + 1)
     first = position // size * size
     return range(first, min(first + size, n))

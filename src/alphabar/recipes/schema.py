@@ -19,7 +19,7 @@ from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.extensions import check_loaded, used_by
 from alphabar.guidance import resolve_guidance
-from alphabar.methods.registry import METHODS, check_method
+from alphabar.methods.registry import METHODS, check_method, method_of
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import without_memory
 
@@ -171,7 +171,7 @@ def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
         )
     if recipe.batch % recipe.accumulate:
         raise UsageError("recipes.accumulate", batch=recipe.batch, accumulate=recipe.accumulate)
-    measures = recipe.monitor.levels and recipe.data.held_out and METHODS[recipe.method["name"]].denoises
+    measures = recipe.monitor.levels and recipe.data.held_out and method_of(recipe).denoises
     if recipe.monitor.patience and not measures:
         raise UsageError("recipes.patience")
     return recipe.model_copy(update={"extensions": used_by(recipe.model_dump(mode="json"))})
