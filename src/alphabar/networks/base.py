@@ -94,8 +94,8 @@ class Network(nn.Module):
 class _WithoutValues(TorchFunctionMode):
     """While open, weights are not initialized.
 
-    PyTorch computes a normal distribution on the meta device in Python, and loads its compiler for that,
-    which takes as long as loading PyTorch.
+    PyTorch computes a normal distribution, and its product with a number, on the meta device in Python, and
+    loads its compiler for that, which takes as long as loading PyTorch.
     """
 
     def __torch_function__(
@@ -106,6 +106,8 @@ class _WithoutValues(TorchFunctionMode):
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         if func in (torch.randn, torch.rand):
             func = torch.empty
+        if func in (Tensor.mul, Tensor.__mul__, Tensor.__rmul__) and not isinstance(args[1], Tensor):
+            return args[0]
         return func(*args, **kwargs)
 
 

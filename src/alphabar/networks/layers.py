@@ -194,7 +194,7 @@ class ConditionEmbedding(nn.Module):
             else nn.Sequential(nn.Linear(size, dim), nn.SiLU(), nn.Linear(dim, dim))
             for kind, size in self.fields
         )
-        self.unknown = nn.Parameter(nn.init.normal_(torch.empty(len(self.fields), dim), std=std))
+        self.unknown = nn.Parameter(std * torch.randn(len(self.fields), dim))
         for embed in self.embed:
             if isinstance(embed, nn.Embedding):
                 nn.init.normal_(embed.weight, std=std)
