@@ -99,11 +99,6 @@ class Attention(nn.Module):
         self._identity_rows: Tensor | None = None
         self._maps: list[Tensor] | None = None
 
-    @property
-    def identity_rows(self) -> Tensor | None:
-        """The rows (n,) bool of `identity_attention`, while it is open."""
-        return self._identity_rows
-
     def attend(self, qkv: Tensor, shape: tuple[int, int]) -> Tensor:
         """qkv (n, 3, heads, d, positions) -> (n, heads·d, h, w); the positions are those of shape (h, w)."""
         q, k, v = qkv.transpose(-1, -2).unbind(1)
