@@ -317,7 +317,7 @@ MISTAKES = {
         [*NEW, "--recipe", "ddpm", "--set", "bach=3"], 2, "did you mean 'batch'"
     ),
     "bad size": (
-        [*NEW, "--recipe", "ddpm", "--set", "data.size=50"], 2, "size 50"
+        [*NEW, "--recipe", "ddpm", "--set", "data.size=50"], 2, "data.size = 50"
     ),
     "zero budget": (
         [*NEW, "--recipe", "ddpm", "--budget", "0m"], 2, "more than zero"

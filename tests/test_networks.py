@@ -95,7 +95,7 @@ class TestEveryNetwork:
             network.check_size((size, size))
             assert network.eval()(*batch(1, size=size)).shape[-1] == size
         for size in (0, 1, network.reduction + 1, 3 * network.reduction - 1):
-            with pytest.raises(UsageError, match=f"size {size}: .* multiples of {network.reduction}"):
+            with pytest.raises(UsageError, match=f"size = {size}: .* multiples of {network.reduction}"):
                 network.check_size((size, size))
         with pytest.raises(UsageError, match="choose 48 / 56"):
             network.check_size((48, 50))

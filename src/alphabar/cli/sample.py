@@ -84,7 +84,7 @@ def sample(
         loaded, runtime = sampling.runtime(loaded, out / "samples.json", evaluations)
         about = {**about, "runtime": runtime}
         folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
-        estimate = Estimate(total, evaluations, yes, lambda: kept(folder), folder.kept() / total)
+        estimate = Estimate(total, evaluations, yes, lambda: kept(folder), folder.kept() / max(total, 1))
         with told_when_stopped(lambda: kept(folder)):
             run_to_end(sample_into(folder, loaded, n, variants), estimate=estimate)
     say(message("cli.samples_written", n=total, out=out, overview=_overview(out)))

@@ -161,22 +161,14 @@ class _Job:
         checks = 3 * PICTURES * self.model.recipe.sampling.steps
         return setup + seconds * (checks + len(tried) * TURNS / 2 * self.rows)
 
-    def _inputs(self, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """A batch of noise at one noise level, as the denoiser takes it."""
-        model = self.model
-        x = torch.randn(rows, *model.shape, generator=torch.Generator().manual_seed(0)).to(model.device)
-        cond = None
-        if model.vocabulary is not None and model.vocabulary.fields:
-            cond = x.new_full((rows, sum(model.vocabulary.widths)), torch.nan)
-        return x, torch.full((rows,), 0.5, dtype=torch.float64), cond
-
     @torch.no_grad()
     def _time(self, model: Model, rows: int) -> float:
         """Seconds of one evaluation of one sample, in a batch."""
-        x, t, cond = self._inputs(rows)
+        noise = torch.randn(rows, *model.shape, generator=torch.Generator().manual_seed(0))
+        x, t = noise.to(model.device), torch.full((rows,), 0.5, dtype=torch.float64)
         synchronize(str(model.device))
         began = time.perf_counter()
-        model.denoiser(x, t, cond)
+        model.denoiser(x, t)
         synchronize(str(model.device))
         return (time.perf_counter() - began) / rows
 
