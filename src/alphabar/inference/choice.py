@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from alphabar.data.dataset import cache_root
 from alphabar.errors import AlphabarError
