@@ -9,14 +9,18 @@ first half of the samples and the second half of the export's. It needs the extr
 
 import argparse
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from alphabar import last, load_model, sampling_settings
 from alphabar.export import TARGETS
-from alphabar.export.base import Export
+from alphabar.export.base import Export, MakeItems
 from alphabar.export.parity import (
+    Distance,
     distance_between,
     generate_in_turns,
     model_folder,
@@ -26,6 +30,7 @@ from alphabar.export.parity import (
     size_on_disk,
 )
 from alphabar.images import image_grid
+from alphabar.runs.model import Model
 from alphabar.runtime import machine_state
 
 SEVERAL = ("onnx", "openvino")
@@ -40,6 +45,46 @@ def result(work: Generator[Any, None, Any]) -> Any:
             return end.value
 
 
+@dataclass
+class Row:
+    """What generates samples, and what it takes on the disk in bytes."""
+
+    name: str
+    make: MakeItems
+    size: int
+
+
+def rows(model: Model, root: Path) -> Iterator[Row]:
+    """The model itself, and its export in every precision of every target, in folders of root."""
+    settings = sampling_settings(model)
+    size = size_on_disk(model_folder(model.path))
+    yield Row("the model, fp32", own_samples(Export(model, settings, "fp32")), size)
+    for target in SEVERAL:
+        for precision in TARGETS[target].precisions:
+            export, chosen = Export(model, settings, precision), TARGETS.build(target)
+            chosen.check(export)
+            folder = root / f"{target} {precision}"
+            folder.mkdir()
+            about = last(chosen.write(export, folder))
+            if floats := about.get("float_layers"):
+                print(f"{folder.name}: in float {', '.join(floats)}", flush=True)
+            yield Row(folder.name, chosen.load(export, folder), size_on_disk(folder))
+
+
+def distances(model: Model, items: list[Tensor], against: str | None) -> list[Distance]:
+    """The distance of each side's samples, from real pictures or from the model's first half."""
+    features = [result(sample_features(model.codec, each)) for each in items]
+    if against:
+        export = Export(model, sampling_settings(model), "fp32")
+        reference, real = result(reference_features(export, against))
+        print(f"KID from {reference}")
+        return [distance_between(each, real) for each in features]
+    half = len(items[0]) // 2
+    print("KID between the model's first half of the samples and the second half of each")
+    first = features[0].chosen(slice(half))
+    return [distance_between(first, each.chosen(slice(half, None))) for each in features]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", nargs="?", default="cars64")
@@ -48,46 +93,24 @@ def main() -> None:
     parser.add_argument("--grids", type=Path, help="folder for a grid of the first 16 samples of each")
     given = parser.parse_args()
     model = load_model(given.model, "cpu")
-    settings = sampling_settings(model)
-    own = Export(model, settings, "fp32")
-    names, sides, sizes = ["the model, fp32"], [own_samples(own)], [size_on_disk(model_folder(model.path))]
     with tempfile.TemporaryDirectory() as root:
-        for target in SEVERAL:
-            for precision in TARGETS[target].precisions:
-                export, chosen = Export(model, settings, precision), TARGETS.build(target)
-                chosen.check(export)
-                folder = Path(root) / f"{target} {precision}"
-                folder.mkdir()
-                about = last(chosen.write(export, folder))
-                if floats := about.get("float_layers"):
-                    print(f"{folder.name}: in float {', '.join(floats)}", flush=True)
-                names.append(folder.name)
-                sides.append(chosen.load(export, folder))
-                sizes.append(size_on_disk(folder))
-        items, seconds = result(generate_in_turns(sides, given.n))
-    features = [result(sample_features(model.codec, each)) for each in items]
-    half = given.n // 2
-    if given.against:
-        reference, real = result(reference_features(own, given.against))
-        distances = [distance_between(each, real) for each in features]
-        print(f"distance from {reference}")
-    else:
-        first = features[0].chosen(slice(half))
-        distances = [distance_between(first, each.chosen(slice(half, None))) for each in features]
-        print("distance between the model's first half and the second half of each")
+        sides = list(rows(model, Path(root)))
+        items, seconds = result(generate_in_turns([side.make for side in sides], given.n))
+    found = distances(model, items, given.against)
     print(f"{given.n} samples each; {machine_state()}\n")
     print("| | mean difference of 255 | largest | KID, 95 % interval | MB | s per sample | faster |")
     print("|---|---|---|---|---|---|---|")
-    for i, name in enumerate(names):
-        difference = (items[i].double() - items[0].double()).abs()
-        distance = "{:.4f} [{:.4f}, {:.4f}]".format(*distances[i])
+    for side, own, each, time in zip(sides, items, found, seconds, strict=True):
+        difference = (own.double() - items[0].double()).abs()
+        distance = "{:.4f} [{:.4f}, {:.4f}]".format(*each)
         print(
-            f"| {name} | {difference.mean():.2g} | {difference.max():g} | {distance} | {sizes[i] / 1e6:.1f} "
-            f"| {seconds[i]:.3g} | {seconds[0] / seconds[i]:.2f}× |"
+            f"| {side.name} | {difference.mean():.2g} | {difference.max():g} | {distance} "
+            f"| {side.size / 1e6:.1f} | {time:.3g} | {seconds[0] / time:.2f}× |"
         )
         if given.grids:
             given.grids.mkdir(parents=True, exist_ok=True)
-            image_grid(model.codec.preview(items[i][:16])).save(given.grids / f"{name.replace(' ', '-')}.png")
+            picture = image_grid(model.codec.preview(own[:16]))
+            picture.save(given.grids / f"{side.name.replace(', ', ' ').replace(' ', '-')}.png")
 
 
 if __name__ == "__main__":
