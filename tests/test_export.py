@@ -26,6 +26,7 @@ from alphabar.export import TARGETS
 from alphabar.export.export import LEAST
 from alphabar.export.parity import size_on_disk
 from alphabar.export.plan import Plan, sampler_steps
+from alphabar.recipes.derive import distilled
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import Model, build_denoiser
@@ -209,6 +210,16 @@ def test_other_methods_and_onnx(tmp_path, recipe, settings):
     model = made(tmp_path / "model", recipe, "data.channels=4", *settings)
     parity = last(export_to(model, "onnx", tmp_path / "out", n=LEAST))
     assert parity.mean < 0.05 and parity.largest <= 2
+
+
+def test_a_distilled_model(model, tmp_path):
+    """It samples in its own few steps, without guidance."""
+    pytest.importorskip("openvino")
+    few = replace(model, recipe=distilled(model.recipe, steps=2))
+    parity = last(export_to(few, "openvino", tmp_path / "out", n=LEAST))
+    assert parity.mean < 0.05 and parity.largest <= 1
+    plan = json.loads((tmp_path / "out" / "sampling.json").read_text())
+    assert [len(step["terms"]) for step in plan["steps"]] == [1, 1]
 
 
 class TestRefusals:
