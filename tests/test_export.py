@@ -25,7 +25,8 @@ from alphabar.errors import AlphabarError
 from alphabar.export import TARGETS
 from alphabar.export.export import LEAST
 from alphabar.export.parity import size_on_disk
-from alphabar.export.plan import sampler_steps
+from alphabar.export.plan import Plan, sampler_steps
+from alphabar.recipes.derive import distilled
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import Model, build_denoiser
@@ -138,7 +139,6 @@ def test_the_script_without_torch_generates_the_same_pictures(exported, model, s
     difference = np.abs(pictures(tmp_path / "png").astype(float) - own)
     assert difference.mean() < 0.05 and difference.max() <= 1 and own.std() > 10
     assert parity.mean < 0.05 and parity.largest <= 1
-    assert len((folder / "generate.py").read_text().splitlines()) <= 60
 
 
 def test_the_script_takes_seed_and_labels(exported, model, settings, tmp_path):
@@ -150,6 +150,17 @@ def test_the_script_takes_seed_and_labels(exported, model, settings, tmp_path):
     assert np.abs(pictures(tmp_path / "png").astype(float) - own).max() <= 1
     wrong = run_script(exported[0], "-n", "1", "--attribute", "class=lorry", "--out", str(tmp_path / "w"))
     assert wrong.returncode == 1 and len(wrong.stderr.splitlines()) == 1 and "lorry" in wrong.stderr
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("fields", [{}, {"class": {}}, {"body": {}, "year": {}}])
+def test_the_script_has_at_most_60_lines(target, channels, fields):
+    document = {"shape": [channels, 16, 16], "fields": fields, "seed": 0}
+    text = TARGETS[target]().script(Plan(document, {}))
+    assert len(text.splitlines()) <= 60 and "@" not in text
+    assert max(map(len, text.splitlines())) < 120, "lines are not made fewer by making them longer"
+    compile(text, "generate.py", "exec")
 
 
 @pytest.mark.parametrize("name", ["network.bin", "arrays.npz", "sampling.json"])
@@ -199,6 +210,16 @@ def test_other_methods_and_onnx(tmp_path, recipe, settings):
     model = made(tmp_path / "model", recipe, "data.channels=4", *settings)
     parity = last(export_to(model, "onnx", tmp_path / "out", n=LEAST))
     assert parity.mean < 0.05 and parity.largest <= 2
+
+
+def test_a_distilled_model(model, tmp_path):
+    """It samples in its own few steps, without guidance."""
+    pytest.importorskip("openvino")
+    few = replace(model, recipe=distilled(model.recipe, steps=2))
+    parity = last(export_to(few, "openvino", tmp_path / "out", n=LEAST))
+    assert parity.mean < 0.05 and parity.largest <= 1
+    plan = json.loads((tmp_path / "out" / "sampling.json").read_text())
+    assert [len(step["terms"]) for step in plan["steps"]] == [1, 1]
 
 
 class TestRefusals:

@@ -54,6 +54,19 @@ def test_every_section_has_an_example():
     assert len(EXAMPLES) == 9 and len(EXAMPLES) == DOCUMENT.count("```python")
 
 
+def test_an_extensions_sampler_and_guidance_sample(examples, tmp_path):
+    options = ("--sampler", "midpoint", "--steps", 2, "--sharpening", 0.5, "--precision", "fp32")
+    out = tmp_path / "samples"
+    code, line, err = run(
+        examples, "sample", "cars64", "-n", 1, "--out", out, *options, "--json",
+        files=["my_sampler.py", "my_guidance.py"],
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(line)["sampler"] == {"name": "midpoint", "fraction": 0.5}
+    assert "sharpening" in [each["name"] for each in json.loads(line)["guidance"]]
+
+
+@pytest.mark.slow
 def test_all_examples_work_together(examples, tmp_path):
     trained = tmp_path / "run"
     settings = [part for s in [*TINY, "data.codec=half_range"] for part in ("--set", s)]

@@ -87,7 +87,8 @@ class Hub(Target):
         model = export.model
         recipe = clean_recipe(export)
         write_model_folder(folder, recipe, model.images, model_files(model))
-        items = yield from staged(sample(model, self.samples, export.settings), message("hub.grid"))
+        grid = sample(model, self.samples, export.settings, precision="fp32")
+        items = yield from staged(grid, message("hub.grid"))
         pictures = model.codec.preview(items)
         scale = max(1, -(-WIDTH // (pictures.shape[2] * max(1, int(self.samples**0.5)))))
         with writing(folder / GRID):
@@ -111,7 +112,7 @@ class Hub(Target):
         model = load_model(folder, export.model.device)
 
         def make(first: int, count: int) -> Tensor:
-            return last(sample(model, count, export.settings, first=first, batch=count))
+            return last(sample(model, count, export.settings, first=first, batch=count, precision="fp32"))
 
         return make
 

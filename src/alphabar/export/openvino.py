@@ -45,5 +45,8 @@ class Openvino(NumpySampler):
             model = quantized(model, examples, floats)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "network.xml"
-            openvino.save_model(model, file, compress_to_fp16=export.precision in ("fp16", "bf16"))
+            try:
+                openvino.save_model(model, file, compress_to_fp16=export.precision in ("fp16", "bf16"))
+            except RuntimeError as problem:  # which it raises where the disk is full
+                raise OSError(" ".join(str(problem).split())) from None
             return {".xml": file.read_bytes(), ".bin": file.with_suffix(".bin").read_bytes()}

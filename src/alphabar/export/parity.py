@@ -1,6 +1,6 @@
 """The parity report: how far the samples of an export are from the model's own, and what both cost."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -115,24 +115,24 @@ def compare_samples(
 
     folder: of the export. against: data that both are compared with, or None. about: what the target tells.
     """
-    items, seconds = yield from _generate_in_turns(export, exported, n)
+    items, seconds = yield from generate_in_turns((own_samples(export), exported), n)
     difference = (items[0].double() - items[1].double()).abs()
     codec = export.model.codec
     sets = []
     for each in items:
-        sets.append((yield from _features(codec, each)))
+        sets.append((yield from sample_features(codec, each)))
     reference: str | None = None
     between: Distance | None = None
     distances: tuple[Distance | None, Distance | None] = (None, None)
     if against is None:
         # Samples from one noise are pairs, which this distance must not have: halves share no noise.
         half = n // 2
-        between = _distance(sets[0].chosen(slice(half)), sets[1].chosen(slice(half, None)))
+        between = distance_between(sets[0].chosen(slice(half)), sets[1].chosen(slice(half, None)))
     else:
-        reference, real = yield from _reference_features(export, against)
-        distances = (_distance(sets[0], real), _distance(sets[1], real))
+        reference, real = yield from reference_features(export, against)
+        distances = (distance_between(sets[0], real), distance_between(sets[1], real))
     names = (message("export.own", precision="fp32"), f"{target} {export.precision}")
-    sizes = (size_on_disk(_model_folder(export.model.path)), size_on_disk(folder))
+    sizes = (size_on_disk(model_folder(export.model.path)), size_on_disk(folder))
     sides = tuple(map(Side, names, sizes, seconds, distances))
     return Parity(
         target=target,
@@ -164,26 +164,31 @@ def size_on_disk(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def _model_folder(path: Path) -> Path:
+def model_folder(path: Path) -> Path:
     """The folder with the model alone, where a path is that of a run."""
     return Run(path).model_folder if Run(path).exists else path
 
 
-def _generate_in_turns(
-    export: Export, exported: MakeItems, n: int
-) -> Generator[Progress[Any], None, tuple[list[Tensor], list[float]]]:
-    """n samples of either side, batch by batch in turns, and each side's median seconds per sample."""
+def own_samples(export: Export) -> MakeItems:
+    """What the model itself generates, in float32."""
 
-    def own(first: int, count: int) -> Tensor:
+    def make(first: int, count: int) -> Tensor:
         return last(sample(export.model, count, export.settings, first=first, batch=count, precision="fp32"))
 
-    for side in (own, exported):  # what happens only once is not to be measured
+    return make
+
+
+def generate_in_turns(
+    sides: Sequence[MakeItems], n: int
+) -> Generator[Progress[Any], None, tuple[list[Tensor], list[float]]]:
+    """n samples of each side, batch by batch in turns, and each side's median seconds per sample."""
+    for side in sides:  # what happens only once is not to be measured
         side(0, 1)
-    items: list[list[Tensor]] = [[], []]
-    seconds: list[list[float]] = [[], []]
+    items: list[list[Tensor]] = [[] for _ in sides]
+    seconds: list[list[float]] = [[] for _ in sides]
     for first in range(0, n, BATCH):
         count = min(BATCH, n - first)
-        for i, side in enumerate((own, exported)):
+        for i, side in enumerate(sides):
             before = perf_counter()
             items[i].append(side(first, count))
             seconds[i].append((perf_counter() - before) / count)
@@ -191,13 +196,14 @@ def _generate_in_turns(
     return [torch.cat(each) for each in items], [median(each) for each in seconds]
 
 
-def _features(codec: Codec, items: Tensor) -> Generator[Progress[Any], None, Features]:
+def sample_features(codec: Codec, items: Tensor) -> Generator[Progress[Any], None, Features]:
+    """The features (lite0) that distances of samples are measured with. items: (n, *item_shape)."""
     extractor = EXTRACTORS.build("lite0", device=extractor_device())
     pictures = torch.as_tensor(metric_pictures(codec, items))
     return (yield from staged(extract(extractor, pictures), message("evaluation.features_of_samples")))
 
 
-def _reference_features(
+def reference_features(
     export: Export, against: str | Path
 ) -> Generator[Progress[Any], None, tuple[str, Features]]:
     """The name of the training part of the data, fitted as for the training, and its features."""
@@ -210,7 +216,8 @@ def _reference_features(
     return reference.name, features.chosen(reference.train)
 
 
-def _distance(a: Features, b: Features) -> Distance:
+def distance_between(a: Features, b: Features) -> Distance:
+    """The kernel distance of two sets with its 95 % interval."""
     value, error = kid(a.features, b.features)
     return value, value - Z95 * error, value + Z95 * error
 

@@ -1,8 +1,9 @@
 """Post-training quantization to int8: its calibration inputs, and the layers that stay in float."""
 
+import io
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -122,10 +123,11 @@ def quantized(model: Any, examples: Mapping[str, np.ndarray], floats: list[str])
         types = {node.op_type for node in model.graph.node} - {"Conv"}
     else:
         types = {node.get_type_name() for node in model.get_ops()} - {"Convolution"}
-    return nncf.quantize(
-        model,
-        nncf.Dataset(batches),
-        subset_size=len(batches),
-        preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(patterns=patterns, types=sorted(types), validate=False),
-    )
+    with redirect_stdout(io.StringIO()):  # NNCF draws progress bars there, where results belong
+        return nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(patterns=patterns, types=sorted(types), validate=False),
+        )
