@@ -25,7 +25,7 @@ from alphabar.inference.agreement import (
     disagreement,
     reference,
 )
-from alphabar.inference.engines import ready, runtime_of, with_runtime
+from alphabar.inference.engines import prepare, ready, runtime_of, with_runtime
 from alphabar.inference.runtime import AUTO, PLAIN, InferenceRuntime, candidates, check_precision
 from alphabar.inference.timings import Timing, read_timings, write_timings
 from alphabar.messages import message
@@ -200,6 +200,7 @@ class _Job:
         for i, runtime in enumerate(tried):
             yield Progress(stage, i, total)
             try:
+                prepare(self.model, runtime)  # later jobs find it done
                 began = time.perf_counter()
                 built[runtime] = with_runtime(self.model, runtime)
                 self._time(built[runtime], self.rows if runtime.compile else 1)
