@@ -55,7 +55,7 @@ from common import (
 )
 
 TASKS = ("noise:0.2", "blur:1.5", "downsample:4", "box")
-AT_ONCE = 64  # samples that are generated at a time
+AT_ONCE = 16  # samples that are generated at a time, as the command line does
 LONG = 1000  # samples of the job for which the runtime is chosen
 REFERENCE = 2000  # real pictures of the kernel distances, at most
 
