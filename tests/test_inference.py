@@ -8,23 +8,26 @@ import torch
 
 from alphabar.data.dataset import cache_root
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.inference import agreement, choice
+from alphabar.inference import agreement, choice, openvino
 from alphabar.inference.agreement import disagreement, reference, relative_error
 from alphabar.inference.choice import choose_runtime
 from alphabar.inference.engines import runtime_of, with_runtime
-from alphabar.inference.openvino import installed
+from alphabar.inference.openvino import compile_openvino, installed, stored_openvino
 from alphabar.inference.recorded import as_described, batch_of, choose_or_repeat, describe_runtime
 from alphabar.inference.runtime import PLAIN, InferenceRuntime, check_precision, read_runtime
 from alphabar.inference.timings import Timing, read_timings, write_timings
 from alphabar.progress import last
+from alphabar.reporting import report_figures
 from alphabar.runs.model import load_model
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import sampling_settings
 
 BF16 = InferenceRuntime("torch", "bf16", True)
 WAYS = [InferenceRuntime("torch", "fp32", True), BF16]
-if installed():
-    WAYS.append(InferenceRuntime("openvino"))
+OPENVINO = pytest.param(  # converting a network of this size takes 8 s
+    InferenceRuntime("openvino"),
+    marks=[pytest.mark.slow, pytest.mark.skipif(not installed(), reason="OpenVINO is not installed")],
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def evaluated(model, identity=None):
         return model.denoiser(x, t, cond)
 
 
-@pytest.mark.parametrize("runtime", WAYS, ids=lambda runtime: runtime.name)
+@pytest.mark.parametrize("runtime", [*WAYS, OPENVINO], ids=lambda runtime: runtime.name)
 def test_engines_agree_with_float32_guidance_included(model, runtime):
     apart = relative_error(evaluated(with_runtime(model, runtime)), evaluated(model))
     assert apart < (0.02 if runtime.precision == "bf16" else 1e-5)
@@ -61,6 +64,7 @@ def test_the_plain_way_is_the_network_to_the_bit_and_engines_leave_it_so(model):
     assert torch.equal(evaluated(model), before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not installed(), reason="OpenVINO is not installed")
 def test_what_openvino_cannot_do_the_network_does(model):
     fast = with_runtime(model, InferenceRuntime("openvino"))
@@ -75,6 +79,7 @@ def test_what_openvino_cannot_do_the_network_does(model):
     assert len(maps) == 1
 
 
+@pytest.mark.slow
 def test_the_gate_accepts_bf16_and_refuses_a_wrong_network(model, monkeypatch):
     monkeypatch.setattr(agreement, "PICTURES", 1)
     right = reference(model)
@@ -84,6 +89,69 @@ def test_the_gate_accepts_bf16_and_refuses_a_wrong_network(model, monkeypatch):
     wrong.denoiser._engine = lambda *inputs: 1.05 * engine(*inputs)
     refused = disagreement(wrong, model, right, BF16, gradients=False)
     assert refused and "2 %" in refused
+
+
+def test_the_gate_looks_at_the_output_where_the_denoised_signal_hides_its_error(model, monkeypatch):
+    monkeypatch.setattr(agreement, "PICTURES", 1)
+    right = reference(model)
+    least = min(right.evaluations, key=lambda seen: seen.coeffs.c_out.abs().max())
+    wrong = with_runtime(model, BF16)
+    wrong.denoiser._engine = lambda *inputs: 1.03 * least.F
+    D, D_right = (
+        least.coeffs.c_skip.item() * least.x + least.coeffs.c_out.item() * F
+        for F in (1.03 * least.F, least.F)
+    )
+    assert relative_error(D, D_right) < agreement.MOST_APART  # which would be accepted
+    alone = right._replace(evaluations=[least])
+    refused = disagreement(wrong, model, alone, BF16, gradients=False)
+    assert refused and "3.0%" in refused
+
+
+class Wave(torch.nn.Module):
+    """A network that is converted in a moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x, c_noise, cond):
+        return self.layer(x) * c_noise.reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.skipif(not installed(), reason="OpenVINO is not installed")
+def test_a_converted_network_is_stored_and_a_damaged_one_converted_again(empty_cache, monkeypatch):
+    network, conversions = Wave(), []
+    convert = openvino.to_openvino
+    monkeypatch.setattr(openvino, "to_openvino", lambda *given: conversions.append(1) or convert(*given))
+    inputs = torch.randn(2, 3, 8, 8), torch.rand(2)
+
+    def found():
+        return compile_openvino(stored_openvino(network, (3, 8, 8), 0), "fp32")(*inputs)
+
+    first = found()
+    assert torch.allclose(first, network(*inputs, None), atol=1e-5)
+    assert torch.equal(found(), first) and len(conversions) == 1
+    (folder,) = (cache_root() / "openvino").iterdir()
+    for name in ("network.xml", "network.bin"):
+        file = folder / name
+        file.write_bytes(file.read_bytes()[:-9] + b"something")
+        assert torch.equal(found(), first)
+    assert len(conversions) == 3
+    with torch.no_grad():
+        network.layer.weight.mul_(2)
+    assert not torch.equal(found(), first) and len(conversions) == 4  # other weights are another network
+    monkeypatch.setenv("ALPHABAR_CACHE", "/dev/null/cache")
+    network.layer.reset_parameters()
+    assert len(found()) == 2  # a cache that cannot be written only costs time
+
+
+@pytest.mark.skipif(not installed(), reason="OpenVINO is not installed")
+def test_the_cache_keeps_the_newest_converted_networks(empty_cache, monkeypatch):
+    monkeypatch.setattr(openvino, "KEPT", 2)
+    for _ in range(3):
+        stored_openvino(network := Wave(), (3, 8, 8), 0)
+    folders = [folder.name for folder in (cache_root() / "openvino").iterdir()]
+    assert len(folders) == 2 and openvino._key(network, (3, 8, 8), 0) in folders
 
 
 def test_a_short_job_measures_nothing_and_a_long_one_once(model, empty_cache, monkeypatch):
@@ -157,6 +225,13 @@ def test_work_that_goes_on_computes_as_it_was_begun(model, tmp_path):
     assert runtime_of(resumed) == BF16 and same == about
     other, _ = last(choose_or_repeat(model, begun, evaluations=1, batch=16, precision="fp32"))
     assert runtime_of(other) == PLAIN
+
+
+def test_reports_compute_in_float32_whatever_is_fastest(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(choice._Job, "choose", lambda job: pytest.fail("a report measures"))
+    monkeypatch.setattr(report_figures, "SAMPLES", 1)
+    *_, _ = report_figures._samples(model, tmp_path, {})
+    assert (tmp_path / "samples.png").exists()
 
 
 def test_a_missing_engine_is_one_sentence(model, monkeypatch):

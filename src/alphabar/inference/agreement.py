@@ -11,7 +11,6 @@ from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser, wi
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.preconditioning import Preconditioning
 from alphabar.diffusion.samplers import SAMPLERS, generate
-from alphabar.diffusion.schedules import broadcast
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError
 from alphabar.guidance import build_guidances, guided
@@ -24,8 +23,11 @@ PICTURES = 4
 """Samples that are generated both ways."""
 
 MOST_APART, MOST_APART_GRADIENT, MOST_APART_LEVELS = 0.02, 0.05, 1.0
-"""Relative error of the denoised signal, and of the network's vector-Jacobian products, at any noise level;
-and the mean difference of finished pictures, of 255."""
+"""Relative error of the network's output F, and of its vector-Jacobian products, at any noise level; and the
+mean difference of finished pictures, of 255.
+
+The denoised signal D = c_skip·x + c_out·F would hide errors of F at low noise, where c_out is small.
+"""
 
 
 class Evaluation(NamedTuple):
@@ -80,11 +82,11 @@ def disagreement(
     """
     for seen in right.evaluations:
         found = _evaluate(model.denoiser, seen, seen.x)
-        if not (apart := _apart(seen, found, seen.F)) <= MOST_APART:
+        if not (apart := relative_error(found, seen.F)) <= MOST_APART:
             return _refusal(runtime, message("inference.output_differs", **_at(seen), apart=apart))
         if model.early is not None and plain.early is not None:
             early, wanted = (_evaluate(m.early, seen, seen.x, False) for m in (model, plain) if m.early)
-            if not (apart := _apart(seen, early, wanted)) <= MOST_APART:
+            if not (apart := relative_error(early, wanted)) <= MOST_APART:
                 return _refusal(runtime, message("inference.output_differs", **_at(seen), apart=apart))
         if gradients:
             apart = relative_error(_product(model.denoiser, seen), _product(plain.denoiser, seen))
@@ -99,15 +101,6 @@ def disagreement(
 def relative_error(found: Tensor, right: Tensor) -> float:
     """The norm of the difference as a share of that of what is right; NaN where something is not finite."""
     return ((found - right).norm() / right.norm().clamp(min=1e-30)).item()
-
-
-def _apart(seen: Evaluation, found: Tensor, right: Tensor) -> float:
-    """The relative error of the denoised signal D = c_skip·x + c_out·F that follows from that of F."""
-    D_found, D = (
-        broadcast(seen.coeffs.c_skip, seen.x) * seen.x + broadcast(seen.coeffs.c_out, seen.x) * F
-        for F in (found, right)
-    )
-    return relative_error(D_found, D)
 
 
 def _refusal(runtime: InferenceRuntime, reason: Message) -> Message:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
 from alphabar.diffusion.preconditioning import Preconditioning
-from alphabar.inference.openvino import PlainInputs, compile_openvino, to_openvino
+from alphabar.inference.openvino import PlainInputs, compile_openvino, stored_openvino
 from alphabar.inference.runtime import DTYPES, PLAIN, InferenceRuntime
 from alphabar.networks.base import Network
 from alphabar.runs.model import Model
@@ -79,11 +79,21 @@ def _engine(network: nn.Module, runtime: InferenceRuntime, shape: tuple[int, ...
     built = _ENGINES.setdefault(network, {})
     if runtime not in built:
         if runtime.engine == "openvino":
-            model = to_openvino(network, shape, _columns(network))
+            model = stored_openvino(network, shape, _columns(network))
             built[runtime] = compile_openvino(model, runtime.precision)
         else:
             built[runtime] = _torch_engine(network, runtime)
     return built[runtime]
+
+
+def prepare(model: Model, runtime: InferenceRuntime) -> None:
+    """Does what is done once for a model and then stands in the cache folder: converting its networks.
+
+    Raises as `with_runtime` does.
+    """
+    for denoiser in (model.denoiser, model.early):
+        if denoiser is not None and runtime.engine == "openvino":
+            stored_openvino(denoiser.network, model.shape, _columns(denoiser.network))
 
 
 def ready(model: Model, runtime: InferenceRuntime) -> bool:
