@@ -308,7 +308,8 @@ def test_changing_the_language_loses_nothing(page, opened):
 LATE = """if (/es$/.test(location.pathname)) {
     const now = window.fetch;
     window.fetch = async (address, ...options) => {
-        if (/queue.join/.test(address.url ?? address)) await new Promise((resolve) => setTimeout(resolve, 3000));
+        const joins = /queue.join/.test(address.url ?? address);
+        if (joins) await new Promise((resolve) => setTimeout(resolve, 3000));
         return now(address, ...options);
     };
 }"""
