@@ -115,11 +115,13 @@ class LanguageChange:
         left, known = self.left.take(ticket), self.page.models.models()
         if left is not None and left.model in known:
             name = left.model
-        updates = {self.model: gr.update(value=name), **self._adaptation(name)}
+        elif name not in known:
+            name = next(iter(known), None)
+        updates = {self.model: gr.update(choices=known, value=name), **self._adaptation(name)}
         if left is not None:
             for tab, values in zip(self.tabs, left.values, strict=True):
                 shown = dict(zip(tab.kept, values, strict=True))
-                if name == left.model and name in known:
+                if name and name == left.model:
                     shown |= tab.show_kept(self.page.models.load(name), values)
                 updates |= {part: _merged(updates.get(part), update) for part, update in shown.items()}
         yield updates
