@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from alphabar.progress import last
 from alphabar.runs.model import load_model, shipped
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
+from alphabar.sampling.bound import bind_settings
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
 from alphabar.studio.answers import Refused, language_of, preferred_language
@@ -712,7 +714,7 @@ def test_the_page_says_errors_in_its_own_words(runs, tmp_path):
 
 def test_controls_become_sampling_settings():
     pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
-    from alphabar.studio.tabs.generate import scalable_guidances, settings_from_controls
+    from alphabar.studio.controls import scalable_guidances, settings_from_controls
 
     model = load_model("cars64")
     scales = {name: guidance_class(name).neutral for name in scalable_guidances()}
@@ -724,6 +726,27 @@ def test_controls_become_sampling_settings():
     assert {g["name"]: g["scale"] for g in settings.guidance} == {"classifier_free": 1.5, "pag": 2.0}
     _, settings = settings_from_controls(model, (*usual, "SUV", "", "", ""))
     assert settings.conditions == ({"body": "SUV"},)
+
+
+def test_a_variation_of_a_picture_has_no_condition_but_a_chosen_one():
+    pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
+    from alphabar.studio.controls import scalable_guidances, settings_from_controls
+
+    model = load_model("cars64")
+    own = {"name": "classifier_free", "scale": 1.5}
+    sampling = model.recipe.sampling.model_copy(update={"guidance": [own]})
+    model = replace(model, recipe=model.recipe.model_copy(update={"sampling": sampling}))
+    scales = {name: guidance_class(name).neutral for name in scalable_guidances()}
+
+    def varied(scale: float, body: str) -> SamplingSettings:
+        values = (4, 7, "unipc", 10, "standard_normal", *(scales | {"classifier_free": scale}).values())
+        return settings_from_controls(model, (*values, body, "", "", ""), variation=True)[1]
+
+    assert varied(1.5, "").conditions == () and varied(1.5, "SUV").conditions == ({"body": "SUV"},)
+    bind_settings(model, varied(1.5, ""))  # the recipe's own scale refuses nothing
+    assert [spec["scale"] for spec in varied(1.5, "SUV").guidance] == [1.5]
+    with pytest.raises(UsageError):  # a scale that a person has chosen is not left out
+        bind_settings(model, varied(2.0, ""))
 
 
 # ---------------------------------------------------------------- tabs, without a browser

@@ -36,12 +36,11 @@ def test_pages_that_were_left_are_bounded_and_known_by_their_ticket_alone():
     from alphabar.studio.languages import MOST_KEPT, Left, LeftPages
 
     left = LeftPages()
-    tickets = [left.put(Left("m", "generate", (i,))) for i in range(MOST_KEPT + 1)]
+    tickets = [left.put(Left("m", (i,))) for i in range(MOST_KEPT + 1)]
     assert len(set(tickets)) == len(tickets)
-    assert left.of(tickets[0]) is None and left.of("") is None and left.of("guess") is None
-    assert left.of(tickets[-1]).values == (MOST_KEPT,)
-    left.forget(tickets[-1])
-    assert left.of(tickets[-1]) is None
+    assert left.take(tickets[0]) is None and left.take("") is None and left.take("guess") is None
+    assert left.take(tickets[-1]).values == (MOST_KEPT,)
+    assert left.take(tickets[-1]) is None
 
 
 def test_both_languages_have_the_same_controls(tmp_path):
@@ -52,7 +51,7 @@ def test_both_languages_have_the_same_controls(tmp_path):
 
     models = ModelStore(tmp_path)
     blocks = build_page(models, TrainingJobs(models), Path(tmp_path))
-    arrivals = [fn for fn in blocks.fns.values() if fn.name == "arrive"]
+    arrivals = [fn for fn in blocks.fns.values() if fn.name == "appear"]
     leaving = [fn for fn in blocks.fns.values() if fn.name == "leave"]
     assert len(arrivals) == len(leaving) == 2
     for pair in (arrivals, leaving):

@@ -304,6 +304,39 @@ def test_changing_the_language_loses_nothing(page, opened):
     errors[:] = [error for error in errors if not LEAVING.search(error)]
 
 
+# Every event of the Spanish page reaches the server three seconds late.
+LATE = """if (/es$/.test(location.pathname)) {
+    const now = window.fetch;
+    window.fetch = async (address, ...options) => {
+        const joins = /queue.join/.test(address.url ?? address);
+        if (joins) await new Promise((resolve) => setTimeout(resolve, 3000));
+        return now(address, ...options);
+    };
+}"""
+
+
+def test_a_late_arrival_takes_nothing_from_a_person(browser, address):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    page.add_init_script(LATE)
+    page.goto(f"{address}/?language=en")
+    page.wait_for_selector("#model-facts :text('16 × 16')")
+    page.fill("#seed input", "41")
+    tab(page, "Compare")
+    page.click("text=Español")
+    page.wait_for_selector("#compare-button:has-text('Comparar')")  # opened before the server has answered
+    assert "16 × 16" not in page.inner_text("#model-facts")
+    assert page.locator("#tab-compare").evaluate("panel => panel.inert")  # what is typed now would be lost
+    tab(page, "Datos")
+    page.wait_for_selector("#model-facts :text('16 × 16')")
+    page.wait_for_timeout(500)
+    assert page.is_visible("#inspect-button") and not page.is_visible("#compare-button")
+    assert not page.locator("#tab-data").evaluate("panel => panel.inert")
+    tab(page, "Generar")
+    assert page.input_value("#seed input") == "41"
+    page.close()
+
+
 # ---------------------------------------------------------------- attacks
 
 

@@ -96,15 +96,8 @@ def _add_language(page: Page, jobs: TrainingJobs, left: LeftPages) -> None:
         with _tab(page.text("data"), "data"):
             data = DataTab(page)
     generating.exchange_with(restoring, container)
-    tabs: dict[str, Tab] = {
-        "generate": generating,
-        "process": processing,
-        "restore": restoring,
-        "runs": runs,
-        "compare": comparing,
-        "data": data,
-    }
-    LanguageChange(page, model, model_facts, container, tabs, left)
+    tabs: list[Tab] = [generating, processing, restoring, runs, comparing, data]
+    LanguageChange(page, model, model_facts, tabs, left)
 
 
 def _tab(label: str, name: str) -> gr.Tab:

@@ -1,7 +1,7 @@
 """Controls that several tabs have, and what takes their place: the settings in a saved file."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,16 @@ from typing import Any
 import gradio as gr
 
 from alphabar.errors import UsageError
+from alphabar.guidance import GUIDANCES, guidance_class
 from alphabar.inference.recorded import as_described, batch_of
 from alphabar.recipes.schema import MOST_STEPS
+from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
-from alphabar.sampling.settings import SamplingSettings
+from alphabar.sampling.settings import SamplingSettings, sampling_settings
 from alphabar.studio.models import ModelStore
 from alphabar.studio.page import Page
 
+MAX_SAMPLES = 64  # at once
 SEEDS = 1_000_000
 """Seeds that the page chooses are below this number: short enough to be read out."""
 
@@ -72,3 +75,40 @@ def as_saved(model: Model, about: Mapping[str, Any], position: int) -> tuple[Mod
         said += [record.message] if record.message else []
     assert record.result is not None
     return record.result[0], batch_of(runtime, position, about.get("n")), said
+
+
+def scalable_guidances() -> list[str]:
+    """The guidances that a scale alone sets going, which is what a slider can give."""
+    return [name for name in GUIDANCES if not guidance_class(name).required_settings]
+
+
+def settings_from_controls(
+    model: Model, values: Sequence[Any], variation: bool = False
+) -> tuple[int, SamplingSettings]:
+    """The number of samples and their settings, from the values of the controls in their order.
+
+    variation: of a picture, whose condition nobody knows: it has none but the one that is chosen, and without
+    one the recipe's guidances towards a condition are left out.
+    """
+    number, seed, sampler, steps, initial_noise, *rest = values
+    scales = {name: float(scale) for name, scale in zip(scalable_guidances(), rest)}
+    fields = rest[len(scales) :]
+    known = model.vocabulary.fields if model.vocabulary else ()
+    condition = {field.name: str(value) for field, value in zip(known, fields) if value}
+    if variation and not condition:
+        for spec in patient_settings(model).guidance:
+            name = spec["name"]
+            if guidance_class(name).needs_condition and scales.get(name) == spec["scale"]:
+                scales[name] = guidance_class(name).neutral
+    # A name alone means its usual settings; the recipe's own sampler may have others.
+    own = model.recipe.sampling.sampler
+    settings = sampling_settings(
+        model,
+        seed=int(seed or 0),
+        sampler=None if sampler == own["name"] else sampler,
+        steps=int(steps),
+        initial_noise=initial_noise,
+        conditions=[condition] if condition else () if variation else None,
+        guidance=scales,
+    )
+    return min(int(number), MAX_SAMPLES), settings

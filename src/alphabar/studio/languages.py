@@ -19,10 +19,9 @@ MOST_KEPT = 32  # pages that are left and not yet loaded again
 
 
 class Left(NamedTuple):
-    """A page that was left. tab: that was open. values: of each tab's `kept`."""
+    """A page that was left. values: of each tab's `kept`."""
 
     model: str | None
-    tab: str
     values: tuple[Sequence[Any], ...]
 
 
@@ -42,102 +41,103 @@ class LeftPages:
                 del self._pages[next(iter(self._pages))]
         return ticket
 
-    def of(self, ticket: str | None) -> Left | None:
-        """The page of a ticket, or None where there is none any more."""
+    def take(self, ticket: str | None) -> Left | None:
+        """The page of a ticket, once, or None where there is none any more."""
         with self._lock:
-            return self._pages.get(ticket or "")
-
-    def forget(self, ticket: str | None) -> None:
-        """Keep the page of a ticket no longer."""
-        with self._lock:
-            self._pages.pop(ticket or "", None)
+            return self._pages.pop(ticket or "", None)
 
 
 class LanguageChange:
-    """The link to the other language, and the arrival from there. model: the choice of the model.
+    """What a page shows when it appears, the link to the other language, and the choice of another model.
 
-    container: the tabs of the page. tabs: what they hold, by their names. model_facts: the line about the
-    model.
+    model: the choice of the model. model_facts: the line about it. tabs: of the page.
+
+    Everything that a page shows when it appears comes in one answer, so that no event can overtake another.
+    The script of the page opens the tab that was open, and holds the controls until that answer is there.
     """
 
     def __init__(
-        self,
-        page: Page,
-        model: gr.Dropdown,
-        model_facts: gr.HTML,
-        container: gr.Tabs,
-        tabs: dict[str, Tab],
-        left: LeftPages,
+        self, page: Page, model: gr.Dropdown, model_facts: gr.HTML, tabs: Sequence[Tab], left: LeftPages
     ):
-        self.page, self.model, self.model_facts, self.left = page, model, model_facts, left
-        self.container, self.tabs = container, tabs
-        # Clicked and filled by the script of the page.
-        self.ticket, self.tab = gr.Textbox("", visible=False), gr.Textbox("", visible=False)
+        self.page, self.model, self.model_facts, self.left, self.tabs = page, model, model_facts, left, tabs
+        self.adapted = gr.State(None)  # the name of the model that the controls are adapted to
+        # Clicked and read by the script of the page.
+        self.ticket = gr.Textbox("", visible=False)
         self.leave_button = gr.Button("", elem_id="leave", visible="hidden")
         self._connect()
 
     def _connect(self) -> None:
         page, model, ticket = self.page, self.model, self.ticket
-        each = self.tabs.values()
-        kept = [component for tab in each for component in tab.kept]
-        views = [component for tab in each for component in (*tab.kept, *tab.views)]
+        kept = [component for tab in self.tabs for component in tab.kept]
+        adapted = [self.adapted, self.model_facts, *(part for tab in self.tabs for part in tab.adapted)]
+        shown = [model, *adapted, *kept, *(part for tab in self.tabs for part in tab.views)]
         leaving = self.leave_button.click(
-            page.handler(self.leave, self.model_facts),
-            [self.tab, model, *kept],
-            [ticket, self.model_facts],
-            js="(...values) => window.leaving(values)",
-            **LIGHT,
+            page.handler(self.leave, self.model_facts), [model, *kept], [ticket, self.model_facts], **LIGHT
         )
         leaving.then(None, ticket, None, js="(ticket) => window.goToLanguage(ticket)")
-        # A model is chosen first, so that nothing of it is adapted after the values have come.
-        adapted = gr.on(
-            [page.blocks.load, model.change],
-            page.handler(self.adapt),
-            model,
-            list({part._id: part for tab in each for part in (*tab.adapted, self.model_facts)}.values()),
-            **ONE_AT_A_TIME,
-        )
-        adapted.then(
-            page.handler(self.arrive, self.model_facts),
+        appearing = page.blocks.load(
+            page.handler(self.appear, self.model_facts),
             [ticket, model],
-            list({part._id: part for part in (model, self.model_facts, self.container, *views)}.values()),
-            js="(ticket, model) => [sessionStorage.getItem('left') ?? '', model]",
+            _each_once(shown),
+            js="(ticket, model) => [window.arriving(), model]",
             **ONE_AT_A_TIME,
         )
+        appearing.then(None, None, None, js="() => window.arrived()")
+        model.change(page.handler(self.adapt), [model, self.adapted], _each_once(adapted), **ONE_AT_A_TIME)
 
-    def adapt(self, name: str | None) -> Iterator[dict[Any, Any]]:
-        """All tabs adapted to the model that was chosen."""
+    def adapt(self, name: str | None, adapted: str | None) -> Iterator[dict[Any, Any]]:
+        """All tabs adapted to another model. adapted: the one that they are adapted to already."""
+        if name == adapted:  # the change came with the page itself
+            yield {self.adapted: name}
+        else:
+            yield self._adaptation(name)
+
+    def _adaptation(self, name: str | None) -> dict[Any, Any]:
         if name not in self.page.models.models():
-            yield {self.model_facts: note(self.page.text("no_model", folder=self.page.models.path))}
-            return
+            text = self.page.text("no_model", folder=self.page.models.path)
+            return {self.adapted: name, self.model_facts: note(text)}
         model = self.page.models.load(name)
-        updates: dict[Any, Any] = {}
-        for tab in self.tabs.values():
+        updates: dict[Any, Any] = {self.adapted: name}
+        for tab in self.tabs:
             updates |= tab.adapt(model)
-        yield updates
+        return updates
 
-    def leave(self, tab: str, name: str | None, *values: Any) -> Iterator[dict[Any, Any]]:
+    def leave(self, name: str | None, *values: Any) -> Iterator[dict[Any, Any]]:
         """A ticket for what is on the page."""
         kept, rest = [], list(values)
-        for each in self.tabs.values():
-            kept.append(each.keep(rest[: len(each.kept)]))
-            del rest[: len(each.kept)]
-        yield {self.ticket: self.left.put(Left(name, tab, tuple(kept)))}
+        for tab in self.tabs:
+            kept.append(tab.keep(rest[: len(tab.kept)]))
+            del rest[: len(tab.kept)]
+        yield {self.ticket: self.left.put(Left(name, tuple(kept)))}
 
-    def arrive(self, ticket: str, name: str | None) -> Iterator[dict[Any, Any]]:
-        """What was on the page that was left; first its model, for which this is called once more."""
-        page, left = self.page, self.left.of(ticket)
-        if left is None:
-            yield {self.model_facts: gr.skip()}
-        elif left.model != name and left.model in page.models.models():
-            yield {self.model: left.model}
-        else:
-            self.left.forget(ticket)
-            updates: dict[Any, Any] = {}
-            if left.tab in self.tabs:
-                updates[self.container] = gr.update(selected=left.tab)
-            for tab, values in zip(self.tabs.values(), left.values, strict=True):
-                updates |= dict(zip(tab.kept, values, strict=True))
-                if left.model == name and name:
-                    updates |= tab.show_kept(page.models.load(name), values)
-            yield updates
+    def appear(self, ticket: str | None, name: str | None) -> Iterator[dict[Any, Any]]:
+        """The tabs adapted to the model, with what was on the page that was left."""
+        left, known = self.left.take(ticket), self.page.models.models()
+        if left is not None and left.model in known:
+            name = left.model
+        elif name not in known:
+            name = next(iter(known), None)
+        updates = {self.model: gr.update(choices=known, value=name), **self._adaptation(name)}
+        if left is not None:
+            for tab, values in zip(self.tabs, left.values, strict=True):
+                shown = dict(zip(tab.kept, values, strict=True))
+                if name and name == left.model:
+                    shown |= tab.show_kept(self.page.models.load(name), values)
+                updates |= {part: _merged(updates.get(part), update) for part, update in shown.items()}
+        yield updates
+
+
+def _each_once(components: Sequence[Any]) -> list[Any]:
+    return list({component._id: component for component in components}.values())
+
+
+def _merged(first: Any, second: Any) -> Any:
+    """An update with which a component is as after both. second: an update or a value."""
+    if not _is_update(first):
+        return second
+    return {**first, **(second if _is_update(second) else gr.update(value=second))}
+
+
+def _is_update(value: Any) -> bool:
+    """Whether this is Gradio's update of a component, rather than the component's value."""
+    return isinstance(value, dict) and value.get("__type__") == "update"

@@ -26,16 +26,49 @@
     document.querySelector("#leave").click();
     setTimeout(() => window.goToLanguage(""), 20000); // a server that does not answer holds nobody
   });
-  window.leaving = (values) => {
-    const open = [...document.querySelectorAll("#tabs [id^='tab-'][role=tabpanel]")].find((each) => each.offsetParent);
-    return [open?.id.replace("tab-", "") ?? "", ...values.slice(1)];
-  };
   window.goToLanguage = (ticket) => {
     if (!elsewhere) return;
+    const tabs = [...document.querySelectorAll("#tabs [id^='tab-'][role=tabpanel]")];
     sessionStorage.setItem("left", ticket);
+    sessionStorage.setItem("tab", tabs.find((each) => each.offsetParent)?.id ?? "");
     location.href = elsewhere;
     elsewhere = null;
   };
+
+  // A page that was left opens its tab as soon as there is one, unless a person has done something before.
+  const taken = (key) => {
+    const value = sessionStorage.getItem(key) ?? "";
+    sessionStorage.removeItem(key);
+    return value;
+  };
+  const ticket = taken("left");
+  let wanted = taken("tab");
+  const decided = (event) => { if (event.isTrusted) wanted = ""; };
+  for (const name of ["pointerdown", "keydown"]) addEventListener(name, decided, { capture: true });
+  function openWanted() {
+    if (!wanted) return;
+    const button = document.getElementById(`${wanted}-button`);
+    if (!button) return setTimeout(openWanted, 20);
+    wanted = "";
+    button.click();
+  }
+  openWanted();
+
+  // Until what was on the page is there, its controls take nothing that would be lost again; the tabs do.
+  const panels = () => document.querySelectorAll("#tabs [role=tabpanel]");
+  let held = !!ticket;
+  function hold() {
+    if (!held) return;
+    panels().forEach((each) => { each.inert = true; });
+    setTimeout(hold, 50);
+  }
+  hold();
+  window.arriving = () => ticket;
+  window.arrived = () => {
+    held = false;
+    panels().forEach((each) => { each.inert = false; });
+  };
+  setTimeout(window.arrived, 20000); // a server that does not answer holds nobody
 
   function enlarge(link, image) {
     const dialog = document.createElement("dialog");

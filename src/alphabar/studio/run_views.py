@@ -199,7 +199,8 @@ def level_curves(records: Sequence[dict[str, Any]], name: str | None, color: str
 
 def curve_plot(page: Page, key: str, curves: Sequence[Curve], distance: dict[str, Any]) -> str:
     """A plot with its heading. key: "loss", "levels", "distance" or "rate". distance: its last record."""
-    title = page.text(f"plot_{key}", about=distance_about(page, distance))
+    title = page.text(f"plot_{key}")
+    about = note(distance_about(page, distance)) if key == "distance" else ""
     svg = plot(
         f"runs-{key}-{page.language}",
         curves,
@@ -208,7 +209,7 @@ def curve_plot(page: Page, key: str, curves: Sequence[Curve], distance: dict[str
         description=title,
         counts=key != "levels",
     )
-    return f'<div><h2 class="plot-title">{html.escape(title)}</h2>{svg}</div>'
+    return f'<div><h2 class="plot-title">{html.escape(title)}</h2>{svg}{about}</div>'
 
 
 def sample_grids(run: Run) -> list[Path]:

@@ -17,6 +17,7 @@ from alphabar.runs.model import Model
 from alphabar.sampling.comparison import per_sample_settings
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
+from alphabar.studio.controls import scalable_guidances
 from alphabar.studio.elements import (
     data_address,
     item_files,
@@ -27,7 +28,6 @@ from alphabar.studio.elements import (
     progress_bar,
 )
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab
-from alphabar.studio.tabs.generate import scalable_guidances
 
 MAX_COLUMNS, MAX_ROWS = 6, 8
 MAX_STEPS = 1000

@@ -18,7 +18,7 @@ from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
 from alphabar.formatting import format_short_count
-from alphabar.guidance import GUIDANCES, guidance_class
+from alphabar.guidance import guidance_class
 from alphabar.messages import Message, message
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
@@ -27,12 +27,19 @@ from alphabar.sampling.comparison import per_sample_settings
 from alphabar.sampling.edit import edit
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import (
-    SamplingSettings,
     deterministic,
     sampling_settings,
     training_conditions,
 )
-from alphabar.studio.controls import SeedField, as_saved, saved_settings, seed_to_use
+from alphabar.studio.controls import (
+    MAX_SAMPLES,
+    SeedField,
+    as_saved,
+    saved_settings,
+    scalable_guidances,
+    seed_to_use,
+    settings_from_controls,
+)
 from alphabar.studio.elements import figures, item_files, note, picture_grid, placeholder, progress_bar
 from alphabar.studio.generated import Generated
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, forming
@@ -40,7 +47,6 @@ from alphabar.studio.tabs.edit_panel import EditPanel, read_item
 from alphabar.studio.tabs.restore import Restored, RestoreTab
 
 MAX_FIELDS = 8  # of a condition, that the page has room for
-MAX_SAMPLES = 64  # at once
 MOST_REMEMBERED = 12  # generations that can be had back
 CHOSEN = "(...values) => window.withChosen(values, {})"  # the number of the picture that is enlarged
 
@@ -305,11 +311,12 @@ class GenerateTab(Tab):
         text = self.page.text
         yield {self.status: note(text("loading"))}
         model = self.page.models.load(name)
-        n, settings = settings_from_controls(model, values)
+        variation = base is not None and model.method.denoises
+        n, settings = settings_from_controls(model, values, variation)
         settings = replace(settings, seed=seed_to_use(settings.seed, new_seed))
         about: dict[str, Any] = {}
         began = time.monotonic()
-        if base is not None and model.method.denoises:
+        if base is not None and variation:
             if settings.sampler["name"] == model.recipe.sampling.sampler["name"]:
                 settings = deterministic(model, settings)
             signal = model.codec.encode(read_item(model, base)[None])[0]
@@ -441,32 +448,6 @@ def names_beside(
     }
     known = beside - {None}
     return [name for name in field.names if not known or name in known or name not in seen]
-
-
-def scalable_guidances() -> list[str]:
-    """The guidances that a scale alone sets going, which is what a slider can give."""
-    return [name for name in GUIDANCES if not guidance_class(name).required_settings]
-
-
-def settings_from_controls(model: Model, values: Sequence[Any]) -> tuple[int, SamplingSettings]:
-    """The number of samples and their settings, from the values of the controls in their order."""
-    number, seed, sampler, steps, initial_noise, *rest = values
-    scales = dict(zip(scalable_guidances(), rest))
-    fields = rest[len(scales) :]
-    known = model.vocabulary.fields if model.vocabulary else ()
-    condition = {field.name: str(value) for field, value in zip(known, fields) if value}
-    # A name alone means its usual settings; the recipe's own sampler may have others.
-    own = model.recipe.sampling.sampler
-    settings = sampling_settings(
-        model,
-        seed=int(seed or 0),
-        sampler=None if sampler == own["name"] else sampler,
-        steps=int(steps),
-        initial_noise=initial_noise,
-        conditions=[condition] if condition else None,
-        guidance={name: float(scale) for name, scale in scales.items()},
-    )
-    return min(int(number), MAX_SAMPLES), settings
 
 
 def describe(page: Page, model: Model) -> str:

@@ -120,9 +120,14 @@ class RunsTab(Tab):
             self.kept += self.form.inputs
 
     def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
-        """The last evaluation."""
-        evaluation = values[0]
-        return {} if evaluation is None else {self.tools.result: evaluation_view(self.page, evaluation)}
+        """The last evaluation, and the runs that were shown."""
+        evaluation, _, chosen, *_ = values
+        names = self.names()
+        kept = [name for name in chosen or [] if name in names]
+        updates: dict[Any, Any] = {self.chosen: gr.update(choices=names, value=kept)}
+        if evaluation is not None:
+            updates[self.tools.result] = evaluation_view(self.page, evaluation)
+        return updates
 
     def names(self) -> list[str]:
         """The runs, and before them one that is only just beginning."""
