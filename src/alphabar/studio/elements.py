@@ -49,6 +49,11 @@ def heading(text: str) -> str:
     return f'<h2 class="part">{html.escape(text)}</h2>'
 
 
+def scrolling(table: str) -> str:
+    """A table that scrolls sideways where it is wider than the page, with the keyboard too."""
+    return f'<div class="scroll" tabindex="0">{table}</div>'
+
+
 def data_address(data: bytes, suffix: str) -> str:
     """The bytes of a file as a ``data:`` address. suffix: of the file's name, such as ".png"."""
     kind = mimetypes.guess_type(f"file{suffix}")[0] or "application/octet-stream"

@@ -11,7 +11,7 @@ from alphabar.formatting import format_count, format_duration, format_number, fo
 from alphabar.images import evenly
 from alphabar.reporting.plots import FIRST, INK, SECOND, THIRD, Curve, plot, smooth
 from alphabar.runs.run import Run
-from alphabar.studio.elements import data_address, error_note, figure, note, term
+from alphabar.studio.elements import data_address, error_note, figure, note, scrolling, term
 from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.page import Page
 
@@ -43,7 +43,7 @@ def runs_table(page: Page, jobs: TrainingJobs, names: Sequence[str]) -> str:
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in run_cells(page, jobs, name)) + "</tr>"
         for name in names
     )
-    return f'<div class="scroll"><table class="plain"><tr>{head}</tr>{rows}</table></div>'
+    return scrolling(f'<table class="plain"><tr>{head}</tr>{rows}</table>')
 
 
 def run_cells(page: Page, jobs: TrainingJobs, name: str) -> tuple[str, ...]:
@@ -156,7 +156,8 @@ def evaluation_view(page: Page, evaluation: Evaluation) -> str:
     if evaluation.memorization:
         said.insert(0, evaluation.memorization.sentence)
     return (
-        f'<div class="scroll"><table class="plain"><tr>{head}</tr>{rows}</table></div>{note(about)}'
+        scrolling(f'<table class="plain"><tr>{head}</tr>{rows}</table>')
+        + note(about)
         + "".join(note(page.say(each)) for each in said)
     )
 

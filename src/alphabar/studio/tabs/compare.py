@@ -26,6 +26,7 @@ from alphabar.studio.elements import (
     picture_cell,
     placeholder,
     progress_bar,
+    scrolling,
 )
 from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab
 
@@ -240,4 +241,4 @@ def comparison_table(columns: list[str], cells: list[list[str]], rows: int) -> s
         made = [cells[i][row] if i < len(cells) else "<i></i>" for i in range(len(columns))]
         line = "".join(f"<td>{cell}</td>" for cell in made)
         body.append(f"<tr>{line}</tr>")
-    return f'<div class="scroll"><table class="compared"><tr>{head}</tr>{"".join(body)}</table></div>'
+    return scrolling(f'<table class="compared"><tr>{head}</tr>{"".join(body)}</table>')
