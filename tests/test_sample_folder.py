@@ -1,6 +1,5 @@
 """Samples written as they come: a sampling that is stopped anywhere goes on and ends as if it never was."""
 
-import os
 import signal
 
 import pytest
@@ -109,7 +108,7 @@ def test_a_signal_ends_with_one_line_and_its_exit_code(capsys, number):
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended, told_when_stopped(lambda: "3 of 5 are kept"):
         for _ in range(2):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
     assert ended.value.code == 128 + number
     assert capsys.readouterr().err.strip() == "stopped: 3 of 5 are kept"
     assert signal.getsignal(number) == before
@@ -119,6 +118,6 @@ def test_a_signal_that_nohup_ignores_is_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with told_when_stopped(lambda: ""):
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)

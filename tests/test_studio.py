@@ -781,14 +781,14 @@ def test_unusual_models_generate_and_reproduce(unusual, tmp_path):
     values = (2, 0, "ddim", 2, "standard_normal", *scales)
     *_, done = tab.generate(name, False, None, 0.6, [], *values)
     shown = done[tab.shown]
-    assert shown.pictures.shape[:3] == (2, *model.codec.spatial)
+    assert np.load(shown.previews).shape[:3] == (2, *model.codec.spatial)
     with zipfile.ZipFile(shown.archive) as packed:
         packed.extract("unusual-0-001.png", tmp_path)
     with Image.open(tmp_path / "unusual-0-001.png") as image:
         assert image.size == model.codec.spatial[::-1] and len(image.getbands()) == model.codec.channels
     *_, reproduced = tab.reproduce(str(tmp_path / "unusual-0-001.png"), name)
     assert "identical" in reproduced or "at most 1 of" in reproduced
-    (updates,) = tab.adapt(name)
+    updates = tab.adapt(model)
     assert " × ".join(map(str, model.codec.spatial[::-1])) in updates[tab.model_facts]
 
 
@@ -804,9 +804,9 @@ def test_unusual_models_show_the_process_and_compare(unusual):
     assert tuple(taken[1].shape[1:]) == page.models.load(name).shape
     ((pictures, _, _, _),) = tab.show(name, taken, 0.5, 0)
     assert pictures.count("<img") == 4
-    compared = CompareTab(page, gr.Dropdown()).compare(name, "steps", [], "pag", "1, 2", "", 2, 0)
-    *_, (_, table) = compared
-    assert table.count("<img") == 4
+    compare = CompareTab(page, gr.Dropdown())
+    *_, done = compare.compare(name, "steps", [], "pag", "1, 2", "", 2, 0)
+    assert done[compare.table].count("<img") == 4
 
 
 def test_unusual_models_inpaint(unusual):

@@ -323,7 +323,8 @@ def test_an_evaluation_that_cannot_be_kept_says_so(models, tmp_path, monkeypatch
     monkeypatch.setattr(run_tools, "add_to_run", lambda *_: [lost])
     with page.blocks:
         tools = run_tools.RunTools(page)
-    *_, (said, _) = tools.evaluate(["tiny"], 10)
+    *_, done = tools.evaluate(["tiny"], 10)
+    said = done[tools.status]
     assert "the disk is full" in said and 'role="alert"' in said
 
 
