@@ -187,6 +187,7 @@ def test_cancel_ends_the_sampling(page):
     tab(page, "Generate")
     unfold(page, "#generate-settings")
     set_slider(page, "#steps", 300)
+    set_slider(page, "#number", 64)  # long enough that a slow browser still comes in time to cancel it
     page.click("#generate-button")
     page.wait_for_selector("#samples img")
 
@@ -199,6 +200,7 @@ def test_cancel_ends_the_sampling(page):
     page.wait_for_selector("#generate-status :text('Cancelled')")
     page.unroute("**/cancel")
     set_slider(page, "#steps", 2)
+    set_slider(page, "#number", 2)
     page.click("#generate-button")  # the model is free again
     page.wait_for_selector("#generate-status :text('Click on one')")
 

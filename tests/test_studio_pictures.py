@@ -253,6 +253,7 @@ def test_cancelling_brings_the_finished_samples_back(page):
     before = page.locator("#samples a").first.get_attribute("href")
     unfold(page, "#generate-settings")
     set_slider(page, "#steps", 300)
+    set_slider(page, "#number", 64)  # long enough that a slow browser still comes in time to cancel it
     page.click("#generate-button")
     page.wait_for_selector("#samples span img")
     page.click("#generate-cancel")
@@ -261,6 +262,7 @@ def test_cancelling_brings_the_finished_samples_back(page):
     assert page.locator("#samples a").first.get_attribute("href") == before
     assert page.locator("#generate-save").is_visible()
     set_slider(page, "#steps", 2)
+    set_slider(page, "#number", 3)
 
 
 @pytest.mark.slow
