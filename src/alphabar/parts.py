@@ -23,7 +23,7 @@ AT_ONCE = 512
 
 
 class Rows:
-    """Rows of a tensor that are read when they are asked for, and never all held: indexed like a tensor.
+    """Rows of a tensor that are read when they are indexed, and never all held: indexed like a tensor.
 
     n: how many. read: the rows (k, …) of k indices.
     """

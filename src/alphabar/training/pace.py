@@ -10,7 +10,7 @@ from alphabar.training.budget import Plan, plan
 from alphabar.training.records import Limits
 
 JUDGED_AT, UPDATES = 0.03, 20  # share of the time, and updates, after which the pace is judged
-SET_UP = 3  # first updates, which do not count: code is compiled and memory is asked for
+SET_UP = 3  # first updates, which do not count: code is compiled and memory is allocated
 # As a factor either way. The best size grows with the root of the compute, and offered sizes are factors of
 # two and more apart, so that a rate nearer to the planned one hardly changes the choice.
 FAR = 1.5
