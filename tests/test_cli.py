@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from alphabar.cli.app import COMMANDS
-from alphabar.cli.options import SamplingOptions, parse_conditions
+from alphabar.cli.options import SamplingOptions, chosen_runtime, parse_conditions
 from alphabar.errors import UsageError
 from alphabar.formatting import parse_count, parse_duration
 from alphabar.messages import message
@@ -269,6 +270,18 @@ def test_only_what_is_asked_for_conditions_an_interpolation_or_a_variation():
     assert SamplingOptions({**none, "unconditional": False}).conditions is None  # the training data's
     assert SamplingOptions({**none, "unconditional": True}).conditions == ()
     assert list(SamplingOptions(given).conditions) == [{"class": "van"}]
+
+
+def test_a_signal_while_the_runtime_is_chosen_ends_in_one_line(capsys, tmp_path):
+    def choosing():
+        yield Progress(message("inference.stage"), 0, 2)
+        signal.raise_signal(signal.SIGTERM)
+        yield Progress(message("inference.stage"), 2, 2, ("model", {}))
+
+    with pytest.raises(SystemExit) as ended:
+        chosen_runtime(choosing(), tmp_path / "out")
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "stopped: nothing is finished yet" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

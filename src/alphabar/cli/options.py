@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from alphabar.cli.console import run_to_end
+from alphabar.cli.console import run_to_end, told_when_stopped
 from alphabar.errors import UsageError
-from alphabar.messages import Message
+from alphabar.messages import Message, message
 
 if TYPE_CHECKING:
     from alphabar.progress import Progress
@@ -95,14 +95,16 @@ class SamplingOptions:
                 evaluations=evaluations,
                 batch=batch_size(model),
                 precision=self.values.get("precision"),
-            )
+            ),
+            begun.parent,
         )
 
 
-def chosen_runtime(records: "Iterator[Progress[Any]]") -> Any:
-    """The result of choosing how a model computes; what takes no time is not shown."""
-    first = next(records)
-    return run_to_end(chain([first], records)) if first.result is None else first.result
+def chosen_runtime(records: "Iterator[Progress[Any]]", out: Path) -> Any:
+    """The result of choosing how a model computes for results in ``out``; what takes no time is not shown."""
+    with told_when_stopped(lambda: message("cli.nothing_kept", out=out)):
+        first = next(records)
+        return run_to_end(chain([first], records)) if first.result is None else first.result
 
 
 def with_sampling_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -163,7 +163,7 @@ def _restore(
         loaded, task.operator, task.sigma_y, guidance=None if pag is None else {"pag": pag}, **chosen
     )
     records = choose_for(loaded, task, n, settings, out / "restoration.json", precision)
-    loaded, runtime = chosen_runtime(records)
+    loaded, runtime = chosen_runtime(records, out)
     about = {
         "model": str(model),
         "images": loaded.images,
