@@ -166,7 +166,7 @@ def test_a_stopped_command_says_what_is_kept_and_goes_on(model, pictures, call, 
     values = {"model": model.path, "in": pictures / "in"}
     arguments = [a.format(**values) if isinstance(a, str) else a for a in COMMANDS[command]]
     assert call(command, *arguments, "--out", pictures / "straight")[0] == 0
-    number = {"upscale": signal.SIGHUP, "restore": signal.SIGINT}.get(command, signal.SIGTERM)
+    number = {"upscale": signal.SIGHUP}.get(command, signal.SIGTERM)
     target, name = {"degrade": (task, "degrade"), "edit": (SampleFolder, "write"), "interpolate": (
         SampleFolder, "write")}.get(command, (RestorationFolder, "write"))  # fmt: skip
     real, calls = getattr(target, name), []
