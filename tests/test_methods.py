@@ -22,7 +22,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.methods.gan import Gan, augmented, gradient_penalty
 from alphabar.methods.registry import METHODS, method_of
 from alphabar.networks import NETWORKS
-from alphabar.networks.autoencoder import Autoencoder, kl_to_standard_normal
+from alphabar.networks.vae import VariationalAutoencoder, kl_to_standard_normal
 from alphabar.networks.encoder_decoder import latents
 from alphabar.recipes.derive import distilled
 from alphabar.recipes.overrides import with_settings
@@ -199,7 +199,7 @@ class TestLosses:
             def forward(self, z, size):
                 return z.reshape(-1, 3, *size)
 
-        vae = Autoencoder(channels=3, width=4, latent=192)
+        vae = VariationalAutoencoder(channels=3, width=4, latent=192)
         vae.encoder, vae.decoder = Linear(), Pixels()
         vae.log_sigma.data.fill_(0.5 * math.log(s2))
         torch.manual_seed(0)
@@ -220,7 +220,7 @@ class TestLosses:
 
 
 class TestNetworks:
-    @pytest.mark.parametrize("name", ("generator", "autoencoder"))
+    @pytest.mark.parametrize("name", ("generator", "vae"))
     def test_latents_are_normal_and_of_any_size(self, name):
         z = latents(torch.randn(50, 3, 32, 32), 128)
         assert z.shape == (50, 128) and abs(z.std().item() - 1) < 0.05
@@ -229,7 +229,7 @@ class TestNetworks:
             x = torch.randn(2, 3, size, size)
             assert network(x, torch.ones(2)).shape == x.shape
 
-    @pytest.mark.parametrize("name", ("generator", "autoencoder"))
+    @pytest.mark.parametrize("name", ("generator", "vae"))
     def test_a_number_of_the_latent_is_heard_everywhere(self, name):
         network = NETWORKS.build({"name": name, "width": 4}, channels=3)
         for parameter in network.parameters():
@@ -296,7 +296,7 @@ class TestLife:
             restore(model, torch.zeros(1, *hole.measurement_shape), hole)
 
     def test_what_does_not_belong_together_is_refused(self, name):
-        with pytest.raises(UsageError, match=r"choose one of (generator|autoencoder)"):
+        with pytest.raises(UsageError, match=r"choose one of (generator|vae)"):
             with_settings(named_recipe(name), ["network=unet"])
         with pytest.raises(UsageError, match="choose one of tutorial_unet, unet, mp_unet"):
             with_settings(named_recipe("lean"), [f"network={named_recipe(name).network['name']}"])

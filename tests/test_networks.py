@@ -23,7 +23,7 @@ from alphabar.networks.unet import ResidualBlock, UNet
 SIZE = 16
 # Those that make a picture of a noisy one. Two take nothing but noise (test_methods.py), one tells what is in
 # a picture (test_conditioning.py).
-DENOISING = [name for name in NETWORKS if name not in ("generator", "autoencoder", "classifier")]
+DENOISING = [name for name in NETWORKS if name not in ("generator", "vae", "autoencoder", "classifier")]
 
 
 def awake(network: nn.Module) -> nn.Module:

@@ -4,9 +4,10 @@ from typing import Any
 
 from alphabar.codecs.base import Codec
 from alphabar.codecs.image import ImageCodec
+from alphabar.codecs.latent import LatentCodec
 from alphabar.registry import Registry
 
-CODECS = Registry("codec", {"image": ImageCodec})
+CODECS = Registry("codec", {"image": ImageCodec, "latent": LatentCodec})
 
 
 def build_codec(data: Any) -> Codec:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -67,6 +67,7 @@ class Codec(ABC):
     suffix: of the files that `write` makes, such as ".png".
     tolerance: how far an item may be from decode(encode(item)), in the item's own units. It holds for items
         as `read` and `decode` make them.
+    learned: encode and decode need trained weights, which `load` takes.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Codec(ABC):
     fits: tuple[str, ...]
     suffix: str
     tolerance: float = 0.0
+    learned: ClassVar[bool] = False
 
     @property
     def channels(self) -> int:
@@ -96,6 +98,19 @@ class Codec(ABC):
         A codec with further settings that `read` depends on adds them.
         """
         return [self.name, self.version, list(self.item_shape), self.item_dtype.str]
+
+    @property
+    def reader(self) -> "Codec":
+        """The codec that reads the items, which needs no weights: this one, unless it is learned."""
+        return self
+
+    def load(self, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> None:
+        """Takes over the weights of a learned codec, to compute on a device."""
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of a learned codec, as `load` takes them; none of any other."""
+        return {}
 
     @abstractmethod
     def read(self, data: Raw, fit: str, box: Box | None = None) -> Reading:

@@ -85,6 +85,7 @@ def prepare(source: Source, codec: Codec, fit: str = "squash") -> Iterator[Progr
     Raises UsageError for a fit that does not exist, boxes that do not, and a codec that does not keep its
     promises; AlphabarError where no file can be read or the cache cannot be written.
     """
+    codec = codec.reader
     if fit not in codec.fits:
         raise unknown("fit", fit, codec.fits)
     if not source.items:

@@ -90,6 +90,7 @@ class Method(ABC):
         fp16 and run on several processes; its samples come from noise in one or more steps.
     samples: it generates samples. one_step: in one evaluation of the network.
     fixed_sampling: only with its recipe's own sampler, timesteps and number of steps.
+    reconstructs: it makes latents of clean samples and samples of latents.
     classifies: it predicts labels of noisy samples. needs_condition: it cannot be trained without labels.
     needs_trained_weights: its training begins with the weights of a trained model.
     networks: the names of the networks made for it; empty for those of denoisers.
@@ -101,6 +102,7 @@ class Method(ABC):
     samples: ClassVar[bool] = True
     one_step: ClassVar[bool] = False
     fixed_sampling: ClassVar[bool] = False
+    reconstructs: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
     needs_condition: ClassVar[bool] = False
     needs_trained_weights: ClassVar[bool] = False

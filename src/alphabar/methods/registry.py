@@ -3,7 +3,8 @@
 from typing import cast
 
 from alphabar.errors import UsageError
-from alphabar.methods.autoencoder import Vae
+from alphabar.methods.vae import Vae
+from alphabar.methods.autoencoder import Autoencoding
 from alphabar.methods.base import Choices, Method
 from alphabar.methods.classifier import NoisyClassifier
 from alphabar.methods.diffusion import Diffusion
@@ -13,7 +14,7 @@ from alphabar.networks import NETWORKS
 from alphabar.registry import Registry
 
 METHODS = Registry(
-    "method", {method.name: method for method in (Diffusion, Distillation, NoisyClassifier, Gan, Vae)}
+    "method", {method.name: method for method in (Diffusion, Distillation, NoisyClassifier, Gan, Vae, Autoencoding)}
 )
 
 

@@ -10,6 +10,7 @@ from alphabar.networks.gan import Generator
 from alphabar.networks.mp_unet import MPUNet
 from alphabar.networks.tutorial_unet import TutorialUNet
 from alphabar.networks.unet import UNet
+from alphabar.networks.vae import VariationalAutoencoder
 from alphabar.registry import Registry
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Network",
     "TutorialUNet",
     "UNet",
+    "VariationalAutoencoder",
     "flops",
 ]
 
@@ -31,6 +33,7 @@ NETWORKS = Registry(
         "unet": UNet,
         "mp_unet": MPUNet,
         "generator": Generator,
+        "vae": VariationalAutoencoder,
         "autoencoder": Autoencoder,
         "classifier": Classifier,
     },

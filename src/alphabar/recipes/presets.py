@@ -168,9 +168,30 @@ def vae() -> Recipe:
         {
             "name": "vae",
             "method": "vae",
-            "network": {"name": "autoencoder", "width": 24},
+            "network": {"name": "vae", "width": 24},
             "optimizer": {"name": "adam", "learning_rate": 1e-3, "warm_up": 1_000, "decay_from": 0.6},
             **_ONE_STEP,
+        }
+    )
+
+
+def autoencoder() -> Recipe:
+    """The autoencoder of latent diffusion: pictures to latents of a quarter of the sides, and back.
+
+    Nothing of it is downloaded; docs/results/larger_images.md has what each part of its loss brings.
+    """
+    return make_recipe(
+        {
+            "name": "autoencoder",
+            "method": "autoencoder",
+            "network": "autoencoder",
+            "optimizer": {"name": "adam", "learning_rate": 1e-3, "warm_up": 1_000, "decay_from": 0.5},
+            **_ONE_STEP,
+            "data": {"size": 128, "fit": "squash", "flip": True},
+            "ema": {"half_life": 20_000},
+            "monitor": {"samples": 16, "levels": 0, "distance": 0, "steps": 1},
+            "batch": 16,
+            "images": 200_000,
         }
     )
 
@@ -223,6 +244,7 @@ RECIPES = Registry(
         "classifier": classifier,
         "gan": gan,
         "vae": vae,
+        "autoencoder": autoencoder,
     },
 )
 

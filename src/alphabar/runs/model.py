@@ -3,7 +3,8 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -37,9 +38,11 @@ from alphabar.networks.base import Network, without_memory
 from alphabar.networks.layers import Attention
 from alphabar.recipes.schema import Recipe, make_recipe
 from alphabar.runs.hub import fetch_model, hub_model
-from alphabar.runs.run import Run
+from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import default_device
 from alphabar.tensor_files import unpack_tensors
+
+CODEC = "codec.safetensors"  # in a model folder: the weights of a learned codec
 
 FINITE = ConfigDict(allow_inf_nan=False)
 
@@ -50,7 +53,7 @@ class Model:
 
     statistics: of the training data, for the initial noise "gaussian". images: seen in training.
     conditioning: what samples can be conditioned on, or None. early: the denoiser as it was early in the
-    training, which autoguidance leads away from, or None.
+    training, which autoguidance leads away from, or None. codec_weights: of a learned codec.
     """
 
     denoiser: NetworkDenoiser
@@ -61,11 +64,12 @@ class Model:
     vocabulary: Vocabulary | None = None
     label_frequencies: LabelFrequencies = ()
     early: NetworkDenoiser | None = None
+    codec_weights: Mapping[str, Tensor] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def codec(self) -> Codec:
         """What a sample of this model is."""
-        return build_codec(self.recipe.data)
+        return trained_codec(self.recipe, self.codec_weights, self.device)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,8 +85,9 @@ class Model:
     def fingerprint(self) -> str:
         """A SHA-256 of the weights."""
         digest = hashlib.sha256()
-        for denoiser in (self.denoiser, self.early):
-            for name, value in sorted(denoiser.network.state_dict().items()) if denoiser else ():
+        networks = [d.network.state_dict() for d in (self.denoiser, self.early) if d]
+        for weights in (*networks, self.codec_weights):
+            for name, value in sorted(weights.items()):
                 digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -96,6 +101,16 @@ class Model:
         """The attention that self- and perturbed-attention guidance use, where the network has one."""
         network = self.denoiser.network
         return network.middle_attention() if isinstance(network, Network) else None
+
+
+def trained_codec(
+    recipe: Recipe, weights: Mapping[str, Tensor], device: str | torch.device = "cpu"
+) -> Codec:
+    """The codec of a recipe, with its weights where it is learned. Raises UsageError where they do not fit."""
+    codec = build_codec(recipe.data)
+    if codec.learned:
+        codec.load(weights, device)
+    return codec
 
 
 def build_denoiser(recipe: Recipe, vocabulary: Vocabulary | None = None) -> NetworkDenoiser:
@@ -167,6 +182,8 @@ def load_model(
         denoiser = _denoiser(recipe, vocabulary, {**weights, **replaced}, path)
         early = files.get("early.safetensors")
         early_denoiser = early and _denoiser(recipe, vocabulary, unpack_tensors(early), path)
+        codec_weights = unpack_tensors(files[CODEC]) if CODEC in files else {}
+        trained_codec(recipe, codec_weights)
     device = device or default_device()
     return Model(
         denoiser=denoiser.to(device),
@@ -177,6 +194,7 @@ def load_model(
         vocabulary=vocabulary,
         label_frequencies=frequencies,
         early=early_denoiser.to(device) if early_denoiser else None,
+        codec_weights=codec_weights,
     )
 
 
@@ -239,7 +257,8 @@ def _read_run(run: Run) -> tuple[Mapping[str, bytes], Recipe, int]:
         if problems:
             raise AlphabarError("runs.all_damaged", path=run.path, problem=problems[0].values["problem"])
         raise AlphabarError("runs.no_checkpoint", path=run.path)
-    return checkpoint.files, run.recipe, checkpoint.images
+    codec = {CODEC: read_folder(run.codec)[WEIGHTS]} if run.codec.exists() else {}
+    return {**checkpoint.files, **codec}, run.recipe, checkpoint.images
 
 
 def _read_model_folder(path: Path) -> tuple[Mapping[str, bytes], Recipe, int]:

@@ -26,7 +26,7 @@ from alphabar.runs.checkpoints import CheckpointFolder
 from alphabar.runs.ema import EmaSnapshots
 from alphabar.runs.log import RunLog
 
-WEIGHTS = "weights.safetensors"  # in the folder of initial weights
+WEIGHTS = "weights.safetensors"  # in the folders of initial weights and of a learned codec
 
 
 class Run:
@@ -34,7 +34,9 @@ class Run:
 
     log: of training and evaluations. checkpoints: what the training continues from. snapshots: averages of
     the weights for post-hoc EMA. initial_weights: the checksummed folder with the weights that the training
-    begins with, in the file `WEIGHTS`, where it starts from another model. model_folder: the model in the
+    begins with, in the file `WEIGHTS`, where it starts from another model. codec: the checksummed folder with
+    the weights of a learned codec, in the file `WEIGHTS`; first_stage: the folder of the run that trains it,
+    where none was given. model_folder: the model in the
     form that others load.
     """
 
@@ -44,6 +46,8 @@ class Run:
         self.checkpoints = CheckpointFolder(self.path / "checkpoints")
         self.snapshots = EmaSnapshots(self.path / "averages")
         self.initial_weights = self.path / "start"
+        self.codec = self.path / "codec"
+        self.first_stage = self.path / "autoencoder"
         self.model_folder = self.path / "model"
         self._original = self.path / ".recipe"  # a checksummed copy of the recipe
 
@@ -70,11 +74,16 @@ class Run:
 
     def create(self, recipe: Recipe) -> None:
         """Begins a new run. Raises AlphabarError where the folder holds something else."""
-        if self.path.exists() and (not self.path.is_dir() or any(_visible(self.path))):
-            raise AlphabarError("runs.not_a_run", path=self.path)
+        self.check_free()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._write(recipe)
+
+    def check_free(self) -> None:
+        """Raises AlphabarError where the folder holds something that is no run."""
+        if not self.exists and os.path.exists(self.path):
+            if not self.path.is_dir() or any(_visible(self.path)):
+                raise AlphabarError("runs.not_a_run", path=self.path)
 
     def change(self, recipe: Recipe) -> None:
         """Gives the run the recipe that it continues with.

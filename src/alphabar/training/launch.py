@@ -207,6 +207,7 @@ def _choose(
 def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[Any], None, _Begun]:
     """What a training needs. What does not fit fails before anything is written, and before time is spent."""
     source, run = open_source(data), Run(chosen.run)
+    run.check_free()
     recipe = yield from _with_channels(source, chosen.recipe, chosen.model, run)
     if chosen.open_fit:
         recipe = yield from _with_fit(source, recipe, run)
@@ -295,18 +296,22 @@ def _with_channels(
     source: Source, recipe: Recipe, model: Model | None = None, run: Run | None = None
 ) -> Generator[Progress[Any], None, Recipe]:
     """The recipe with its number of channels: its own, those of its run or model, or what the data needs."""
-    if recipe.data.channels is not None or recipe.data.codec["name"] != ImageCodec.name:
+    if recipe.data.channels is not None or not _of_pictures(recipe):
         return recipe
     channels: int | None
     if run and run.exists:
         channels = run.recipe.data.channels
     elif model:
-        channels = model.codec.channels
+        channels = model.codec.reader.channels
     else:
         channels = yield from staged(choose_channels(source))
         if channels == 1:
             yield _note(message("data.all_grey"))
     return recipe if channels is None else with_settings(recipe, [f"data.channels={channels}"])
+
+
+def _of_pictures(recipe: Recipe) -> bool:
+    return isinstance(build_codec(recipe.data).reader, ImageCodec)
 
 
 def _sets_fit(settings: Iterable[str]) -> bool:
@@ -317,7 +322,7 @@ def _with_fit(
     source: Source, recipe: Recipe, run: Run | None = None
 ) -> Generator[Progress[Any], None, Recipe]:
     """The recipe with the fit of its run, or the one that suits the data, as ``inspect`` says."""
-    if recipe.data.codec["name"] != ImageCodec.name:
+    if not _of_pictures(recipe):
         return recipe
     fit: str
     if run and run.exists:
@@ -326,7 +331,7 @@ def _with_fit(
         suggested = yield from staged(suggest_fit(source))
         fit = suggested.name
         yield _note(message("training.fit", reason=suggested.reason))
-        size = max(build_codec(recipe.data).spatial)
+        size = max(build_codec(recipe.data).reader.spatial)
         if suggested.pixels < size and suggested.size < size:
             yield _note(
                 message("training.enlarged", pixels=suggested.pixels, size=size, smaller=suggested.size)

@@ -1,0 +1,144 @@
+"""The latent codec: pictures ↔ the standardised latents of an autoencoder of one's own."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alphabar.codecs.base import Box, Codec, Raw, Reading
+from alphabar.codecs.image import ImageCodec, enlarge_thumbnails, thumbnail_shape
+from alphabar.errors import UsageError
+from alphabar.networks import NETWORKS
+from alphabar.networks.autoencoder import Autoencoder
+from alphabar.networks.base import without_memory
+
+AT_ONCE = 16  # pictures that the networks take at a time
+LEAST_STD = 1e-6  # of a channel of latents; one that does not vary has no scale
+
+
+class LatentCodec(Codec):
+    """Pictures whose signals are latents (Rombach et al. 2022): each channel has mean 0 and variance 1.
+
+    size, channels: of the pictures, as of `ImageCodec`. network: the autoencoder's settings.
+    Shapes are known at once; `encode` and `decode` need the autoencoder's weights, which `load` takes.
+    """
+
+    name = "latent"
+    learned = True
+    bounds = None
+    fits = ImageCodec.fits
+    suffix = ImageCodec.suffix
+    tolerance = 255.0
+
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        channels: int = 3,
+        *,
+        network: Mapping[str, Any] | str = "autoencoder",
+    ):
+        self.pictures = ImageCodec(size, channels)
+        self.network = NETWORKS.resolve(network)
+        with without_memory():
+            built = NETWORKS.build(self.network, channels=channels)
+        if not isinstance(built, Autoencoder):
+            raise UsageError("codecs.no_autoencoder", network=self.network["name"])
+        built.check_size(self.pictures.spatial)
+        self.shape = (built.latent, *(side // built.reduction for side in self.pictures.spatial))
+        self.item_shape, self.item_dtype = self.pictures.item_shape, self.pictures.item_dtype
+        self._autoencoder: Autoencoder | None = None
+        self._mean = self._std = torch.empty(0)
+
+    @property
+    def reader(self) -> Codec:
+        """The image codec: what is stored are pictures, whatever becomes of them."""
+        return self.pictures
+
+    def load(self, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> None:
+        """Takes over what `weights` gave. Raises UsageError for weights of another autoencoder."""
+        network = NETWORKS.build(self.network, channels=self.pictures.channels)
+        own = {**network.state_dict(), "mean": torch.empty(self.shape[0]), "std": torch.empty(self.shape[0])}
+        for name in sorted({*own, *weights}):
+            shapes = [tuple(part[name].shape) if name in part else None for part in (own, weights)]
+            if shapes[0] != shapes[1]:
+                raise UsageError("codecs.other_autoencoder", name=name, own=shapes[0], theirs=shapes[1])
+        network.load_state_dict({name: w for name, w in weights.items() if name not in ("mean", "std")})
+        self._autoencoder = network.eval().requires_grad_(False).to(device)
+        self._mean, self._std = (weights[name].float().to(device)[:, None, None] for name in ("mean", "std"))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The autoencoder's weights, and mean and standard deviation of each channel of the latents."""
+        scale = {"mean": self._mean.flatten(), "std": self._std.flatten()}
+        return {**self._trained().state_dict(), **scale}
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Pictures (n, h, w, c) uint8 → latents (n, *shape) float32. Raises UsageError without weights."""
+        autoencoder, device = self._trained(), self._mean.device
+        with torch.no_grad():
+            parts = [
+                (autoencoder.encode(self.pictures.encode(part).to(device)) - self._mean) / self._std
+                for part in items.split(AT_ONCE)
+            ]
+        return torch.cat(parts).to(items.device) if parts else torch.empty(0, *self.shape)
+
+    def decode(self, signals: Tensor) -> Tensor:
+        """Latents (n, *shape) → the nearest pictures (n, h, w, c) uint8. Raises UsageError without weights."""
+        with torch.no_grad():
+            parts = [self.pictures.decode(self.picture_signals(part)) for part in signals.split(AT_ONCE)]
+        whole = torch.cat(parts) if parts else torch.empty(0, *self.item_shape, dtype=torch.uint8)
+        return whole.to(signals.device)
+
+    def picture_signals(self, latents: Tensor) -> Tensor:
+        """Latents (n, *shape) → the signals of their pictures (n, c, h, w), with gradients."""
+        z = latents.to(self._mean.device, torch.float32) * self._std + self._mean
+        return self._trained().decode(z)
+
+    def read(self, data: Raw, fit: str = "squash", box: Box | None = None) -> Reading:
+        """The picture in a file's bytes, as of `ImageCodec`."""
+        return self.pictures.read(data, fit, box)
+
+    def preview(self, items: Tensor) -> Tensor:
+        """The pictures as they are, grey ones as RGB: (n, h, w, 3 or 4)."""
+        return self.pictures.preview(items)
+
+    def write(self, item: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Write a picture (h, w, c) as a PNG file. Raises OSError where it cannot."""
+        self.pictures.write(item, path, metadata)
+
+    def flip(self, items: Tensor, mask: Tensor) -> Tensor:
+        """Pictures (n, h, w, c) whose left and right are exchanged where the mask (n,) says so."""
+        return self.pictures.flip(items, mask)
+
+    def coarsen(self, signals: Tensor) -> Tensor:
+        """Latents of at most as many positions as a thumbnail."""
+        return torch.nn.functional.adaptive_avg_pool2d(signals, thumbnail_shape(self.shape)[1:]).flatten(1)
+
+    def refine(self, coarse: Tensor) -> Tensor:
+        """Small latents enlarged bicubically."""
+        return enlarge_thumbnails(coarse, self.shape)
+
+    def _trained(self) -> Autoencoder:
+        if self._autoencoder is None:
+            raise UsageError("codecs.no_weights", codec=self.name)
+        return self._autoencoder
+
+
+def measured_codec(codec: LatentCodec, network: Autoencoder, pictures: Iterable[Tensor]) -> LatentCodec:
+    """The codec with a trained autoencoder, standardised over pictures: batches of signals (n, c, h, w).
+
+    Raises UsageError where a channel of the latents does not vary.
+    """
+    n, total, square = 0, torch.zeros(()), torch.zeros(())
+    with torch.no_grad():
+        for batch in pictures:
+            z = network.encode(batch).double()
+            n += z[:, 0].numel()
+            total, square = total + z.sum((0, 2, 3)), square + z.square().sum((0, 2, 3))
+    mean = total / n
+    std = (square / n - mean.square()).clamp(min=0).sqrt()
+    if not (std > LEAST_STD).all():
+        raise UsageError("codecs.flat_latents", channel=int(std.argmin()))
+    codec.load({**network.state_dict(), "mean": mean.float(), "std": std.float()})
+    return codec
