@@ -22,8 +22,8 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.methods.gan import Gan, augmented, gradient_penalty
 from alphabar.methods.registry import METHODS, method_of
 from alphabar.networks import NETWORKS
-from alphabar.networks.vae import VariationalAutoencoder, kl_to_standard_normal
 from alphabar.networks.encoder_decoder import latents
+from alphabar.networks.vae import VariationalAutoencoder, kl_to_standard_normal
 from alphabar.recipes.derive import distilled
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe

@@ -29,6 +29,8 @@ def train(
     data: DataArgument,
     run: RunOption = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.recipe")] = None,
+    size: Annotated[int | None, typer.Option(metavar="PIXELS", help="cli.help.size")] = None,
+    autoencoder: Annotated[str | None, typer.Option(metavar="MODEL", help="cli.help.autoencoder")] = None,
     budget: BudgetOption = None,
     images: ImagesOption = None,
     settings: SetOption = None,
@@ -40,8 +42,8 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a data set. The same command continues a training that was stopped or killed."""
-    chosen: dict[str, Any] = {"recipe": recipe, "condition": condition}
-    settings = with_patience(settings, patience)
+    chosen: dict[str, Any] = {"recipe": recipe, "condition": condition, "autoencoder": autoencoder}
+    settings = [*with_patience(settings, patience), *([] if size is None else [f"data.size={size}"])]
     launched = (data, as_json, budget, images, checkpoint_every)
     if seeds is None:
         train_to_end(*launched, run=run, settings=settings, runtime=runtime, **chosen)

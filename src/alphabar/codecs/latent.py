@@ -10,7 +10,6 @@ from torch import Tensor
 from alphabar.codecs.base import Box, Codec, Raw, Reading
 from alphabar.codecs.image import ImageCodec, enlarge_thumbnails, thumbnail_shape
 from alphabar.errors import UsageError
-from alphabar.networks import NETWORKS
 from alphabar.networks.autoencoder import Autoencoder
 from alphabar.networks.base import without_memory
 
@@ -21,7 +20,7 @@ LEAST_STD = 1e-6  # of a channel of latents; one that does not vary has no scale
 class LatentCodec(Codec):
     """Pictures whose signals are latents (Rombach et al. 2022): each channel has mean 0 and variance 1.
 
-    size, channels: of the pictures, as of `ImageCodec`. network: the autoencoder's settings.
+    size, channels: of the pictures, as of `ImageCodec`. The other settings are those of `Autoencoder`.
     Shapes are known at once; `encode` and `decode` need the autoencoder's weights, which `load` takes.
     """
 
@@ -37,16 +36,17 @@ class LatentCodec(Codec):
         size: int | tuple[int, int],
         channels: int = 3,
         *,
-        network: Mapping[str, Any] | str = "autoencoder",
+        latent: int = 4,
+        widths: tuple[int, ...] = (64, 128),
+        blocks: int = 1,
+        patch: int = 2,
     ):
         self.pictures = ImageCodec(size, channels)
-        self.network = NETWORKS.resolve(network)
+        self.settings = {"latent": latent, "widths": widths, "blocks": blocks, "patch": patch}
         with without_memory():
-            built = NETWORKS.build(self.network, channels=channels)
-        if not isinstance(built, Autoencoder):
-            raise UsageError("codecs.no_autoencoder", network=self.network["name"])
-        built.check_size(self.pictures.spatial)
-        self.shape = (built.latent, *(side // built.reduction for side in self.pictures.spatial))
+            network = self._build()
+        network.check_size(self.pictures.spatial)
+        self.shape = (latent, *(side // network.reduction for side in self.pictures.spatial))
         self.item_shape, self.item_dtype = self.pictures.item_shape, self.pictures.item_dtype
         self._autoencoder: Autoencoder | None = None
         self._mean = self._std = torch.empty(0)
@@ -58,7 +58,7 @@ class LatentCodec(Codec):
 
     def load(self, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> None:
         """Takes over what `weights` gave. Raises UsageError for weights of another autoencoder."""
-        network = NETWORKS.build(self.network, channels=self.pictures.channels)
+        network = self._build()
         own = {**network.state_dict(), "mean": torch.empty(self.shape[0]), "std": torch.empty(self.shape[0])}
         for name in sorted({*own, *weights}):
             shapes = [tuple(part[name].shape) if name in part else None for part in (own, weights)]
@@ -84,7 +84,7 @@ class LatentCodec(Codec):
         return torch.cat(parts).to(items.device) if parts else torch.empty(0, *self.shape)
 
     def decode(self, signals: Tensor) -> Tensor:
-        """Latents (n, *shape) → the nearest pictures (n, h, w, c) uint8. Raises UsageError without weights."""
+        """Latents (n, *shape) → the nearest pictures (n, h, w, c) uint8; UsageError without weights."""
         with torch.no_grad():
             parts = [self.pictures.decode(self.picture_signals(part)) for part in signals.split(AT_ONCE)]
         whole = torch.cat(parts) if parts else torch.empty(0, *self.item_shape, dtype=torch.uint8)
@@ -118,6 +118,9 @@ class LatentCodec(Codec):
     def refine(self, coarse: Tensor) -> Tensor:
         """Small latents enlarged bicubically."""
         return enlarge_thumbnails(coarse, self.shape)
+
+    def _build(self) -> Autoencoder:
+        return Autoencoder(channels=self.pictures.channels, **self.settings)
 
     def _trained(self) -> Autoencoder:
         if self._autoencoder is None:

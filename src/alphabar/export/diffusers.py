@@ -49,8 +49,10 @@ class Diffusers(Target):
         """Raises UsageError for what the pipeline cannot do without alphabar, and as every target."""
         super().check(export)
         recipe = export.model.recipe
-        if recipe.extensions or recipe.data.codec["name"] != "image":
-            names = [each["name"] for each in recipe.extensions] or [recipe.data.codec["name"]]
+        if recipe.data.codec["name"] != "image":
+            raise UsageError("export.no_pictures", codec=recipe.data.codec["name"])
+        if recipe.extensions:
+            names = [each["name"] for each in recipe.extensions]
             raise UsageError("diffusers.needs_extension", model=export.model.path, names=", ".join(names))
         refuse_other_models(export)
 

@@ -17,7 +17,7 @@ from alphabar.images import image_grid
 from alphabar.messages import message
 from alphabar.progress import Progress, last, staged
 from alphabar.recipes.schema import Recipe, make_recipe
-from alphabar.runs.model import Model, load_model, write_model_folder
+from alphabar.runs.model import CODEC, Model, load_model, write_model_folder
 from alphabar.runs.run import Run
 from alphabar.sampling.sample import sample
 from alphabar.tensor_files import pack_tensors
@@ -153,6 +153,8 @@ def model_files(model: Model) -> dict[str, bytes]:
         "model.safetensors": _pack_weights(model.denoiser.network.state_dict()),
         "statistics.safetensors": pack_tensors(model.statistics._asdict()),
     }
+    if model.codec_weights:
+        files[CODEC] = _pack_weights(model.codec_weights)
     if model.early is not None:
         files["early.safetensors"] = _pack_weights(model.early.network.state_dict())
     if model.vocabulary is not None:

@@ -18,7 +18,8 @@ class Autoencoding(Method):
         detail of the latents than that carries anything, and a diffusion model may leave that much undone.
     scales: sizes at which pictures are compared: the full one, half of it, and so on, at least 1.
     equivariance: weight of the error of a picture of half the size that is decoded from latents of half the
-        size (Kouzelis et al. 2025), which makes the latents smooth; 0 leaves it out.
+        size, mirrored in every other sample (Kouzelis et al. 2025); 0 leaves it out. It makes the latents
+        smooth, and mirrored latents those of mirrored pictures.
     """
 
     name = "autoencoder"
@@ -48,8 +49,8 @@ class Autoencoding(Method):
         z = z + self.noise * eps.flatten(1)[:, : z[0].numel()].reshape(z.shape)
         total = self.error(self.autoencoder.decode(z), x0)
         if self.equivariance:
-            smaller = self.error(self.autoencoder.decode(F.avg_pool2d(z, 2)), F.avg_pool2d(x0, 2))
-            total = total + self.equivariance * smaller
+            z, x0 = (_every_other_mirrored(F.avg_pool2d(y, 2)) for y in (z, x0))
+            total = total + self.equivariance * self.error(self.autoencoder.decode(z), x0)
         return total
 
     def error(self, x: Tensor, x0: Tensor) -> Tensor:
@@ -60,3 +61,8 @@ class Autoencoding(Method):
                 x, x0 = F.avg_pool2d(x, 2), F.avg_pool2d(x0, 2)
             total = total + (x - x0).abs().flatten(1).mean(1)
         return total
+
+
+def _every_other_mirrored(x: Tensor) -> Tensor:
+    mirrored = torch.arange(len(x), device=x.device) % 2 == 1
+    return torch.where(mirrored[:, None, None, None], x.flip(3), x)

@@ -3,18 +3,19 @@
 from typing import cast
 
 from alphabar.errors import UsageError
-from alphabar.methods.vae import Vae
 from alphabar.methods.autoencoder import Autoencoding
 from alphabar.methods.base import Choices, Method
 from alphabar.methods.classifier import NoisyClassifier
 from alphabar.methods.diffusion import Diffusion
 from alphabar.methods.distillation import Distillation
 from alphabar.methods.gan import Gan
+from alphabar.methods.vae import Vae
 from alphabar.networks import NETWORKS
 from alphabar.registry import Registry
 
 METHODS = Registry(
-    "method", {method.name: method for method in (Diffusion, Distillation, NoisyClassifier, Gan, Vae, Autoencoding)}
+    "method",
+    {method.name: method for method in (Diffusion, Distillation, NoisyClassifier, Gan, Vae, Autoencoding)},
 )
 
 

@@ -57,7 +57,8 @@ class Autoencoder(Network):
             up += [Residual(width, width) for _ in range(blocks + 1)]
             if level:
                 up += [Upsample(), nn.Conv2d(width, widths[level - 1], 3, padding=1)]
-        self.encoder = nn.Sequential(*down, nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], latent, 3, padding=1))
+        last = nn.Conv2d(widths[-1], latent, 3, padding=1, bias=False)  # means are taken away
+        self.encoder = nn.Sequential(*down, nn.LeakyReLU(0.2), last)
         self.decoder = nn.Sequential(
             *up, nn.LeakyReLU(0.2), nn.Conv2d(widths[0], pixels, 3, padding=1), nn.PixelShuffle(patch)
         )

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from alphabar.codecs import build_codec
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.methods.registry import method_of
 from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, make_recipe
 
 # Noise levels sigma/alpha between which few steps are shared. Above the first a Gaussian with the mean and
@@ -75,6 +78,45 @@ def distilled(recipe: Recipe, steps: int = 4, settings: Iterable[str] = ()) -> R
         "images": 20_000,
     }
     return with_settings(make_recipe(values), settings)
+
+
+def first_stage(recipe: Recipe) -> Recipe:
+    """The recipe of the autoencoder that a recipe of latent diffusion needs, for the same pictures."""
+    values = named_recipe("autoencoder").model_dump(mode="json")
+    data = recipe.data.model_dump(mode="json")
+    values |= {
+        "name": f"autoencoder of {recipe.name}",
+        "data": data | {"codec": {"name": "image"}},
+        "network": data["codec"] | {"name": values["network"]["name"]},
+        "seed": recipe.seed,
+    }
+    return make_recipe(values)
+
+
+def with_autoencoder(recipe: Recipe, autoencoder: Recipe, path: Path) -> Recipe:
+    """A recipe of latent diffusion with the latents of an autoencoder, which lies at ``path``.
+
+    Raises UsageError for a recipe without latents, a model that is no autoencoder, and one that was trained
+    with pictures of another size or number of channels.
+    """
+    if not method_of(autoencoder).reconstructs:
+        raise UsageError("recipes.no_autoencoder", path=path, method=autoencoder.method["name"])
+    if not build_codec(recipe.data).learned:
+        raise UsageError("recipes.no_latents", path=path, codec=recipe.data.codec["name"])
+    theirs = build_codec(autoencoder.data).item_shape
+    changed = recipe
+    if recipe.data.channels is None:
+        changed = with_settings(recipe, [f"data.channels={theirs[2]}"])
+    if theirs != (own := build_codec(changed.data).item_shape):
+        raise UsageError("recipes.other_autoencoder", path=path, theirs=_size(theirs), own=_size(own))
+    values = changed.model_dump(mode="json")
+    values["data"]["codec"] = autoencoder.network | {"name": recipe.data.codec["name"]}
+    return make_recipe(values)
+
+
+def _size(item_shape: tuple[int, ...]) -> str:
+    height, width, channels = item_shape
+    return f"{width}×{height}×{channels}"
 
 
 def _in_small_batches(recipe: Recipe) -> dict[str, Any]:

@@ -30,6 +30,7 @@ MODEL_FILES = (
     "model.safetensors",
     "early.safetensors",
     "statistics.safetensors",
+    "codec.safetensors",
     "vocabulary.json",
     "label_frequencies.json",
 )

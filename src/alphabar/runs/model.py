@@ -84,12 +84,8 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """A SHA-256 of the weights."""
-        digest = hashlib.sha256()
         networks = [d.network.state_dict() for d in (self.denoiser, self.early) if d]
-        for weights in (*networks, self.codec_weights):
-            for name, value in sorted(weights.items()):
-                digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint(*networks, self.codec_weights)
 
     @property
     def method(self) -> type[Method]:
@@ -103,14 +99,47 @@ class Model:
         return network.middle_attention() if isinstance(network, Network) else None
 
 
-def trained_codec(
-    recipe: Recipe, weights: Mapping[str, Tensor], device: str | torch.device = "cpu"
-) -> Codec:
-    """The codec of a recipe, with its weights where it is learned. Raises UsageError where they do not fit."""
+def fingerprint(*weights: Mapping[str, Tensor]) -> str:
+    """A SHA-256 of weights by name."""
+    digest = hashlib.sha256()
+    for part in weights:
+        for name, value in sorted(part.items()):
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def trained_codec(recipe: Recipe, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Codec:
+    """The codec of a recipe, with its weights where it is learned; UsageError where they do not fit."""
     codec = build_codec(recipe.data)
     if codec.learned:
         codec.load(weights, device)
     return codec
+
+
+def codec_of(run: Run) -> Codec:
+    """The codec of a run, with its weights where it is learned.
+
+    Raises AlphabarError where they are missing or damaged, UsageError where they do not fit.
+    """
+    return trained_codec(run.recipe, _codec_weights(run.recipe, codec_file(run), run.path))
+
+
+def codec_file(run: Run) -> dict[str, bytes]:
+    """The file of a model folder with the weights of a run's learned codec, where it has any."""
+    return {CODEC: read_folder(run.codec).get(WEIGHTS, b"")} if run.codec.exists() else {}
+
+
+def _codec_weights(recipe: Recipe, files: Mapping[str, bytes], path: Path) -> dict[str, Tensor]:
+    """The weights of a recipe's learned codec, in the files of a model or a run; none of any other."""
+    if not build_codec(recipe.data).learned:
+        return {}
+    if CODEC not in files:
+        raise AlphabarError("runs.without_autoencoder", path=path)
+    weights = unpack_tensors(files[CODEC])
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise AlphabarError("runs.not_finite", path=path)
+    trained_codec(recipe, weights)
+    return weights
 
 
 def build_denoiser(recipe: Recipe, vocabulary: Vocabulary | None = None) -> NetworkDenoiser:
@@ -182,8 +211,7 @@ def load_model(
         denoiser = _denoiser(recipe, vocabulary, {**weights, **replaced}, path)
         early = files.get("early.safetensors")
         early_denoiser = early and _denoiser(recipe, vocabulary, unpack_tensors(early), path)
-        codec_weights = unpack_tensors(files[CODEC]) if CODEC in files else {}
-        trained_codec(recipe, codec_weights)
+        codec_weights = _codec_weights(recipe, files, path)
     device = device or default_device()
     return Model(
         denoiser=denoiser.to(device),
@@ -257,8 +285,7 @@ def _read_run(run: Run) -> tuple[Mapping[str, bytes], Recipe, int]:
         if problems:
             raise AlphabarError("runs.all_damaged", path=run.path, problem=problems[0].values["problem"])
         raise AlphabarError("runs.no_checkpoint", path=run.path)
-    codec = {CODEC: read_folder(run.codec)[WEIGHTS]} if run.codec.exists() else {}
-    return {**checkpoint.files, **codec}, run.recipe, checkpoint.images
+    return {**checkpoint.files, **codec_file(run)}, run.recipe, checkpoint.images
 
 
 def _read_model_folder(path: Path) -> tuple[Mapping[str, bytes], Recipe, int]:

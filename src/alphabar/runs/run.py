@@ -81,9 +81,9 @@ class Run:
 
     def check_free(self) -> None:
         """Raises AlphabarError where the folder holds something that is no run."""
-        if not self.exists and os.path.exists(self.path):
-            if not self.path.is_dir() or any(_visible(self.path)):
-                raise AlphabarError("runs.not_a_run", path=self.path)
+        taken = not self.exists and os.path.exists(self.path)
+        if taken and (not self.path.is_dir() or any(_visible(self.path))):
+            raise AlphabarError("runs.not_a_run", path=self.path)
 
     def change(self, recipe: Recipe) -> None:
         """Gives the run the recipe that it continues with.

@@ -84,6 +84,8 @@ def sampling_settings(
     Raises UsageError for unknown names, steps below one or beyond counting, a model that generates nothing
     and settings that the model does not leave open. Whether the model can do what they need, `sample` checks.
     """
+    if model.method.reconstructs:
+        raise UsageError("sampling.autoencoder", model=model.path)
     if not model.method.samples:
         raise UsageError("sampling.cannot_sample", model=model.path, method=model.recipe.method["name"])
     if steps is not None and not 1 <= steps <= MOST_STEPS:

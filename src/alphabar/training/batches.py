@@ -19,6 +19,7 @@ from alphabar.diffusion.random import Noise, Purpose, block_normal, stream_seed
 from alphabar.diffusion.schedules import Schedule
 from alphabar.recipes.schema import Recipe
 from alphabar.runtime import Runtime, channels_last
+from alphabar.training.signals import ItemSignals, Signals
 
 MAX_THREADS = 8  # that prepare data for an accelerator
 
@@ -41,7 +42,7 @@ class TrainingBatches:
 
     dataset: the items; index: (m,) which of them are for training; schedule: of the noise.
     cond: condition rows (n, columns) of all n items, NaN where unknown, or None; fields: how many columns
-    each field has.
+    each field has. signals: of the items; by default encoded when they are needed.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class TrainingBatches:
         schedule: Schedule,
         cond: Tensor | None = None,
         fields: Sequence[int] = (),
+        signals: Signals | None = None,
     ):
         self.dataset, self.index, self.recipe, self.schedule = dataset, index, recipe, schedule
         self.cond, self.fields = cond, list(fields)
-        self.codec = build_codec(recipe.data)
+        self.shape = build_codec(recipe.data).shape
+        self.signals = signals or ItemSignals(dataset, build_codec(recipe.data))
         self.noise_distribution = NOISE_DISTRIBUTIONS.build(recipe.noise_distribution)
         self.permutation = lru_cache(2)(self._permutation)
 
@@ -74,16 +77,16 @@ class TrainingBatches:
         """The batch of these positions; a range may be cut anywhere and gives the same rows."""
         recipe = self.recipe
         chosen = self.items_at(positions)
-        items = torch.from_numpy(self.dataset.items[chosen])
+        mirrored = None
         if recipe.data.flip:
-            items = self.codec.flip(items, Noise(recipe.seed, positions, Purpose.MIRRORING).uniform(0) < 0.5)
+            mirrored = Noise(recipe.seed, positions, Purpose.MIRRORING).uniform(0) < 0.5
         u = Noise(recipe.seed, positions, Purpose.NOISE_LEVEL).uniform(0)
         if recipe.stratified:
             u = stratified(u, torch.tensor(positions), recipe.batch)
         return Batch(
-            x0=self.codec.encode(items),
+            x0=self.signals(chosen, mirrored),
             t=self.noise_distribution(self.schedule, u),
-            eps=channels_last(block_normal(recipe.seed, Purpose.BATCH_NOISE, positions, self.codec.shape)),
+            eps=channels_last(block_normal(recipe.seed, Purpose.BATCH_NOISE, positions, self.shape)),
             cond=None if self.cond is None else self._dropped(self.cond[chosen], positions),
         )
 

@@ -4,11 +4,11 @@ import re
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from alphabar.codecs import build_codec
 from alphabar.codecs.image import ImageCodec
@@ -22,20 +22,28 @@ from alphabar.formatting import format_duration
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
 from alphabar.progress import Progress, staged
-from alphabar.recipes.derive import distilled, finetuned
+from alphabar.recipes.derive import distilled, finetuned, with_autoencoder
 from alphabar.recipes.overrides import named_keys, with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, read_recipe
-from alphabar.runs.model import Model, load_model
+from alphabar.runs.model import Model, codec_of, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime, own_share, processes
 from alphabar.training.budget import Plan, measure, plan
 from alphabar.training.changes import changes_told, check_changes
+from alphabar.training.first_stage import (
+    needs_first_stage,
+    seconds_of_first_stage,
+    train_first_stage,
+)
 from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, train
 from alphabar.training.probe import Stopped, check_runtime, unless_stopped
 from alphabar.training.records import Limits, TrainingProgress, TrainingResult
+from alphabar.training.signals import signals_of
+
+T = TypeVar("T")
 
 PLANNED = "lean"  # the recipe that the budget planner sizes
 DISTILLED_STEPS = 4
@@ -50,6 +58,7 @@ def launch(
     finetune: str | Path | None = None,
     distill: str | Path | None = None,
     steps: int | None = None,
+    autoencoder: str | Path | None = None,
     settings: Iterable[str] = (),
     condition: str | None = None,
     budget: float | None = None,
@@ -67,6 +76,7 @@ def launch(
         another shape than the signals, a named recipe takes the fit that suits them, unless data.fit is set.
     finetune: a trained model to continue on this data; distill: one to distill to ``steps`` network
         evaluations (default 4), on the data that it was trained on. Either takes the place of a recipe.
+    autoencoder: a trained one for a recipe with latents; without it one is trained first.
     settings: changes of the recipe, "key=value", as of `with_settings`. condition: what samples are
         conditioned on: class, attributes, text or clusters.
     budget: seconds to train in all since the beginning of the run, reading and measuring included; images:
@@ -85,6 +95,7 @@ def launch(
     Limits(images, budget)  # raises for a limit that is not above zero
     settings = [*settings, *([f"condition.on={condition}"] if condition else [])]
     chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget, images)
+    chosen = _with_autoencoder(chosen, autoencoder)
     from_file = runtime not in (None, "auto", "plain") and not isinstance(runtime, Runtime)
     runtime = given_runtime(runtime) if isinstance(runtime, str | Path) else runtime
     command = _Command(runtime, from_file, stop, began)
@@ -95,10 +106,24 @@ def launch(
             yield _stopped(chosen.run)
             return
         with own_share():
+            how: Any = {"images": images, "budget": budget, "checkpoint_every": checkpoint_every}
+            how |= {"runtime": runtime, "stop": stop}
+            if needs_first_stage(begun.run):
+                began -= seconds_of_first_stage(begun.run)
+                given = chosen.autoencoder or chosen.model
+                yield from train_first_stage(begun.dataset, begun.run, model=given, **how)
+                if needs_first_stage(begun.run):
+                    yield _stopped(chosen.run)
+                    return
+            try:
+                encoding = staged(signals_of(begun.dataset, codec_of(begun.run)))
+                signals = yield from _until_stopped(encoding, stop)
+            except Stopped:
+                yield _stopped(chosen.run)
+                return
             yield from train(
-                begun.dataset, begun.run, images=images, budget=budget, runtime=runtime,
-                conditions=begun.conditions, checkpoint_every=checkpoint_every, stop=stop, began=began,
-                planned=begun.planned,
+                begun.dataset, begun.run, conditions=begun.conditions, began=began, planned=begun.planned,
+                signals=signals, **how,
             )  # fmt: skip
 
 
@@ -125,7 +150,7 @@ class _Chosen:
     """What is to be trained: the run folder, the recipe, and the model that the training begins with.
 
     settings: "key=value", which the recipe has taken on. budget: seconds in all. planned: whether the budget
-    planner still sizes the recipe. open_fit: whether the data decides the fit.
+    planner still sizes the recipe. open_fit: whether the data decides the fit. autoencoder: a trained one.
     """
 
     run: Path
@@ -135,6 +160,7 @@ class _Chosen:
     budget: float | None = None
     planned: bool = False
     open_fit: bool = False
+    autoencoder: Model | None = None
 
     @property
     def own_size(self) -> bool:
@@ -204,6 +230,16 @@ def _choose(
     )
 
 
+def _with_autoencoder(chosen: _Chosen, path: str | Path | None) -> _Chosen:
+    """The choice with a trained autoencoder, where a person names one."""
+    if path is None:
+        return chosen
+    model = load_model(path)
+    return replace(
+        chosen, recipe=with_autoencoder(chosen.recipe, model.recipe, model.path), autoencoder=model
+    )
+
+
 def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[Any], None, _Begun]:
     """What a training needs. What does not fit fails before anything is written, and before time is spent."""
     source, run = open_source(data), Run(chosen.run)
@@ -246,8 +282,8 @@ def _check_runtime(
 
 
 def _until_stopped(
-    records: Generator[Progress[Any], None, _Begun], stop: threading.Event | None
-) -> Generator[Progress[Any], None, _Begun]:
+    records: Generator[Progress[Any], None, T], stop: threading.Event | None
+) -> Generator[Progress[Any], None, T]:
     """The records of what comes before a training. Raises `Stopped` between two of them, once it is wished.
 
     Of several processes none leaves alone: they hear it where all of them do.

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from alphabar.codecs import build_codec
+from alphabar.codecs.base import Codec
 from alphabar.data.dataset import Dataset
 from alphabar.diffusion.denoiser import Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
@@ -26,13 +28,14 @@ from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import SAMPLERS, generate, last_step
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.files import write_file, writing
-from alphabar.images import image_grid
+from alphabar.images import image_grid, nearest_panel
 from alphabar.messages import Message, message
 from alphabar.methods.classifier import accuracy_by_field, log_prob
 from alphabar.methods.registry import method_of
 from alphabar.metrics.distances import KID_NEEDS, frechet_distance, kid
 from alphabar.metrics.features import EXTRACTORS, Features, extract
 from alphabar.metrics.pictures import metric_pictures
+from alphabar.metrics.reconstruction import WINDOW, psnr, ssim
 from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.registry import Spec
@@ -66,6 +69,7 @@ class TrainingMonitor:
     """Measures a model during its training and writes the results into the run.
 
     statistics: of the training data. cond: condition rows (n, columns) of the whole data set, or None.
+    codec: of the recipe, with its weights where it is learned.
     """
 
     def __init__(
@@ -76,9 +80,11 @@ class TrainingMonitor:
         runtime: Runtime,
         statistics: DataStatistics,
         cond: Tensor | None = None,
+        codec: Codec | None = None,
     ):
         self.dataset, self.recipe, self.run, self.runtime = dataset, recipe, run, runtime
-        self.statistics, self.codec, self.method = statistics, build_codec(recipe.data), method_of(recipe)
+        self.statistics, self.method = statistics, method_of(recipe)
+        self.codec = codec or build_codec(recipe.data)
         self.cond = None if cond is None else cond.to(runtime.device)
         self.train_index, self.held_out_index = dataset.split(recipe.data.held_out)
         self._next: float | None = None  # seconds of training after which to measure again
@@ -108,6 +114,8 @@ class TrainingMonitor:
         try:
             if self.method.classifies:
                 return self._measure_classifier(denoiser, images)
+            if self.method.reconstructs:
+                return self._measure_reconstructions(denoiser, images)
             return self._measure_samples(denoiser, images)
         finally:  # what fails costs its time, too
             share = self.recipe.monitor.share
@@ -167,6 +175,40 @@ class TrainingMonitor:
         return Measurement(
             message("training.accuracy", images=images, shares=", ".join(shares)), values=values
         )
+
+    def _measure_reconstructions(self, autoencoder: NetworkDenoiser, images: int) -> Measurement:
+        """Writes held-out items above their reconstructions, and how near and how real these are.
+
+        The distance of reconstructed items is the best that a model of their latents can reach.
+        """
+        monitor, index = self.recipe.monitor, self.held_out_index
+        index = index if len(index) else self.train_index
+        chosen = np.sort(index[: max(monitor.samples, monitor.distance)])
+        near, like, made = [], [], []
+        for first in range(0, len(chosen), SAMPLES_AT_ONCE):
+            x0 = self._signals(chosen[first : first + SAMPLES_AT_ONCE])
+            with torch.no_grad():
+                x = autoencoder.network(x0, None).float().clamp(-1, 1)
+            near.append(psnr(x, x0))
+            if min(self.codec.spatial) >= WINDOW:
+                like.append(ssim(x.cpu(), x0.cpu()))
+            made.append(self.codec.decode(x.cpu()))
+        items, n = torch.cat(made), min(len(chosen), monitor.samples)
+        preview = self.codec.preview
+        originals = preview(torch.from_numpy(self.dataset.items[chosen[:n]]))
+        grid = self._write(nearest_panel(originals, preview(items[:n])[:, None]), images)
+        values: dict[str, Any] = {
+            "n": len(chosen),
+            "psnr": torch.cat(near).mean().item(),
+            "ssim": torch.cat(like).mean().item() if like else None,
+        }
+        self.run.log.append("reconstruction", images, **values)
+        text = message("training.reconstructions", images=images, path=grid, **values)
+        if min(len(items), monitor.distance, len(self.train_index)) < KID_NEEDS:
+            return Measurement(text, grid, values)
+        distance = self.distance(items)
+        self.run.log.append("distance", images, **distance)
+        return Measurement(text, grid, values | distance)
 
     def samples(self, denoiser: Denoiser, positions: range) -> Tensor:
         """Items (n, *item_shape) sampled from fixed noise, the same noise every time.
@@ -293,9 +335,12 @@ class TrainingMonitor:
 
     def _write_grid(self, items: Tensor, images: int) -> Path:
         """Writes items as one picture into the run. Returns its path."""
+        return self._write(image_grid(self.codec.preview(items)), images)
+
+    def _write(self, picture: Image, images: int) -> Path:
         path = self.run.path / "samples" / f"{images:09d}.png"
         png = BytesIO()
-        image_grid(self.codec.preview(items)).save(png, format="PNG")
+        picture.save(png, format="PNG")
         with writing(path):
             path.parent.mkdir(exist_ok=True)
         write_file(path, png.getvalue())

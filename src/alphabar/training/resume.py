@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alphabar.codecs import build_codec
 from alphabar.data.dataset import Dataset
 from alphabar.diffusion.initial_noise import DataStatistics, fit_gaussian
 from alphabar.diffusion.schedules import terminal_warning
 from alphabar.errors import AlphabarError
 from alphabar.files import interpreting, read_folder
 from alphabar.messages import Message, message
+from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.checkpoints import Checkpoint
+from alphabar.runs.model import codec_of
 from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
@@ -27,6 +28,7 @@ from alphabar.training.labels import Conditions, left_out_attributes, mirror_war
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.probe import probe
 from alphabar.training.records import Limits
+from alphabar.training.signals import Signals, signals_of
 from alphabar.training.state import TrainingState
 from alphabar.training.writer import RunWriter, write_environment
 
@@ -55,6 +57,7 @@ def open_training(
     limits: Limits,
     checkpoint_every: float,
     stop: threading.Event | None = None,
+    signals: Signals | None = None,
 ) -> OpenedTraining:
     """The training of a run, where it stopped or at its beginning.
 
@@ -70,7 +73,9 @@ def open_training(
     runtime = runtime or probe_for(recipe, conditions, limits, state, stop)
     if "cuda" in runtime.device:
         torch.set_float32_matmul_precision("high")  # as convolutions compute anyway
-    training = TrainingState(dataset, recipe, runtime, conditions)
+    codec = codec_of(run)
+    signals = signals or last(signals_of(dataset, codec))
+    training = TrainingState(dataset, recipe, runtime, conditions, signals)
     if state and state["data"] != training.fingerprint:
         identifier = "training.other_labels" if conditions else "training.other_data"
         raise AlphabarError(identifier, path=run.path)
@@ -87,9 +92,7 @@ def open_training(
         notes += _load(training, checkpoint, run)
     else:
         _set_initial_weights(training, run)
-        statistics = pack_tensors(
-            fit_gaussian(_signals(dataset, training), build_codec(recipe.data))._asdict()
-        )
+        statistics = pack_tensors(fit_gaussian(_signals(signals, training.train_index), codec)._asdict())
     if not runtime.is_main:
         return OpenedTraining(training, None, notes)
     run.rewind(training.images)
@@ -97,7 +100,7 @@ def open_training(
     write_runtime(run.path, runtime)
     rows = conditions.rows if conditions else None
     known = DataStatistics(**unpack_tensors(statistics))
-    monitor = TrainingMonitor(dataset, recipe, run, runtime, known, rows)
+    monitor = TrainingMonitor(dataset, recipe, run, runtime, known, rows, codec)
     share = limits.share(training.images, training.seconds)
     how: Any = {"checkpoint_every": checkpoint_every, "resumed": checkpoint is not None, "share": share}
     return OpenedTraining(training, RunWriter(run, training, monitor, statistics, **how), notes)
@@ -151,9 +154,7 @@ def _set_initial_weights(training: TrainingState, run: Run) -> None:
         raise AlphabarError("training.no_initial_weights", path=run.path)
 
 
-def _signals(dataset: Dataset, training: TrainingState) -> Iterator[Tensor]:
-    """The signals of all training items, batch by batch."""
-    codec, index = build_codec(training.recipe.data), training.train_index
+def _signals(signals: Signals, index: np.ndarray) -> Iterator[Tensor]:
+    """The signals of these items, batch by batch."""
     for first in range(0, len(index), ITEMS_AT_ONCE):
-        rows = np.sort(index[first : first + ITEMS_AT_ONCE])
-        yield codec.encode(torch.from_numpy(dataset.items[rows]))
+        yield signals(np.sort(index[first : first + ITEMS_AT_ONCE]))

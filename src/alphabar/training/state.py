@@ -25,6 +25,7 @@ from alphabar.tensor_files import pack_optimizer, pack_tensors, unpack_optimizer
 from alphabar.training.batches import Batch, BatchLoader, TrainingBatches
 from alphabar.training.labels import Conditions
 from alphabar.training.optimizers import make_optimizer
+from alphabar.training.signals import Signals
 from alphabar.training.unmoved import UnmovedParameters
 
 # In fp16 gradients below 6e-8 are zero and those above 65,504 infinite. So the loss is scaled for the
@@ -36,7 +37,8 @@ LOSS_SCALE, UPDATES_TO_DOUBLE = 2.0**16, 2_000
 class TrainingState:
     """Weights, optimizer, averages and counters of a training.
 
-    conditions: of all items of the data set, or None for an unconditional recipe.
+    conditions: of all items of the data set, or None for an unconditional recipe. signals: of the items; by
+    default encoded when they are needed.
 
     images: seen since the beginning of the run; with the recipe they decide everything random. seconds:
     spent.
@@ -46,7 +48,14 @@ class TrainingState:
     Raises UsageError or AlphabarError where batch, processes and data do not fit one another.
     """
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, runtime: Runtime, conditions: Conditions | None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        runtime: Runtime,
+        conditions: Conditions | None,
+        signals: Signals | None = None,
+    ):
         self.recipe, self.runtime, self.conditions = recipe, runtime, conditions
         if recipe.batch % (runtime.world_size * recipe.accumulate):
             raise UsageError(
@@ -83,7 +92,8 @@ class TrainingState:
         self.averages = {sigma_rel: PowerFunctionEMA(self.network, sigma_rel) for sigma_rel in saved}
         rows, fields = (conditions.rows, conditions.vocabulary.widths) if conditions else (None, ())
         self.loader = BatchLoader(
-            TrainingBatches(dataset, self.train_index, recipe, denoiser.schedule, rows, fields), runtime
+            TrainingBatches(dataset, self.train_index, recipe, denoiser.schedule, rows, fields, signals),
+            runtime,
         )
         self._unmoved = UnmovedParameters(
             dict(self.network.named_parameters()) | self.method.prepared_parameters()

@@ -17,7 +17,7 @@ from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError
 from alphabar.files import pack_json, write_file, writing
 from alphabar.messages import Message, message
-from alphabar.runs.model import write_model_folder
+from alphabar.runs.model import codec_file, write_model_folder
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime, machine_load, machine_memory
 from alphabar.tensor_files import pack_tensors
@@ -136,6 +136,7 @@ class RunWriter:
         model = {
             "model.safetensors": files.get("ema.safetensors", files["model.safetensors"]),
             "statistics.safetensors": self.statistics,
+            **codec_file(self.run),
             **training.shared_files(),
         }
         write_model_folder(self.run.model_folder, training.recipe, training.images, model)

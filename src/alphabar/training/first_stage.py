@@ -1,0 +1,97 @@
+"""The first stage of latent diffusion: the autoencoder, trained or given, becomes the codec of the run."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alphabar.codecs import build_codec
+from alphabar.codecs.latent import LatentCodec, measured_codec
+from alphabar.data.dataset import Dataset
+from alphabar.files import write_folder
+from alphabar.formatting import format_duration
+from alphabar.messages import message
+from alphabar.networks.autoencoder import Autoencoder
+from alphabar.recipes.derive import first_stage
+from alphabar.runs.model import Model, load_model
+from alphabar.runs.run import WEIGHTS, Run
+from alphabar.runtime import Runtime
+from alphabar.tensor_files import pack_tensors
+from alphabar.training.loop import begin, train
+from alphabar.training.records import TrainingProgress
+
+SHARE = 0.3  # of the budget, that the autoencoder is trained for
+MEASURED = 2048  # training pictures over which the latents are standardised, at most
+AT_ONCE = 32
+
+
+def needs_first_stage(run: Run) -> bool:
+    """Whether a run has no codec yet to encode its data."""
+    return build_codec(run.recipe.data).learned and not run.codec.exists()
+
+
+def seconds_of_first_stage(run: Run) -> float:
+    """What was spent on the autoencoder so far."""
+    checkpoint, _ = Run(run.first_stage).checkpoints.newest()
+    return checkpoint.state["seconds"] if checkpoint else 0.0
+
+
+def train_first_stage(
+    dataset: Dataset,
+    run: Run,
+    *,
+    model: Model | None = None,
+    images: int | None = None,
+    budget: float | None = None,
+    runtime: Runtime | None = None,
+    checkpoint_every: float = 300.0,
+    stop: threading.Event | None = None,
+) -> Iterator[TrainingProgress]:
+    """Gives a run its codec: a trained one, or one whose autoencoder is trained now in a run of its own inside.
+
+    model: an autoencoder, or a model of latents whose codec the run takes over. images, budget: of the whole command; the autoencoder is trained for the same number of images, or for
+    `SHARE` of the budget. The other arguments are those of `train`, and what it raises is raised.
+    Where the person stops it there is no codec yet.
+    """
+    if model is not None and model.codec_weights:
+        write_folder(run.codec, {WEIGHTS: pack_tensors(model.codec_weights)})
+        return
+    if model is None or not model.method.reconstructs:
+        inner = begin(run.first_stage, first_stage(run.recipe))
+        seconds = None if budget is None else SHARE * budget
+        if seconds:
+            yield _note(message("training.first_stage", duration=format_duration(seconds)))
+        records = train(
+            dataset,
+            inner,
+            images=None if seconds else images,
+            budget=seconds,
+            runtime=runtime and replace(runtime, compile=False),
+            checkpoint_every=checkpoint_every,
+            stop=stop,
+        )
+        yield from (replace(record, result=None) for record in records)
+        if stop is not None and stop.is_set():
+            return
+        model = load_model(inner.path)
+    network = model.denoiser.network
+    assert isinstance(network, Autoencoder)
+    codec = build_codec(run.recipe.data)
+    assert isinstance(codec, LatentCodec)
+    train_index, _ = dataset.split(run.recipe.data.held_out)
+    measured_codec(codec, network.cpu(), _pictures(dataset, codec, train_index))
+    write_folder(run.codec, {WEIGHTS: pack_tensors(codec.weights())})
+
+
+def _pictures(dataset: Dataset, codec: LatentCodec, index: np.ndarray) -> Iterator[Tensor]:
+    """The signals of pictures spread evenly over the training data, batch by batch."""
+    chosen = index[:: max(1, len(index) // MEASURED)]
+    for first in range(0, len(chosen), AT_ONCE):
+        yield codec.pictures.encode(torch.from_numpy(dataset.items[chosen[first : first + AT_ONCE]]))
+
+
+def _note(text: str) -> TrainingProgress:
+    return TrainingProgress(message("training.stage"), 0.0, 1.0, message=text)
