@@ -156,7 +156,7 @@ def _restore(
 
     parsed = parse_degradation(degradation)
     loaded = load_model(model)
-    task = read_task(image, parsed, loaded.codec.channels)
+    task = read_task(image, parsed, loaded.codec.reader.channels)
     for note in task.notes:
         say(note)
     settings = restoration_settings(

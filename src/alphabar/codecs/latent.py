@@ -42,7 +42,7 @@ class LatentCodec(Codec):
         patch: int = 2,
     ):
         self.pictures = ImageCodec(size, channels)
-        self.settings = {"latent": latent, "widths": widths, "blocks": blocks, "patch": patch}
+        self.settings: dict[str, Any] = {"latent": latent, "widths": widths, "blocks": blocks, "patch": patch}
         with without_memory():
             network = self._build()
         network.check_size(self.pictures.spatial)
@@ -75,12 +75,8 @@ class LatentCodec(Codec):
 
     def encode(self, items: Tensor) -> Tensor:
         """Pictures (n, h, w, c) uint8 → latents (n, *shape) float32. Raises UsageError without weights."""
-        autoencoder, device = self._trained(), self._mean.device
         with torch.no_grad():
-            parts = [
-                (autoencoder.encode(self.pictures.encode(part).to(device)) - self._mean) / self._std
-                for part in items.split(AT_ONCE)
-            ]
+            parts = [self.latents(self.pictures.encode(part)) for part in items.split(AT_ONCE)]
         return torch.cat(parts).to(items.device) if parts else torch.empty(0, *self.shape)
 
     def decode(self, signals: Tensor) -> Tensor:
@@ -89,6 +85,11 @@ class LatentCodec(Codec):
             parts = [self.pictures.decode(self.picture_signals(part)) for part in signals.split(AT_ONCE)]
         whole = torch.cat(parts) if parts else torch.empty(0, *self.item_shape, dtype=torch.uint8)
         return whole.to(signals.device)
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        """The signals of pictures (n, c, h, w) → latents (n, *shape), with gradients."""
+        z = self._trained().encode(pictures.to(self._mean.device, torch.float32))
+        return (z - self._mean) / self._std
 
     def picture_signals(self, latents: Tensor) -> Tensor:
         """Latents (n, *shape) → the signals of their pictures (n, c, h, w), with gradients."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alphabar.codecs.latent import LatentCodec
 from alphabar.diffusion.denoiser import NetworkDenoiser, clipped
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import Preview, Step
@@ -23,6 +24,7 @@ from alphabar.messages import message
 from alphabar.progress import Progress, last
 from alphabar.restoration.operators.base import Operator, size_text
 from alphabar.restoration.operators.compose import compose
+from alphabar.restoration.operators.decoded import Decoded
 from alphabar.restoration.operators.separable import crop
 from alphabar.restoration.settings import RestorationSettings, restoration_settings, restoration_times
 from alphabar.restoration.solvers.base import Observation, Solver
@@ -73,12 +75,13 @@ def restore(
         raise UsageError("restoration.too_few_samples", n=n)
     if not len(y) or tuple(y.shape[1:]) != operator.measurement_shape:
         raise UsageError("restoration.y_shape", given=tuple(y.shape), expected=operator.measurement_shape)
-    if operator.shape[0] != model.codec.channels:
+    pictures = model.codec.reader
+    if operator.shape[0] != pictures.channels:
         raise UsageError(
-            "restoration.channels", model=model.path, channels=model.codec.channels, given=operator.shape[0]
+            "restoration.channels", model=model.path, channels=pictures.channels, given=operator.shape[0]
         )
-    if operator.shape[1:] != model.codec.spatial and len(operator.shape) != 3:
-        raise UsageError("restoration.only_images_tile", size=size_text(model.codec.spatial))
+    if operator.shape[1:] != pictures.spatial and (len(operator.shape) != 3 or model.codec.learned):
+        raise UsageError("restoration.only_images_tile", size=size_text(pictures.spatial))
     if not sigma_y >= 0:
         raise UsageError("restoration.negative_noise", sigma_y=sigma_y)
     check_precision(precision, model.device)
@@ -180,11 +183,12 @@ class _Restoration:
     """A model, settings and a noise level, and what follows from them for every batch."""
 
     def __init__(self, model: Model, settings: RestorationSettings, sigma_y: float):
-        self.model, self.settings, self.sigma_y, self.codec = model, settings, sigma_y, model.codec
+        self.model, self.settings, self.sigma_y = model, settings, sigma_y
+        self.codec = model.codec.reader
         self.solver: Solver = SOLVERS.build(settings.solver)
         guidances = [g.bind(model, conditioned=False) for g in build_guidances(settings.guidance)]
         # A mean of samples lies in their range. A network's answer may not, and what leaves it is amplified.
-        self.denoiser = clipped(guided(model.denoiser, guidances), self.codec.bounds)
+        self.denoiser = clipped(guided(model.denoiser, guidances), model.codec.bounds)
 
     def in_runtime(self, evaluations: int, batch: int, precision: str) -> "_Restoration":
         """The same, with the model computing as is fastest; one whose runtime was chosen before stays."""
@@ -257,15 +261,21 @@ class _Restoration:
         if coarse is not None:
             finer = self.codec.clamp(F.interpolate(coarse, own, mode="bicubic"))
             guess = pad_to(finer, large, mode="replicate")
+        observation = replace(observation, operator=A)
+        if isinstance(codec := self.model.codec, LatentCodec):
+            A = Decoded(codec, A)
+            observation = replace(observation, operator=A, bounds=codec.bounds)
         guess = A.prox(guess, y, self.sigma_y**2 / 0.25)
         level = denoiser.schedule(times[0])
         eps = replace(noise, purpose=f"{noise.purpose}/{Purpose.INITIAL_NOISE}").normal(0, guess)
         x = broadcast(level.alpha, guess) * guess + broadcast(level.sigma, guess) * eps
-        yield from self.solver.solve(denoiser, x, times, noise, replace(observation, operator=A))
+        yield from self.solver.solve(denoiser, x, times, noise, observation)
 
     def finish(self, observation: Observation, x: Tensor) -> Tensor:
         """The solver's last x without what was added around it; without noise, y holds to the last digit."""
         A = observation.operator
+        if isinstance(codec := self.model.codec, LatentCodec):
+            x = self.codec.clamp(codec.picture_signals(x))
         x = x[(slice(None), slice(None), *(slice(side) for side in A.shape[1:]))]
         return A.prox(x, observation.y, 0.0) if A.linear and self.sigma_y == 0 else x
 

@@ -18,6 +18,9 @@ from alphabar.runs.model import Model
 STEPS = 25
 """The default number of steps: twice as many measured no better (docs/results/restoration.md)."""
 
+LATENT_SOLVER: Spec = "ddnm"
+"""The solver for models of latents, from which no degradation is linear."""
+
 GUIDANCE_INTERVAL = (0.0, 2.5)
 """The noise levels sigma/alpha at which guidance acts in a restoration: above them it brings nothing."""
 
@@ -59,8 +62,10 @@ def restoration_settings(
     if steps is not None and steps < 1:
         raise UsageError("restoration.too_few_steps", steps=steps)
     chosen = _guidance(model, guidance, operator.guidance_share(sigma_y))
-    smaller = any(side < own for side, own in zip(operator.shape[1:], model.codec.spatial))
-    default = operator.default_solver(sigma_y, guided=bool(chosen), smaller=smaller)
+    smaller = any(side < own for side, own in zip(operator.shape[1:], model.codec.reader.spatial))
+    default = LATENT_SOLVER
+    if not model.codec.learned:
+        default = operator.default_solver(sigma_y, guided=bool(chosen), smaller=smaller)
     return RestorationSettings(seed, SOLVERS.resolve(solver or default), steps or STEPS, chosen)
 
 

@@ -50,9 +50,10 @@ def train_first_stage(
     checkpoint_every: float = 300.0,
     stop: threading.Event | None = None,
 ) -> Iterator[TrainingProgress]:
-    """Gives a run its codec: a trained one, or one whose autoencoder is trained now in a run of its own inside.
+    """Gives a run its codec: a trained one, or one that is trained now in a run of its own inside.
 
-    model: an autoencoder, or a model of latents whose codec the run takes over. images, budget: of the whole command; the autoencoder is trained for the same number of images, or for
+    model: an autoencoder, or a model of latents whose codec the run takes over.
+    images, budget: of the whole command; the autoencoder is trained for the same number of images, or for
     `SHARE` of the budget. The other arguments are those of `train`, and what it raises is raised.
     Where the person stops it there is no codec yet.
     """

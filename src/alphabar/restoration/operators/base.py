@@ -51,6 +51,10 @@ class Operator(ABC):
         """
         return self.pinv(y)
 
+    def project(self, x: Tensor, y: Tensor) -> Tensor:
+        """x with the part that y determines replaced by what y says: x + A⁺(y - A(x))."""
+        return x + self.pinv(y - self.A(x))
+
     @property
     def is_identity(self) -> bool:
         """Whether A leaves samples as they are."""

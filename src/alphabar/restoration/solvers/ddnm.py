@@ -51,8 +51,8 @@ class DDNM(DDIMSolver):
     def estimate(
         self, denoiser: Denoiser, x: Tensor, step: SolverStep, noise: Noise, observation: Observation
     ) -> Tensor:
-        operator, D = observation.operator, denoise(denoiser, x, step)
-        return observation.clamp(D + operator.pinv(observation.y - operator.A(D)))
+        D = denoise(denoiser, x, step)
+        return observation.clamp(observation.operator.project(D, observation.y))
 
     def churn(self, step: SolverStep) -> Tensor:
         return step.fresh_noise(self.eta)

@@ -290,7 +290,7 @@ class RestoreTab(Tab):
         hole = self.page.new_file("mask.png")
         Image.fromarray((mask * 255).astype(np.uint8)).save(hole)
         degradation = Degradation("mask", ({"name": "mask", "file": str(hole)},), 0.0)
-        task = photo_task(work, degradation, self.page.models.load(name).codec.channels)
+        task = photo_task(work, degradation, self.page.models.load(name).codec.reader.channels)
         given = full.without_color() if task.photo.grey and not full.grey else full
         before = np.array(picture_of(given).convert("RGBA"))
         before[whole_mask] = (127, 127, 127, 255)
@@ -348,7 +348,7 @@ class RestoreTab(Tab):
     def _undo(
         self, name: str, what: str, photo: Photo, degradation: Degradation, numbers: Numbers, *said: str
     ) -> Iterator[Any]:
-        task = photo_task(photo, degradation, self.page.models.load(name).codec.channels)
+        task = photo_task(photo, degradation, self.page.models.load(name).codec.reader.channels)
         before = magnified(picture_of(photo), degradation.factor)
         notes = (*said, *(self.page.say(message) for message in task.notes))
         work = Work(what, task, before, lambda x: task.photo.image(x, task.known, task.colored), notes)
