@@ -28,6 +28,7 @@ from alphabar.cli.options import (
     YesOption,
     chosen_runtime,
 )
+from alphabar.codecs.base import reader_of
 from alphabar.formatting import format_duration
 from alphabar.messages import message
 
@@ -156,7 +157,7 @@ def _restore(
 
     parsed = parse_degradation(degradation)
     loaded = load_model(model)
-    task = read_task(image, parsed, loaded.codec.reader.channels)
+    task = read_task(image, parsed, reader_of(loaded.codec).channels)
     for note in task.notes:
         say(note)
     settings = restoration_settings(

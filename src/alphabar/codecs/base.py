@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -67,7 +67,6 @@ class Codec(ABC):
     suffix: of the files that `write` makes, such as ".png".
     tolerance: how far an item may be from decode(encode(item)), in the item's own units. It holds for items
         as `read` and `decode` make them.
-    learned: encode and decode need trained weights, which `load` takes.
     """
 
     name: str
@@ -79,7 +78,6 @@ class Codec(ABC):
     fits: tuple[str, ...]
     suffix: str
     tolerance: float = 0.0
-    learned: ClassVar[bool] = False
 
     @property
     def channels(self) -> int:
@@ -98,19 +96,6 @@ class Codec(ABC):
         A codec with further settings that `read` depends on adds them.
         """
         return [self.name, self.version, list(self.item_shape), self.item_dtype.str]
-
-    @property
-    def reader(self) -> "Codec":
-        """The codec that reads the items, which needs no weights: this one, unless it is learned."""
-        return self
-
-    def load(self, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> None:
-        """Takes over the weights of a learned codec, to compute on a device."""
-        raise NotImplementedError
-
-    def weights(self) -> dict[str, Tensor]:
-        """The weights of a learned codec, as `load` takes them; none of any other."""
-        return {}
 
     @abstractmethod
     def read(self, data: Raw, fit: str, box: Box | None = None) -> Reading:
@@ -155,6 +140,40 @@ class Codec(ABC):
     def clamp(self, signals: Tensor) -> Tensor:
         """Signals with their values held within the bounds, where there are any."""
         return signals if self.bounds is None else signals.clamp(*self.bounds)
+
+
+class LearnedCodec(Codec):
+    """A codec whose signals are made by trained networks, of items that another codec reads.
+
+    reader: that codec, which needs no weights.
+    """
+
+    reader: Codec
+
+    @abstractmethod
+    def load(self, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> None:
+        """Takes over what `weights` gave, to compute on a device. Raises UsageError where it does not fit."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """The trained weights by name. Raises UsageError where there are none yet."""
+
+    def read(self, data: Raw, fit: str, box: Box | None = None) -> Reading:
+        return self.reader.read(data, fit, box)
+
+    def preview(self, items: Tensor) -> Tensor:
+        return self.reader.preview(items)
+
+    def write(self, item: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
+        self.reader.write(item, path, metadata)
+
+    def flip(self, items: Tensor, mask: Tensor) -> Tensor:
+        return self.reader.flip(items, mask)
+
+
+def reader_of(codec: Codec) -> Codec:
+    """The codec that reads the items of a codec, without any weights: itself, unless it is learned."""
+    return codec.reader if isinstance(codec, LearnedCodec) else codec
 
 
 def check_codec(codec: Codec, items: NDArray[Any]) -> None:

@@ -1,13 +1,12 @@
 """The latent codec: pictures ↔ the standardised latents of an autoencoder of one's own."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alphabar.codecs.base import Box, Codec, Raw, Reading
+from alphabar.codecs.base import LearnedCodec
 from alphabar.codecs.image import ImageCodec, enlarge_thumbnails, thumbnail_shape
 from alphabar.errors import UsageError
 from alphabar.networks.autoencoder import Autoencoder
@@ -17,7 +16,7 @@ AT_ONCE = 16  # pictures that the networks take at a time
 LEAST_STD = 1e-6  # of a channel of latents; one that does not vary has no scale
 
 
-class LatentCodec(Codec):
+class LatentCodec(LearnedCodec):
     """Pictures whose signals are latents (Rombach et al. 2022): each channel has mean 0 and variance 1.
 
     size, channels: of the pictures, as of `ImageCodec`. The other settings are those of `Autoencoder`.
@@ -25,7 +24,6 @@ class LatentCodec(Codec):
     """
 
     name = "latent"
-    learned = True
     bounds = None
     fits = ImageCodec.fits
     suffix = ImageCodec.suffix
@@ -41,7 +39,7 @@ class LatentCodec(Codec):
         blocks: int = 1,
         patch: int = 2,
     ):
-        self.pictures = ImageCodec(size, channels)
+        self.reader = self.pictures = ImageCodec(size, channels)
         self.settings: dict[str, Any] = {"latent": latent, "widths": widths, "blocks": blocks, "patch": patch}
         with without_memory():
             network = self._build()
@@ -50,11 +48,6 @@ class LatentCodec(Codec):
         self.item_shape, self.item_dtype = self.pictures.item_shape, self.pictures.item_dtype
         self._autoencoder: Autoencoder | None = None
         self._mean = self._std = torch.empty(0)
-
-    @property
-    def reader(self) -> Codec:
-        """The image codec: what is stored are pictures, whatever becomes of them."""
-        return self.pictures
 
     def load(self, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> None:
         """Takes over what `weights` gave. Raises UsageError for weights of another autoencoder."""
@@ -95,22 +88,6 @@ class LatentCodec(Codec):
         """Latents (n, *shape) → the signals of their pictures (n, c, h, w), with gradients."""
         z = latents.to(self._mean.device, torch.float32) * self._std + self._mean
         return self._trained().decode(z)
-
-    def read(self, data: Raw, fit: str = "squash", box: Box | None = None) -> Reading:
-        """The picture in a file's bytes, as of `ImageCodec`."""
-        return self.pictures.read(data, fit, box)
-
-    def preview(self, items: Tensor) -> Tensor:
-        """The pictures as they are, grey ones as RGB: (n, h, w, 3 or 4)."""
-        return self.pictures.preview(items)
-
-    def write(self, item: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
-        """Write a picture (h, w, c) as a PNG file. Raises OSError where it cannot."""
-        self.pictures.write(item, path, metadata)
-
-    def flip(self, items: Tensor, mask: Tensor) -> Tensor:
-        """Pictures (n, h, w, c) whose left and right are exchanged where the mask (n,) says so."""
-        return self.pictures.flip(items, mask)
 
     def coarsen(self, signals: Tensor) -> Tensor:
         """Latents of at most as many positions as a thumbnail."""

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alphabar.codecs.base import Codec, Reading, Unread, Unreadable, check_codec, quietly
+from alphabar.codecs.base import Codec, Reading, Unread, Unreadable, check_codec, quietly, reader_of
 from alphabar.data.items import Item, Skipped, Source, content_hash, held_out_position, nothing_in, read
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.messages import Message, message
@@ -85,7 +85,7 @@ def prepare(source: Source, codec: Codec, fit: str = "squash") -> Iterator[Progr
     Raises UsageError for a fit that does not exist, boxes that do not, and a codec that does not keep its
     promises; AlphabarError where no file can be read or the cache cannot be written.
     """
-    codec = codec.reader
+    codec = reader_of(codec)
     if fit not in codec.fits:
         raise unknown("fit", fit, codec.fits)
     if not source.items:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.codecs import build_codec
+from alphabar.codecs.base import LearnedCodec
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
@@ -101,7 +102,7 @@ def with_autoencoder(recipe: Recipe, autoencoder: Recipe, path: Path) -> Recipe:
     """
     if not method_of(autoencoder).reconstructs:
         raise UsageError("recipes.no_autoencoder", path=path, method=autoencoder.method["name"])
-    if not build_codec(recipe.data).learned:
+    if not isinstance(build_codec(recipe.data), LearnedCodec):
         raise UsageError("recipes.no_latents", path=path, codec=recipe.data.codec["name"])
     theirs = build_codec(autoencoder.data).item_shape
     changed = recipe

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alphabar.codecs.base import LearnedCodec, reader_of
 from alphabar.codecs.latent import LatentCodec
 from alphabar.diffusion.denoiser import NetworkDenoiser, clipped
 from alphabar.diffusion.random import Noise, Purpose
@@ -75,12 +76,13 @@ def restore(
         raise UsageError("restoration.too_few_samples", n=n)
     if not len(y) or tuple(y.shape[1:]) != operator.measurement_shape:
         raise UsageError("restoration.y_shape", given=tuple(y.shape), expected=operator.measurement_shape)
-    pictures = model.codec.reader
+    pictures = reader_of(model.codec)
     if operator.shape[0] != pictures.channels:
         raise UsageError(
             "restoration.channels", model=model.path, channels=pictures.channels, given=operator.shape[0]
         )
-    if operator.shape[1:] != pictures.spatial and (len(operator.shape) != 3 or model.codec.learned):
+    tiles = len(operator.shape) == 3 and not isinstance(model.codec, LearnedCodec)
+    if operator.shape[1:] != pictures.spatial and not tiles:
         raise UsageError("restoration.only_images_tile", size=size_text(pictures.spatial))
     if not sigma_y >= 0:
         raise UsageError("restoration.negative_noise", sigma_y=sigma_y)
@@ -184,7 +186,7 @@ class _Restoration:
 
     def __init__(self, model: Model, settings: RestorationSettings, sigma_y: float):
         self.model, self.settings, self.sigma_y = model, settings, sigma_y
-        self.codec = model.codec.reader
+        self.codec = reader_of(model.codec)
         self.solver: Solver = SOLVERS.build(settings.solver)
         guidances = [g.bind(model, conditioned=False) for g in build_guidances(settings.guidance)]
         # A mean of samples lies in their range. A network's answer may not, and what leaves it is amplified.

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from alphabar.codecs.base import LearnedCodec, reader_of
 from alphabar.diffusion.schedules import Schedule
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
@@ -62,9 +63,9 @@ def restoration_settings(
     if steps is not None and steps < 1:
         raise UsageError("restoration.too_few_steps", steps=steps)
     chosen = _guidance(model, guidance, operator.guidance_share(sigma_y))
-    smaller = any(side < own for side, own in zip(operator.shape[1:], model.codec.reader.spatial))
+    smaller = any(side < own for side, own in zip(operator.shape[1:], reader_of(model.codec).spatial))
     default = LATENT_SOLVER
-    if not model.codec.learned:
+    if not isinstance(model.codec, LearnedCodec):
         default = operator.default_solver(sigma_y, guided=bool(chosen), smaller=smaller)
     return RestorationSettings(seed, SOLVERS.resolve(solver or default), steps or STEPS, chosen)
 

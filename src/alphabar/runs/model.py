@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor, nn
 
 from alphabar.codecs import build_codec
-from alphabar.codecs.base import Codec
+from alphabar.codecs.base import Codec, LearnedCodec
 from alphabar.conditioning.fields import Field
 from alphabar.conditioning.label_frequencies import LabelFrequencies
 from alphabar.conditioning.vocabulary import Vocabulary
@@ -111,7 +111,7 @@ def fingerprint(*weights: Mapping[str, Tensor]) -> str:
 def trained_codec(recipe: Recipe, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Codec:
     """The codec of a recipe, with its weights where it is learned; UsageError where they do not fit."""
     codec = build_codec(recipe.data)
-    if codec.learned:
+    if isinstance(codec, LearnedCodec):
         codec.load(weights, device)
     return codec
 
@@ -131,7 +131,7 @@ def codec_file(run: Run) -> dict[str, bytes]:
 
 def _codec_weights(recipe: Recipe, files: Mapping[str, bytes], path: Path) -> dict[str, Tensor]:
     """The weights of a recipe's learned codec, in the files of a model or a run; none of any other."""
-    if not build_codec(recipe.data).learned:
+    if not isinstance(build_codec(recipe.data), LearnedCodec):
         return {}
     if CODEC not in files:
         raise AlphabarError("runs.without_autoencoder", path=path)

@@ -74,16 +74,10 @@ class Run:
 
     def create(self, recipe: Recipe) -> None:
         """Begins a new run. Raises AlphabarError where the folder holds something else."""
-        self.check_free()
+        check_free(self)
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._write(recipe)
-
-    def check_free(self) -> None:
-        """Raises AlphabarError where the folder holds something that is no run."""
-        taken = not self.exists and os.path.exists(self.path)
-        if taken and (not self.path.is_dir() or any(_visible(self.path))):
-            raise AlphabarError("runs.not_a_run", path=self.path)
 
     def change(self, recipe: Recipe) -> None:
         """Gives the run the recipe that it continues with.
@@ -157,6 +151,13 @@ class Run:
         remove_abandoned(self.checkpoints.path, older_than=0)
         self.snapshots.rewind(images)
         self.log.rewind(images)
+
+
+def check_free(run: Run) -> None:
+    """Raises AlphabarError where the folder of a run holds something that is no run."""
+    taken = not run.exists and os.path.exists(run.path)
+    if taken and (not run.path.is_dir() or any(_visible(run.path))):
+        raise AlphabarError("runs.not_a_run", path=run.path)
 
 
 def _visible(path: Path) -> Iterator[str]:

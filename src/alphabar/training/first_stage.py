@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alphabar.codecs import build_codec
+from alphabar.codecs.base import LearnedCodec
 from alphabar.codecs.latent import LatentCodec, measured_codec
 from alphabar.data.dataset import Dataset
 from alphabar.files import write_folder
@@ -30,7 +31,7 @@ AT_ONCE = 32
 
 def needs_first_stage(run: Run) -> bool:
     """Whether a run has no codec yet to encode its data."""
-    return build_codec(run.recipe.data).learned and not run.codec.exists()
+    return isinstance(build_codec(run.recipe.data), LearnedCodec) and not run.codec.exists()
 
 
 def seconds_of_first_stage(run: Run) -> float:

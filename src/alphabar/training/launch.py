@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from alphabar.codecs import build_codec
+from alphabar.codecs.base import reader_of
 from alphabar.codecs.image import ImageCodec
 from alphabar.data.channels import choose_channels
 from alphabar.data.dataset import Dataset, prepare
@@ -27,7 +28,7 @@ from alphabar.recipes.overrides import named_keys, with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, read_recipe
 from alphabar.runs.model import Model, codec_of, load_model
-from alphabar.runs.run import Run
+from alphabar.runs.run import Run, check_free
 from alphabar.runtime import Runtime, own_share, processes
 from alphabar.training.budget import Plan, measure, plan
 from alphabar.training.changes import changes_told, check_changes
@@ -106,25 +107,8 @@ def launch(
             yield _stopped(chosen.run)
             return
         with own_share():
-            how: Any = {"images": images, "budget": budget, "checkpoint_every": checkpoint_every}
-            how |= {"runtime": runtime, "stop": stop}
-            if needs_first_stage(begun.run):
-                began -= seconds_of_first_stage(begun.run)
-                given = chosen.autoencoder or chosen.model
-                yield from train_first_stage(begun.dataset, begun.run, model=given, **how)
-                if needs_first_stage(begun.run):
-                    yield _stopped(chosen.run)
-                    return
-            try:
-                encoding = staged(signals_of(begun.dataset, codec_of(begun.run)))
-                signals = yield from _until_stopped(encoding, stop)
-            except Stopped:
-                yield _stopped(chosen.run)
-                return
-            yield from train(
-                begun.dataset, begun.run, conditions=begun.conditions, began=began, planned=begun.planned,
-                signals=signals, **how,
-            )  # fmt: skip
+            how = {"images": images, "budget": budget, "checkpoint_every": checkpoint_every}
+            yield from _train_stages(begun, chosen, command, how)
 
 
 def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
@@ -143,6 +127,28 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
     chosen = _Chosen(Path(), recipe, None, settings=settings, budget=budget)
     planned = yield from _planned(dataset, chosen, recipe, conditions_of(dataset, recipe), _Command())
     yield Progress(message("training.stage_planning"), 1, 1, planned)
+
+
+def _train_stages(
+    begun: "_Begun", chosen: "_Chosen", command: "_Command", how: Mapping[str, Any]
+) -> Iterator[Progress[TrainingResult]]:
+    """Trains what has begun; with a learned codec its autoencoder first. how: what `train` takes."""
+    run, stop, began = begun.run, command.stop, command.began
+    how = {**how, "runtime": command.runtime, "stop": stop}
+    if needs_first_stage(run):
+        began = None if began is None else began - seconds_of_first_stage(run)
+        yield from train_first_stage(begun.dataset, run, model=chosen.autoencoder or chosen.model, **how)
+        if needs_first_stage(run):
+            yield _stopped(run.path)
+            return
+    try:  # the training finds the stored signals again
+        yield from _until_stopped(staged(signals_of(begun.dataset, codec_of(run))), stop)
+    except Stopped:
+        yield _stopped(run.path)
+        return
+    yield from train(
+        begun.dataset, run, conditions=begun.conditions, began=began, planned=begun.planned, **how
+    )
 
 
 @dataclass(frozen=True)
@@ -243,7 +249,7 @@ def _with_autoencoder(chosen: _Chosen, path: str | Path | None) -> _Chosen:
 def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[Any], None, _Begun]:
     """What a training needs. What does not fit fails before anything is written, and before time is spent."""
     source, run = open_source(data), Run(chosen.run)
-    run.check_free()
+    check_free(run)
     recipe = yield from _with_channels(source, chosen.recipe, chosen.model, run)
     if chosen.open_fit:
         recipe = yield from _with_fit(source, recipe, run)
@@ -338,7 +344,7 @@ def _with_channels(
     if run and run.exists:
         channels = run.recipe.data.channels
     elif model:
-        channels = model.codec.reader.channels
+        channels = reader_of(model.codec).channels
     else:
         channels = yield from staged(choose_channels(source))
         if channels == 1:
@@ -347,7 +353,7 @@ def _with_channels(
 
 
 def _of_pictures(recipe: Recipe) -> bool:
-    return isinstance(build_codec(recipe.data).reader, ImageCodec)
+    return isinstance(reader_of(build_codec(recipe.data)), ImageCodec)
 
 
 def _sets_fit(settings: Iterable[str]) -> bool:
@@ -367,7 +373,7 @@ def _with_fit(
         suggested = yield from staged(suggest_fit(source))
         fit = suggested.name
         yield _note(message("training.fit", reason=suggested.reason))
-        size = max(build_codec(recipe.data).reader.spatial)
+        size = max(reader_of(build_codec(recipe.data)).spatial)
         if suggested.pixels < size and suggested.size < size:
             yield _note(
                 message("training.enlarged", pixels=suggested.pixels, size=size, smaller=suggested.size)

@@ -35,7 +35,6 @@ from alphabar.training.pace import Pace
 from alphabar.training.probe import Stopped
 from alphabar.training.records import Limits, TrainingProgress, TrainingResult
 from alphabar.training.resume import open_training
-from alphabar.training.signals import Signals
 from alphabar.training.state import TrainingState
 from alphabar.training.unmoved import UPDATES
 from alphabar.training.writer import RunWriter
@@ -86,7 +85,6 @@ def train(
     stop: threading.Event | None = None,
     began: float | None = None,
     planned: Plan | None = None,
-    signals: Signals | None = None,
 ) -> Iterator[TrainingProgress]:
     """Trains the run's recipe on a data set, continuing from its newest whole checkpoint.
 
@@ -102,7 +100,6 @@ def train(
     stop: set it, from a signal handler for example, to save and end after the current update on all
         processes. Closing the generator does the same on one process.
     planned: what the budget planner foresaw; where the training turns out far from it, a record says so.
-    signals: of the items, where the caller has them already (`signals_of`).
 
     Yields records; the last has the result. Raises AlphabarError where the data changed since the run began,
     every checkpoint is damaged, another process trains in the run, the memory is not enough, another of the
@@ -119,7 +116,7 @@ def train(
         if conditions is None:
             conditions = conditions_of(dataset, recipe)
         try:
-            opened = open_training(dataset, run, conditions, runtime, limits, checkpoint_every, stop, signals)
+            opened = open_training(dataset, run, conditions, runtime, limits, checkpoint_every, stop)
         except Stopped:
             yield _stopped_early(run)
             return

@@ -57,7 +57,6 @@ def open_training(
     limits: Limits,
     checkpoint_every: float,
     stop: threading.Event | None = None,
-    signals: Signals | None = None,
 ) -> OpenedTraining:
     """The training of a run, where it stopped or at its beginning.
 
@@ -74,7 +73,7 @@ def open_training(
     if "cuda" in runtime.device:
         torch.set_float32_matmul_precision("high")  # as convolutions compute anyway
     codec = codec_of(run)
-    signals = signals or last(signals_of(dataset, codec))
+    signals = last(signals_of(dataset, codec))
     training = TrainingState(dataset, recipe, runtime, conditions, signals)
     if state and state["data"] != training.fingerprint:
         identifier = "training.other_labels" if conditions else "training.other_data"

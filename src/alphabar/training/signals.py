@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alphabar.codecs.base import Codec
+from alphabar.codecs.base import Codec, LearnedCodec
 from alphabar.data.dataset import Dataset, cache_root
 from alphabar.files import Damaged, pack_json, parse_json, writing_folder
 from alphabar.messages import message
@@ -64,7 +64,7 @@ def signals_of(dataset: Dataset, codec: Codec) -> Iterator[Progress[Signals]]:
     Raises AlphabarError where the cache cannot be written.
     """
     stage, n = message("training.stage_latents"), len(dataset.items)
-    if not codec.learned:
+    if not isinstance(codec, LearnedCodec):
         yield Progress(stage, n, n, ItemSignals(dataset, codec))
         return
     known = [dataset.fingerprint, fingerprint(codec.weights()), codec.name, codec.version]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from alphabar.codecs.base import reader_of
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.errors import UsageError
 from alphabar.formatting import format_duration
@@ -290,7 +291,7 @@ class RestoreTab(Tab):
         hole = self.page.new_file("mask.png")
         Image.fromarray((mask * 255).astype(np.uint8)).save(hole)
         degradation = Degradation("mask", ({"name": "mask", "file": str(hole)},), 0.0)
-        task = photo_task(work, degradation, self.page.models.load(name).codec.reader.channels)
+        task = photo_task(work, degradation, reader_of(self.page.models.load(name).codec).channels)
         given = full.without_color() if task.photo.grey and not full.grey else full
         before = np.array(picture_of(given).convert("RGBA"))
         before[whole_mask] = (127, 127, 127, 255)
@@ -348,7 +349,7 @@ class RestoreTab(Tab):
     def _undo(
         self, name: str, what: str, photo: Photo, degradation: Degradation, numbers: Numbers, *said: str
     ) -> Iterator[Any]:
-        task = photo_task(photo, degradation, self.page.models.load(name).codec.reader.channels)
+        task = photo_task(photo, degradation, reader_of(self.page.models.load(name).codec).channels)
         before = magnified(picture_of(photo), degradation.factor)
         notes = (*said, *(self.page.say(message) for message in task.notes))
         work = Work(what, task, before, lambda x: task.photo.image(x, task.known, task.colored), notes)
