@@ -11,15 +11,27 @@ from alphabar.codecs import CODECS, build_codec, image_files
 from alphabar.codecs.base import Codec, Unreadable, check_codec
 from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.image_files import is_grey
+from alphabar.codecs.latent import LatentCodec, measured_codec
 from alphabar.codecs.png_metadata import read_png_metadata
 from alphabar.errors import UsageError
+from alphabar.networks.autoencoder import Autoencoder
 from alphabar.recipes.schema import DataSettings
 
 HEIGHT, WIDTH = 16, 24
 
+
+def latent_codec() -> LatentCodec:
+    """A codec with an autoencoder of random weights."""
+    torch.manual_seed(0)
+    pictures = 2 * torch.rand(8, 3, HEIGHT, WIDTH) - 1
+    network = Autoencoder(channels=3, widths=(8, 8)).eval()
+    return measured_codec(LatentCodec((HEIGHT, WIDTH), widths=(8, 8)), network, [pictures])
+
+
 # One line for each codec in the registry: its codecs and files that they read.
 CONTRACT = {
     "image": ([ImageCodec((HEIGHT, WIDTH), channels) for channels in (1, 3, 4)], "PNG"),
+    "latent": ([latent_codec()], "PNG"),
 }
 EXAMPLES = [(codec, kind) for codecs, kind in CONTRACT.values() for codec in codecs]
 

@@ -1,0 +1,226 @@
+"""Latent diffusion: an autoencoder of one's own, its codec, and trainings of two stages."""
+
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alphabar.codecs.image import ImageCodec
+from alphabar.codecs.latent import LatentCodec, measured_codec
+from alphabar.data.dataset import cache_root, prepare
+from alphabar.data.sources import open_source
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.export.hub import model_files
+from alphabar.metrics.reconstruction import psnr, ssim
+from alphabar.networks.autoencoder import Autoencoder
+from alphabar.progress import last
+from alphabar.restoration.degradation import parse_degradation
+from alphabar.restoration.restore import restore
+from alphabar.runs.model import CODEC, codec_of, load_model
+from alphabar.runs.run import Run
+from alphabar.runtime import Runtime
+from alphabar.sampling.sample import sample
+from alphabar.sampling.settings import sampling_settings
+from alphabar.training.launch import launch
+from alphabar.training.signals import signals_of
+
+SETTINGS = ["data.size=16", "data.codec.widths=[8,8]", "network.widths=[8,16]", "network.head_dim=16"]
+SETTINGS += ["batch=8", "monitor.samples=2", "monitor.steps=2", "monitor.levels=2", "monitor.distance=0"]
+AUTOENCODER = ["data.size=16", "network.widths=[8,8]", "monitor.samples=2", "monitor.distance=0"]
+
+
+def launched(data, **options):
+    chosen = {"recipe": "latent", "images": 32, "settings": SETTINGS, "runtime": Runtime()}
+    return last(launch(str(data), **chosen | options))
+
+
+def weights_of(path):
+    return load_model(path, "cpu").fingerprint
+
+
+@pytest.fixture(scope="module")
+def trained(picture_folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "trained"
+    launched(picture_folder, run=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(picture_folder):
+    return last(prepare(open_source(str(picture_folder)), ImageCodec(16)))
+
+
+def test_shapes_need_no_weights_and_encoding_does():
+    codec = LatentCodec((16, 24), 3, latent=5, widths=(8, 8, 8))
+    assert codec.shape == (5, 2, 3) and codec.item_shape == (16, 24, 3) and codec.bounds is None
+    for call in (lambda: codec.encode(torch.zeros(1, 16, 24, 3, dtype=torch.uint8)), codec.weights):
+        with pytest.raises(UsageError, match="needs a trained autoencoder"):
+            call()
+    with pytest.raises(UsageError, match="multiples of 8"):
+        LatentCodec(20, 3, widths=(8, 8, 8))
+
+
+def test_latents_are_standardised_whatever_the_encoder_makes():
+    torch.manual_seed(0)
+    network = Autoencoder(channels=3, widths=(8, 8)).eval()
+    network.standardise.running_mean.fill_(3.0)
+    network.standardise.running_var.fill_(0.01)
+    pictures = torch.randint(0, 256, (40, 16, 16, 3), dtype=torch.uint8)
+    codec = LatentCodec(16, 3, widths=(8, 8))
+    measured_codec(codec, network, ImageCodec(16).encode(pictures).split(7))
+    z = codec.encode(pictures)
+    assert z.shape == (40, 4, 4, 4) and z.dtype is torch.float32
+    assert z.mean((0, 2, 3)).abs().max() < 1e-4 and (z.std((0, 2, 3)) - 1).abs().max() < 1e-3
+    # The scale is undone by decoding: latents come back to what the network itself reconstructs.
+    direct = network(ImageCodec(16).encode(pictures), torch.zeros(40))
+    assert torch.allclose(codec.picture_signals(z), direct, atol=1e-4)
+    other = LatentCodec(16, 3, widths=(8, 8))
+    other.load(codec.weights())
+    assert torch.equal(other.encode(pictures), z)
+    with pytest.raises(UsageError, match="another autoencoder"):
+        LatentCodec(16, 3, latent=8, widths=(8, 8)).load(codec.weights())
+
+
+def test_a_channel_that_does_not_vary_is_refused():
+    network = Autoencoder(channels=3, widths=(8, 8)).eval()
+    network.encoder[-1].weight.data[2] = 0
+    with pytest.raises(UsageError, match="Channel 2"):
+        measured_codec(LatentCodec(16, 3, widths=(8, 8)), network, [torch.rand(4, 3, 16, 16)])
+
+
+def test_both_stages_are_in_one_run_and_one_model(trained):
+    run = Run(trained)
+    assert run.recipe.name == "latent" and Run(run.first_stage).recipe.method["name"] == "autoencoder"
+    kinds = {record["kind"] for record in Run(run.first_stage).log.records()}
+    assert "reconstruction" in kinds
+    model, folder = load_model(trained, "cpu"), load_model(run.model_folder, "cpu")
+    assert model.shape == (4, 4, 4) and model.codec.item_shape == (16, 16, 3)
+    made = [last(sample(m, 3, sampling_settings(m, steps=2), precision="fp32")) for m in (model, folder)]
+    assert made[0].shape == (3, 16, 16, 3) and torch.equal(*made)
+    assert CODEC in model_files(model)
+
+
+def test_a_model_without_its_autoencoder_is_refused(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/codec")
+    with pytest.raises(AlphabarError, match="without its autoencoder"):
+        load_model(tmp_path / "run", "cpu")
+
+
+MOMENTS = {
+    "the first stage": lambda record: getattr(record, "images", 0) == 16,  # its batches are of 16 images
+    "between them": lambda record: record.stage == "encoding",
+    "the second stage": lambda record: getattr(record, "images", 0) == 24,  # and here of 8
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_training_that_is_stopped_in_either_stage_goes_on_to_the_same_bits(
+    trained, picture_folder, tmp_path, moment
+):
+    stop = threading.Event()
+    chosen = {"recipe": "latent", "images": 32, "settings": SETTINGS, "runtime": Runtime()}
+    for record in launch(str(picture_folder), run=tmp_path / "run", stop=stop, **chosen):
+        if MOMENTS[moment](record):
+            stop.set()
+    assert stop.is_set() and "stopped" in record.result.reason.identifier
+    launched(picture_folder, run=tmp_path / "run")
+    assert weights_of(tmp_path / "run") == weights_of(trained)
+
+
+def test_finetuning_and_distilling_keep_the_autoencoder(trained, picture_folder, tmp_path):
+    for name, origin in (("finetuned", {"finetune": trained}), ("distilled", {"distill": trained})):
+        path = tmp_path / name
+        launched(picture_folder, run=path, recipe=None, settings=[], **origin)
+        assert not Run(path).first_stage.exists()
+        own, theirs = (codec_of(Run(p)).weights() for p in (path, trained))
+        assert own.keys() == theirs.keys() and all(torch.equal(own[k], theirs[k]) for k in own)
+
+
+def test_a_given_autoencoder_decides_the_latents(trained, picture_folder, tmp_path):
+    autoencoder = tmp_path / "autoencoder"
+    settings = [*AUTOENCODER, "network.latent=6"]
+    launched(picture_folder, run=autoencoder, recipe="autoencoder", settings=settings)
+    launched(picture_folder, run=tmp_path / "run", autoencoder=autoencoder)
+    assert load_model(tmp_path / "run", "cpu").shape == (6, 4, 4)
+    for wrong, options, said in (
+        (trained, {}, "no autoencoder"),
+        (autoencoder, {"settings": [*SETTINGS, "data.size=32"]}, r"16×16×3.*32×32×3"),
+        (autoencoder, {"recipe": "lean", "settings": ["data.size=16"]}, "add --recipe latent"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            launched(picture_folder, run=tmp_path / "other", autoencoder=wrong, **options)
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_autoencoder_generates_nothing_and_says_what_it_is_for(trained):
+    with pytest.raises(UsageError, match="--recipe latent --autoencoder"):
+        sampling_settings(load_model(Run(trained).first_stage, "cpu"))
+
+
+def test_stored_latents_are_those_of_the_codec_and_damage_is_made_good(trained, dataset):
+    codec = codec_of(Run(trained))
+    rows = np.array([4, 0, 7])
+    encoded = codec.encode(torch.from_numpy(dataset.items[rows]))
+    stored = last(signals_of(dataset, codec))
+    assert torch.allclose(stored(rows), encoded, atol=4e-3)
+    mirrored = torch.tensor([True, False, True])
+    assert torch.equal(stored(rows, mirrored)[0], stored(rows)[0].flip(2))
+    assert torch.equal(stored(rows, mirrored)[1], stored(rows)[1])
+    for file in (cache_root() / "latents").glob("*/latents.npy"):
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+    assert torch.equal(last(signals_of(dataset, codec))(rows), stored(rows))
+
+
+def test_known_pixels_come_back_untouched(trained, tmp_path):
+    """What a mask keeps, to the last digit; and what a mean of pixels says, without noise."""
+    model = load_model(trained, "cpu")
+    torch.manual_seed(0)
+    x0 = torch.rand(2, 3, 16, 16) * 1.6 - 0.8
+    for spec in ("box:4,4,12,12", "area_downsample:4"):
+        operator = parse_degradation(spec).operator((3, 16, 16))
+        y = operator.A(x0)
+        x = last(restore(model, y, operator, precision="fp32"))
+        assert x.shape == (1, 2, 3, 16, 16)
+        assert torch.allclose(operator.A(x[0]), y, atol=1e-5)
+
+
+def test_other_sizes_are_refused(trained):
+    operator = parse_degradation("box:4,4,12,12").operator((3, 32, 32))
+    with pytest.raises(UsageError, match="16×16"):
+        restore(load_model(trained, "cpu"), torch.zeros(1, 3, 32, 32), operator)
+
+
+def test_pictures_below_the_reduction_are_refused(picture_folder, tmp_path):
+    with pytest.raises(UsageError, match="multiples of 4"):
+        launched(picture_folder, run=tmp_path / "run", settings=[*SETTINGS, "data.size=18"])
+
+
+def test_psnr_and_ssim():
+    torch.manual_seed(0)
+    x0 = torch.rand(3, 3, 24, 24) * 1.8 - 0.9
+    assert psnr(x0 + 0.2, x0) == pytest.approx([20.0] * 3, abs=1e-4)  # an error of a tenth of the range
+    assert ssim(x0, x0) == pytest.approx([1.0] * 3)
+    # Of two constant pictures only the first factor is left: (2ab + c) / (a² + b² + c), in [0, 1].
+    a, b, c = 0.25, 0.75, 0.01**2
+    flat = [torch.full((1, 1, 16, 16), 2 * level - 1) for level in (a, b)]
+    assert ssim(*flat).item() == pytest.approx((2 * a * b + c) / (a**2 + b**2 + c), rel=1e-5)
+    assert (ssim(x0 + 0.3 * torch.randn_like(x0), x0) < 0.9).all()
+
+
+def test_grey_and_transparent_pictures(tmp_path):
+    folder = tmp_path / "grey"
+    folder.mkdir()
+    for i in range(12):
+        levels = np.random.Generator(np.random.PCG64(i)).integers(0, 256, (20, 20), np.uint8)
+        Image.fromarray(levels).save(folder / f"{i}.png")
+    launched(folder, run=tmp_path / "run", images=8)
+    model = load_model(tmp_path / "run", "cpu")
+    assert model.codec.item_shape == (16, 16, 1)
+    made = last(sample(model, 2, sampling_settings(model, steps=2), precision="fp32"))
+    assert made.shape == (2, 16, 16, 1)
