@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from alphabar.codecs.base import LearnedCodec
+from alphabar.codecs.base import Codec, LearnedCodec
 from alphabar.codecs.image import ImageCodec, enlarge_thumbnails, thumbnail_shape
 from alphabar.errors import UsageError
 from alphabar.networks.autoencoder import Autoencoder
@@ -42,7 +43,7 @@ class LatentCodec(LearnedCodec):
         self.reader = self.pictures = ImageCodec(size, channels)
         self.settings: dict[str, Any] = {"latent": latent, "widths": widths, "blocks": blocks, "patch": patch}
         with without_memory():
-            network = self._build()
+            network = self.network()
         network.check_size(self.pictures.spatial)
         self.shape = (latent, *(side // network.reduction for side in self.pictures.spatial))
         self.item_shape, self.item_dtype = self.pictures.item_shape, self.pictures.item_dtype
@@ -51,7 +52,7 @@ class LatentCodec(LearnedCodec):
 
     def load(self, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> None:
         """Takes over what `weights` gave. Raises UsageError for weights of another autoencoder."""
-        network = self._build()
+        network = self.network()
         own = {**network.state_dict(), "mean": torch.empty(self.shape[0]), "std": torch.empty(self.shape[0])}
         for name in sorted({*own, *weights}):
             shapes = [tuple(part[name].shape) if name in part else None for part in (own, weights)]
@@ -97,7 +98,8 @@ class LatentCodec(LearnedCodec):
         """Small latents enlarged bicubically."""
         return enlarge_thumbnails(coarse, self.shape)
 
-    def _build(self) -> Autoencoder:
+    def network(self) -> Autoencoder:
+        """The autoencoder of these settings, with random weights."""
         return Autoencoder(channels=self.pictures.channels, **self.settings)
 
     def _trained(self) -> Autoencoder:
@@ -123,3 +125,14 @@ def measured_codec(codec: LatentCodec, network: Autoencoder, pictures: Iterable[
         raise UsageError("codecs.flat_latents", channel=int(std.argmin()))
     codec.load({**network.state_dict(), "mean": mean.float(), "std": std.float()})
     return codec
+
+
+def decoding_flops(codec: Codec) -> int:
+    """Floating-point operations that decoding one signal takes in a network: none, unless it is latents."""
+    if not isinstance(codec, LatentCodec):
+        return 0
+    with without_memory():
+        network = codec.network()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.decode(torch.empty(1, *codec.shape, device="meta"))
+    return counter.get_total_flops()

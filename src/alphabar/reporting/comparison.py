@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from PIL import Image
 
+from alphabar.codecs.latent import decoding_flops
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation.record import read_evaluations
 from alphabar.images import image_grid
@@ -219,7 +220,7 @@ def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]])
         train_seconds=train[-1]["seconds"] if train else None,
         parameters=sum(p.numel() for p in network.parameters()),
         evaluations=evaluations,
-        sample_flop=float(evaluations * flops(network, model.codec.spatial)),
+        sample_flop=float(evaluations * flops(network, model.codec.spatial) + decoding_flops(model.codec)),
         sample_seconds=evaluation.get("seconds_per_sample"),
         train_load=median(series(train, "load")[1]),
         sample_load=mapping(evaluation.get("machine")).get("load"),

@@ -145,6 +145,7 @@ def _method(recipe: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": message(title) if title in catalogue() else message("reporting.method", name=name),
         "samples_exist": method.samples,
+        "reconstructs": method.reconstructs,
         "samples_in_steps": method.samples and not method.one_step,
     }
 
@@ -162,9 +163,9 @@ def _figures(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 def _training(records: list[dict[str, Any]], environment: dict[str, Any], language: str) -> dict[str, Any]:
     """The plots of a training, and what its speed and its distances depend on."""
-    train, errors, distances, accuracies = (
+    train, errors, distances, accuracies, reconstructed = (
         [r for r in records if r.get("kind") == kind]
-        for kind in ("train", "held_out", "distance", "accuracy")
+        for kind in ("train", "held_out", "distance", "accuracy", "reconstruction")
     )
     last = distances[-1] if distances else {}
     features = str(last.get("features", "–"))
@@ -175,6 +176,7 @@ def _training(records: list[dict[str, Any]], environment: dict[str, Any], langua
             "accuracy": accuracy_plot(accuracies, language),
             "kid": distance_plot(distances, "kid", metric_name("kid", features), language),
             "frechet": distance_plot(distances, "frechet", metric_name("frechet", features), language),
+            "psnr": training_plot(reconstructed, "psnr", message("reporting.psnr"), language),
             "loss": training_plot(train, "loss", message("reporting.axis_loss"), language),
             "rate": training_plot(train, "rate", message("reporting.axis_rate"), language),
         },
@@ -200,7 +202,7 @@ def _facts(
     environment: dict[str, Any],
 ) -> list[Fact]:
     """The handful of numbers at the top: quality first, then cost."""
-    facts = _quality(records, evaluations)
+    facts = [*_reconstruction(records), *_quality(records, evaluations)]
     if images:
         facts.append((message("reporting.images_seen"), format_short_count(images), ()))
     train = [r for r in records if r.get("kind") == "train"]
@@ -215,6 +217,21 @@ def _facts(
         cost = message("reporting.gflop", gflop=number(model.get("gflop")))
         facts.append((message("reporting.parameters"), format_short_count(model["parameters"]), (cost,)))
     return facts
+
+
+def _reconstruction(records: list[dict[str, Any]]) -> list[Fact]:
+    """The cards of an autoencoder: how near reconstructed pictures are to held-out ones."""
+    measured = [r for r in records if r.get("kind") == "reconstruction"][-1:]
+    return [
+        (
+            message(f"reporting.{key}"),
+            number(r[key]),
+            (message("reporting.reconstruction_of", n=setting(r.get("n"))),),
+        )
+        for r in measured
+        for key in ("psnr", "ssim")
+        if finite(r.get(key))
+    ]
 
 
 def _quality(records: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> list[Fact]:
