@@ -49,10 +49,9 @@ def check_label_classifier(classifier: Model, codec: Codec) -> None:
     """Raises UsageError where a model predicts no labels, or those of other items than a codec's."""
     if not classifier.method.classifies:
         raise UsageError("evaluation.no_classifier", model=classifier.path)
-    if classifier.shape != codec.shape:
-        raise UsageError(
-            "evaluation.other_classifier", model=classifier.path, shape=classifier.shape, samples=codec.shape
-        )
+    shape, wanted = classifier.codec.item_shape, codec.item_shape
+    if shape != wanted:
+        raise UsageError("evaluation.other_classifier", model=classifier.path, shape=shape, samples=wanted)
 
 
 def label_features(

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alphabar.codecs.base import Codec, Unreadable
+from alphabar.codecs.base import Codec, Unreadable, reader_of
 from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.image_files import full_pixels
 from alphabar.conditioning.label_frequencies import LabelFrequencies
@@ -109,7 +109,8 @@ def read_reference(
     with main_first():
         dataset = yield from staged(prepare(source, codec, fit), message("evaluation.reading_reference"))
     train, held = dataset.split(held_out)
-    size = codec.spatial[0] if len(set(codec.spatial)) == 1 else "×".join(map(str, reversed(codec.spatial)))
+    sides = reader_of(codec).spatial
+    size = sides[0] if len(set(sides)) == 1 else "×".join(map(str, reversed(sides)))
     name = message(
         "evaluation.data", name=dataset.name, fingerprint=dataset.fingerprint[:8], fit=fit, size=size
     )

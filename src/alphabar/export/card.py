@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alphabar.codecs.base import reader_of
 from alphabar.conditioning.fields import Categorical, Text
 from alphabar.files import write_file
 from alphabar.formatting import format_number, format_short_count
@@ -95,7 +96,7 @@ def _front_matter(card: Card) -> str:
 
 
 def _size(card: Card) -> str:
-    height, width = card.model.codec.spatial
+    height, width = reader_of(card.model.codec).spatial
     return f"{width}×{height}"
 
 
@@ -106,7 +107,7 @@ def _facts(card: Card) -> list[tuple[Any, Any]]:
     return [
         (message("hub.fact_data"), card.data or message("hub.not_recorded")),
         (message("hub.fact_images"), f"{model.images:,}"),
-        (message("hub.fact_resolution"), f"{_size(card)}, {model.codec.channels}"),
+        (message("hub.fact_resolution"), f"{_size(card)}, {reader_of(model.codec).channels}"),
         (message("hub.fact_recipe"), card.recipe.name),
         (message("hub.fact_network"), f"{card.recipe.network['name']}, {format_short_count(parameters)}"),
         (message("hub.fact_conditions"), _conditions(model) or message("reporting.none")),

@@ -17,6 +17,10 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
+from alphabar.codecs import build_codec
+from alphabar.codecs.base import LearnedCodec
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.formatting import format_count, format_range
@@ -31,6 +35,7 @@ from alphabar.training.batches import TrainingBatches, loading_threads
 from alphabar.training.labels import Conditions
 from alphabar.training.model_sizes import BYTES_PER_PARAMETER, Size, nearest, size_of, sizes
 from alphabar.training.rates import contradictory, training_rates
+from alphabar.training.signals import Signals, StoredLatents
 
 OPTIMAL_FORWARD, OPTIMAL_COMPUTE = 0.25e9, 5e13
 PASSES = 3  # of a training step, in forward passes: the backward pass takes two
@@ -212,7 +217,11 @@ def _loading_rate(dataset: Dataset, recipe: Recipe) -> float:
     train_index, _ = dataset.split(recipe.data.held_out)
     if len(train_index) == 0:
         raise AlphabarError("training.no_items", n=len(dataset.items), held_out=recipe.data.held_out)
-    batches = TrainingBatches(dataset, train_index, recipe, build_denoiser(recipe).schedule)
+    signals: Signals | None = None
+    if isinstance(codec := build_codec(recipe.data), LearnedCodec):  # whose signals will be stored
+        signals = StoredLatents(np.broadcast_to(np.float16(0), (len(dataset.items), *codec.shape)))
+    schedule = build_denoiser(recipe).schedule
+    batches = TrainingBatches(dataset, train_index, recipe, schedule, signals=signals)
     batches.batch(range(8))
     times = []
     for _ in range(LOADED_TURNS):

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from alphabar.codecs import build_codec
-from alphabar.codecs.base import reader_of
+from alphabar.codecs.base import LearnedCodec, reader_of
 from alphabar.codecs.image import ImageCodec
 from alphabar.data.channels import choose_channels
 from alphabar.data.dataset import Dataset, prepare
@@ -33,6 +33,7 @@ from alphabar.runtime import Runtime, own_share, processes
 from alphabar.training.budget import Plan, measure, plan
 from alphabar.training.changes import changes_told, check_changes
 from alphabar.training.first_stage import (
+    SHARE,
     needs_first_stage,
     seconds_of_first_stage,
     train_first_stage,
@@ -46,7 +47,8 @@ from alphabar.training.signals import signals_of
 
 T = TypeVar("T")
 
-PLANNED = "lean"  # the recipe that the budget planner sizes
+PLANNED = "lean"  # the recipe that the budget planner takes
+SIZED = ("latent",)  # recipes whose network it sizes where they are named
 DISTILLED_STEPS = 4
 FEW_PICTURES = 200  # below which a model mostly repeats what it has seen
 
@@ -220,7 +222,8 @@ def _choose(
     if finetune is not None:
         model = load_model(finetune)
         return _Chosen(path, finetuned(model.recipe, model.path.name, settings), model, settings)
-    if recipe is None and Run(path).exists:
+    # What the budget planner made of a recipe is in the run: a second plan may be another.
+    if Run(path).exists and (recipe is None or recipe in SIZED and Run(path).recipe.name == recipe):
         return _Chosen(path, with_settings(Run(path).recipe, settings), None, settings)
     if recipe is None and budget is None and images is None:
         raise UsageError("training.no_recipe", path=path, data=data)
@@ -231,7 +234,7 @@ def _choose(
         None,
         settings,
         budget,
-        planned=recipe is None and budget is not None,
+        planned=recipe in (None, *SIZED) and budget is not None,
         open_fit=named and not _sets_fit(settings),
     )
 
@@ -411,6 +414,9 @@ def _planned(
     machine = yield from staged(measuring)
     passed = 0.0 if command.began is None else monotonic() - command.began
     left = Limits(None, chosen.budget, passed).budget or 0.0
+    learned = isinstance(build_codec(recipe.data), LearnedCodec)
+    if learned and chosen.autoencoder is None:
+        left *= 1 - SHARE
     train_index, _ = dataset.split(recipe.data.held_out)
     planned = plan(machine, recipe, len(train_index), left, own_size=chosen.own_size)
     finish = datetime.now() + timedelta(seconds=left)

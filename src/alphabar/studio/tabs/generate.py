@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from alphabar.codecs.base import reader_of
 from alphabar.codecs.png_metadata import read_png_metadata
 from alphabar.conditioning.fields import Categorical
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
@@ -455,7 +456,7 @@ def describe(page: Page, model: Model) -> str:
     parameters = sum(p.numel() for p in model.denoiser.parameters())
     facts = (
         model.recipe.name,
-        " × ".join(map(str, reversed(model.codec.spatial))),
+        " × ".join(map(str, reversed(reader_of(model.codec).spatial))),
         page.text("parameters", n=format_short_count(parameters)),
         page.text("images_seen", n=format_short_count(model.images)),
     )
@@ -466,7 +467,7 @@ def compare_with_file(page: Page, model: Model, file: Path, items: Tensor, about
     """A saved file beside the item (1, *item_shape) that was generated again, and how far they differ."""
     codec = model.codec
     with Image.open(file) as image:
-        same_size = image.size == codec.spatial[::-1]
+        same_size = image.size == reader_of(codec).spatial[::-1]
     saved = torch.from_numpy(codec.read(file.read_bytes(), codec.fits[0]).item)[None]
     if not same_size:
         verdict = page.text("reproduced_other_size")
