@@ -13,6 +13,7 @@ from alphabar.codecs.latent import LatentCodec, measured_codec
 from alphabar.data.dataset import cache_root, prepare
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.export.export import export_to
 from alphabar.export.hub import model_files
 from alphabar.metrics.reconstruction import psnr, ssim
 from alphabar.networks.autoencoder import Autoencoder
@@ -224,3 +225,17 @@ def test_grey_and_transparent_pictures(tmp_path):
     assert model.codec.item_shape == (16, 16, 1)
     made = last(sample(model, 2, sampling_settings(model, steps=2), precision="fp32"))
     assert made.shape == (2, 16, 16, 1)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "hub"])
+def test_an_export_holds_the_decoder(trained, tmp_path, target):
+    for module in {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",)}.get(target, ()):
+        pytest.importorskip(module, reason="the extra [export]")
+    report = last(export_to(load_model(trained, "cpu"), target, tmp_path / "out"))
+    assert report.largest <= 1
+
+
+def test_diffusers_has_no_place_for_latents(trained, tmp_path):
+    with pytest.raises(UsageError, match="not one of the codec 'latent'"):
+        last(export_to(load_model(trained, "cpu"), "diffusers", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

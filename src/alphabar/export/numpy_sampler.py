@@ -7,6 +7,7 @@ import json
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alphabar.codecs.latent import LatentCodec
 from alphabar.errors import UsageError
 from alphabar.export.base import Export, MakeItems, Target, require_modules
 from alphabar.export.plan import Plan, sampling_plan
@@ -30,6 +32,10 @@ ALPHA = (
     "    levels[:, :3] = np.where(levels[:, 3:] > 0.5, levels[:, :3] * 255 / np.rint(levels[:, 3:]).clip(1),"
     " 0).clip(0, 255)\n"
 )
+DECODER = "decoder"
+DECODE = (
+    f'    x = networks["{DECODER}"]({{"x": x.astype(np.float32), "c_noise": np.zeros(len(x), np.float32)}})\n'
+)
 
 
 class AtAnyNoise(nn.Module):
@@ -42,6 +48,18 @@ class AtAnyNoise(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """What the network makes of x (n, channels, h, w)."""
         return self.network(x, c_noise, cond) + 0 * c_noise[:, None, None, None]
+
+
+class Decoding(nn.Module):
+    """The decoder of a codec of latents as a network, whose noise level counts nothing."""
+
+    def __init__(self, codec: LatentCodec):
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The signals of the pictures of latents x (n, channels, h, w)."""
+        return self.codec.picture_signals(x) + 0 * c_noise[:, None, None, None]
 
 
 class NumpySampler(Target):
@@ -105,8 +123,13 @@ class NumpySampler(Target):
                 about |= {"float_layers": floats, "layer_errors": errors}
             for suffix, data in self.convert(export, plain, examples, floats).items():
                 written[f"{name}{suffix}"] = data
-        yield Progress(stage, 1, 2)
         networks = {name: f"{name}{self.suffix}" for name in denoisers}
+        if isinstance(codec := export.model.codec, LatentCodec):  # in float32: what it loses is seen at once
+            decoding = PlainInputs(Decoding(codec), 0).eval()
+            for suffix, data in self.convert(replace(export, precision="fp32"), decoding, None, []).items():
+                written[f"{DECODER}{suffix}"] = data
+            networks[DECODER] = f"{DECODER}{self.suffix}"
+        yield Progress(stage, 1, 2)
         self._write_files(export, plan, folder, written, networks, plain.names)
         yield Progress(stage, 2, 2, about)
 
@@ -145,7 +168,8 @@ class NumpySampler(Target):
         values = {
             "REQUIREMENTS@": self.requirements,
             "ENGINE@\n": self.engine,
-            "ALPHA@\n": ALPHA if plan.document["shape"][0] == 4 else "",
+            "DECODE@\n": DECODE if plan.document["latents"] else "",
+            "ALPHA@\n": ALPHA if plan.document["channels"] == 4 else "",
             "SEED@": str(plan.document["seed"]),
             "LABELS@": option,
         }

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.codecs.base import reader_of
 from alphabar.codecs.image import ImageCodec
 from alphabar.conditioning.fields import Categorical, Numeric
 from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
@@ -62,7 +63,8 @@ def sampling_plan(export: Export) -> Plan:
     and for a guidance that is more than a difference of the network's estimates.
     """
     model, settings = export.model, export.settings
-    if not isinstance(model.codec, ImageCodec):
+    pictures = reader_of(model.codec)
+    if not isinstance(pictures, ImageCodec):
         raise UsageError("export.no_pictures", codec=model.codec.name)
     bound = bind_settings(model, settings)
     schedule = model.denoiser.schedule
@@ -81,6 +83,8 @@ def sampling_plan(export: Export) -> Plan:
     arrays |= {"conditions": rows.numpy(), "away": away.numpy()}
     document = {
         "shape": list(model.shape),
+        "channels": pictures.channels,
+        "latents": pictures is not model.codec,
         "seed": settings.seed,
         "scale": scale,
         "kept": max(len(step["weights"]) for step in steps),

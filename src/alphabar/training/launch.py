@@ -223,7 +223,7 @@ def _choose(
         model = load_model(finetune)
         return _Chosen(path, finetuned(model.recipe, model.path.name, settings), model, settings)
     # What the budget planner made of a recipe is in the run: a second plan may be another.
-    if Run(path).exists and (recipe is None or recipe in SIZED and Run(path).recipe.name == recipe):
+    if Run(path).exists and (recipe is None or (recipe in SIZED and Run(path).recipe.name == recipe)):
         return _Chosen(path, with_settings(Run(path).recipe, settings), None, settings)
     if recipe is None and budget is None and images is None:
         raise UsageError("training.no_recipe", path=path, data=data)
