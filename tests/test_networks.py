@@ -574,3 +574,24 @@ class TestUpsample:
     def test_weights_keep_their_names(self) -> None:
         names = UNet(channels=3, widths=(8, 16), attention=0).state_dict()
         assert {"ups.0.grow.1.weight", "ups.0.grow.1.bias"} <= names.keys()
+
+
+class TestLargerPatches:
+    def test_a_network_of_larger_patches_begins_as_the_trained_one_on_means_of_pixels(self):
+        small = UNet(channels=3, widths=(8, 16), head_dim=8, patch=2).eval()
+        for parameter in small.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+        large = UNet(channels=3, widths=(8, 16), head_dim=8, patch=4).eval()
+        large.load_compatible(small.state_dict())
+        x, t = torch.randn(2, 3, 32, 32), torch.rand(2)
+        wanted = (
+            small(torch.nn.functional.avg_pool2d(x, 2), t).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        )
+        assert torch.allclose(large(x, t), wanted, atol=1e-5)
+
+    def test_other_patches_are_refused(self):
+        small = UNet(channels=3, widths=(8, 16), head_dim=8, patch=2)
+        for patch in (1, 3):
+            other = UNet(channels=3, widths=(8, 16), head_dim=8, patch=patch)
+            with pytest.raises(UsageError, match=r"stem\.weight"):
+                other.load_compatible(small.state_dict())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.recipes.derive import finetuned
 from alphabar.recipes.overrides import differences, with_settings
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.recipes.schema import read_recipe
@@ -119,3 +120,10 @@ def test_differences_name_what_changed():
 def test_the_commented_recipe_of_the_guide_is_lean():
     guide = Path(__file__).parents[1] / "docs" / "guide" / "recipe.toml"
     assert read_recipe(guide) == named_recipe("lean")
+
+
+def test_finetuning_on_larger_pictures_enlarges_the_patches():
+    lean = named_recipe("lean")
+    assert finetuned(lean, "m", ["data.size=128"]).network["patch"] == 2 * lean.network["patch"]
+    assert finetuned(lean, "m", ["data.size=128", "network.patch=2"]).network["patch"] == 2
+    assert finetuned(lean, "m", ["data.size=96"]).network["patch"] == lean.network["patch"]

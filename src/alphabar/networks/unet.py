@@ -1,5 +1,7 @@
 """A residual U-Net with self-attention: DDPM (Ho et al. 2020, B), ADM (Dhariwal and Nichol 2021, 3)."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -151,6 +153,29 @@ class UNet(Network):
         for up in self.ups:
             h = up(h, embedding, skips)
         return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch)
+
+    def load_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
+        """Overwrite a weight with a trained one, also of a network with patches of a fraction of the side.
+
+        Then each pixel of its patches stands for a square of pixels here: their mean goes in, and all of
+        them come out the same.
+        """
+        if own.shape != trained.shape and name in ("stem.weight", "output.weight", "output.bias"):
+            trained = self._spread(name, trained)
+        return super().load_weight(name, own, trained)
+
+    def _spread(self, name: str, trained: Tensor) -> Tensor:
+        """A weight of the first or the last convolution for patches of this network's size, if it can be."""
+        pixels = trained.shape[1] if name == "stem.weight" else trained.shape[0]
+        patch = math.isqrt(pixels // self.channels)
+        times = self.patch // patch if patch else 0
+        if times < 2 or patch * times != self.patch or self.channels * patch**2 != pixels:
+            return trained
+        dim = 1 if name == "stem.weight" else 0
+        parts = trained.unflatten(dim, (self.channels, patch, patch))
+        for side in (dim + 1, dim + 2):
+            parts = parts.repeat_interleave(times, side)
+        return parts.flatten(dim, dim + 2) / (times**2 if name == "stem.weight" else 1)
 
     def middle_attention(self) -> Attention | None:
         """The self-attention of the first block in the middle, where there is one."""
