@@ -26,6 +26,7 @@ class Operator(ABC):
 
     shape: of a sample x, (channels, *spatial). measurement_shape: of A(x). Both are without the batch.
     linear: whether A is linear. is_mask: whether A only hides values.
+    has_prox: whether `prox` weighs x against y, which takes more than an inverse.
     removes_pixels: whether some pixels of x leave no trace in y, so that a place in y without variation says
         nothing about the noise.
     """
@@ -34,6 +35,7 @@ class Operator(ABC):
     measurement_shape: Shape
     linear: ClassVar[bool] = False
     is_mask: ClassVar[bool] = False
+    has_prox: bool = False
     removes_pixels: bool = False
 
     @abstractmethod
@@ -98,6 +100,7 @@ class Linear(Operator):
     """A linear operator that is known by A and its adjoint alone."""
 
     linear = True
+    has_prox = True
     iterations: ClassVar[int] = 300  # of the conjugate gradients, at most
 
     @abstractmethod

@@ -16,6 +16,7 @@ class Decoded(Operator):
     def __init__(self, codec: LatentCodec, operator: Operator):
         self.codec, self.operator = codec, operator
         self.shape, self.measurement_shape = codec.shape, operator.measurement_shape
+        self.has_prox = operator.has_prox
 
     def A(self, x: Tensor) -> Tensor:
         return self.operator.A(self.codec.picture_signals(x))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.random import Noise
+from alphabar.errors import UsageError
 from alphabar.restoration.solvers.base import DDIMSolver, Observation, SolverStep, denoise
 
 
@@ -23,7 +24,9 @@ class DiffPIR(DDIMSolver):
     def estimate(
         self, denoiser: Denoiser, x: Tensor, step: SolverStep, noise: Noise, observation: Observation
     ) -> Tensor:
-        A = self.linear_operator(observation)
+        A = observation.operator
+        if not A.has_prox:
+            raise UsageError("restoration.solver_needs_linear", solver=type(self).__name__)
         rho = self.trust * (observation.sigma_y / step.sigma) ** 2
         return observation.clamp(A.prox(denoise(denoiser, x, step), observation.y, rho))
 
