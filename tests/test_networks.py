@@ -16,7 +16,7 @@ from alphabar.networks import NETWORKS
 from alphabar.networks.base import flops
 from alphabar.networks.layers import BatchNorm2d, SelfAttention, Sinusoid, group_norm
 from alphabar.networks.mp_unet import Block, MPAttention, MPConv, MPFourier, MPUNet, mp_silu, mp_sum, unit
-from alphabar.networks.resample import Upsample
+from alphabar.networks.resample import Upsample, recompute_blocks
 from alphabar.networks.tutorial_unet import TutorialUNet
 from alphabar.networks.unet import ResidualBlock, UNet
 
@@ -595,3 +595,21 @@ class TestLargerPatches:
             other = UNet(channels=3, widths=(8, 16), head_dim=8, patch=patch)
             with pytest.raises(UsageError, match=r"stem\.weight"):
                 other.load_compatible(small.state_dict())
+
+
+@pytest.mark.parametrize("name", ["unet", "mp_unet"])
+def test_recomputed_blocks_have_the_same_gradients(name):
+    settings = {"name": name, "widths": (8, 16), "head_dim": 8, "dropout": 0.2}
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        network = NETWORKS.build(settings, channels=3).train()
+        for parameter in network.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+        if recompute:
+            recompute_blocks(network)
+        torch.manual_seed(1)
+        network(torch.randn(2, 3, 16, 16), torch.rand(2)).square().mean().backward()
+        gradients.append({key: p.grad for key, p in network.named_parameters()})
+    for key, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][key]), key

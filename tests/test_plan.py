@@ -14,7 +14,7 @@ from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.training import budget
 from alphabar.training.budget import Machine, measure, plan
-from alphabar.training.model_sizes import activations, sizes
+from alphabar.training.model_sizes import activations, size_of, sizes
 from training_child import tiny_dataset
 
 LEAN = named_recipe("lean")
@@ -166,3 +166,16 @@ def test_measuring_a_real_machine(picture_folder, monkeypatch):
     (((forward, rate),), loading) = (end.result.speeds, end.result.loading)
     assert forward == sizes(recipe)[0].flops and 1 < rate < 1e5 and 1 < loading < 1e6
     assert end.result.memory > 2**20
+
+
+def test_what_does_not_fit_one_sample_at_a_time_is_computed_again():
+    """The largest network alone, in memory for one sample's features with recomputing and not without."""
+    own = with_settings(LEAN, ["network.widths=[96,192,384]", "network.blocks=3"])
+    size = size_of(own)
+    assert size.recomputed < 0.5 * size.activations
+    room = (size.activations + size.recomputed) // 2
+    tight = replace(TWO_CORES, memory=2 * (20 * size.parameters + room))
+    p = plan(tight, own, 8000, 7200.0, own_size=True)
+    assert p.recipe.recompute and p.chosen.recompute and p.chosen.memory <= tight.memory / 2
+    plenty = plan(TWO_CORES, own, 8000, 7200.0, own_size=True)
+    assert not plenty.recipe.recompute and p.chosen.rate == pytest.approx(0.75 * plenty.chosen.rate)

@@ -131,6 +131,7 @@ class Recipe(Section):
     monitor: MonitorSettings = MonitorSettings()
     batch: int = Field(128, ge=1, le=1_000_000)  # images of one update, over all processes
     accumulate: int = Field(1, ge=1)  # equal pieces a batch is computed in, to save memory
+    recompute: bool = False  # what is inside a U-Net's blocks is computed again in the backward pass, too
     images: int = Field(ge=1, le=MOST_IMAGES)  # seen in the whole training, unless a budget is given
     seed: int = Field(0, ge=-(2**63), lt=2**63)
     extensions: list[dict[str, str]] = []  # name and SHA-256 of each that a choice above comes from

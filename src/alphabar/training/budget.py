@@ -94,6 +94,7 @@ class Candidate:
     """A network of one size and what training it in the budget comes to.
 
     rate: samples a second. memory: bytes. off: by what factor the network is larger than the rule says.
+    recompute: whether blocks are computed again in the backward pass, without which one sample does not fit.
     """
 
     size: Size
@@ -104,6 +105,7 @@ class Candidate:
     accumulate: int
     memory: int
     off: float
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,7 @@ def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float, *, own_
             f"network={json.dumps(network)}",
             f"batch={chosen.batch}",
             f"accumulate={chosen.accumulate}",
+            f"recompute={json.dumps(chosen.recompute)}",
             # The learning rate grows with the square root of the batch (Malladi et al. 2022).
             f"optimizer.learning_rate={recipe.optimizer.learning_rate * scale:.3g}",
             f"optimizer.warm_up={min(recipe.optimizer.warm_up, chosen.images // 20)}",
@@ -278,15 +281,18 @@ def _candidate(size: Size, machine: Machine, pictures: int, seconds: float) -> C
     images = int(rate * seconds)
     fixed = BYTES_PER_PARAMETER * size.parameters
     room = MEMORY_SHARE * machine.memory - fixed
-    accumulate = 1
-    while accumulate < batch and size.activations * batch / accumulate > room:
+    accumulate, kept, recompute = 1, size.activations, False
+    if kept > room:  # not even one sample fits
+        kept, recompute = size.recomputed, True
+        rate, images = rate * PASSES / (PASSES + 1), images * PASSES // (PASSES + 1)
+    while accumulate < batch and kept * batch / accumulate > room:
         accumulate *= 2
-    memory = fixed + size.activations * batch // accumulate
+    memory = fixed + kept * batch // accumulate
     if memory > MEMORY_SHARE * machine.memory:
         return None
     optimum = OPTIMAL_FORWARD * math.sqrt(PASSES * size.flops * rate * seconds / OPTIMAL_COMPUTE)
     off = size.flops / optimum
-    return Candidate(size, rate, images, images / pictures, batch, accumulate, memory, off)
+    return Candidate(size, rate, images, images / pictures, batch, accumulate, memory, off, recompute)
 
 
 def _notes(chosen: Candidate, machine: Machine, candidates: list[Candidate] | None) -> tuple[Message, ...]:

@@ -12,6 +12,7 @@ from alphabar.codecs.base import Codec
 from alphabar.errors import UsageError
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network, flops
+from alphabar.networks.resample import Level, recompute_blocks
 from alphabar.recipes.schema import Recipe
 
 BYTES_PER_PARAMETER = 20  # weight, gradient, Adam's two moments and the EMA, in float32
@@ -26,13 +27,15 @@ class Size:
     """A network of one size, and what it costs.
 
     network: resolved settings, widths and blocks among them. flops: floating-point operations of one forward
-    pass for one sample. activations: bytes kept for the backward pass of one sample, in float32.
+    pass for one sample. activations: bytes kept for the backward pass of one sample, in float32; recomputed:
+    where blocks are computed again in that pass.
     """
 
     network: Mapping[str, Any]
     parameters: int
     flops: int
     activations: int
+    recomputed: int
 
     @property
     def shape(self) -> str:
@@ -80,7 +83,9 @@ def _size(network: Mapping[str, Any], codec: Codec) -> Size:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         built = NETWORKS.build(network, channels=codec.channels)
     parameters = sum(p.numel() for p in built.parameters())
-    return Size(network, parameters, flops(built, codec.spatial), activations(built, codec.spatial))
+    cost, kept = flops(built, codec.spatial), activations(built, codec.spatial)
+    recompute_blocks(built)
+    return Size(network, parameters, cost, kept, activations(built, codec.spatial))
 
 
 def nearest(values: Sequence[float], wanted: float) -> int:
@@ -91,6 +96,9 @@ def nearest(values: Sequence[float], wanted: float) -> int:
 def activations(network: Network, spatial: Sequence[int]) -> int:
     """Bytes that a network of meta tensors keeps for the backward pass of one sample; nothing is computed."""
     kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep_inputs(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        keep(inputs[0])  # of a block that is computed again: autograd does not say that it keeps them
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -104,5 +112,11 @@ def activations(network: Network, spatial: Sequence[int]) -> int:
             network(x, torch.empty(n, device="meta"))
         return sum(storage.nbytes() for storage in kept.values())
 
-    # Weights, raw and normalised, are kept once whatever the batch.
-    return total(2) - total(1)
+    levels = [module for module in network.modules() if isinstance(module, Level) and module.recompute]
+    hooks = [b.register_forward_pre_hook(keep_inputs) for level in levels for b in level.blocks]
+    try:
+        # Weights, raw and normalised, are kept once whatever the batch.
+        return total(2) - total(1)
+    finally:
+        for hook in hooks:
+            hook.remove()

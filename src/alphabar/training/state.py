@@ -17,6 +17,7 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import pack_json
 from alphabar.methods.registry import METHODS, method_of
 from alphabar.networks.base import Network
+from alphabar.networks.resample import recompute_blocks
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.ema import EMA, SIGMA_RELS, PowerFunctionEMA
 from alphabar.runs.model import build_denoiser, load_weights
@@ -70,6 +71,8 @@ class TrainingState:
         self.fingerprint = _fingerprint(dataset, conditions)
         denoiser = build_denoiser(recipe, conditions.vocabulary if conditions else None)
         self.network = denoiser.network
+        if recipe.recompute:
+            recompute_blocks(self.network)
         runtime.place(self.network)
         # Looked up once: a GPU would wait for it at every update.
         self.parameters, self.buffers = list(self.network.parameters()), list(self.network.buffers())

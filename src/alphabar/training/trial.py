@@ -14,6 +14,7 @@ from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS
 from alphabar.methods.base import Method
 from alphabar.methods.registry import METHODS
 from alphabar.networks.layers import BatchNorm2d
+from alphabar.networks.resample import recompute_blocks
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.runtime import Runtime, compiled, synchronize
@@ -44,6 +45,8 @@ class Trial:
         self.denoiser = build_denoiser(recipe, conditions.vocabulary if conditions else None)
         self.network = self.denoiser.network.train()
         self.rows = conditions.rows if conditions else None
+        if recipe.recompute:
+            recompute_blocks(self.network)
         self._method: Method | None = None
         self._scale = 1.0
         _disturb(self.network.parameters())
