@@ -16,7 +16,7 @@ from alphabar.export.base import Export
 from alphabar.export.card import without_paths
 from alphabar.export.hub import Hub
 from alphabar.export.upload import check_upload, upload_folder
-from alphabar.files import MANIFEST, Damaged, pack_json, read_folder, write_folder
+from alphabar.files import MANIFEST, Damaged, pack_json, read_folder, write_document, write_folder
 from alphabar.progress import last
 from alphabar.runs.hub import HubModel, hub_model
 from alphabar.runs.model import holds_model, load_model, locate
@@ -207,7 +207,7 @@ def test_the_card(model, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / FILE).write_bytes(pack_json([evaluation(96), evaluation(50)]))
-    (run / "data.json").write_bytes(pack_json({"data": "/home/jane doe/small cars"}))
+    write_document(run / "data.json", {"data": "/home/jane doe/small cars"})
     known = replace(model, path=run)
     card = huggingface_hub.ModelCard.load(exported(known, tmp_path / "known", licence="mit") / "README.md")
     assert card.data.license == "mit" and "small cars" in card.text and "jane" not in card.text

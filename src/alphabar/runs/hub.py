@@ -21,6 +21,7 @@ from alphabar.files import (
     parse_json,
     read_folder,
     read_plain_file,
+    warn_of_cache,
     write_file,
     writing_folder,
 )
@@ -80,6 +81,8 @@ def fetch_model(model: HubModel) -> Path:
     with suppress(Damaged):
         read_folder(folder)
         return folder
+    if folder.exists():
+        warn_of_cache(folder)
     shutil.rmtree(folder, ignore_errors=True)
     with writing_folder(folder, existing="keep", flush=True) as beside:
         _fetch_files(model, commit, beside)
