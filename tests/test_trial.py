@@ -79,8 +79,8 @@ def test_eager_gradients_are_right_in_every_runtime(name):
         assert wrong_gradient(found, gains) is None, "the gradient of a single number has cancelled"
 
 
-# Most of what the compiler does for each of some 45 kernels is to read PyTorch's header. This one reads it once
-# and has GCC take it in its compiled form, which GCC does only where all options are the same.
+# Most of what the compiler does for each of some 45 kernels is to read PyTorch's header. This one reads it
+# once and has GCC take it in its compiled form, which GCC does only where all options are the same.
 COMPILER = r"""#!/bin/bash
 here=$(dirname "$0") header=torch/csrc/inductor/cpp_prefix.h options=() skip=
 for word in "$@"; do

@@ -30,7 +30,8 @@ def trials(material: Material, most: int, names: Collection[str] | None) -> Iter
                 ) -> list[str]:
                     return list(_try(command, material, k, failure, right))
 
-                name = f"disk: {command.name}, {words} at write {k} of {n}"
+                # Without their number, which differs a little from start to start.
+                name = f"disk: {command.name}, {words} at write {k}"
                 yield Trial(name, f"{words} in the middle of a command", do)
 
 
