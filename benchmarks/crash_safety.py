@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument(
         "--writes", type=int, default=1000, help="at most, of each command, that meet a failing disk"
     )
+    parser.add_argument("--commands", nargs="+", help="of disk and signals, by default all")
     parser.add_argument("--moments", type=int, default=4, help="for each signal and command")
     parser.add_argument("--minutes", type=float, default=120.0, help="after which it stops")
     parser.add_argument("--seed", type=int, default=0)
@@ -70,9 +71,9 @@ def chosen(options, material) -> Iterator:
     if "flips" in options.parts:
         yield flips.trials(material, options.places, options.seed)
     if "disk" in options.parts:
-        yield disk.trials(material, options.writes)
+        yield disk.trials(material, options.writes, options.commands)
     if "signals" in options.parts:
-        yield signals.trials(material, options.moments, options.seed)
+        yield signals.trials(material, options.moments, options.seed, options.commands)
     if "writers" in options.parts:
         yield writers.trials(material)
 

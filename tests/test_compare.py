@@ -11,7 +11,7 @@ import torch
 from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.initial_noise import fit_gaussian
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import pack_json
+from alphabar.files import pack_json, write_document
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.reporting.comparison import PROTOCOL, Comparison, Cost, Entry, compare, comparison_tables
@@ -64,7 +64,7 @@ def make_run(path: Path, *settings: str, images: int = 96, evaluated: tuple[dict
         run.log.append("train", images * i // 3, seconds=40.0 * i, loss=1.0)
         run.log.append("distance", images * i // 3, features="lite0_96", n=8, n_reference=90, kid=1.0 / i)
     run.log.append("train", 10 * images, seconds=9999.0, loss=0.1)  # after the checkpoint: not this model's
-    (path / "environment.json").write_bytes(pack_json({"data": {"fingerprint": "f"}}))
+    write_document(path / "environment.json", {"data": {"fingerprint": "f"}})
     if evaluated:
         (path / "evaluation.json").write_bytes(pack_json(list(evaluated)))
     return path

@@ -27,11 +27,14 @@ from alphabar.evaluation.attributes import common_words
 from alphabar.evaluation.evaluate import evaluate
 from alphabar.evaluation.record import Evaluation, add_to_run, read_evaluations
 from alphabar.evaluation.samples import compression_note, read_samples
+from alphabar.files import DamagedFile, write_document
+from alphabar.inference.runtime import PLAIN
 from alphabar.messages import unpack_messages
 from alphabar.metrics.features import EXTRACTORS, Features
 from alphabar.progress import Progress
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
+from alphabar.reporting.report_data import report_data
 from alphabar.runs.model import load_model
 from alphabar.runs.run import Run
 from alphabar.sampling.bound import weights_fingerprint
@@ -379,11 +382,60 @@ def test_an_evaluation_that_is_stopped_while_it_generates_goes_on(run, monkeypat
     (folder,) = (cache_root() / "samples").iterdir()
     file = folder / "000000030-30" / "rows.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")  # damaged: it is made again
-    stopped = evaluated(model, "toycars:200", 80)
+    with pytest.warns(DamagedFile, match="made again"):
+        stopped = evaluated(model, "toycars:200", 80)
     assert made == [0, 30, 60, 30, 60]
     assert not list((cache_root() / "samples").iterdir())
     assert stopped.report.to_dict() == evaluated(model, "toycars:200", 80).report.to_dict()
     assert made[5:] == [0, 30, 60]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(b"{"),
+        lambda file: file.write_bytes(file.read_bytes().replace(b"torch", b"tosch", 1)),
+        lambda file: file.write_bytes(file.read_bytes().replace(b'"batch": 30', b'"batch": 31')),
+        lambda file: write_document(file, {"runtime": {"engine": "another"}}),
+        lambda file: write_document(file, {"runtime": PLAIN.to_dict() | {"precision": "fp16"}}),  # of a GPU
+    ],
+)
+def test_samples_whose_computation_is_not_known_are_made_again(run, monkeypatch, harm):
+    made = []
+
+    def sample(model, n, settings, first, batch):
+        made.append(first)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        yield Progress("sampling", 1, 1, toys(n, seed=first))
+
+    monkeypatch.setattr(samples, "sample", sample)
+    monkeypatch.setattr(samples, "BATCH", 30)
+    monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32"])
+    model = load_model(run)
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(model, "toycars:200", 60)
+    (folder,) = (cache_root() / "samples").iterdir()
+    harm(folder / "runtime.json")
+    with pytest.warns(DamagedFile, match="made again"):
+        evaluated(model, "toycars:200", 60)
+    assert made == [0, 30, 0, 30]
+
+
+def test_a_changed_digit_of_an_evaluation_is_noticed(run, tmp_path, drawing):
+    drawing(toys(60, seed=5))
+    kept, file = Run(tmp_path), tmp_path / "evaluation.json"
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    result = evaluated(load_model(run), "toycars:200", 60)
+    for _ in range(2):
+        add_to_run(kept, result)
+    assert len(read_evaluations(kept)[0]) == 2 and "sha256" not in read_evaluations(kept)[0][0]
+    before, _, after = file.read_text().partition('"n": 60')
+    file.write_text(f'{before}"n": 61{after}')
+    whole, problem = read_evaluations(kept)
+    assert len(whole) == 1 and problem.identifier == "evaluation.damaged_entries"
+    assert problem in report_data(tmp_path, tmp_path / "report_files", "run", "en")["warnings"]
 
 
 def test_samples_that_another_evaluation_reads_are_not_taken_from_it(run):

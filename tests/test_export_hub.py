@@ -10,13 +10,22 @@ import pytest
 from PIL import Image
 
 from alphabar.codecs.png_metadata import read_png_metadata
+from alphabar.data.dataset import cache_root
 from alphabar.errors import AlphabarError
 from alphabar.evaluation.record import FILE
 from alphabar.export.base import Export
 from alphabar.export.card import without_paths
 from alphabar.export.hub import Hub
 from alphabar.export.upload import check_upload, upload_folder
-from alphabar.files import MANIFEST, Damaged, pack_json, read_folder, write_folder
+from alphabar.files import (
+    MANIFEST,
+    Damaged,
+    DamagedFile,
+    pack_json,
+    read_folder,
+    write_document,
+    write_folder,
+)
 from alphabar.progress import last
 from alphabar.runs.hub import HubModel, hub_model
 from alphabar.runs.model import holds_model, load_model, locate
@@ -106,6 +115,16 @@ def test_revisions(hub, folder, model):
     assert locate(f"hf://{NAME}@{old}").parent.name == old
     with refused("hub.no_revision"):
         locate(f"hf://{NAME}@v2")
+
+
+def test_a_damaged_list_of_revisions_is_not_believed(hub, folder, monkeypatch):
+    hub.add(NAME, files_of(folder))
+    locate(f"hf://{NAME}")
+    (file,) = (cache_root() / "hub").glob("*/revisions.json")
+    file.write_bytes(file.read_bytes().replace(b"main", b"mail"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.warns(DamagedFile), refused("hub.unreachable", AlphabarError):
+        locate(f"hf://{NAME}@mail")
 
 
 def test_not_found_private_and_gated(hub, folder, monkeypatch):
@@ -207,7 +226,7 @@ def test_the_card(model, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / FILE).write_bytes(pack_json([evaluation(96), evaluation(50)]))
-    (run / "data.json").write_bytes(pack_json({"data": "/home/jane doe/small cars"}))
+    write_document(run / "data.json", {"data": "/home/jane doe/small cars"})
     known = replace(model, path=run)
     card = huggingface_hub.ModelCard.load(exported(known, tmp_path / "known", licence="mit") / "README.md")
     assert card.data.license == "mit" and "small cars" in card.text and "jane" not in card.text

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from alphabar.errors import AlphabarError
-from alphabar.files import pack_json
+from alphabar.files import write_document
 from alphabar.progress import last
 from alphabar.reporting import report_figures
 from alphabar.reporting.exports import save_picture
@@ -63,7 +63,7 @@ def test_the_same_pictures_are_shown(run, monkeypatch):
         return []
 
     monkeypatch.setattr(report_figures, "_nearest", nearest)
-    (run.path / "environment.json").write_bytes(pack_json({}))  # of an unknown data set
+    write_document(run.path / "environment.json", {})  # of an unknown data set
     assert notes(make_report_figures(run)) == [] and shown == [3]
 
 

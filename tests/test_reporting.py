@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import pack_json, read_document, with_checksum, write_document
 from alphabar.images import evenly, image_grid, image_strip, nearest_panel, on_white
 from alphabar.messages import message, pack_messages
 from alphabar.recipes.presets import classic, named_recipe
@@ -368,8 +369,8 @@ def run(tmp_path: Path) -> Path:
         "memory": 7.6,
         "commit": None,
     }
-    (run / "data.json").write_text(json.dumps({"data": "my cars"}))
-    (run / "environment.json").write_text(json.dumps(environment))
+    write_document(run / "data.json", {"data": "my cars"})
+    write_document(run / "environment.json", environment)
     lines = "".join(json.dumps(r) + "\n" for r in log_records())
     (run / "log.jsonl").write_text(lines + '{"kind": "train", "ima')
     for i in range(1, 21):
@@ -377,14 +378,14 @@ def run(tmp_path: Path) -> Path:
     (run / "samples" / "notes.png").write_bytes(b"not one of ours")
     for value, name in enumerate(("forward", "reverse", "samples", "nearest"), start=100):
         image_grid(flat(value, value)).save(run / "report_files" / f"{name}.png")
-    (run / "report_files" / "figures.json").write_text(json.dumps(FIGURES))
+    write_document(run / "report_files" / "figures.json", FIGURES)
     (run / "evaluation.json").write_text(json.dumps([evaluation(128, 301.5), evaluation(640, 278.25)]))
     return run
 
 
 def test_a_spanish_report_says_what_was_chosen_to_train_in_spanish(run_without_curves: Path) -> None:
     file, note = run_without_curves / "environment.json", message("training.compile_short")
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"runtime": pack_messages({"notes": [note]})}))
+    write_document(file, read_document(file) | {"runtime": pack_messages({"notes": [note]})})
     for language in ("en", "es"):
         html = write_report(run_without_curves, language=language).read_text(encoding="utf-8")
         assert note.in_language(language).rstrip(".") in html
@@ -633,7 +634,7 @@ def test_hostile_strings_are_shown_as_they_are(run: Path) -> None:
     hostile = run.with_name("a <b> & 'c'")
     run.rename(hostile)
     (hostile / "recipe.toml").write_text(f"name = {json.dumps(HOSTILE)}\n{json.dumps(HOSTILE)} = 1\n")
-    (hostile / "environment.json").write_text(json.dumps({HOSTILE: {HOSTILE: [HOSTILE]}}))
+    write_document(hostile / "environment.json", {HOSTILE: {HOSTILE: [HOSTILE]}})
     judged = evaluation(640, 1.0) | {
         HOSTILE: HOSTILE,
         "warnings": [HOSTILE],
@@ -645,7 +646,7 @@ def test_hostile_strings_are_shown_as_they_are(run: Path) -> None:
     ]
     (hostile / "evaluation.json").write_text(json.dumps([judged, judged]))
     about = {**FIGURES, "terminal_warning": HOSTILE, "samples": {HOSTILE: HOSTILE}}
-    (hostile / "report_files" / "figures.json").write_text(json.dumps(about))
+    write_document(hostile / "report_files" / "figures.json", about)
     records = [
         {"kind": "distance", "images": 1, "frechet": 1.0, "features": HOSTILE, "n": HOSTILE},
     ]
@@ -775,7 +776,9 @@ def test_no_json_crashes_the_report(
     (tmp_path / "report_files").mkdir(exist_ok=True)
     (tmp_path / "recipe.toml").touch()
     about |= {"samples": samples, "forward": {"levels": [level]}}
-    (tmp_path / "report_files" / "figures.json").write_text(json.dumps(about))
+    write_document(tmp_path / "report_files" / "figures.json", about)
     (tmp_path / "evaluation.json").write_text(json.dumps([*judged, {"metrics": [measure]}]))
-    (tmp_path / "environment.json").write_text(json.dumps(environment))
+    (tmp_path / "environment.json").write_bytes(
+        pack_json(with_checksum(environment) if isinstance(environment, dict) else environment)
+    )
     page_of(tmp_path)

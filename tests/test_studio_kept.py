@@ -1,5 +1,6 @@
 """What a session of the studio holds: its history as files, and pages left for the other language."""
 
+import itertools
 import pickle
 import shutil
 from pathlib import Path
@@ -25,11 +26,22 @@ def test_a_generation_takes_no_memory_and_says_when_its_files_are_gone(tmp_path)
     assert done.file(3) == names[3].encode() * 1000
     assert done.grid().count("<a ") == 64 and f'download="{names[63]}"' in done.grid()
     assert len(pickle.dumps(tuple(done))) < 4000  # a state of the session, of which there are many
+    whole = {file: file.read_bytes() for file in (done.previews, done.archive)}
+    for file, damaged in itertools.product(whole, (b"", b"x", whole[done.archive][:-30])):
+        file.write_bytes(damaged)
+        assert_removed(done.grid)
+        file.write_bytes(whole[file])
+    done.archive.write_bytes(whole[done.archive].replace(b"m-7-000.pngm", b"m-7-000.pngn", 1))
+    assert_removed(lambda: done.file(0))
     shutil.rmtree(done.archive.parent)
     for read in (done.grid, lambda: done.file(0)):
-        with pytest.raises(AlphabarError) as failed:
-            read()
-        assert failed.value.message.identifier == "studio.samples_removed"
+        assert_removed(read)
+
+
+def assert_removed(read):
+    with pytest.raises(AlphabarError) as failed:
+        read()
+    assert failed.value.message.identifier == "studio.samples_removed"
 
 
 def test_pages_that_were_left_are_bounded_and_known_by_their_ticket_alone():

@@ -15,6 +15,7 @@ from alphabar.conditioning import text_encoder
 from alphabar.conditioning.fields import Text
 from alphabar.conditioning.text_encoder import IDENTITY, PACKAGE, embed
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import DamagedFile, read_folder, write_folder
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 
 LAYERS, HEADS, WIDTH = 6, 12, 384  # of all-MiniLM-L6-v2
@@ -175,19 +176,24 @@ def test_many_sentences_keep_their_places_and_equal_ones_are_encoded_once(letter
     assert letters.order == sorted(set(sentences))  # the key of the cache is that of any order
 
 
-@pytest.mark.parametrize("damage", ["bytes", "shape", "nan", "another name"])
+@pytest.mark.parametrize("damage", ["a bit", "shape", "no file", "another name"])
 def test_the_cache_saves_the_work_and_a_damaged_one_is_replaced(letters, tmp_path, damage):
     cache, sentences = tmp_path / "deep" / "cache", ["b", "a", "b"]
     wanted = [count(sentence) for sentence in sentences]
     assert embed(sentences, cache).tolist() == wanted and letters.sentences == 2
     assert embed(["a", "b"], cache).tolist() == wanted[1:] and letters.sentences == 2
     assert embed(["a", "c"], cache).tolist() == [count("a"), count("c")] and letters.sentences == 4
-    for file in cache.iterdir():
-        kept = unpack_tensors(file.read_bytes())["embeddings"]
-        damaged = {"shape": kept[:1].clone(), "nan": kept * math.nan}.get(damage, kept)
+    for folder in cache.iterdir():
+        kept = unpack_tensors(read_folder(folder)[text_encoder.FILE])["embeddings"]
         name = "vectors" if damage == "another name" else "embeddings"
-        file.write_bytes(b"damaged" if damage == "bytes" else pack_tensors({name: damaged}))
-    assert embed(sentences, cache).tolist() == wanted and letters.sentences == 6
+        files = {text_encoder.FILE: pack_tensors({name: kept[:1].clone() if damage == "shape" else kept})}
+        write_folder(folder, {} if damage == "no file" else files)
+        if damage == "a bit":
+            data = bytearray((folder / text_encoder.FILE).read_bytes())
+            data[-2] ^= 1  # of a number, which stays one
+            (folder / text_encoder.FILE).write_bytes(data)
+    with pytest.warns(DamagedFile, match="made again"):
+        assert embed(sentences, cache).tolist() == wanted and letters.sentences == 6
     assert embed(sentences, cache).tolist() == wanted and letters.sentences == 6
 
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,3 +69,8 @@ def commands(material: Material, place: Path) -> Mapping[str, Command]:
         name: Command(name, place, (name, *arguments), name in ("evaluate", "report", "compare"))
         for name, arguments in given.items()
     }
+
+
+def chosen(material: Material, place: Path, names: Collection[str] | None) -> Sequence[Command]:
+    """The commands of these names; None for all."""
+    return [command for name, command in commands(material, place).items() if names is None or name in names]

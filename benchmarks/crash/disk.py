@@ -1,19 +1,22 @@
 """A disk that is full, or fails once, at the writes of every command."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from crash.children import Disk, arm, import_for, operations, run
-from crash.commands import IMAGES, TRAININGS, Command, commands
+from crash.commands import IMAGES, TRAININGS, Command, chosen
 from crash.material import Material, leftovers, weights
 from crash.trials import Trial
 
 FAILURES = {Disk.FULL: "no space left on the disk", Disk.BROKEN_ONCE: "an input/output error"}
 
 
-def trials(material: Material, most: int) -> Iterator[Trial]:
-    """Each command with each failure at every write, or at ``most`` of them where there are more."""
+def trials(material: Material, most: int, names: Collection[str] | None) -> Iterator[Trial]:
+    """Each command with each failure at every write, or at ``most`` of them where there are more.
+
+    names: of the commands; None for all.
+    """
     place = material.folder / "disk"
-    for command in commands(material, place).values():
+    for command in chosen(material, place, names):
         command.prepare(material)
         import_for(command.work(), material.folder)
         n = _writes(command, material)
@@ -27,7 +30,8 @@ def trials(material: Material, most: int) -> Iterator[Trial]:
                 ) -> list[str]:
                     return list(_try(command, material, k, failure, right))
 
-                name = f"disk: {command.name}, {words} at write {k} of {n}"
+                # Without their number, which differs a little from start to start.
+                name = f"disk: {command.name}, {words} at write {k}"
                 yield Trial(name, f"{words} in the middle of a command", do)
 
 

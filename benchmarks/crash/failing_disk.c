@@ -90,6 +90,7 @@ ON_FILE(int, ftruncate64, (int fd, off64_t n), (fd, n))
 ON_PATH(mkdir, (const char *path, mode_t mode), path, (path, mode))
 ON_PATH(rename, (const char *from, const char *to), to, (from, to))
 ON_PATH(renameat, (int a, const char *from, int b, const char *to), to, (a, from, b, to))
+ON_PATH(renameat2, (int a, const char *from, int b, const char *to, unsigned how), to, (a, from, b, to, how))
 
 // A full disk lets files be removed; only a kill may come between.
 #define REMOVES(name, parameters, path, arguments)                                                 \

@@ -5,20 +5,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from crash.children import SIGNALS, Ended, run, sending
-from crash.commands import IMAGES, TRAININGS, Command, commands
+from crash.commands import IMAGES, TRAININGS, Command, chosen
 from crash.material import Material, leftovers, weights
 from crash.trials import Trial
 
 STARTS = 4  # for each signal: real processes that are stopped while they start
 
 
-def trials(material: Material, moments: int, seed: int) -> Iterator[Trial]:
-    """Each command, each signal, at ``moments`` random moments, sent once or twice; and starting ones."""
+def trials(material: Material, moments: int, seed: int, names: Collection[str] | None) -> Iterator[Trial]:
+    """Each command, each signal, at ``moments`` random moments, sent once or twice; and starting ones.
+
+    names: of the commands; None for all.
+    """
     place = material.folder / "signals"
-    for command in commands(material, place).values():
+    for command in chosen(material, place, names):
         command.prepare(material)
         undisturbed = run(command.work(), folder=material.folder)
         right = weights(place / "run", IMAGES) if command.name in TRAININGS else None

@@ -3,9 +3,11 @@
 torch.save truncates its target before it writes, and safetensors never flushes to disk; neither notices a
 flipped bit. `write_folder` lists every file of a folder with its SHA-256 in MANIFEST.json, gives the folder
 its name only once all of it is on the disk, and `read_folder` checks every byte. `writing_folder` does the
-same without checksums for folders that are written file by file. Nothing is pickled.
+same without checksums for folders that are written file by file. A JSON document that alphabar reads again
+carries a checksum of its content (`write_document`, `read_document`). Nothing is pickled.
 """
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -15,6 +17,7 @@ import secrets
 import shutil
 import stat
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,8 +26,10 @@ from typing import Any, Literal, TypeVar
 from filelock import FileLock, Timeout
 
 from alphabar.errors import AlphabarError
+from alphabar.messages import message
 
 MANIFEST = "MANIFEST.json"
+CHECKSUM = "sha256"  # the key of a document's checksum
 WRITING = ".writing-"  # what the names of unfinished files and folders begin with
 LARGEST_FILE = 2**35  # bytes that `read_plain_file` takes into memory
 LARGEST_DOCUMENT = 2**24  # bytes of a JSON document that people may read
@@ -34,6 +39,10 @@ ABANDONED_AFTER = 86_400.0  # seconds after which an unfinished folder belongs t
 
 class Damaged(AlphabarError):
     """A folder that is incomplete or whose bytes are not those that were written."""
+
+
+class DamagedFile(UserWarning):
+    """A damaged file that can be done without, or that is made again."""
 
 
 @contextmanager
@@ -194,6 +203,59 @@ def parse_json(data: bytes, path: Path, kind: type[T]) -> T:
     return value
 
 
+def write_document(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON document with a checksum, as `write_file` does."""
+    write_file(path, pack_json(with_checksum(content)))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The content of a document that `write_document` wrote.
+
+    Raises FileNotFoundError where there is none, Damaged where any of its content has changed.
+    """
+    document = parse_json(read_plain_file(path, LARGEST_DOCUMENT), path, dict)
+    if CHECKSUM not in document:
+        raise Damaged("files.damaged", path=path)
+    return without_checksum(document, path)
+
+
+def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a JSON document with its checksum."""
+    return {**content, CHECKSUM: _document_checksum(content)}
+
+
+def without_checksum(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The content of a document of the file ``path``. Raises Damaged where it has a wrong checksum."""
+    content = {key: value for key, value in document.items() if key != CHECKSUM}
+    if document.get(CHECKSUM, (known := _document_checksum(content))) != known:
+        raise Damaged("files.damaged", path=path)
+    return content
+
+
+def _document_checksum(content: Mapping[str, Any]) -> str:
+    stored = json.loads(pack_json(content))  # in which a tuple is a list and every key a text
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
+
+
+def read_optional(path: Path) -> dict[str, Any] | None:
+    """The content of a document that is of use but can be done without; None where there is none.
+
+    None too, with a warning, where it is damaged.
+    """
+    try:
+        return read_document(path)
+    except FileNotFoundError:
+        return None
+    except Damaged:
+        warnings.warn(message("files.done_without", path=path), DamagedFile, stacklevel=3)
+        return None
+
+
+def warn_of_cache(path: Path) -> None:
+    """Warns that something damaged in the cache is made again."""
+    warnings.warn(message("files.cache_damaged", path=path), DamagedFile, stacklevel=3)
+
+
 def remove_abandoned(parent: Path, older_than: float = ABANDONED_AFTER) -> None:
     """Removes what killed processes left unfinished in a folder, where it is older than so many seconds."""
     for leftover in parent.glob(f"{WRITING}*"):
@@ -258,11 +320,17 @@ def _beside(path: Path) -> Path:
 
 
 def _rename(beside: Path, path: Path, existing: str) -> None:
+    """Gives the folder ``beside`` its name; what it replaces may lie at ``beside`` afterwards."""
     if existing == "replace" and path.exists():
-        old = _beside(path)
-        path.rename(old)
-        beside.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        if not _exchange(beside, path):
+            old = _beside(path)
+            path.rename(old)
+            try:
+                beside.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         return
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
@@ -275,6 +343,24 @@ def _rename(beside: Path, path: Path, existing: str) -> None:
             raise
         if existing == "refuse":
             raise AlphabarError("files.exists", path=path) from None
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Lets two folders change names at one moment. False where the system cannot, and nothing is done.
+
+    With two renamings instead, a kill or a full disk between them would leave neither folder under its name.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2  # of Linux; Python has no function for it
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if renameat2(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0:
+        return True
+    problem = ctypes.get_errno()
+    if problem in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):  # this file system does without
+        return False
+    raise OSError(problem, os.strerror(problem), str(b))
 
 
 def _flush(path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
-from alphabar.files import Damaged, interpreting, read_folder, write_folder
+from alphabar.files import Damaged, interpreting, read_folder, warn_of_cache, write_folder
 from alphabar.progress import Progress, staged
 from alphabar.runtime import Runtime, own_share, share, wait_for_others
 from alphabar.tensor_files import pack_tensors, unpack_tensors
@@ -76,8 +76,8 @@ class Rows:
 class Parts:
     """Tensors with n rows each, computed part by part and kept in a folder until the work is done.
 
-    Each part is a folder of its own with checksums; a damaged one is made again. Processes that torchrun
-    started share the parts through the folder.
+    Each part is a folder of its own with checksums; a damaged one is made again, with a warning.
+    Processes that torchrun started share the parts through the folder.
     folder: of the parts; None holds them in memory. n: rows in all. size: rows of a part.
     """
 
@@ -142,6 +142,8 @@ class Parts:
         try:
             self._part(part.start)
         except Damaged:  # missing, most often
+            if (place := self._place(part)) is not None and place.exists():
+                warn_of_cache(place)
             return False
         return True
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.errors import AlphabarError
-from alphabar.files import Damaged, pack_json, parse_json, write_file, writing
+from alphabar.files import Damaged, pack_json, parse_json, read_document, write_document, writing
 from alphabar.parts import shared_progress
 from alphabar.progress import Progress, staged
 from alphabar.runtime import own_share, wait_for_others
@@ -44,9 +44,9 @@ class ResultFolder:
             check_free(self.path)
             return False
         try:
-            there = parse_json(self.about.read_bytes(), self.about, dict)
+            there = read_document(self.about)
         except (OSError, Damaged):
-            there = {}
+            raise AlphabarError("sampling.unknown_samples", path=self.path, file=self.about.name) from None
         keys = [key for key in {**self.metadata, **there} if key not in self.later]
         changed = [key for key in keys if self.metadata.get(key) != there.get(key)]
         if changed:
@@ -58,11 +58,11 @@ class ResultFolder:
         if not self.begun():
             with writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-            write_file(self.about, pack_json(self.metadata))
+            write_document(self.about, self.metadata)
 
     def conclude(self, **found: Any) -> None:
         """Adds to the metadata what only all results together tell."""
-        write_file(self.about, pack_json({**self.metadata, **found}))
+        write_document(self.about, {**self.metadata, **found})
 
     def file(self, i: int) -> Path:
         """The file of result i."""

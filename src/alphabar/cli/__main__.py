@@ -4,7 +4,8 @@ import io
 import json
 import os
 import sys
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 import typer
 
@@ -12,6 +13,9 @@ from alphabar.cli.app import app
 from alphabar.cli.console import localized, say, speaks
 from alphabar.cli.help import UsageProblem, usage_sentence
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.messages import Message
+
+SHOW_WARNING = warnings.showwarning
 
 
 def main() -> None:
@@ -19,6 +23,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # file names that are no text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _say_warning  # type: ignore[assignment]
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     if not speaks():
@@ -34,6 +39,15 @@ def main() -> None:
         sys.exit(1)
     if code:
         sys.exit(code)
+
+
+def _say_warning(warning: Any, *about: Any, **more: Any) -> None:
+    """Say a warning that is a message, without the line of code that Python names."""
+    text = next(iter(getattr(warning, "args", ())), None)
+    if isinstance(text, Message):
+        say(text)
+    else:
+        SHOW_WARNING(warning, *about, **more)
 
 
 def _fail(sentence: str, code: int, of_one_process: bool = False) -> NoReturn:

@@ -6,16 +6,16 @@ The encoder of Wang et al. 2020 (MiniLM) as sentence-transformers trained it: BE
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import write_file
+from alphabar.files import Damaged, interpreting, read_folder, warn_of_cache, write_folder
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 
 ENCODER = "all-MiniLM-L6-v2"
@@ -32,6 +32,8 @@ IDENTITY = f"{ENCODER}, weights {WEIGHTS_SHA256[:8]}, mean of {LENGTH} tokens at
 """The encoder and everything that decides its embeddings."""
 
 BATCH = 64
+
+FILE = "embeddings.safetensors"  # in a folder of the cache
 
 
 class MiniLM(nn.Module):
@@ -59,17 +61,18 @@ class MiniLM(nn.Module):
 def embed(sentences: Sequence[str], cache: Path | None = None) -> Tensor:
     """The embeddings (n, 384) float32 of sentences, each of length one; equal sentences are encoded once.
 
-    cache: a folder that keeps them, under a hash of the sentences. A damaged file is replaced.
+    cache: a folder that keeps them, under a hash of the sentences. A damaged one is replaced, with a warning.
     Raises UsageError where the encoder is not installed, AlphabarError where its file is damaged.
     """
     unique = sorted(set(sentences))
     key = hashlib.sha256("\0".join([IDENTITY, *unique]).encode()).hexdigest()[:32]
-    file = cache / f"{key}.safetensors" if cache else None
-    vectors = _read(file, len(unique)) if file else None
+    folder = cache / key if cache else None
+    vectors = _read(folder, len(unique)) if folder else None
     if vectors is None:
         vectors = _encode(unique)
-        if file:
-            _write(file, vectors)
+        if folder:
+            with suppress(AlphabarError):  # a cache that cannot be written only costs time
+                write_folder(folder, {FILE: pack_tensors({"embeddings": vectors})})
     place = {sentence: i for i, sentence in enumerate(unique)}
     return vectors[[place[sentence] for sentence in sentences]]
 
@@ -144,18 +147,15 @@ def _renamed(bert: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def _read(file: Path, n: int) -> Tensor | None:
+def _read(folder: Path, n: int) -> Tensor | None:
+    """The embeddings in a folder of the cache; None, with a warning, where it is damaged."""
     try:
-        vectors = unpack_tensors(file.read_bytes())["embeddings"]
-    except (OSError, SafetensorError, KeyError):
-        return None
-    return vectors if vectors.shape == (n, SIZE) and vectors.isfinite().all() else None
-
-
-def _write(file: Path, vectors: Tensor) -> None:
-    """Writes the file whole or not at all; a cache that cannot be written only costs time."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(file, pack_tensors({"embeddings": vectors}))
-    except (OSError, AlphabarError):
-        pass
+        with interpreting(folder):
+            vectors = unpack_tensors(read_folder(folder)[FILE])["embeddings"]
+    except Damaged:
+        vectors = None
+    if vectors is not None and vectors.shape == (n, SIZE):
+        return vectors
+    if folder.exists():
+        warn_of_cache(folder)
+    return None

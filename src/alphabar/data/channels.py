@@ -10,7 +10,7 @@ from alphabar.codecs.base import Unreadable, quietly
 from alphabar.codecs.image_files import GREY_SIDE, is_grey, read_image
 from alphabar.data.dataset import CHUNK, cache_root
 from alphabar.data.items import Item, Source, read
-from alphabar.files import pack_json, write_file, writing
+from alphabar.files import Damaged, read_document, warn_of_cache, write_document, writing
 from alphabar.messages import message
 from alphabar.progress import Progress
 
@@ -29,12 +29,14 @@ def choose_channels(source: Source) -> Iterator[Progress[int]]:
     path = cache_root() / "channels" / f"{key}.json"
     total = len(source.items)
     try:
-        channels = int(json.loads(path.read_bytes())["channels"])
-    except (OSError, ValueError, KeyError, TypeError):
+        channels = int(read_document(path)["channels"])
+    except (FileNotFoundError, Damaged, KeyError) as problem:
+        if isinstance(problem, Damaged):
+            warn_of_cache(path)
         channels = yield from _search(source)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, pack_json({"channels": channels}))
+        write_document(path, {"channels": channels})
     yield Progress(message("data.stage_color"), total, total, channels)
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from alphabar.codecs.base import Codec, Reading, Unread, Unreadable, check_codec, quietly, reader_of
 from alphabar.data.items import Item, Skipped, Source, content_hash, held_out_position, nothing_in, read
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.files import warn_of_cache
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 
@@ -99,6 +100,8 @@ def prepare(source: Source, codec: Codec, fit: str = "squash") -> Iterator[Progr
     total = len(source.items)
     dataset = _load(folder, source.name, codec)
     if dataset is None:
+        if folder.exists() and _load(folder, source.name, codec, with_unread=True) is None:
+            warn_of_cache(folder)
         try:
             yield from _build(folder, source, codec, fit)
         except OSError as error:

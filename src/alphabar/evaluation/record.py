@@ -10,7 +10,15 @@ from pydantic import BaseModel, ValidationError
 
 from alphabar.errors import AlphabarError
 from alphabar.evaluation.copies import NearestPairs
-from alphabar.files import Damaged, pack_json, parse_json, write_file, writing
+from alphabar.files import (
+    Damaged,
+    pack_json,
+    parse_json,
+    with_checksum,
+    without_checksum,
+    write_file,
+    writing,
+)
 from alphabar.images import nearest_panel
 from alphabar.messages import Message, message, pack_messages, unpack_messages
 from alphabar.metrics.appearance import AppearanceShift, BrightnessThirds
@@ -110,7 +118,7 @@ def read_evaluation_file(path: Path) -> tuple[list[dict[str, Any]], Message | No
         read = parse_json(path.read_bytes(), path, object)
         if not isinstance(read, list):
             read = [read]
-        kept = unpack_messages(read)
+        kept = unpack_messages([entry_content(entry, path) for entry in read])
     except FileNotFoundError:
         return [], None
     except (OSError, Damaged, RecursionError) as problem:
@@ -119,6 +127,17 @@ def read_evaluation_file(path: Path) -> tuple[list[dict[str, Any]], Message | No
     if len(whole) < len(kept):
         return whole, message("evaluation.damaged_entries", path=path, n=len(kept) - len(whole))
     return whole, None
+
+
+def entry_content(entry: Any, path: Path) -> Any:
+    """An entry of the file ``path`` without its checksum; None where that is wrong.
+
+    Those that `alphabar evaluate --json` prints have none.
+    """
+    try:
+        return without_checksum(entry, path) if isinstance(entry, dict) else entry
+    except Damaged:
+        return None
 
 
 def _is_whole(entry: Any) -> bool:
@@ -149,7 +168,7 @@ def add_to_run(run: Run, evaluation: Evaluation) -> list[Message]:
     except AlphabarError as problem:
         return [message("evaluation.not_kept", problem=problem.message)]
     try:
-        write_file(path, pack_json([*earlier, pack_messages(evaluation.to_dict())]))
+        write_file(path, pack_json([*earlier, with_checksum(pack_messages(evaluation.to_dict()))]))
         if evaluation.nearest:
             png = io.BytesIO()
             nearest_panel(evaluation.nearest.samples, evaluation.nearest.originals[:, None]).save(png, "PNG")

@@ -25,10 +25,10 @@ from alphabar.data.dataset import Dataset, cache_root, prepare
 from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
 from alphabar.diffusion.random import Noise, Purpose
-from alphabar.errors import AlphabarError
-from alphabar.files import locked, pack_json, write_file, writing
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import Damaged, locked, read_document, warn_of_cache, write_document, writing
 from alphabar.inference.recorded import KEY, choose_or_repeat
-from alphabar.inference.runtime import AUTO
+from alphabar.inference.runtime import AUTO, missing, read_runtime
 from alphabar.messages import Message, message
 from alphabar.parts import Parts, Rows
 from alphabar.progress import Progress, staged
@@ -153,13 +153,15 @@ def _generate(
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
     cache, evaluations = _cache(key), n * nfe_per_sample(model, settings)
     begun = cache.folder / "runtime.json"
+    if Runtime().is_main:
+        _remove_unrepeatable(cache.folder, begun, model)
     model, runtime = yield from staged(
         choose_or_repeat(model, begun, evaluations=evaluations, batch=BATCH, precision=precision)
     )
     with suppress(AlphabarError):  # a cache that cannot be written only costs time
         with writing(cache.folder):
             cache.folder.mkdir(parents=True, exist_ok=True)
-        write_file(begun, pack_json({KEY: runtime}))
+        write_document(begun, {KEY: runtime})
 
     def make(part: range) -> Iterator[Progress[dict[str, Tensor]]]:
         before = perf_counter()
@@ -171,6 +173,24 @@ def _generate(
     for record in parts.fill(make):
         yield replace(record, stage=message("evaluation.generating"))
     return cache, parts, runtime
+
+
+def _remove_unrepeatable(folder: Path, begun: Path, model: Model) -> None:
+    """Removes samples from the cache, with a warning, to which others with the same bits cannot be added.
+
+    So it is where the file ``begun``, which says how they were computed, is missing or damaged, and where
+    this machine lacks what they were computed with.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        if missing(read_runtime(read_document(begun).get(KEY)), model.device) is None:
+            return
+    except (FileNotFoundError, Damaged, UsageError):
+        pass
+    if any(folder.iterdir()):
+        warn_of_cache(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cache(key: str) -> Cache:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from alphabar.data.dataset import cache_root
 from alphabar.errors import AlphabarError
-from alphabar.files import read_folder, remove_folder, write_folder, writing
+from alphabar.files import read_folder, remove_folder, warn_of_cache, write_folder, writing
 from alphabar.networks.base import Network
 from alphabar.networks.layers import Attention
 
@@ -111,6 +111,8 @@ def stored_openvino(network: nn.Module, shape: Sequence[int], columns: int) -> A
     files: Mapping[str, bytes] = {}
     with suppress(AlphabarError):
         files = read_folder(path)
+    if not files and path.exists():
+        warn_of_cache(path)
     if set(files) != {"network.xml", "network.bin"}:
         files = _serialized(to_openvino(network, shape, columns))
         with suppress(AlphabarError):  # a cache that cannot be written only costs time

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.errors import AlphabarError
-from alphabar.files import Damaged, parse_json
+from alphabar.files import Damaged, read_document
 from alphabar.inference.choice import choose_runtime
 from alphabar.inference.engines import runtime_of, with_runtime
 from alphabar.inference.runtime import AUTO, PLAIN, missing, read_runtime
@@ -89,7 +89,7 @@ def choose_or_repeat(
 def _read(begun: Path) -> dict[str, Any] | None:
     """The description in a file; None where there is none, which whoever reads the file next says."""
     try:
-        about = parse_json(begun.read_bytes(), begun, dict).get(KEY)
+        about = read_document(begun).get(KEY)
     except (OSError, Damaged):
         return None
     return about if isinstance(about, dict) else None

@@ -1,14 +1,12 @@
 """What was measured of the ways in which a network may compute, as the cache folder remembers it."""
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from alphabar.errors import AlphabarError
-from alphabar.files import pack_json, parse_json, read_plain_file, write_file, writing
+from alphabar.files import interpreting, read_document, warn_of_cache, write_document, writing
 from alphabar.inference.runtime import InferenceRuntime, read_runtime
 from alphabar.messages import Message, pack_messages, unpack_messages
 
@@ -32,11 +30,13 @@ def read_timings(path: Path) -> list[Timing]:
 
     It is a cache: what is damaged is measured again.
     """
-    with suppress(OSError, AlphabarError, TypeError, KeyError, AttributeError):
-        document = parse_json(read_plain_file(path), path, dict)
-        if document["sha256"] == _checksum(document["timings"]):
-            entries = unpack_messages(document["timings"])
+    try:
+        with interpreting(path):
+            entries = unpack_messages(read_document(path)["timings"])
             return [Timing(**{**entry, "runtime": read_runtime(entry["runtime"])}) for entry in entries]
+    except AlphabarError:
+        if path.exists():
+            warn_of_cache(path)
     return []
 
 
@@ -49,8 +49,4 @@ def write_timings(path: Path, timings: Sequence[Timing]) -> None:
     with suppress(AlphabarError):
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, pack_json({"sha256": _checksum(entries), "timings": entries}))
-
-
-def _checksum(entries: Any) -> str:
-    return hashlib.sha256(pack_json({"timings": entries})).hexdigest()
+        write_document(path, {"timings": entries})

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from alphabar.evaluation.record import FILE as EVALUATIONS
+from alphabar.evaluation.record import entry_content
+from alphabar.files import Damaged, read_document
 from alphabar.formatting import format_duration, format_short_count
 from alphabar.images import evenly
 from alphabar.messages import catalogue, message, translated, unpack_messages
@@ -53,10 +56,10 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
     problems: list[str] = []
     run = Run(path)
     recipe = _read_recipe(path, problems)
-    about = _read(folder / "figures.json", json.loads, {}, problems)
-    stored = mappings(_read(path / "evaluation.json", _sentences, [], problems))[::-1]
+    about = _read_document(folder / "figures.json", problems)
+    stored = _read_evaluations(path / EVALUATIONS, problems)[::-1]
     evaluations = [evaluation_rows(e) for e in stored]
-    environment = _read(path / "environment.json", _sentences, {}, problems)
+    environment = unpack_messages(_read_document(path / "environment.json", problems))
     if about.get("terminal_warning"):
         problems.append(unpack_messages(about["terminal_warning"]))
     records = run.log.records()
@@ -87,9 +90,13 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
     }
 
 
-def _sentences(text: str) -> Any:
-    """What is in a JSON file, its messages as sentences."""
-    return unpack_messages(json.loads(text))
+def _read_evaluations(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """The evaluations in a file, their messages as sentences; what is damaged is added to the problems."""
+    stored = _read(path, json.loads, [], problems)
+    contents = [entry_content(entry, path) for entry in stored]
+    if damaged := contents.count(None) - stored.count(None):
+        problems.append(message("evaluation.damaged_entries", path=path, n=damaged))
+    return mappings(unpack_messages(contents))
 
 
 def report_files(data: dict[str, Any]) -> dict[str, bytes]:
@@ -103,7 +110,7 @@ def _files(path: Path, run: Run, evaluations: list[dict[str, Any]], language: st
     tables = evaluation_tables(evaluations) | log_tables(run.log)
     if evaluations and mappings(evaluations[0].get("metrics")):
         tables["metrics.tex"] = latex_table(evaluations[0], language)
-    if (stored := path / "evaluation.json").is_file():
+    if (stored := path / EVALUATIONS).is_file():
         tables[stored.name] = stored.read_bytes()
     return tables
 
@@ -121,6 +128,17 @@ def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[st
         problems.append(message("reporting.other_content", file=path.name))
         return empty
     return value
+
+
+def _read_document(path: Path, problems: list[str]) -> dict[str, Any]:
+    """The content of a document; {} where it is missing, or damaged, which is added to the problems."""
+    try:
+        return read_document(path)
+    except FileNotFoundError:
+        return {}
+    except Damaged as problem:
+        problems.append(message("reporting.unreadable", file=path.name, problem=problem.message))
+        return {}
 
 
 def _read_recipe(path: Path, problems: list[str]) -> dict[str, Any]:

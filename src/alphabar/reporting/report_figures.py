@@ -15,7 +15,7 @@ from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import Schedule, terminal_warning
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError
-from alphabar.files import WRITING, pack_json, writing
+from alphabar.files import WRITING, pack_json, with_checksum, writing
 from alphabar.images import image_grid, image_strip, nearest_panel
 from alphabar.messages import message, pack_messages
 from alphabar.metrics.features import EXTRACTORS, extract
@@ -80,7 +80,7 @@ def make_report_figures(
             for name in FIGURES:  # of an earlier report
                 (folder / f"{name}.png").unlink(missing_ok=True)
         made = {path.name: path.read_bytes() for path in work.iterdir()}
-    write_files(folder, made | {"figures.json": pack_json(pack_messages(about))})
+    write_files(folder, made | {"figures.json": pack_json(with_checksum(pack_messages(about)))})
     yield Progress(message("reporting.figures_done"), 1, 1, folder)
 
 

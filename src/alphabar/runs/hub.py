@@ -17,11 +17,12 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import (
     MANIFEST,
     Damaged,
-    pack_json,
     parse_json,
     read_folder,
+    read_optional,
     read_plain_file,
-    write_file,
+    warn_of_cache,
+    write_document,
     writing_folder,
 )
 
@@ -81,6 +82,8 @@ def fetch_model(model: HubModel) -> Path:
     with suppress(Damaged):
         read_folder(folder)
         return folder
+    if folder.exists():
+        warn_of_cache(folder)
     shutil.rmtree(folder, ignore_errors=True)
     with writing_folder(folder, existing="keep", flush=True) as beside:
         _fetch_files(model, commit, beside)
@@ -127,9 +130,7 @@ def _commit(model: HubModel, root: Path) -> str:
     if COMMIT.fullmatch(model.revision) and (root / model.revision).is_dir():
         return model.revision  # which never changes
     file = root / "revisions.json"
-    known: dict[str, Any] = {}
-    with suppress(OSError, Damaged):
-        known = parse_json(read_plain_file(file), file, dict)
+    known = read_optional(file) or {}
     try:
         api = hub_library(model).HfApi(endpoint=endpoint())
         commit = api.model_info(model.name, revision=model.revision).sha
@@ -146,7 +147,7 @@ def _commit(model: HubModel, root: Path) -> str:
     if not COMMIT.fullmatch(commit or ""):
         raise AlphabarError("hub.unreachable", model=model, reason=f"commit {commit!r}")
     if known.get(model.revision) != commit:
-        write_file(_made(file), pack_json({**known, model.revision: commit}))
+        write_document(_made(file), {**known, model.revision: commit})
     return commit
 
 

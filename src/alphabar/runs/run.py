@@ -13,10 +13,10 @@ from alphabar.files import (
     is_file,
     is_locked,
     locked,
-    pack_json,
-    parse_json,
     read_folder,
+    read_optional,
     remove_abandoned,
+    write_document,
     write_file,
     write_folder,
     writing,
@@ -97,40 +97,32 @@ class Run:
     @property
     def data(self) -> str | None:
         """What the run was trained on, as `remember_data` wrote it, or None."""
-        file = self.path / "data.json"
-        try:
-            data = parse_json(file.read_bytes(), file, dict).get("data")
-        except (OSError, Damaged):
-            return None
+        data = (read_optional(self.path / "data.json") or {}).get("data")
         return data if isinstance(data, str) else None
 
     @property
     def data_fingerprint(self) -> str | None:
         """The fingerprint of the data set that the run was trained on, or None where it is not known."""
-        file = self.path / "environment.json"
+        environment = read_optional(self.path / "environment.json") or {}
         try:
-            return str(parse_json(file.read_bytes(), file, dict)["data"]["fingerprint"])
-        except (OSError, Damaged, KeyError, TypeError):
+            return str(environment["data"]["fingerprint"])
+        except (KeyError, TypeError):
             return None
 
     def remember_data(self, data: str) -> None:
         """Writes down what the run is trained on: a name, or a path, which is made absolute."""
         named = str(Path(data).resolve()) if Path(data).exists() else data
-        write_file(self.path / "data.json", pack_json({"data": named}))
+        write_document(self.path / "data.json", {"data": named})
 
     @property
     def preparation(self) -> float:
         """The seconds before the first update that count as part of the budget, as the run remembers them."""
-        file = self.path / "preparation.json"
-        try:
-            seconds = parse_json(file.read_bytes(), file, dict).get("seconds")
-        except (OSError, Damaged):
-            return 0.0
+        seconds = (read_optional(self.path / "preparation.json") or {}).get("seconds")
         return seconds if isinstance(seconds, float) and 0 < seconds < math.inf else 0.0
 
     def remember_preparation(self, seconds: float) -> None:
         """Writes down the seconds before the first update, which count whenever the training goes on."""
-        write_file(self.path / "preparation.json", pack_json({"seconds": seconds}))
+        write_document(self.path / "preparation.json", {"seconds": seconds})
 
     def lock(self) -> AbstractContextManager[None]:
         """Held while training, so that two trainings never write into one run.

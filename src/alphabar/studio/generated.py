@@ -66,5 +66,5 @@ class Generated(NamedTuple):
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # the others of files that are damaged
             raise AlphabarError("studio.samples_removed") from None

@@ -15,7 +15,7 @@ import torch
 
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError
-from alphabar.files import pack_json, write_file, writing
+from alphabar.files import write_document, writing
 from alphabar.messages import Message, message
 from alphabar.runs.model import codec_file, write_model_folder
 from alphabar.runs.run import Run
@@ -258,4 +258,4 @@ def write_environment(run: Run, dataset: Dataset, runtime: Runtime) -> None:
             "skipped": len(dataset.skipped),
         },
     }
-    write_file(run.path / "environment.json", pack_json(environment))
+    write_document(run.path / "environment.json", environment)

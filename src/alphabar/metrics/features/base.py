@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
-from alphabar.files import write_file, writing
+from alphabar.files import warn_of_cache, write_file, writing
 from alphabar.memory import halving
 from alphabar.messages import message
 from alphabar.parts import Parts
@@ -69,7 +69,7 @@ def extract(
 
     pictures: uint8 (n, h, w, 3), a tensor, array, memmap or `Rows`, n ≥ 1.
     cache: a folder. The features are kept there under a hash of the pictures and the protocol, so that
-        those of the same reference are computed once. A damaged file is replaced.
+        those of the same reference are computed once. A damaged file is replaced, with a warning.
     kept: a folder for the features of these pictures alone, so that work that is stopped goes on; whoever
         names it removes it.
     batch: pictures at a time, at most; fewer where memory does not suffice.
@@ -142,14 +142,17 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 
 
 def _read(file: Path) -> Features | None:
-    """The features in a cache file, or None where it is damaged."""
+    """The features in a cache file; None, with a warning, where it is damaged."""
     try:
         with safe_open(file, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             intact = (stored.metadata() or {}).get("sha256") == _checksum(tensors)
-    except (OSError, SafetensorError):
-        return None
-    return Features(tensors["features"], tensors.get("logits")) if intact else None
+    except (OSError, SafetensorError, TypeError):  # TypeError: of numbers that NumPy does not have
+        intact = False
+    if intact:
+        return Features(tensors["features"], tensors.get("logits"))
+    warn_of_cache(file)
+    return None
 
 
 def _write(file: Path, features: Features) -> None:
