@@ -3,9 +3,9 @@ that is learned."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alphabar.codecs.base import Codec, LearnedCodec
 from alphabar.data.dataset import Dataset, cache_root
-from alphabar.files import Damaged, pack_json, parse_json, writing_folder
+from alphabar.files import Damaged, read_document, warn_of_cache, write_document, writing_folder
 from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import fingerprint
@@ -88,16 +88,20 @@ def _store(folder: Path, dataset: Dataset, codec: Codec) -> Iterator[Progress[Si
                 z = codec.encode(torch.from_numpy(dataset.items[first : first + AT_ONCE]))
                 file.write(part := z.half().numpy().tobytes())
                 sums.update(part)
-        (beside / FILES[1]).write_bytes(pack_json({"sha256": sums.hexdigest()}))
+        write_document(beside / FILES[1], {"latents": sums.hexdigest()})
 
 
 def _load(folder: Path, dataset: Dataset, codec: Codec) -> NDArray[np.float16] | None:
     """The latents in a folder of the cache; None where there are none, or a byte of them has changed."""
-    try:
-        about: Mapping[str, Any] = parse_json((folder / FILES[1]).read_bytes(), folder / FILES[1], dict)
-        latents = np.load(folder / FILES[0], mmap_mode="c", allow_pickle=False)
-        if latents.shape != (len(dataset.items), *codec.shape) or latents.dtype != np.float16:
-            return None
-        return latents if hashlib.sha256(latents.data).hexdigest() == about.get("sha256") else None
-    except (OSError, ValueError, EOFError, Damaged):
+    if not folder.exists():
         return None
+    try:
+        about = read_document(folder / FILES[1])
+        latents = np.load(folder / FILES[0], mmap_mode="c", allow_pickle=False)
+        fits = latents.shape == (len(dataset.items), *codec.shape) and latents.dtype == np.float16
+        if fits and hashlib.sha256(latents.data).hexdigest() == about.get("latents"):
+            return latents
+    except (OSError, ValueError, EOFError, Damaged):
+        pass
+    warn_of_cache(folder)
+    return None
