@@ -36,7 +36,7 @@ class LatentCodec(LearnedCodec):
         channels: int = 3,
         *,
         latent: int = 4,
-        widths: tuple[int, ...] = (64, 128),
+        widths: tuple[int, ...] = (32, 96),
         blocks: int = 1,
         patch: int = 2,
     ):

@@ -29,7 +29,7 @@ class Autoencoder(Network):
         *,
         channels: int,
         latent: int = 4,
-        widths: tuple[int, ...] = (64, 128),
+        widths: tuple[int, ...] = (32, 96),
         blocks: int = 1,
         patch: int = 2,
     ):

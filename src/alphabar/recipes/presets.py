@@ -201,7 +201,8 @@ def latent() -> Recipe:
 def autoencoder() -> Recipe:
     """The autoencoder of latent diffusion: pictures to latents of a quarter of the sides, and back.
 
-    Nothing of it is downloaded; docs/results/larger_images.md has what each part of its loss brings.
+    Nothing of it is downloaded. As of a GAN, its quality depends on the number of updates rather than of
+    images, so batches are small: docs/results/larger_images.md.
     """
     return make_recipe(
         {
@@ -209,11 +210,11 @@ def autoencoder() -> Recipe:
             "method": "autoencoder",
             "network": "autoencoder",
             **_ONE_STEP,
-            "optimizer": _for_short_runs(learning_rate=0.004)["optimizer"],
+            "optimizer": _for_short_runs(learning_rate=0.003)["optimizer"],
             "data": {"size": 128, "fit": "squash", "flip": True},
             "ema": {"half_life": 20_000},
             "monitor": {"samples": 12, "levels": 0, "distance": 128, "steps": 1},
-            "batch": 16,
+            "batch": 4,
             "images": 200_000,
         }
     )
