@@ -32,6 +32,7 @@ from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser, load_model
+from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.first_stage import SHARE
 from alphabar.training.launch import launch
@@ -52,8 +53,21 @@ CANDIDATES = {
     "latents f4, 8 channels": ("latent", "network.widths=[32,64,128] data.codec.latent=8"),
     "latents f8, 16 channels": (
         "latent",
-        "network.widths=[64,128] data.codec.latent=16 data.codec.widths=[32,64,128]",
+        "network.widths=[64,128] data.codec.latent=16 data.codec.widths=[32,96,96]",
     ),
+}
+AUTOENCODERS = {
+    "as the recipe: f4, 4 channels, Muon, batches of 4": ("autoencoder", ""),
+    "batches of 16": ("autoencoder", "batch=16 optimizer.learning_rate=0.006"),
+    "Adam": (
+        "autoencoder",
+        'optimizer={"name":"adam","learning_rate":0.001,"warm_up":1000,"decay_from":0.6}',
+    ),
+    "one scale": ("autoencoder", "method.scales=1"),
+    "no noise on the latents": ("autoencoder", "method.noise=0"),
+    "no smaller and mirrored latents": ("autoencoder", "method.equivariance=0"),
+    "8 channels": ("autoencoder", "network.latent=8"),
+    "f8, 16 channels": ("autoencoder", "network.latent=16 network.widths=[32,96,96]"),
 }
 RUNTIMES = tuple(Runtime(dtype=dtype, channels_last=True) for dtype in (None, torch.bfloat16))
 TIMED, TURNS = 8, 5  # samples of a timed step, and how often it is timed
@@ -72,8 +86,9 @@ class Row(NamedTuple):
 
 def recipe_of(name: str, size: int) -> Recipe:
     """The recipe of a candidate."""
-    preset, settings = CANDIDATES[name]
-    common = [f"data.size={size}", "data.channels=3", "monitor.share=0", "monitor.distance=0"]
+    preset, settings = (CANDIDATES | AUTOENCODERS)[name]
+    common = [f"data.size={size}", "data.channels=3", "monitor.share=0"]
+    common += [] if preset == "autoencoder" else ["monitor.distance=0"]
     return with_settings(named_recipe(preset), [*common, *settings.split()])
 
 
@@ -120,11 +135,16 @@ def plan(names: Sequence[str], size: int, minutes: float, items: int) -> dict[st
     return plans
 
 
+def folder_of(out: Path, name: str) -> Path:
+    """The run of a candidate."""
+    return out / name.translate(str.maketrans({" ": "-", ",": None, ":": None}))
+
+
 def work(name: str, data: str, size: int, folder: Path) -> None:
     """Trains and evaluates a candidate by its plan."""
     torch.set_num_threads(1)
     chosen = json.loads((folder / "plan.json").read_text())[name]
-    run, recipe = folder / name.replace(" ", "-").replace(",", ""), recipe_of(name, size)
+    run, recipe = folder_of(folder, name), recipe_of(name, size)
     options: dict[str, Any] = {"runtime": Runtime.from_dict(chosen["runtime"])}
     if "autoencoder" in chosen:
         inner = run.with_name(run.name + "-autoencoder")
@@ -170,20 +190,21 @@ def main() -> None:
     parser.add_argument(
         "--items", type=int, default=7126, help="pictures of the data, for the time to encode"
     )
-    parser.add_argument("--only", nargs="+", default=list(CANDIDATES), help="names of candidates")
+    parser.add_argument("--autoencoders", action="store_true", help="compare autoencoders alone")
+    parser.add_argument("--only", nargs="+", help="names of candidates; all by default")
     parser.add_argument("--work", help="a candidate; used by the benchmark itself")
     chosen = parser.parse_args()
     if chosen.work:
         work(chosen.work, chosen.data, chosen.size, chosen.out)
         return
+    names = chosen.only or list(AUTOENCODERS if chosen.autoencoders else CANDIDATES)
     chosen.out.mkdir(parents=True, exist_ok=True)
     file = chosen.out / "plan.json"
     plans = json.loads(file.read_text()) if file.exists() else {}
-    if missing := [name for name in chosen.only if name not in plans]:
+    if missing := [name for name in names if name not in plans]:
         plans |= plan(missing, chosen.size, chosen.minutes, chosen.items)
         file.write_text(json.dumps(plans, indent=1))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    names = list(chosen.only)
     for pair in (names[i : i + 2] for i in range(0, len(names), 2)):
         note(f"training: {'; '.join(pair)}")
         own = [chosen.data, "--out", str(chosen.out), "--size", str(chosen.size)]
@@ -193,9 +214,12 @@ def main() -> None:
         ]
         if any(code != 0 for code in [child.wait() for child in children]):
             raise SystemExit("a training failed; what it said is above")
+    if chosen.autoencoders:
+        print_autoencoders(chosen, names)
+        return
     rows = []
     for name in names:
-        run = chosen.out / name.replace(" ", "-").replace(",", "")
+        run = folder_of(chosen.out, name)
         rows.append(row_of(name, run, evaluated(run, chosen.data, chosen.n)))
     print_section(
         "## Candidates",
@@ -205,6 +229,36 @@ def main() -> None:
     )
     head = ("candidate", "parameters", "GFLOP an evaluation", "to decode", "images seen")
     print_table((*head, "Fréchet distance", "KID", "s a sample"), map(cells, rows))
+    print_command()
+
+
+def print_autoencoders(chosen: Any, names: Sequence[str]) -> None:
+    """The table of the autoencoders, by what their monitors measured at the end."""
+    print_section(
+        "## Autoencoders",
+        f"What does each part of the autoencoder bring in {chosen.minutes:g} minutes of one thread?",
+        f"{chosen.data} at {chosen.size} px. PSNR, SSIM and the distance from the training pictures are of "
+        "reconstructed held-out pictures; lite0 features at 96 px.",
+    )
+    rows = []
+    for name in names:
+        run = Run(folder_of(chosen.out, name))
+        records = {record["kind"]: record for record in run.log.records()}
+        near, far = records["reconstruction"], records["distance"]
+        network = build_denoiser(run.recipe).network
+        rows.append(
+            (
+                name,
+                f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M",
+                f"{near['images']:,}",
+                f"{near['psnr']:.2f}",
+                f"{near['ssim']:.3f}",
+                f"{far['frechet']:.1f}",
+                f"{far['kid']:.3f}",
+            )
+        )
+    head = ("what differs from the recipe", "parameters", "images seen", "PSNR (dB)", "SSIM")
+    print_table((*head, f"Fréchet distance (n = {far['n']})", "KID"), rows)
     print_command()
 
 
