@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from alphabar.errors import AlphabarError, UsageError
 from alphabar.export.export import export_to
 from alphabar.export.hub import model_files
 from alphabar.files import DamagedFile
+from alphabar.methods.registry import METHODS
 from alphabar.metrics.reconstruction import psnr, ssim
 from alphabar.networks.autoencoder import Autoencoder
 from alphabar.progress import last
+from alphabar.recipes.presets import named_recipe
 from alphabar.restoration.degradation import parse_degradation
 from alphabar.restoration.restore import restore
 from alphabar.runs.model import CODEC, codec_of, load_model
@@ -241,3 +244,27 @@ def test_diffusers_has_no_place_for_latents(trained, tmp_path):
     with pytest.raises(UsageError, match="not one of the codec 'latent'"):
         last(export_to(load_model(trained, "cpu"), "diffusers", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_latents_of_an_odd_number_of_positions(picture_folder, tmp_path):
+    launched(picture_folder, run=tmp_path / "run", images=8, settings=[*SETTINGS, "data.size=[20,24]",
+             "network.widths=[16]", "data.codec.latent=2"])  # fmt: skip
+    assert load_model(tmp_path / "run", "cpu").shape == (2, 5, 6)
+
+
+def test_the_error_of_an_autoencoder_is_that_of_what_it_decodes():
+    """An autoencoder that gives every value back has none; one that mirrors the picture, a known one."""
+    network = Autoencoder(channels=1, latent=4, widths=(4,), patch=2)
+    network.encoder, network.decoder = torch.nn.PixelUnshuffle(2), torch.nn.PixelShuffle(2)
+    network.standardise = torch.nn.Identity()
+    recipe = named_recipe("autoencoder")
+    exact = {"denoiser": SimpleNamespace(network=network), "recipe": recipe, "runtime": Runtime()}
+    x0 = torch.linspace(-1, 1, 8).expand(2, 1, 8, 8).contiguous()
+    method = METHODS.build({"name": "autoencoder", "noise": 0.0, "equivariance": 0.0}, **exact)
+    assert torch.allclose(method.losses(x0, torch.zeros(2), torch.zeros_like(x0), None), torch.zeros(2))
+    noisy = METHODS.build({"name": "autoencoder", "noise": 0.5, "equivariance": 0.0, "scales": 1}, **exact)
+    losses = noisy.losses(x0, torch.zeros(2), torch.ones_like(x0), None)
+    assert torch.allclose(losses, torch.full((2,), 0.5))
+    # Latents of half the size here are means over pixels four apart, not the latents of the small picture.
+    smaller = METHODS.build({"name": "autoencoder", "noise": 0.0, "equivariance": 1.0}, **exact)
+    assert (smaller.losses(x0, torch.zeros(2), torch.zeros_like(x0), None) > 0.1).all()

@@ -49,15 +49,21 @@ class Autoencoding(Method):
         z = z + self.noise * eps.flatten(1)[:, : z[0].numel()].reshape(z.shape)
         total = self.error(self.autoencoder.decode(z), x0)
         if self.equivariance:
-            z, x0 = (_every_other_mirrored(F.avg_pool2d(y, 2)) for y in (z, x0))
-            total = total + self.equivariance * self.error(self.autoencoder.decode(z), x0)
+            total = total + self.equivariance * self.error_of_smaller(z, x0)
         return total
+
+    def error_of_smaller(self, z: Tensor, x0: Tensor) -> Tensor:
+        """The error (n,) of what latents of half the size, every other mirrored, are decoded to."""
+        x = self.autoencoder.decode(_every_other_mirrored(F.avg_pool2d(z, 2)))
+        # Of an odd number of positions the last is left out, and with it its pixels.
+        whole = x0[:, :, : 2 * x.shape[2], : 2 * x.shape[3]]
+        return self.error(x, _every_other_mirrored(F.avg_pool2d(whole, 2)))
 
     def error(self, x: Tensor, x0: Tensor) -> Tensor:
         """The mean absolute error (n,) of pictures x against x0 (n, ...), summed over the scales."""
         total = torch.zeros(len(x0), device=x0.device)
         for scale in range(self.scales):
-            if scale:
+            if scale and min(x.shape[2:]) > 1:
                 x, x0 = F.avg_pool2d(x, 2), F.avg_pool2d(x0, 2)
             total = total + (x - x0).abs().flatten(1).mean(1)
         return total

@@ -1,7 +1,7 @@
 """The first stage of latent diffusion: the autoencoder, trained or given, becomes the codec of the run."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -59,7 +59,7 @@ def train_first_stage(
     Where the person stops it there is no codec yet.
     """
     if model is not None and model.codec_weights:
-        write_folder(run.codec, {WEIGHTS: pack_tensors(model.codec_weights)})
+        _write_codec(run, model.codec_weights)
         return
     if model is None or not model.method.reconstructs:
         inner = begin(run.first_stage, first_stage(run.recipe))
@@ -85,7 +85,13 @@ def train_first_stage(
     assert isinstance(codec, LatentCodec)
     train_index, _ = dataset.split(run.recipe.data.held_out)
     measured_codec(codec, network.cpu(), _pictures(dataset, codec, train_index))
-    write_folder(run.codec, {WEIGHTS: pack_tensors(codec.weights())})
+    _write_codec(run, codec.weights())
+
+
+def _write_codec(run: Run, weights: Mapping[str, Tensor]) -> None:
+    if Runtime().is_main:
+        write_folder(run.codec, {WEIGHTS: pack_tensors(weights)})
+    Runtime().barrier()
 
 
 def _pictures(dataset: Dataset, codec: LatentCodec, index: np.ndarray) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ from alphabar.files import Damaged, read_document, warn_of_cache, write_document
 from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import fingerprint
+from alphabar.runtime import main_first
 
 AT_ONCE = 128  # items between two progress records
 FILES = ("latents.npy", "about.json")
@@ -69,10 +70,11 @@ def signals_of(dataset: Dataset, codec: Codec) -> Iterator[Progress[Signals]]:
         return
     known = [dataset.fingerprint, fingerprint(codec.weights()), codec.name, codec.version]
     folder = cache_root() / "latents" / hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
-    latents = _load(folder, dataset, codec)
-    if latents is None:
-        yield from _store(folder, dataset, codec)
+    with main_first():
         latents = _load(folder, dataset, codec)
+        if latents is None:
+            yield from _store(folder, dataset, codec)
+            latents = _load(folder, dataset, codec)
     assert latents is not None
     yield Progress(stage, n, n, StoredLatents(latents))
 
