@@ -47,8 +47,9 @@ from alphabar.training.signals import signals_of
 
 T = TypeVar("T")
 
-PLANNED = "lean"  # the recipe that the budget planner takes
-SIZED = ("latent",)  # recipes whose network it sizes where they are named
+PLANNED = "lean"  # the recipe that is trained where none is named
+LATENT, LATENT_FROM = "latent", 128  # px: for larger pictures it is this one (docs/results/larger_images.md)
+SIZED = (LATENT,)  # recipes whose network the budget planner sizes where they are named
 DISTILLED_STEPS = 4
 FEW_PICTURES = 200  # below which a model mostly repeats what it has seen
 
@@ -75,8 +76,9 @@ def launch(
     data: a folder of images, "toycars" or hf://datasets/owner/name.
     run: the run folder; by default runs/NAME of the data, with "-finetuned" or "-distilled" behind it.
     recipe: a name, the path of a recipe.toml, or a recipe; by default that of the run, or for a new run what
-        the budget planner makes of ``lean``, or with ``images`` alone ``lean`` as it is. Where pictures have
-        another shape than the signals, a named recipe takes the fit that suits them, unless data.fit is set.
+        the budget planner makes of ``lean`` (from 128 px on of ``latent``), or with ``images`` alone that
+        recipe as it is. Where pictures have another shape than the signals, a named recipe takes the fit
+        that suits them, unless data.fit is set.
     finetune: a trained model to continue on this data; distill: one to distill to ``steps`` network
         evaluations (default 4), on the data that it was trained on. Either takes the place of a recipe.
     autoencoder: a trained one for a recipe with latents; without it one is trained first.
@@ -116,13 +118,13 @@ def launch(
 def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
     """Measures this machine for about half a minute and chooses what to train on it in a budget of seconds.
 
-    settings: changes of the recipe ``lean``, "key=value"; network.widths or network.blocks among them keep
-    the network as it is. Yields records; the last has the plan, which `launch` carries out when it is given
-    only a budget. Raises as `measure` and `plan` do.
+    settings: changes of the recipe ``lean`` or ``latent``, "key=value"; network.widths or network.blocks among
+    them keep the network as it is. Yields records; the last has the plan, which `launch` carries out when it
+    is given only a budget. Raises as `measure` and `plan` do.
     """
     source = open_source(data)
     settings = [*settings]
-    recipe = yield from _with_channels(source, with_settings(named_recipe(PLANNED), settings))
+    recipe = yield from _with_channels(source, _default_recipe(settings))
     if not _sets_fit(settings):
         recipe = yield from _with_fit(source, recipe)
     dataset = yield from _prepared(source, recipe)
@@ -230,13 +232,23 @@ def _choose(
     named = not isinstance(recipe, Recipe) and not (recipe or "").endswith(".toml")
     return _Chosen(
         path,
-        with_settings(_named(recipe or PLANNED), settings),
+        with_settings(_named(recipe), settings) if recipe else _default_recipe(settings),
         None,
         settings,
         budget,
         planned=recipe in (None, *SIZED) and budget is not None,
         open_fit=named and not _sets_fit(settings),
     )
+
+
+def _default_recipe(settings: Iterable[str]) -> Recipe:
+    """The recipe that is trained where none is named, with a person's settings: it depends on the size."""
+    settings = [*settings]
+    made = with_settings(named_recipe(PLANNED), settings)
+    sides = build_codec(made.data).spatial
+    if min(sides) < LATENT_FROM or "data.codec" in named_keys(settings):
+        return made
+    return with_settings(named_recipe(LATENT), settings)
 
 
 def _with_autoencoder(chosen: _Chosen, path: str | Path | None) -> _Chosen:
