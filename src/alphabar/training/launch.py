@@ -118,9 +118,9 @@ def launch(
 def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
     """Measures this machine for about half a minute and chooses what to train on it in a budget of seconds.
 
-    settings: changes of the recipe ``lean`` or ``latent``, "key=value"; network.widths or network.blocks among
-    them keep the network as it is. Yields records; the last has the plan, which `launch` carries out when it
-    is given only a budget. Raises as `measure` and `plan` do.
+    settings: changes of the recipe ``lean`` or ``latent``, "key=value"; network.widths or network.blocks
+    among them keep the network as it is. Yields records; the last has the plan, which `launch` carries out
+    when it is given only a budget. Raises as `measure` and `plan` do.
     """
     source = open_source(data)
     settings = [*settings]
