@@ -5,9 +5,9 @@
 Six parts: ``kills`` (SIGKILL at random moments and inside saves, over all recipes and three runtimes, and
 of one process of two), ``flips`` (one byte at a time of every file of a run), ``disk`` (no space, or an
 input/output error, at the writes of every command), ``signals`` (SIGTERM, SIGINT, SIGHUP at random moments of
-every command), ``folders`` (a folder replaced while the disk fails), ``writers`` (two processes at every shared file). Outcomes are written down as they come, into
-outcomes.jsonl of the folder: the same command goes on after it was stopped. Prints the table of
-docs/results/crash_safety.md. Needs Linux and a C compiler.
+every command), ``folders`` (a folder replaced while the disk fails), ``writers`` (two processes at every
+shared file). Outcomes are written down as they come, into outcomes.jsonl of the folder: the same command goes
+on after it was stopped. Prints the table of docs/results/crash_safety.md. Needs Linux and a C compiler.
 """
 
 import time
