@@ -2,12 +2,12 @@
 
     python benchmarks/crash_safety.py --out crash_safety/
 
-Five parts: ``kills`` (SIGKILL at random moments and inside saves, over all recipes and three runtimes, and
+Six parts: ``kills`` (SIGKILL at random moments and inside saves, over all recipes and three runtimes, and
 of one process of two), ``flips`` (one byte at a time of every file of a run), ``disk`` (no space, or an
 input/output error, at the writes of every command), ``signals`` (SIGTERM, SIGINT, SIGHUP at random moments of
-every command), ``writers`` (two processes at every shared file). Outcomes are written down as they come, into
-outcomes.jsonl of the folder: the same command goes on after it was stopped. Prints the table of
-docs/results/crash_safety.md. Needs Linux and a C compiler.
+every command), ``folders`` (a folder replaced while the disk fails), ``writers`` (two processes at every
+shared file). Outcomes are written down as they come, into outcomes.jsonl of the folder: the same command goes
+on after it was stopped. Prints the table of docs/results/crash_safety.md. Needs Linux and a C compiler.
 """
 
 import time
@@ -17,7 +17,7 @@ from pathlib import Path
 from common import argument_parser, note, print_command, print_section, print_table
 from crash.children import restart_with_failing_disk
 
-PARTS = ("kills", "flips", "disk", "signals", "writers")
+PARTS = ("kills", "flips", "disk", "folders", "signals", "writers")
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 
 def chosen(options, material) -> Iterator:
     """The trials of the chosen parts."""
-    from crash import disk, flips, kills, signals, writers
+    from crash import disk, flips, folders, kills, signals, writers
 
     if "kills" in options.parts:
         yield kills.trials(material, options.kills, options.ranks, options.seed)
@@ -72,6 +72,8 @@ def chosen(options, material) -> Iterator:
         yield flips.trials(material, options.places, options.seed)
     if "disk" in options.parts:
         yield disk.trials(material, options.writes, options.commands)
+    if "folders" in options.parts:
+        yield folders.trials(material)
     if "signals" in options.parts:
         yield signals.trials(material, options.moments, options.seed, options.commands)
     if "writers" in options.parts:

@@ -208,15 +208,25 @@ def write_document(path: Path, content: Mapping[str, Any]) -> None:
     write_file(path, pack_json(with_checksum(content)))
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path, *, required: bool = True) -> dict[str, Any]:
     """The content of a document that `write_document` wrote.
 
+    required: whether one that has no checksum, as earlier versions wrote it, counts as damaged.
     Raises FileNotFoundError where there is none, Damaged where any of its content has changed.
     """
     document = parse_json(read_plain_file(path, LARGEST_DOCUMENT), path, dict)
-    if CHECKSUM not in document:
+    if CHECKSUM not in document and (required or _checksum_of_another_name(document)):
         raise Damaged("files.damaged", path=path)
     return without_checksum(document, path)
+
+
+def _checksum_of_another_name(document: Mapping[str, Any]) -> bool:
+    """Whether the name of the checksum is what has changed in a document."""
+    texts = [key for key, value in document.items() if isinstance(value, str) and len(value) == 64]
+    return any(
+        document[name] == _document_checksum({key: value for key, value in document.items() if key != name})
+        for name in texts
+    )
 
 
 def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,7 +253,7 @@ def read_optional(path: Path) -> dict[str, Any] | None:
     None too, with a warning, where it is damaged.
     """
     try:
-        return read_document(path)
+        return read_document(path, required=False)
     except FileNotFoundError:
         return None
     except Damaged:

@@ -44,7 +44,7 @@ class ResultFolder:
             check_free(self.path)
             return False
         try:
-            there = read_document(self.about)
+            there = read_document(self.about, required=False)
         except (OSError, Damaged):
             raise AlphabarError("sampling.unknown_samples", path=self.path, file=self.about.name) from None
         keys = [key for key in {**self.metadata, **there} if key not in self.later]

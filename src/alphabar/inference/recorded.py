@@ -89,7 +89,7 @@ def choose_or_repeat(
 def _read(begun: Path) -> dict[str, Any] | None:
     """The description in a file; None where there is none, which whoever reads the file next says."""
     try:
-        about = read_document(begun).get(KEY)
+        about = read_document(begun, required=False).get(KEY)
     except (OSError, Damaged):
         return None
     return about if isinstance(about, dict) else None

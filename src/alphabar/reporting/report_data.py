@@ -133,7 +133,7 @@ def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[st
 def _read_document(path: Path, problems: list[str]) -> dict[str, Any]:
     """The content of a document; {} where it is missing, or damaged, which is added to the problems."""
     try:
-        return read_document(path)
+        return read_document(path, required=False)
     except FileNotFoundError:
         return {}
     except Damaged as problem:
