@@ -67,7 +67,7 @@ def work(what: str, run: Path, n: int, out: Path) -> None:
         last(sample_into(folder, model, n, [settings]))
     else:
         EXTRACTORS["blocks"] = BlockColors
-        last(evaluate(model, "toycars:400", n=n, features="blocks", settings=settings))
+        last(evaluate(model, "toycars:400", n=n, features="blocks", settings=settings, precision="fp32"))
     print(before, peak_memory(), time.monotonic() - began)
 
 
