@@ -92,7 +92,7 @@ def main() -> None:
     print_section(
         "# Many samples",
         "How much memory does it take to generate and to evaluate many samples?",
-        f"A network of widths 8 and 16 at 16 px with random weights, {STEPS} steps, files of"
+        f"A network of widths 8 and 16 at 16 px with random weights, float32, {STEPS} steps, files of"
         " `sample_into`; features of 48 numbers; 400 toycars as the reference. Each number is the peak"
         f" resident memory of a new process, in MiB; in brackets what it was before the work. torch"
         f" {torch.__version__}.",
