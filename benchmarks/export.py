@@ -20,6 +20,7 @@ from alphabar import last, load_model, sampling_settings
 from alphabar.export import TARGETS
 from alphabar.export.base import Export, MakeItems
 from alphabar.export.parity import (
+    BATCH,
     Distance,
     distance_between,
     generate_in_turns,
@@ -30,10 +31,16 @@ from alphabar.export.parity import (
     size_on_disk,
 )
 from alphabar.images import image_grid
+from alphabar.inference.choice import choose_runtime
+from alphabar.inference.engines import runtime_of
+from alphabar.inference.runtime import precisions
 from alphabar.runs.model import Model
 from alphabar.runtime import machine_state
+from alphabar.sampling.sample import sample
+from alphabar.sampling.settings import SamplingSettings
 
 SEVERAL = ("onnx", "openvino")
+LONG = 9000  # network evaluations of the job for which the model's own bf16 is chosen
 
 
 def result(work: Generator[Any, None, Any]) -> Any:
@@ -59,6 +66,11 @@ def rows(model: Model, root: Path) -> Iterator[Row]:
     settings = sampling_settings(model)
     size = size_on_disk(model_folder(model.path))
     yield Row("the model, fp32", own_samples(Export(model, settings, "fp32")), size)
+    if "bf16" in precisions(model.device):
+        fast = last(choose_runtime(model, evaluations=LONG, batch=BATCH, precision="bf16"))
+        chosen = runtime_of(fast)
+        assert chosen is not None
+        yield Row(f"the model, {chosen.name}", samples_of(fast, settings), size)
     for target in SEVERAL:
         for precision in TARGETS[target].precisions:
             export, chosen = Export(model, settings, precision), TARGETS.build(target)
@@ -69,6 +81,11 @@ def rows(model: Model, root: Path) -> Iterator[Row]:
             if floats := about.get("float_layers"):
                 print(f"{folder.name}: in float {', '.join(floats)}", flush=True)
             yield Row(folder.name, chosen.load(export, folder), size_on_disk(folder))
+
+
+def samples_of(model: Model, settings: SamplingSettings) -> MakeItems:
+    """What a model generates, computing as it does."""
+    return lambda first, count: last(sample(model, count, settings, first=first, batch=count))
 
 
 def distances(model: Model, items: list[Tensor], against: str | None) -> list[Distance]:

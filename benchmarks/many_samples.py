@@ -67,7 +67,7 @@ def work(what: str, run: Path, n: int, out: Path) -> None:
         last(sample_into(folder, model, n, [settings]))
     else:
         EXTRACTORS["blocks"] = BlockColors
-        last(evaluate(model, "toycars:400", n=n, features="blocks", settings=settings))
+        last(evaluate(model, "toycars:400", n=n, features="blocks", settings=settings, precision="fp32"))
     print(before, peak_memory(), time.monotonic() - began)
 
 
@@ -92,7 +92,7 @@ def main() -> None:
     print_section(
         "# Many samples",
         "How much memory does it take to generate and to evaluate many samples?",
-        f"A network of widths 8 and 16 at 16 px with random weights, {STEPS} steps, files of"
+        f"A network of widths 8 and 16 at 16 px with random weights, float32, {STEPS} steps, files of"
         " `sample_into`; features of 48 numbers; 400 toycars as the reference. Each number is the peak"
         f" resident memory of a new process, in MiB; in brackets what it was before the work. torch"
         f" {torch.__version__}.",

@@ -42,7 +42,7 @@ def main() -> None:
     dataset = load_dataset(options.data, build_codec(recipe.data))
     budgets = options.budgets.split(",")
     print_section(
-        "## 5. The budget planner beside other programs",
+        "## 6. The budget planner beside other programs",
         "Does the budget planner choose the same network whatever else runs on the machine for a moment?",
         f"{options.rounds} rounds, in which measurements of the machine alone and beside a process that burns"
         f" one core, so many seconds on and off, take turns. `lean` at 64 px, {options.data}. Machine:"

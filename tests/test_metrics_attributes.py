@@ -7,10 +7,13 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from alphabar.errors import AlphabarError
+from alphabar.metrics import attribute_frequencies as frequencies
 from alphabar.metrics.appearance import appearance_shift, appearance_statistics
-from alphabar.metrics.attribute_frequencies import attribute_frequencies
+from alphabar.metrics.attribute_frequencies import MOST_PICKS, attribute_frequencies
 from alphabar.metrics.condition_agreement import condition_agreement, distances_by_value
 from alphabar.metrics.feature_classifier import MIN_IMAGES
 
@@ -51,6 +54,29 @@ def test_intervals_cover_the_truth():
             inside += share.low <= truth.count(share.value) / len(truth) <= share.high
             total += 1
     assert inside / total >= 0.88
+
+
+class LargestTensor(TorchDispatchMode):
+    """How many numbers the largest tensor has that is made while it is open."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **kwargs or {})
+        self.numbers = max([self.numbers, *(t.numel() for t in tree_leaves(found) if isinstance(t, Tensor))])
+        return found
+
+
+def test_resampling_many_samples_takes_no_memory_for_each_of_them(monkeypatch):
+    real, values = world(400, [1, 1, 1, 1], 4)
+    fake, _ = world(20_000, [1, 1, 1, 1], 5)
+    with LargestTensor() as largest:
+        result = attribute_frequencies("body", values, real, fake)
+    assert largest.numbers <= max(MOST_PICKS, 2 * fake.numel())
+    monkeypatch.setattr(frequencies, "MOST_PICKS", 10**8)
+    at_once = attribute_frequencies("body", values, real, fake)
+    for share, other in zip(result.frequencies, at_once.frequencies, strict=True):
+        assert (share.low, share.high) == pytest.approx((other.low, other.high), abs=1e-12)
 
 
 def test_no_bias_is_no_verdict():

@@ -17,7 +17,7 @@ class Openvino(NumpySampler):
     """network.xml and network.bin with the inputs of `PlainInputs` and the output "F", for any batch.
 
     In fp16 and bf16 the weights are stored in float16, and the engine computes in that type where the
-    processor has it, otherwise in float32.
+    processor has it, otherwise in one that it has: fp16 in bf16, and both in float32.
     """
 
     precisions = ("fp32", "bf16", "fp16", "int8")

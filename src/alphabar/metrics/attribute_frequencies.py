@@ -19,6 +19,8 @@ RARE = "(rare)"
 
 RESAMPLES = 1000  # of the bootstrap
 
+MOST_PICKS = 2**20  # that are held at once: a number for each resample and picture would be gigabytes
+
 MAX_MISFIT = 4.0  # standard errors by which a share may lie beyond 0 or 1
 
 
@@ -135,11 +137,13 @@ def _standard_error(of_value: list[Tensor], of_fake: Tensor, seed: int) -> Tenso
     generator = torch.Generator().manual_seed(seed)
 
     def resampled(answers: Tensor) -> Tensor:
-        n = len(answers)
-        picks = torch.randint(n, (RESAMPLES, n), generator=generator)
-        weights = torch.zeros(RESAMPLES, n, dtype=torch.float64)
-        weights.scatter_add_(1, picks, torch.full(picks.shape, 1 / n, dtype=torch.float64))
-        return weights @ answers
+        n, found = len(answers), []
+        for rows in torch.arange(RESAMPLES).split(max(MOST_PICKS // n, 1)):
+            picks = torch.randint(n, (len(rows), n), generator=generator)
+            weights = torch.zeros(picks.shape, dtype=torch.float64)
+            weights.scatter_add_(1, picks, torch.full(picks.shape, 1 / n, dtype=torch.float64))
+            found.append(weights @ answers)
+        return torch.cat(found)
 
     confusion = torch.stack([resampled(answers) for answers in of_value], dim=2)
     return _solve(confusion, resampled(of_fake)).std(dim=0)
