@@ -24,6 +24,7 @@ from alphabar.progress import last
 from alphabar.recipes.presets import named_recipe
 from alphabar.restoration.degradation import parse_degradation
 from alphabar.restoration.restore import restore
+from alphabar.restoration.settings import restoration_settings
 from alphabar.runs.model import CODEC, codec_of, load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
@@ -194,6 +195,22 @@ def test_known_pixels_come_back_untouched(trained, tmp_path):
         x = last(restore(model, y, operator, precision="fp32"))
         assert x.shape == (1, 2, 3, 16, 16)
         assert torch.allclose(operator.A(x[0]), y, atol=1e-5)
+
+
+def test_noise_is_no_part_of_the_answer(trained):
+    """DDNM would copy it into the picture and refuses; the default solver weighs it."""
+    model = load_model(trained, "cpu")
+    degradation = parse_degradation("blur:1.5+noise:0.1")
+    operator = degradation.operator((3, 16, 16))
+    y = operator.A(torch.zeros(1, 3, 16, 16)) + 0.1 * torch.randn(1, 3, 16, 16)
+    assert restoration_settings(model, operator, 0.1).solver["name"] == "diffpir"
+    with pytest.raises(UsageError, match="noise"):
+        last(restore(model, y, operator, 0.1, settings=restoration_settings(
+            model, operator, 0.1, solver="ddnm"), precision="fp32"))  # fmt: skip
+    assert (
+        restoration_settings(model, parse_degradation("jpeg:10").operator((3, 16, 16)), 0.0).solver["name"]
+        == "ddnm"
+    )
 
 
 def test_other_sizes_are_refused(trained):

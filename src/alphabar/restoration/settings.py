@@ -19,9 +19,6 @@ from alphabar.runs.model import Model
 STEPS = 25
 """The default number of steps: twice as many measured no better (docs/results/restoration.md)."""
 
-LATENT_SOLVER: Spec = "ddnm"
-"""The solver for models of latents, from which no degradation is linear."""
-
 GUIDANCE_INTERVAL = (0.0, 2.5)
 """The noise levels sigma/alpha at which guidance acts in a restoration: above them it brings nothing."""
 
@@ -64,7 +61,8 @@ def restoration_settings(
         raise UsageError("restoration.too_few_steps", steps=steps)
     chosen = _guidance(model, guidance, operator.guidance_share(sigma_y))
     smaller = any(side < own for side, own in zip(operator.shape[1:], reader_of(model.codec).spatial))
-    default = LATENT_SOLVER
+    # From latents no degradation is linear.
+    default: Spec = "diffpir" if operator.has_prox else "ddnm"
     if not isinstance(model.codec, LearnedCodec):
         default = operator.default_solver(sigma_y, guided=bool(chosen), smaller=smaller)
     return RestorationSettings(seed, SOLVERS.resolve(solver or default), steps or STEPS, chosen)

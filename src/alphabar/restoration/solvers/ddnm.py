@@ -37,7 +37,7 @@ class DDNM(DDIMSolver):
     def solve(
         self, denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, observation: Observation
     ) -> Iterator[Step]:
-        if observation.sigma_y > 0 and observation.operator.linear:
+        if observation.sigma_y > 0 and observation.operator.has_prox:
             raise UsageError("restoration.ddnm_noise", sigma_y=f"{observation.sigma_y:.3g}")
         pairs = time_travel_schedule(len(times) - 1, self.travel, self.repeats)
         for step in trajectory(denoiser.schedule, times, pairs):
