@@ -21,6 +21,7 @@ from alphabar.runs.model import load_model
 from alphabar.runs.run import Run
 from alphabar.training.budget import Machine
 from alphabar.training.records import TrainingResult
+from delivered import deliver
 
 TINY = [
     "data.size=16", "network.widths=[16,32]", "network.attention=0", "batch=8",
@@ -275,7 +276,7 @@ def test_only_what_is_asked_for_conditions_an_interpolation_or_a_variation():
 def test_a_signal_while_the_runtime_is_chosen_ends_in_one_line(capsys, tmp_path):
     def choosing():
         yield Progress(message("inference.stage"), 0, 2)
-        signal.raise_signal(signal.SIGTERM)
+        deliver(signal.SIGTERM)
         yield Progress(message("inference.stage"), 2, 2, ("model", {}))
 
     with pytest.raises(SystemExit) as ended:

@@ -20,6 +20,7 @@ from alphabar.sampling.edit import edit_into
 from alphabar.sampling.interpolate import interpolate_into
 from alphabar.sampling.sample_folder import SampleFolder
 from alphabar.sampling.settings import deterministic, sampling_settings
+from delivered import deliver
 from refusals import refused
 from restoration_models import untrained
 
@@ -174,7 +175,7 @@ def test_a_stopped_command_says_what_is_kept_and_goes_on(model, pictures, call, 
     def stopped(*args, **given):
         calls.append(args)
         if len(calls) == 2:
-            signal.raise_signal(number)
+            deliver(number)
         return real(*args, **given)
 
     monkeypatch.setattr(target, name, stopped)

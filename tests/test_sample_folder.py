@@ -14,6 +14,7 @@ from alphabar.sampling.comparison import comparison_settings
 from alphabar.sampling.outputs import sampling_metadata
 from alphabar.sampling.sample_folder import SampleFolder, sample_into
 from alphabar.sampling.settings import sampling_settings
+from delivered import deliver
 from refusals import refused
 from test_sampling import LABELS, NETWORK, made
 
@@ -133,6 +134,6 @@ def test_a_signal_that_nohup_ignores_is_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with told_when_stopped(lambda: ""):
-            signal.raise_signal(signal.SIGHUP)
+            deliver(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)

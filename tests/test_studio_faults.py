@@ -30,6 +30,7 @@ from alphabar.studio.temporary import SECONDS_KEPT, TemporaryFiles
 from alphabar.studio.upload import unpacked
 from alphabar.training.loop import begin, train
 from alphabar.training.records import Limits
+from delivered import deliver
 from refusals import refused
 from test_studio import answered, archive, guard, status
 from training_child import tiny_dataset, tiny_recipe
@@ -391,10 +392,10 @@ def test_a_closed_terminal_interrupts_unless_it_is_ignored():
         assert set(interrupted_by_signals()) == set(before)
         for number in before:
             with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(number)
+                deliver(number)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
         assert interrupted_by_signals() == [signal.SIGTERM]
-        signal.raise_signal(signal.SIGHUP)
+        deliver(signal.SIGHUP)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
