@@ -156,7 +156,13 @@ def test_the_script_takes_seed_and_labels(exported, model, settings, tmp_path):
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("fields", [{}, {"class": {}}, {"body": {}, "year": {}}])
 def test_the_script_has_at_most_60_lines(target, channels, fields):
-    document = {"shape": [channels, 16, 16], "fields": fields, "seed": 0}
+    document = {
+        "shape": [channels, 16, 16],
+        "channels": channels,
+        "fields": fields,
+        "seed": 0,
+        "latents": True,
+    }
     text = TARGETS[target]().script(Plan(document, {}))
     assert len(text.splitlines()) <= 60 and "@" not in text
     assert max(map(len, text.splitlines())) < 120, "lines are not made fewer by making them longer"

@@ -19,7 +19,12 @@ from alphabar.training.trial import Trial, wrong_gradient
 
 BF16 = torch.bfloat16
 UNET = ["network.widths=[8,16]", "network.head_dim=8"]
-SIZES = {"classic": ["network.widths=[8,16]"], "gan": ["network.width=4"], "vae": ["network.width=4"]}
+SIZES = {
+    "autoencoder": ["network.widths=[8,8]"],
+    "classic": ["network.widths=[8,16]"],
+    "gan": ["network.width=4"],
+    "vae": ["network.width=4"],
+}
 # Every recipe, and what no recipe has by itself: attention everywhere, several blocks, a condition of every
 # kind, augmentation, dropout.
 VARIANTS = {
@@ -31,7 +36,8 @@ VARIANTS = {
 }
 LOSSES = [*RECIPES, *VARIANTS, "conditional", "distilled"]
 EAGER = [Runtime(channels_last=True), Runtime(dtype=BF16), Runtime(dtype=BF16, channels_last=True)]
-DENOISERS = [name for name in LOSSES if name not in ("gan", "vae", "classifier") and "gan of" not in name]
+NO_DENOISERS = ("gan", "vae", "classifier", "autoencoder")
+DENOISERS = [name for name in LOSSES if name not in NO_DENOISERS and "gan of" not in name]
 
 
 def recipe_of(name: str) -> Recipe:

@@ -33,9 +33,7 @@ ALPHA = (
     " 0).clip(0, 255)\n"
 )
 DECODER = "decoder"
-DECODE = (
-    f'    x = networks["{DECODER}"]({{"x": x.astype(np.float32), "c_noise": np.zeros(len(x), np.float32)}})\n'
-)
+DECODED = f'networks["{DECODER}"]({{"x": x.astype("f"), "c_noise": np.zeros(len(x), "f")}})'
 
 
 class AtAnyNoise(nn.Module):
@@ -168,7 +166,7 @@ class NumpySampler(Target):
         values = {
             "REQUIREMENTS@": self.requirements,
             "ENGINE@\n": self.engine,
-            "DECODE@\n": DECODE if plan.document["latents"] else "",
+            "PICTURES@": DECODED if plan.document["latents"] else "x",
             "ALPHA@\n": ALPHA if plan.document["channels"] == 4 else "",
             "SEED@": str(plan.document["seed"]),
             "LABELS@": option,

@@ -111,8 +111,8 @@ def launch(
             yield _stopped(chosen.run)
             return
         with own_share():
-            how = {"images": images, "budget": budget, "checkpoint_every": checkpoint_every}
-            yield from _train_stages(begun, chosen, command, how)
+            limits = {"images": images, "budget": budget, "checkpoint_every": checkpoint_every}
+            yield from _train_stages(begun, chosen, command, limits)
 
 
 def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
@@ -134,14 +134,14 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
 
 
 def _train_stages(
-    begun: "_Begun", chosen: "_Chosen", command: "_Command", how: Mapping[str, Any]
+    begun: "_Begun", chosen: "_Chosen", command: "_Command", limits: Mapping[str, Any]
 ) -> Iterator[Progress[TrainingResult]]:
-    """Trains what has begun; with a learned codec its autoencoder first. how: what `train` takes."""
+    """Trains what has begun; with a learned codec its autoencoder first. limits: of `train`."""
     run, stop, began = begun.run, command.stop, command.began
-    how = {**how, "runtime": command.runtime, "stop": stop}
+    options = {**limits, "runtime": command.runtime, "stop": stop}
     if needs_first_stage(run):
         began = None if began is None else began - seconds_of_first_stage(run)
-        yield from train_first_stage(begun.dataset, run, model=chosen.autoencoder or chosen.model, **how)
+        yield from train_first_stage(begun.dataset, run, model=chosen.autoencoder or chosen.model, **options)
         if needs_first_stage(run):
             yield _stopped(run.path)
             return
@@ -151,7 +151,7 @@ def _train_stages(
         yield _stopped(run.path)
         return
     yield from train(
-        begun.dataset, run, conditions=begun.conditions, began=began, planned=begun.planned, **how
+        begun.dataset, run, conditions=begun.conditions, began=began, planned=begun.planned, **options
     )
 
 
