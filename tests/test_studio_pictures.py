@@ -178,6 +178,7 @@ def test_upscaling_says_the_sizes_and_never_makes_smaller(page, tmp_path):
     page.wait_for_selector("#restore-status .error:has-text('12000 × 8000 px')")
 
 
+@pytest.mark.slow  # it waits for the page, which busy cores keep from answering in time
 def test_deep_and_broken_files(page, tmp_path):
     tab(page, "Restore")
     tab(page, "Undo a degradation")
