@@ -197,7 +197,7 @@ def test_dropped_labels_are_unknown_as_a_whole():
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_takes_conditions_or_says_which_does(name):
     values = RECIPES[name]().model_dump(mode="json") | {"condition": {"on": "class"}}
-    if name in ("classic", "gan", "vae"):
+    if name in ("classic", "gan", "vae", "autoencoder"):
         with pytest.raises(UsageError, match=r"takes no condition: .*(recipe ddpm|lean)"):
             make_recipe(values)
         return

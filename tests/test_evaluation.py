@@ -268,7 +268,7 @@ def test_a_label_classifier_counts_values_by_pictures_that_it_held_out(run, draw
     assert night.verdict == "over" and night.samples > 0.95
     with pytest.raises(UsageError, match="does not predict labels"):
         evaluated(plain, "toycars:600", 140, label_classifier=plain)
-    with pytest.raises(UsageError, match=r"shape \(3, 32, 32\).*samples have shape \(3, 16, 16\)"):
+    with pytest.raises(UsageError, match=r"shape \(32, 32, 3\).*samples have shape \(16, 16, 3\)"):
         evaluated(
             plain,
             "toycars:600",
