@@ -454,40 +454,6 @@ def test_a_function_that_the_page_does_not_have_is_refused(number):
     assert refused.value.status == 400
 
 
-def test_a_job_is_accepted_when_the_browser_has_seen_the_end_of_the_stream_before(tmp_path):
-    """Gradio's page believes in an open stream until it hears of its end, and opens no other one."""
-    g, sent = guard(tmp_path), []
-
-    async def app(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        end = b'data: {"msg":"close_stream","event_id":null}\n\n'
-        await send({"type": "http.response.body", "body": end if scope["method"] == "GET" else b"accepted"})
-
-    async def request(method, path, query, body, delay):
-        async def receive():
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(event):  # over a slow line
-            await asyncio.sleep(delay)
-            if event["type"] == "http.response.body":
-                sent.append(event["body"][:5])
-
-        scope = {"type": "http", "method": method, "path": path, "query_string": query, "client": ("::1", 1)}
-        await g({**scope, "headers": [(b"host", b"127.0.0.1")]}, receive, send)
-
-    async def page():
-        job = json.dumps({"session_hash": "mine"}).encode()
-        stream = asyncio.create_task(request("GET", f"{API}/queue/data", b"session_hash=mine", b"", 0.3))
-        await asyncio.sleep(0.4)  # its end is on the way
-        await request("POST", f"{API}/queue/join", b"", job.replace(b"mine", b"another"), 0)
-        assert sent == [b"accep"]
-        await asyncio.gather(stream, request("POST", f"{API}/queue/join", b"", job, 0))
-
-    g.app = app
-    asyncio.run(asyncio.wait_for(page(), 5))
-    assert sent == [b"accep", b"data:", b"accep"]
-
-
 def test_temporary_files_are_bounded_and_a_broken_upload_leaves_nothing(tmp_path):
     files = TemporaryFiles(tmp_path, quota=1000)
     (tmp_path / "a").mkdir()

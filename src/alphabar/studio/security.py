@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from alphabar.messages import LANGUAGES, Message, message
 from alphabar.studio.answers import (
@@ -27,7 +27,6 @@ from alphabar.studio.answers import (
     refusal,
 )
 from alphabar.studio.login import Login
-from alphabar.studio.streams import Streams
 from alphabar.studio.temporary import TemporaryFiles
 
 MAX_UPLOAD = 256 * 2**20
@@ -41,7 +40,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 API = "/gradio_api"
 
-FILE, UPLOAD, JOIN, STREAM = f"{API}/file=", f"{API}/upload", f"{API}/queue/join", f"{API}/queue/data"
+FILE, UPLOAD, JOIN = f"{API}/file=", f"{API}/upload", f"{API}/queue/join"
 
 STARTUP = f"{API}/startup-events"  # which Gradio itself asks for as it begins
 
@@ -88,7 +87,7 @@ class RequestGuard:
     ):
         self.app, self.files, self.loopback, self.login, self.jobs = app, files, loopback, login, jobs
         self.origin = urlsplit(origin) if origin else None
-        self._making, self._streams = asyncio.Lock(), Streams()
+        self._making = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -155,14 +154,10 @@ class RequestGuard:
         self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, language: str
     ) -> None:
         """Let Gradio answer. Where it fails, the answer is a sentence. Raises Refused as `bounded` does."""
-        begun, is_stream = False, scope["path"].startswith(STREAM)
+        begun = False
 
         async def sending(event: dict[str, Any]) -> None:
             nonlocal begun
-            if is_stream:
-                self._streams.sends(session, event.get("body", b""))
-            elif session:
-                await self._streams.closed(session)
             if event["type"] == "http.response.start":
                 if event["status"] >= 500:
                     busy = event["status"] == 503 and scope["path"].startswith(JOIN)
@@ -175,7 +170,7 @@ class RequestGuard:
         with self.incoming(scope["path"], headers) as room:
             if not room:
                 raise Refused(507, message("studio.no_room", megabytes=self.files.quota // 2**20))
-            receive, session = await self.bounded(scope, headers, receive)
+            receive = await self.bounded(scope["path"], headers, receive)
             try:
                 await self.app(scope, receive, sending)
             except Refused:
@@ -187,9 +182,6 @@ class RequestGuard:
                     raise Refused(400, message("studio.refused_upload")) from None  # no form with files
                 traceback.print_exc(file=sys.stderr)
                 raise Refused(500, message("studio.server_failed")) from None
-            finally:
-                if is_stream:
-                    self._streams.ended(session)
 
     def incoming(self, path: str, headers: dict[str, str]) -> AbstractContextManager[bool]:
         """While a request comes in; whether there is room for what it uploads."""
@@ -237,12 +229,8 @@ class RequestGuard:
         if not inside:
             raise Refused(403, message("studio.refused_file"))
 
-    async def bounded(self, scope: Scope, headers: dict[str, str], receive: Receive) -> tuple[Receive, str]:
-        """The request's body, no longer than it may be; that of a job is read and checked first.
-
-        And the session of a job or of a stream of answers, "" for any other request.
-        """
-        path, session = scope["path"], ""
+    async def bounded(self, path: str, headers: dict[str, str], receive: Receive) -> Receive:
+        """The request's body, no longer than it may be; that of a job is read and checked first."""
         most = MAX_UPLOAD if path.startswith(UPLOAD) else MAX_MESSAGE
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > most:
@@ -250,9 +238,7 @@ class RequestGuard:
         if most == MAX_MESSAGE:
             body = await _read(receive, most)
             if path.startswith(JOIN):
-                session = str(check_job(body, self.jobs).get("session_hash", ""))
-            elif path.startswith(STREAM):
-                session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+                check_job(body, self.jobs)
             given = False
 
             async def again() -> dict[str, Any]:
@@ -262,7 +248,7 @@ class RequestGuard:
                 given = True
                 return {"type": "http.request", "body": body, "more_body": False}
 
-            return again, session
+            return again
         seen = 0
 
         async def counted() -> dict[str, Any]:
@@ -272,13 +258,12 @@ class RequestGuard:
             # The declared length is kept by the server; a body without one ends here.
             return {"type": "http.disconnect"} if seen > most else event
 
-        return counted, session
+        return counted
 
 
-def check_job(body: bytes, jobs: Collection[int] | None = None) -> dict[str, Any]:
-    """The job in a request's body.
+def check_job(body: bytes, jobs: Collection[int] | None = None) -> None:
+    """Raises Refused for a job that is none of the page's, or names a file by an address, to be fetched.
 
-    Raises Refused for one that is none of the page's, or names a file by an address, to be fetched.
     jobs: the numbers of the page's functions, or None for any.
     """
     try:
@@ -300,7 +285,6 @@ def check_job(body: bytes, jobs: Collection[int] | None = None) -> dict[str, Any
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
-    return job if isinstance(job, dict) else {}
 
 
 def _is_number(value: Any) -> bool:
