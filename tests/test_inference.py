@@ -24,7 +24,8 @@ from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import sampling_settings
 
 BF16 = InferenceRuntime("torch", "bf16", True)
-WAYS = [InferenceRuntime("torch", "fp32", True), BF16]
+OTHER = InferenceRuntime("torch", "fp32", True)  # than the plain one, and on every machine
+WAYS = [OTHER, BF16]
 OPENVINO = pytest.param(  # converting a network of this size takes 8 s
     InferenceRuntime("openvino"),
     marks=[pytest.mark.slow, pytest.mark.skipif(not installed(), reason="OpenVINO is not installed")],
@@ -167,6 +168,7 @@ def test_a_short_job_measures_nothing_and_a_long_one_once(model, empty_cache, mo
     monkeypatch.setattr(choice._Job, "_measure", measure)
     monkeypatch.setattr(choice._Job, "_plain_seconds", lambda job: 1.0)
     monkeypatch.setattr(choice, "_EVALUATIONS", {})
+    monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32", "bf16"])
 
     def chosen(evaluations, **more):
         return runtime_of(last(choose_runtime(model, evaluations=evaluations, batch=4, **more)))
@@ -208,20 +210,21 @@ def test_precisions_that_are_not_there_are_refused(model):
 
 def test_samples_are_repeated_to_the_bit_with_their_runtime_and_batch(model):
     settings = replace(sampling_settings(model, conditions=()), steps=3)
-    fast = with_runtime(model, BF16)
+    fast = with_runtime(model, OTHER)
     four = last(sample(fast, 4, settings, batch=4))
     about = json.loads(json.dumps(describe_runtime(fast, 4)))
     batch = batch_of(about, 2, 4)
     again, _ = last(as_described(model, about))
     assert torch.equal(last(sample(again, len(batch), settings, first=batch.start))[2], four[2])
-    assert runtime_of(again) == BF16
+    assert runtime_of(again) == OTHER
     elsewhere = list(as_described(model, {**about, "machine": "another"}))
     assert "another" in elsewhere[0].message and elsewhere[-1].result
     assert batch_of({"batch": "x"}, 2, 4) == range(2, 3)
     assert batch_of({"batch": 10**9}, 2, 4) == range(2, 3)
 
 
-def test_work_that_goes_on_computes_as_it_was_begun(model, tmp_path):
+def test_work_that_goes_on_computes_as_it_was_begun(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32", "bf16"])
     begun = tmp_path / "samples.json"
     about = {**describe_runtime(with_runtime(model, BF16), 16)}
     write_document(begun, {"runtime": about})
