@@ -60,6 +60,22 @@ def test_help_needs_no_torch():
         assert name in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="exit codes of signals are Unix's")
+@pytest.mark.parametrize("module", ["typer", "alphabar.cli.app"])
+def test_ctrl_c_while_modules_are_loaded_ends_in_silence(module):
+    code = (
+        "import signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *about):\n"
+        f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from alphabar.cli.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and not done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(call, command):
     code, out, _ = call(command, "--help")
