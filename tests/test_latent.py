@@ -285,16 +285,3 @@ def test_the_error_of_an_autoencoder_is_that_of_what_it_decodes():
     # Latents of half the size here are means over pixels four apart, not the latents of the small picture.
     smaller = METHODS.build({"name": "autoencoder", "noise": 0.0, "equivariance": 1.0}, **exact)
     assert (smaller.losses(x0, torch.zeros(2), torch.zeros_like(x0), None) > 0.1).all()
-
-
-@pytest.mark.parametrize(("settings", "recipe"), [
-    (["data.size=128"], "latent"), (["data.size=[128,256]"], "latent"), (["data.size=[64,256]"], "lean"),
-    ([], "lean"), (["data.size=128", "data.codec=image"], "lean"),
-])  # fmt: skip
-def test_from_128_px_on_latents_are_the_default(picture_folder, tmp_path, settings, recipe):
-    chosen = launch(str(picture_folder), run=tmp_path / "run", images=8, settings=settings)
-    for _ in chosen:
-        if Run(tmp_path / "run").exists:
-            break
-    chosen.close()
-    assert Run(tmp_path / "run").recipe.name == recipe

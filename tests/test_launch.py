@@ -1,5 +1,6 @@
 """Launching a training from Python, as the commands train, finetune, distill and plan do."""
 
+import math
 import shutil
 import threading
 from pathlib import Path
@@ -241,6 +242,28 @@ def test_images_alone_train_the_default_recipe(picture_folder, tmp_path):
     assert alone.recipe == named.recipe and alone.preparation > 0
     weights = [(run.model_folder / "model.safetensors").read_bytes() for run in (alone, named)]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(("size", "recipe", "patch"), [
+    ("64", "lean", 2), ("[64,256]", "lean", 2), ("128", "patches", 4), ("[128,256]", "patches", 4),
+    ("160", "patches", 4), ("256", "patches", 8), ("384", "patches", 12), ("[384,512]", "patches", 8),
+])  # fmt: skip
+@pytest.mark.parametrize("named", [False, True])
+def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path, size, recipe, patch, named):
+    options = {"recipe": recipe} if named else {}
+    beginning = launch(
+        str(picture_folder), run=tmp_path / "run", images=8, settings=[f"data.size={size}"], **options
+    )
+    for _ in beginning:
+        if Run(tmp_path / "run").exists:
+            break
+    beginning.close()
+    chosen = Run(tmp_path / "run").recipe
+    assert chosen.name == recipe and chosen.network["patch"] == patch
+    assert chosen.parameterization["name"] == ("x0" if recipe == "patches" else "v")
+    # Seen through as many times more pixels, the noise is that of 64 px.
+    levels = chosen.noise_distribution["mean"] - math.log(patch / 2)
+    assert levels == pytest.approx(named_recipe("lean").noise_distribution["mean"])
 
 
 def test_what_precedes_the_first_update_counts_as_part_of_the_budget():

@@ -1,4 +1,5 @@
 import itertools
+import math
 import re
 from pathlib import Path
 
@@ -122,8 +123,19 @@ def test_the_commented_recipe_of_the_guide_is_lean():
     assert read_recipe(guide) == named_recipe("lean")
 
 
-def test_finetuning_on_larger_pictures_enlarges_the_patches():
+def test_finetuning_on_larger_pictures_enlarges_patches_and_noise():
     lean = named_recipe("lean")
-    assert finetuned(lean, "m", ["data.size=128"]).network["patch"] == 2 * lean.network["patch"]
-    assert finetuned(lean, "m", ["data.size=128", "network.patch=2"]).network["patch"] == 2
+    larger = finetuned(lean, "m", ["data.size=128"])
+    assert larger.network["patch"] == 2 * lean.network["patch"]
+    assert larger.noise_distribution["mean"] == pytest.approx(lean.noise_distribution["mean"] + math.log(2))
+    assert larger.sampling.guidance[0]["interval"] == (0.4, 5.0)
+    assert larger.parameterization == lean.parameterization  # the weights' own
+    own = ["network.patch=2", "noise_distribution.mean=-1", "sampling.guidance=[]"]
+    chosen = finetuned(lean, "m", ["data.size=128", *own])
+    assert chosen.network["patch"] == 2 and chosen.noise_distribution["mean"] == -1
+    assert not chosen.sampling.guidance
     assert finetuned(lean, "m", ["data.size=96"]).network["patch"] == lean.network["patch"]
+    # Noise levels that are uniform in t are those of the schedule.
+    ddpm = named_recipe("ddpm")
+    uniform = finetuned(ddpm, "m", ["data.size=128"])
+    assert uniform.network["patch"] == 2 and uniform.noise_distribution == ddpm.noise_distribution

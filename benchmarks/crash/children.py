@@ -87,7 +87,7 @@ def run(
     began = time.monotonic()
     with tempfile.TemporaryFile() as said:
         sys.stdout.flush(), sys.stderr.flush()
-        # A signal that comes before the work has begun waits until then.
+        # A signal that comes before the child has set itself up waits until then.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         child = os.fork()
         if child == 0:
@@ -149,7 +149,9 @@ def _be_the_child(work: Callable[[], object], folder: Path, said: int) -> None:
         os.dup2(said, 1), os.dup2(said, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a process that Python has not started yet
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         work()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

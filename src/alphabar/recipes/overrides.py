@@ -1,6 +1,7 @@
 """Recipes with some settings changed, and what differs between two recipes."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -60,6 +61,26 @@ def changed(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
 def named_keys(settings: Iterable[str]) -> set[str]:
     """The dotted keys that ``key=value`` settings name."""
     return {setting.partition("=")[0].strip() for setting in settings}
+
+
+def enlarged(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe:
+    """The recipe for pictures whose sides are ``times`` as long, at the cost that it has.
+
+    Patches of a U-Net are as many times larger. The mean of times² pixels has that many times less noise, so
+    the noise levels of training and of guidance are as many times higher (Hoogeboom et al. 2023, section
+    2.1). settings: "key=value", which have been applied; what they name stays.
+    """
+    named, values = named_keys(settings), recipe.model_dump(mode="json")
+    network, noise = values["network"], values["noise_distribution"]
+    if "patch" in network and not named & {"network", "network.patch"}:
+        network["patch"] *= times
+    if noise["name"] == "log_normal" and not named & {"noise_distribution", "noise_distribution.mean"}:
+        noise["mean"] += math.log(times)
+    if "sampling.guidance" not in named:
+        for guidance in values["sampling"]["guidance"]:
+            if guidance.get("interval"):
+                guidance["interval"] = [level * times for level in guidance["interval"]]
+    return make_recipe(values)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,7 +24,7 @@ from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
 from alphabar.progress import Progress, staged
 from alphabar.recipes.derive import distilled, finetuned, with_autoencoder
-from alphabar.recipes.overrides import named_keys, with_settings
+from alphabar.recipes.overrides import enlarged, named_keys, with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, read_recipe
 from alphabar.runs.model import Model, codec_of, load_model
@@ -48,8 +48,8 @@ from alphabar.training.signals import signals_of
 T = TypeVar("T")
 
 PLANNED = "lean"  # the recipe that is trained where none is named
-LATENT, LATENT_FROM = "latent", 128  # px: for larger pictures it is this one (docs/results/larger_images.md)
-SIZED = (LATENT,)  # recipes whose network the budget planner sizes where they are named
+LARGER, LARGER_FROM = "patches", 128  # px: for larger pictures it is this one (docs/results/larger_images.md)
+SIZED = (LARGER, "latent")  # recipes whose network the budget planner sizes where they are named
 DISTILLED_STEPS = 4
 FEW_PICTURES = 200  # below which a model mostly repeats what it has seen
 
@@ -76,7 +76,7 @@ def launch(
     data: a folder of images, "toycars" or hf://datasets/owner/name.
     run: the run folder; by default runs/NAME of the data, with "-finetuned" or "-distilled" behind it.
     recipe: a name, the path of a recipe.toml, or a recipe; by default that of the run, or for a new run what
-        the budget planner makes of ``lean`` (from 128 px on of ``latent``), or with ``images`` alone that
+        the budget planner makes of ``lean`` (from 128 px on of ``patches``), or with ``images`` alone that
         recipe as it is. Where pictures have another shape than the signals, a named recipe takes the fit
         that suits them, unless data.fit is set.
     finetune: a trained model to continue on this data; distill: one to distill to ``steps`` network
@@ -118,13 +118,13 @@ def launch(
 def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
     """Measures this machine for about half a minute and chooses what to train on it in a budget of seconds.
 
-    settings: changes of the recipe ``lean`` or ``latent``, "key=value"; network.widths or network.blocks
+    settings: changes of the recipe ``lean`` or ``patches``, "key=value"; network.widths or network.blocks
     among them keep the network as it is. Yields records; the last has the plan, which `launch` carries out
     when it is given only a budget. Raises as `measure` and `plan` do.
     """
     source = open_source(data)
     settings = [*settings]
-    recipe = yield from _with_channels(source, _default_recipe(settings))
+    recipe = yield from _with_channels(source, _new_recipe(None, settings))
     if not _sets_fit(settings):
         recipe = yield from _with_fit(source, recipe)
     dataset = yield from _prepared(source, recipe)
@@ -232,7 +232,7 @@ def _choose(
     named = not isinstance(recipe, Recipe) and not (recipe or "").endswith(".toml")
     return _Chosen(
         path,
-        with_settings(_named(recipe), settings) if recipe else _default_recipe(settings),
+        _new_recipe(recipe, settings),
         None,
         settings,
         budget,
@@ -241,14 +241,19 @@ def _choose(
     )
 
 
-def _default_recipe(settings: Iterable[str]) -> Recipe:
-    """The recipe that is trained where none is named, with a person's settings: it depends on the size."""
-    settings = [*settings]
-    made = with_settings(named_recipe(PLANNED), settings)
-    sides = build_codec(made.data).spatial
-    if min(sides) < LATENT_FROM or "data.codec" in named_keys(settings):
+def _new_recipe(recipe: str | Recipe | None, settings: list[str]) -> Recipe:
+    """The recipe of a new training, with a person's settings; where none is named, it depends on the size."""
+    if recipe is None:
+        sides = build_codec(with_settings(named_recipe(PLANNED), settings).data).spatial
+        larger = min(sides) >= LARGER_FROM and "data.codec" not in named_keys(settings)
+        recipe = LARGER if larger else PLANNED
+    made = with_settings(_named(recipe), settings)
+    if recipe != LARGER:
         return made
-    return with_settings(named_recipe(LATENT), settings)
+    sides, patch = build_codec(made.data).spatial, made.network.get("patch", 1)
+    times = range(min(sides) // LARGER_FROM, 1, -1)
+    fitting = (n for n in times if not any(side % (n * patch) for side in sides))
+    return enlarged(made, next(fitting, 1), settings)
 
 
 def _with_autoencoder(chosen: _Chosen, path: str | Path | None) -> _Chosen:
