@@ -64,7 +64,7 @@ class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
         batch_size: how many. seed, first: sample number ``first`` and those that follow of that seed; the
             same numbers give the same samples in any batch. generator: decides the seed instead.
         conditions: of sample i entry i modulo their number, such as {"body": "SUV"}; [] for none. By default
-            those of training samples, so that every class is generated as often as the data has it.
+            those of training samples: every class has the frequency that it has in the data.
         guidance: name → scale, such as {"pag": 3.0, "classifier_free": 2.0}; those of the model stay unless
             they are named; {} for none.
         sampler, num_inference_steps: in place of the model's own.

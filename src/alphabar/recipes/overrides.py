@@ -66,9 +66,10 @@ def named_keys(settings: Iterable[str]) -> set[str]:
 def enlarged(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe:
     """The recipe for pictures whose sides are ``times`` as long, at the cost that it has.
 
-    Patches of a U-Net are as many times larger. The mean of times² pixels has that many times less noise, so
-    the noise levels of training and of guidance are as many times higher (Hoogeboom et al. 2023, section
-    2.1). settings: "key=value", which have been applied; what they name stays.
+    Patches of a U-Net are as many times larger. The standard deviation of noise in the mean over a block of
+    times × times pixels is as many times smaller, so the noise levels of training and of guidance are as many
+    times higher (Hoogeboom et al. 2023, section 2.1).
+    settings: "key=value", which have been applied; what they name stays.
     """
     named, values = named_keys(settings), recipe.model_dump(mode="json")
     network, noise = values["network"], values["noise_distribution"]
