@@ -17,6 +17,10 @@ from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.random import Noise, Purpose, stream_seed
 from alphabar.diffusion.schedules import SCHEDULES, Level
 from alphabar.errors import UsageError
+from alphabar.methods.registry import METHODS
+from alphabar.recipes.overrides import with_settings
+from alphabar.recipes.presets import named_recipe
+from alphabar.runtime import Runtime
 from exact import GaussianDenoiser
 
 # eps-prediction does not exist on a schedule that ends at pure noise; every other pair does.
@@ -76,6 +80,68 @@ def test_one_loss_serves_every_parameterization_on_every_schedule(parameterizati
     torch.testing.assert_close(loss(denoiser, x0, t, eps), error**2)
     c_out = denoiser.coeffs(t).c_out
     torch.testing.assert_close(denoising_error(denoiser, x0, t, eps), (c_out * error) ** 2)
+
+
+def means(x, k):
+    return nn.functional.avg_pool2d(x, k)
+
+
+def enlarge(x, k):
+    return x.repeat_interleave(k, 2).repeat_interleave(k, 3)
+
+
+@every_pair
+def test_a_network_for_coarse_pictures_denoises_them_as_it_did(parameterization, schedule):
+    """Its input, level and answer are those of pictures of half the side, whose noise is half as strong."""
+    schedule, parameterization = SCHEDULES.build(schedule), PARAMETERIZATIONS.build(parameterization)
+    x0, t, eps = pictures()
+    x_t = diffuse(schedule, x0, t, eps)
+    answer = torch.randn(means(x0, 2).shape, dtype=torch.float64)
+    small = NetworkDenoiser(Answer(answer), parameterization, schedule)
+    large = NetworkDenoiser(Answer(enlarge(answer, 2)), parameterization, schedule, coarse=2)
+    level = schedule(t)
+    same = schedule.time(level.log_snr + 2 * math.log(2))  # where the noise is half as strong
+    # Means of x_t are a picture of the schedule at that time but for a factor.
+    factor = (schedule(same).alpha / level.alpha)[:, None, None, None]
+    wanted = small(factor * means(x_t, 2), same)
+    torch.testing.assert_close(large(x_t, t), enlarge(wanted, 2), rtol=0, atol=1e-9)
+    given, c_noise, _ = large.network.inputs
+    torch.testing.assert_close(means(given, 2), small.network.inputs[0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(c_noise, small.network.inputs[1], rtol=0, atol=1e-9)
+
+
+@every_pair
+def test_the_loss_of_a_coarse_picture_and_its_detail_is_the_error_over_c_out(parameterization, schedule):
+    schedule, parameterization = SCHEDULES.build(schedule), PARAMETERIZATIONS.build(parameterization)
+    x0, t, eps = pictures()
+    t = t.clamp(0.6, 0.9)  # where c_out is not held above its least value
+    answer = torch.randn(x0.shape, dtype=torch.float64)
+    denoiser = NetworkDenoiser(Answer(answer), parameterization, schedule, coarse=2)
+    error = denoising_error(denoiser, x0, t, eps) / denoiser.coeffs(t).c_out ** 2
+    torch.testing.assert_close(loss(denoiser, x0, t, eps), error)
+
+    D = denoiser(diffuse(schedule, x0, t, eps), t)
+    torch.testing.assert_close(D - enlarge(means(D, 2), 2), answer - enlarge(means(answer, 2), 2))
+
+
+def test_coarse_pictures_come_first():
+    """In the first half of the training the network sees pictures and noise without detail."""
+    recipe = with_settings(named_recipe("patches"), ["coarse=2", "method.coarse_first=0.5"])
+    x0, t, eps = pictures()
+    network = Answer(torch.zeros_like(x0))
+    denoiser = NetworkDenoiser(
+        network, PARAMETERIZATIONS.build("v"), SCHEDULES.build("cosine"), recipe.coarse
+    )
+    method = METHODS.build(recipe.method, denoiser=denoiser, recipe=recipe, runtime=Runtime())
+    for share, has_detail in [(0.0, False), (0.49, False), (0.5, True), (1.0, True)]:
+        method.prepare(x0, eps, 0, share, 0.1)
+        method.losses(x0, t, eps, None)
+        detail = network.inputs[0] - enlarge(means(network.inputs[0], 2), 2)
+        assert (detail.abs().max() > 1e-9) == has_detail
+    with pytest.raises(UsageError, match="coarse_first"):
+        METHODS.build(
+            {"name": "diffusion", "coarse_first": 2}, denoiser=denoiser, recipe=recipe, runtime=Runtime()
+        )
 
 
 def test_the_eps_loss_is_plain_mean_squared_error_of_the_noise():

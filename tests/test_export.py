@@ -141,6 +141,18 @@ def test_the_script_without_torch_generates_the_same_pictures(exported, model, s
     assert parity.mean < 0.05 and parity.largest <= 1
 
 
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_the_script_adds_the_detail_to_a_coarse_picture(target, tmp_path):
+    pytest.importorskip(target if target == "openvino" else "onnxruntime")
+    model = made(tmp_path / "model", "lean", *UNET, "coarse=4", "sampling.steps=4")
+    settings = sampling_settings(model, seed=3)
+    last(export_to(model, target, tmp_path / "out", settings=settings, n=LEAST))
+    assert run_script(tmp_path / "out", "-n", "3", "--out", str(tmp_path / "png")).returncode == 0
+    own = last(sample(model, 3, settings, precision="fp32")).numpy()
+    difference = np.abs(pictures(tmp_path / "png").astype(float) - own)
+    assert difference.mean() < 0.05 and difference.max() <= 1 and own.std() > 10
+
+
 def test_the_script_takes_seed_and_labels(exported, model, settings, tmp_path):
     labels = ("--attribute", "class=hatch", "--attribute", "year=2003")
     done = run_script(exported[0], "-n", "2", "--seed", "8", *labels, "--out", str(tmp_path / "png"))
@@ -155,13 +167,15 @@ def test_the_script_takes_seed_and_labels(exported, model, settings, tmp_path):
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("fields", [{}, {"class": {}}, {"body": {}, "year": {}}])
-def test_the_script_has_at_most_60_lines(target, channels, fields):
+@pytest.mark.parametrize("squares", [None, [3, 4, 4, 4, 4]])
+def test_the_script_has_at_most_60_lines(target, channels, fields, squares):
     document = {
         "shape": [channels, 16, 16],
         "channels": channels,
         "fields": fields,
         "seed": 0,
         "latents": True,
+        "squares": squares,
     }
     text = TARGETS[target]().script(Plan(document, {}))
     assert len(text.splitlines()) <= 60 and "@" not in text

@@ -32,6 +32,7 @@ MODELS = {
     "no attention": lambda: made("lean", *SMALL, "network.attention=0", "sampling.steps=3"),
     "classic": lambda: made("classic", "data.size=16", "network.widths=[8,16]", "sampling.steps=5"),
     "edm": lambda: made("edm", "data.size=[16,24]", *SMALL[1:], "sampling.steps=3", early=True),
+    "coarse": lambda: made("lean", *SMALL, "coarse=2", "sampling.steps=3"),
     "grey": lambda: made("ddpm", "data.channels=1", *SMALL, "sampling.steps=3"),
     "gan": lambda: made("gan", "data.size=16", "network.width=4", "network.latent=16"),
 }

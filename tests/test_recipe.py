@@ -129,13 +129,20 @@ def test_finetuning_on_larger_pictures_enlarges_patches_and_noise():
     assert larger.network["patch"] == 2 * lean.network["patch"]
     assert larger.noise_distribution["mean"] == pytest.approx(lean.noise_distribution["mean"] + math.log(2))
     assert larger.sampling.guidance[0]["interval"] == (0.4, 5.0)
-    assert larger.parameterization == lean.parameterization  # the weights' own
+    assert larger.parameterization == lean.parameterization and larger.coarse == 2  # the weights' own
     own = ["network.patch=2", "noise_distribution.mean=-1", "sampling.guidance=[]"]
     chosen = finetuned(lean, "m", ["data.size=128", *own])
-    assert chosen.network["patch"] == 2 and chosen.noise_distribution["mean"] == -1
+    assert chosen.network["patch"] == 2 and chosen.noise_distribution["mean"] == -1 and chosen.coarse == 1
+    assert finetuned(larger, "m", ["data.size=256"]).coarse == 4
     assert not chosen.sampling.guidance
     assert finetuned(lean, "m", ["data.size=96"]).network["patch"] == lean.network["patch"]
     # Noise levels that are uniform in t are those of the schedule.
     ddpm = named_recipe("ddpm")
     uniform = finetuned(ddpm, "m", ["data.size=128"])
     assert uniform.network["patch"] == 2 and uniform.noise_distribution == ddpm.noise_distribution
+
+
+@pytest.mark.parametrize(("coarse", "said"), [(3, "coarse = 3"), (0, "coarse")])
+def test_squares_of_a_coarse_picture_must_fit(coarse, said):
+    with pytest.raises(UsageError, match=said):
+        with_settings(named_recipe("patches"), [f"coarse={coarse}"])

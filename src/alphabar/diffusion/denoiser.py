@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alphabar.diffusion.preconditioning import Parameterization, Preconditioning
-from alphabar.diffusion.schedules import Schedule, broadcast
+from alphabar.diffusion.schedules import Level, Schedule, broadcast
 
 Condition = Tensor
 """What samples are conditioned on: a float32 row for each, (n, columns), field after field; NaN is unknown.
@@ -33,21 +33,37 @@ class Denoiser(Protocol):
 class NetworkDenoiser(nn.Module):
     """D = c_skip·x + c_out·F with F = network(c_in·x, c_noise, cond) (Karras et al. 2022, eq. 7).
 
+    With coarse = k > 1 the parameterization is for the coarse picture alone, the means over squares of k×k
+    pixels. The noise of a mean has the standard deviation sigma / k, and the coefficients are those of the
+    level (alpha, sigma / k). The detail, which is the picture without these means, the network predicts
+    itself. So a network that knows pictures of a k-th of the side denoises the coarse picture as it did.
+
     The network may run in another type under an autocast of the caller; D has the type of x.
     Raises UsageError where the parameterization is undefined at the schedule's end.
     """
 
-    def __init__(self, network: nn.Module, parameterization: Parameterization, schedule: Schedule):
+    def __init__(
+        self, network: nn.Module, parameterization: Parameterization, schedule: Schedule, coarse: int = 1
+    ):
         super().__init__()
         self.network = network
         self.parameterization = parameterization
         self.schedule = schedule
+        self.coarse = coarse
         # An undefined parameterization fails here rather than at the first sample, which starts at t = 1.
         self.coeffs(torch.ones(1, dtype=torch.float64))
 
+    def with_network(self, network: nn.Module) -> "NetworkDenoiser":
+        """The same denoiser of another network."""
+        return NetworkDenoiser(network, self.parameterization, self.schedule, self.coarse)
+
     def coeffs(self, t: Tensor) -> Preconditioning:
-        """The four coefficients at times t (n,), float64."""
-        return self.parameterization(self.schedule(t), t.double())
+        """The four coefficients at times t (n,), float64; those of the coarse picture where there is one."""
+        level = self.schedule(t)
+        if self.coarse > 1:
+            level = Level(level.alpha, level.sigma / self.coarse)
+            t = self.schedule.time(level.log_snr)
+        return self.parameterization(level, t.double())
 
     def predict(self, x: Tensor, coeffs: Preconditioning, cond: Condition | None = None) -> Tensor:
         """F, the network's prediction for x (n, ...) in its own parameterization, in x's type."""
@@ -60,7 +76,20 @@ class NetworkDenoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """D, like x (n, ...), at times t (n,) in (0, 1]."""
         coeffs = self.coeffs(t)
-        return broadcast(coeffs.c_skip, x) * x + broadcast(coeffs.c_out, x) * self.predict(x, coeffs, cond)
+        F = self.predict(x, coeffs, cond)
+        D = broadcast(coeffs.c_skip, x) * x + broadcast(coeffs.c_out, x) * F
+        return D if self.coarse == 1 else coarse_picture(D, self.coarse) + detail(F, self.coarse)
+
+
+def coarse_picture(x: Tensor, k: int) -> Tensor:
+    """Pictures (n, channels, h, w) with each pixel replaced by the mean over its square of k×k pixels."""
+    squares = x.unflatten(3, (-1, k)).unflatten(2, (-1, k))
+    return squares.mean((3, 5), keepdim=True).expand_as(squares).reshape(x.shape)
+
+
+def detail(x: Tensor, k: int) -> Tensor:
+    """Pictures (n, channels, h, w) without the means over squares of k×k pixels."""
+    return x - coarse_picture(x, k)
 
 
 @dataclass(frozen=True)

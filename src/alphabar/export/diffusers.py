@@ -130,6 +130,7 @@ def _settings(export: Export, mapped: bool) -> dict[str, Any]:
         "patch": recipe.network.get("patch", 1),
         "schedule": recipe.schedule,
         "parameterization": recipe.parameterization,
+        "coarse": recipe.coarse,
         "sampling": {
             "sampler": settings.sampler,
             "timesteps": settings.timesteps,

@@ -134,7 +134,7 @@ class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
 
 def _on_schedule(network: Any, own: Any) -> NetworkDenoiser:
     parameterization = PARAMETERIZATIONS.build(own["parameterization"])
-    return NetworkDenoiser(network, parameterization, SCHEDULES.build(own["schedule"]))
+    return NetworkDenoiser(network, parameterization, SCHEDULES.build(own["schedule"]), own["coarse"])
 
 
 def _sampling(own: Any, sampler: str | None, steps: int | None, schedule: Any) -> tuple[Any, int, Tensor]:

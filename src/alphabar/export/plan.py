@@ -85,6 +85,7 @@ def sampling_plan(export: Export) -> Plan:
         "shape": list(model.shape),
         "channels": pictures.channels,
         "latents": pictures is not model.codec,
+        **_squares(model.shape, model.denoiser.coarse),
         "seed": settings.seed,
         "scale": scale,
         "kept": max(len(step["weights"]) for step in steps),
@@ -92,6 +93,14 @@ def sampling_plan(export: Export) -> Plan:
         "fields": _fields(vocabulary),
     }
     return Plan(document, {name: value.astype(np.float32) for name, value in arrays.items()})
+
+
+def _squares(shape: tuple[int, ...], k: int) -> dict[str, Any]:
+    """How pictures are cut into squares of k×k pixels, and such a square of ones; of none where k is 1."""
+    if k == 1:
+        return {"squares": None, "square": None}
+    channels, height, width = shape
+    return {"squares": [channels, height // k, k, width // k, k], "square": [[[[1.0] * k] * k]]}
 
 
 def _condition_rows(bound: Any, columns: int) -> Tensor:

@@ -54,7 +54,7 @@ class _Recorder(NetworkDenoiser):
     """A denoiser that keeps what its network is given and answers."""
 
     def __init__(self, denoiser: NetworkDenoiser):
-        super().__init__(denoiser.network, denoiser.parameterization, denoiser.schedule)
+        super().__init__(denoiser.network, denoiser.parameterization, denoiser.schedule, denoiser.coarse)
         self.seen: list[Evaluation] = []
         self._attention = self.network.middle_attention() if isinstance(self.network, Network) else None
 

@@ -29,7 +29,7 @@ class RuntimeDenoiser(NetworkDenoiser):
     """
 
     def __init__(self, denoiser: NetworkDenoiser, runtime: InferenceRuntime, shape: tuple[int, ...]):
-        super().__init__(denoiser.network, denoiser.parameterization, denoiser.schedule)
+        super().__init__(denoiser.network, denoiser.parameterization, denoiser.schedule, denoiser.coarse)
         self.runtime, self.shape = runtime, shape
         network = denoiser.network
         self._attention = network.middle_attention() if isinstance(network, Network) else None

@@ -123,7 +123,7 @@ class Distillation(Diffusion):
 
     def guided(self, teacher: Network) -> Denoiser:
         """The denoiser of that network, with the teacher's guidance."""
-        D = NetworkDenoiser(teacher, self.denoiser.parameterization, self.denoiser.schedule)
+        D = self.denoiser.with_network(teacher)
         model = Teacher(D, teacher.middle_attention(), Vocabulary(()) if self.conditional else None)
         specs = [spec for spec in self.guidance if guidance_class(spec["name"]).available(model)]
         return guided(D, [g.bind(model, conditioned=self.conditional) for g in build_guidances(specs)])

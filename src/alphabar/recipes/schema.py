@@ -121,6 +121,7 @@ class Recipe(Section):
     condition: ConditionSettings = ConditionSettings()
     schedule: Schedule
     parameterization: Parameterization
+    coarse: int = Field(1, ge=1)  # the parameterization is for means over squares of so many pixels a side
     noise_distribution: NoiseDistribution
     stratified: bool = False  # noise levels spread evenly over each batch
     weight: Weight = {"name": "unit"}
@@ -170,6 +171,8 @@ def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
         NETWORKS.build(recipe.network, channels=codec.channels, conditions=conditions).check_size(
             codec.spatial
         )
+    if recipe.coarse > 1 and (len(codec.spatial) != 2 or any(s % recipe.coarse for s in codec.spatial)):
+        raise UsageError("recipes.coarse", coarse=recipe.coarse, sizes=" × ".join(map(str, codec.spatial)))
     if recipe.batch % recipe.accumulate:
         raise UsageError("recipes.accumulate", batch=recipe.batch, accumulate=recipe.accumulate)
     measures = recipe.monitor.levels and recipe.data.held_out and method_of(recipe).denoises

@@ -148,6 +148,7 @@ def build_denoiser(recipe: Recipe, vocabulary: Vocabulary | None = None) -> Netw
         _build_network(recipe, vocabulary),
         PARAMETERIZATIONS.build(recipe.parameterization),
         SCHEDULES.build(recipe.schedule),
+        recipe.coarse,
     )
 
 

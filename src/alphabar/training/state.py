@@ -76,9 +76,7 @@ class TrainingState:
         runtime.place(self.network)
         # Looked up once: a GPU would wait for it at every update.
         self.parameters, self.buffers = list(self.network.parameters()), list(self.network.buffers())
-        self.denoiser = NetworkDenoiser(
-            runtime.parallel(self.network), denoiser.parameterization, denoiser.schedule
-        )
+        self.denoiser = denoiser.with_network(runtime.parallel(self.network))
         self.method = METHODS.build(
             recipe.method,
             denoiser=self.denoiser if method_of(recipe).trains_denoiser else denoiser,
@@ -192,7 +190,7 @@ class TrainingState:
     def evaluated(self) -> NetworkDenoiser:
         """The denoiser that samples: with the averaged weights where there is an EMA, not compiled."""
         network = self.ema.network if self.ema else self.network
-        return NetworkDenoiser(network, self.denoiser.parameterization, self.denoiser.schedule).eval()
+        return self.denoiser.with_network(network).eval()
 
     def keep_early(self) -> None:
         """Keeps the weights as they are now, in half precision, for autoguidance."""

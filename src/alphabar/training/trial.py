@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from alphabar.codecs import build_codec
-from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS
 from alphabar.methods.base import Method
 from alphabar.methods.registry import METHODS
@@ -59,7 +58,7 @@ class Trial:
     def method(self, runtime: Runtime) -> Method:
         """The method of the recipe, which trains the network of this trial. Raises UsageError as it does."""
         network = compiled(self.network) if runtime.compile else self.network
-        denoiser = NetworkDenoiser(network, self.denoiser.parameterization, self.denoiser.schedule)
+        denoiser = self.denoiser.with_network(network)
         method = METHODS.build(self.recipe.method, denoiser=denoiser, recipe=self.recipe, runtime=runtime)
         _disturb(method.prepared_parameters().values())
         return method
