@@ -8,9 +8,6 @@ from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.noise_distributions import Weight, unit
 from alphabar.diffusion.schedules import broadcast
 
-LEAST_C_OUT = 0.05  # in the loss of the detail
-
-
 def loss(
     denoiser: NetworkDenoiser,
     x0: Tensor,
@@ -23,8 +20,8 @@ def loss(
 
     x0: signals (n, ...); t: (n,) in (0, 1]; eps: standard normal, like x0. The target
     (x0 - c_skip·x_t) / c_out serves every parameterization; for eps with weight 1 it is eps, and
-    this is DDPM's L_simple (eq. 14). Where the parameterization is for a coarse picture, the error of the
-    detail counts as much as an error of D in the coarse picture: it is divided by c_out as well.
+    this is DDPM's L_simple (eq. 14). Where the parameterization is for a coarse picture, the target of the
+    rest of F is the detail of x0.
     """
     level = denoiser.schedule(t)
     coeffs = denoiser.coeffs(t)
@@ -36,9 +33,7 @@ def loss(
     F = denoiser.predict(x_t, coeffs, cond)
     error = F - target
     if (k := denoiser.coarse) > 1:
-        # A prediction of the clean signal divided by c_out would be all about the least noise (Li & He 2025).
-        c_detail = 1 / coeffs.c_out.abs().clamp(min=LEAST_C_OUT)
-        error = coarse_picture(error, k) + broadcast(c_detail, x0) * detail(F - x0, k)
+        error = coarse_picture(error, k) + detail(F - x0, k)
     error = error.square().flatten(1).mean(1)
     return weight(level).to(error.dtype).to(error.device) * error
 
