@@ -228,6 +228,37 @@ def test_closing_the_tab_ends_the_sampling(browser, page, address):
     assert time.monotonic() - began < max(4 * thirty, 6)  # what was left would have taken nine times as long
 
 
+# The end of a stream of answers reaches the page late.
+SLOW_END = """const now = window.fetch;
+window.fetch = async (...request) => {
+    const response = await now(...request);
+    if (!/queue.data/.test(request[0].url ?? request[0])) return response;
+    const late = new TransformStream({ async transform(part, out) {
+        if (new TextDecoder().decode(part).includes("close_stream"))
+            await new Promise((resolve) => setTimeout(resolve, 1500));
+        out.enqueue(part);
+    } });
+    return new Response(response.body.pipeThrough(late), response);
+};"""
+
+
+def test_a_job_is_answered_that_comes_when_the_one_before_it_ends(browser, address):
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    page.add_init_script(SLOW_END)
+    page.goto(address)
+    page.wait_for_selector("#model-facts :text('16 × 16')")
+    tab(page, "Generate")
+    unfold(page, "#generate-settings")
+    set_slider(page, "#steps", 2)
+    set_slider(page, "#number", 1)
+    for seed in ("51", "52", "53"):
+        page.fill("#seed input", seed)
+        page.click("#generate-button")
+        page.wait_for_selector(f"#generate-status :text('the seed {seed}')")
+    page.close()
+
+
 @pytest.mark.slow
 def test_compare_and_data(page):
     tab(page, "Compare")

@@ -1,4 +1,5 @@
-// What the page does in the browser itself: enlarging pictures, Enter, and pasting. TEXTS comes from theme.py.
+// What the page does in the browser itself: enlarging pictures, Enter, pasting, and waiting for answers.
+// TEXTS comes from theme.py.
 (() => {
   const language = /\/es\/?$/.test(location.pathname) ? "es" : "en";
   document.documentElement.lang = language;
@@ -8,9 +9,52 @@
   // The values of an event's inputs, of which the one at an index becomes that number.
   window.withChosen = (values, index) => values.map((value, i) => (i === index ? chosen : value));
 
+  const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+  // The server ends the stream of answers when no job is left. A job that comes just then would wait for its
+  // answer on a stream that is over: Gradio hears that it was taken once a stream names it, or none is left.
+  const ask = window.fetch.bind(window);
+  const streams = new Set(); // those that are open, each the set of the jobs that it has named
+  window.fetch = async (...request) => {
+    const address = String(request[0].url ?? request[0]);
+    if (/\/queue\/data\b/.test(address)) return overheard(request);
+    const response = await ask(...request);
+    if (/\/queue\/join\b/.test(address) && response.ok) {
+      const job = (await response.clone().json()).event_id;
+      const named = () => !streams.size || [...streams].some((jobs) => jobs.has(job));
+      for (let i = 0; i < 250 && !named(); i++) await pause(20);
+    }
+    return response;
+  };
+  async function overheard(request) {
+    const jobs = new Set();
+    streams.add(jobs);
+    try {
+      const response = await ask(...request);
+      const [theirs, ours] = response.body.tee();
+      listen(ours, jobs);
+      return new Response(theirs, response);
+    } catch (error) {
+      streams.delete(jobs);
+      throw error;
+    }
+  }
+  async function listen(body, jobs) {
+    let last = "";
+    try {
+      const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let part = await reader.read(); !part.done; part = await reader.read()) {
+        last += part.value;
+        for (const found of last.matchAll(/"event_id": ?"([^"]+)"/g)) jobs.add(found[1]);
+        last = last.slice(-200); // an id may be cut in two
+      }
+    } catch {} // a stream that breaks off is over, too
+    await pause(100); // Gradio reads the end of it in its own time
+    streams.delete(jobs);
+  }
+
   // Resolves when the editor can take a picture: while it is built it would load one dozens of times.
   window.editorReady = async () => {
-    const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
     for (let i = 0; i < 50 && !document.querySelector("#editor canvas")?.offsetParent; i++) await pause(100);
     await pause(500);
     return [null];
