@@ -17,10 +17,6 @@ from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.random import Noise, Purpose, stream_seed
 from alphabar.diffusion.schedules import SCHEDULES, Level
 from alphabar.errors import UsageError
-from alphabar.methods.registry import METHODS
-from alphabar.recipes.overrides import with_settings
-from alphabar.recipes.presets import named_recipe
-from alphabar.runtime import Runtime
 from exact import GaussianDenoiser
 
 # eps-prediction does not exist on a schedule that ends at pure noise; every other pair does.
@@ -123,26 +119,6 @@ def test_the_detail_of_a_coarse_picture_is_predicted_itself(parameterization, sc
     coarse = means(wrong, 2).square().mean((1, 2, 3)) / denoiser.coeffs(t).c_out ** 2
     error = coarse + (wrong - enlarge(means(wrong, 2), 2)).square().mean((1, 2, 3))
     torch.testing.assert_close(loss(denoiser, x0, t, eps), error)
-
-
-def test_coarse_pictures_come_first():
-    """In the first half of the training the network sees pictures and noise without detail."""
-    recipe = with_settings(named_recipe("patches"), ["coarse=2", "method.coarse_first=0.5"])
-    x0, t, eps = pictures()
-    network = Answer(torch.zeros_like(x0))
-    denoiser = NetworkDenoiser(
-        network, PARAMETERIZATIONS.build("v"), SCHEDULES.build("cosine"), recipe.coarse
-    )
-    method = METHODS.build(recipe.method, denoiser=denoiser, recipe=recipe, runtime=Runtime())
-    for share, has_detail in [(0.0, False), (0.49, False), (0.5, True), (1.0, True)]:
-        method.prepare(x0, eps, 0, share, 0.1)
-        method.losses(x0, t, eps, None)
-        detail = network.inputs[0] - enlarge(means(network.inputs[0], 2), 2)
-        assert (detail.abs().max() > 1e-9) == has_detail
-    with pytest.raises(UsageError, match="coarse_first"):
-        METHODS.build(
-            {"name": "diffusion", "coarse_first": 2}, denoiser=denoiser, recipe=recipe, runtime=Runtime()
-        )
 
 
 def test_the_eps_loss_is_plain_mean_squared_error_of_the_noise():

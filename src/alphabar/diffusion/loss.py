@@ -8,6 +8,7 @@ from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.noise_distributions import Weight, unit
 from alphabar.diffusion.schedules import broadcast
 
+
 def loss(
     denoiser: NetworkDenoiser,
     x0: Tensor,
