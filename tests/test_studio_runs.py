@@ -175,7 +175,7 @@ def test_a_run_is_evaluated_and_reported_on_the_page(page):
     said = page.inner_text("#evaluation")
     assert re.search(r"n = 20 samples against \d+", said) and "Protocol" in said and "Real-vs-real" in said
     page.click("#report-button")
-    page.wait_for_selector("#report-file :text('tiny-report.html')", timeout=600_000)
+    page.wait_for_selector("#report-file a[download='tiny-report.html']", timeout=600_000)
 
 
 @pytest.mark.slow
@@ -191,7 +191,7 @@ def test_a_model_is_finetuned_for_a_number_of_images(page, folder, picture_folde
     page.wait_for_selector("#new-found :text('0 classes')", timeout=180_000)
     value(page, "#new-name", "finer")
     page.get_by_label("a number of images").check()
-    page.wait_for_function("() => document.querySelector('#new-budget input').value === '200k'")
+    page.wait_for_function("() => document.querySelector('#new-budget input, #new-budget textarea').value === '200k'")
     value(page, "#new-budget", "64")
     page.click("#train-button")
     page.wait_for_selector("#new-status .error:has-text('choose a recipe')")
