@@ -191,7 +191,8 @@ def test_a_model_is_finetuned_for_a_number_of_images(page, folder, picture_folde
     page.wait_for_selector("#new-found :text('0 classes')", timeout=180_000)
     value(page, "#new-name", "finer")
     page.get_by_label("a number of images").check()
-    page.wait_for_function("() => document.querySelector('#new-budget input, #new-budget textarea').value === '200k'")
+    field = "#new-budget input, #new-budget textarea"
+    page.wait_for_function(f"() => document.querySelector('{field}').value === '200k'")
     value(page, "#new-budget", "64")
     page.click("#train-button")
     page.wait_for_selector("#new-status .error:has-text('choose a recipe')")
