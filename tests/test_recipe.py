@@ -133,6 +133,7 @@ def test_finetuning_on_larger_pictures_enlarges_patches_and_noise():
     own = ["network.patch=2", "noise_distribution.mean=-1", "sampling.guidance=[]"]
     chosen = finetuned(lean, "m", ["data.size=128", *own])
     assert chosen.network["patch"] == 2 and chosen.noise_distribution["mean"] == -1 and chosen.coarse == 1
+    assert finetuned(lean, "m", ["data.size=128", "coarse=1"]).coarse == 1
     assert finetuned(larger, "m", ["data.size=256"]).coarse == 4
     assert not chosen.sampling.guidance
     assert finetuned(lean, "m", ["data.size=96"]).network["patch"] == lean.network["patch"]
