@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from alphabar.data.dataset import cache_root
+from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import DamagedFile, write_document
 from alphabar.inference import agreement, choice, openvino
@@ -42,6 +43,12 @@ def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
 
 
+def coarse(model, k):
+    """The model as if its network predicted means over squares of k×k pixels, and the rest itself."""
+    own = model.denoiser
+    return replace(model, denoiser=NetworkDenoiser(own.network, own.parameterization, own.schedule, k))
+
+
 def evaluated(model, identity=None):
     """D at three noise levels, with the middle attention perturbed in the last row."""
     x = torch.randn(3, *model.shape, generator=torch.Generator().manual_seed(0))
@@ -53,7 +60,9 @@ def evaluated(model, identity=None):
 
 
 @pytest.mark.parametrize("runtime", [*WAYS, OPENVINO], ids=lambda runtime: runtime.name)
-def test_engines_agree_with_float32_guidance_included(model, runtime):
+@pytest.mark.parametrize("k", [1, 4])
+def test_engines_agree_with_float32_guidance_included(model, runtime, k):
+    model = coarse(model, k)
     apart = relative_error(evaluated(with_runtime(model, runtime)), evaluated(model))
     assert apart < (0.02 if runtime.precision == "bf16" else 1e-5)
 
@@ -91,6 +100,12 @@ def test_the_gate_accepts_bf16_and_refuses_a_wrong_network(model, monkeypatch):
     wrong.denoiser._engine = lambda *inputs: 1.05 * engine(*inputs)
     refused = disagreement(wrong, model, right, BF16, gradients=False)
     assert refused and "2 %" in refused
+
+
+def test_the_gate_compares_with_pictures_of_the_model_itself(model, monkeypatch):
+    monkeypatch.setattr(agreement, "PICTURES", 1)
+    own = coarse(model, 4)
+    assert disagreement(own, own, reference(own), PLAIN, gradients=False) is None
 
 
 def test_the_gate_looks_at_the_output_where_the_denoised_signal_hides_its_error(model, monkeypatch):

@@ -332,19 +332,25 @@ class TestDistilled:
         @dataclass(frozen=True)
         class Answers(FunctionDenoiser):
             coeffs: Callable
+            coarse: int
 
         method.guided = lambda teacher: FunctionDenoiser(schedule, mean)
         x0, eps = c * torch.randn(8, 3, 16, 16), torch.randn(8, 3, 16, 16)
         method.prepare(x0, eps, 0, 0.0, 0.0)
         t = torch.rand(8, dtype=torch.float64)
-        losses, coeffs = [], method.denoiser.coeffs
+        losses, coeffs, k = [], method.denoiser.coeffs, method.denoiser.coarse
         for answer in (jump, mean, lambda x, t, cond: jump(x, t, cond) + 0.1):
-            method.denoiser = Answers(schedule, answer, coeffs)
+            method.denoiser = Answers(schedule, answer, coeffs, k)
             losses.append(method.losses(x0, t, eps, None))
         assert (losses[0] < 1e-4 * losses[1]).all()
         # what the network's own prediction is off by
         at = method.times[torch.arange(8) * steps // 8]
         assert torch.allclose(losses[2], (0.01 / coeffs(at).c_out ** 2).float(), rtol=1e-2)
+        # what is wrong in the detail counts no more than 25 times
+        sign = torch.ones(16).index_fill(0, torch.arange(0, 16, 2), -1.0)
+        method.denoiser = Answers(schedule, lambda x, t, cond: jump(x, t, cond) + 0.1 * sign, coeffs, 2)
+        weight = (1 / coeffs(at).c_out ** 2).clamp(max=25)
+        assert torch.allclose(method.losses(x0, t, eps, None), (0.01 * weight).float(), rtol=1e-2)
         start = std(schedule(method.times[0])).float() * torch.randn(8, 3, 16, 16)
         drawn = last_step(ddim(FunctionDenoiser(schedule, jump), start, method.times, Noise(0, [], "none"))).x
         assert torch.allclose(drawn, start * (c / std(schedule(method.times[0]))).float(), atol=1e-5)

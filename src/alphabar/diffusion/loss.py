@@ -6,6 +6,7 @@ from torch import Tensor
 from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser, coarse_picture, detail
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.noise_distributions import Weight, unit
+from alphabar.diffusion.preconditioning import Preconditioning
 from alphabar.diffusion.schedules import broadcast
 
 
@@ -22,8 +23,7 @@ def loss(
     x0: signals (n, ...); t: (n,) in (0, 1]; eps: standard normal, like x0. The target
     (x0 - c_skip·x_t) / c_out serves every parameterization; for eps with weight 1 it is eps, and
     this is DDPM's L_simple (eq. 14). Where the parameterization is for a coarse picture, the rest of F is
-    compared with the detail of x0; like that of the coarse picture, an error of D counts 1 / c_out² times,
-    but no more than 25 times.
+    compared with the detail of x0 (`squared_error`).
     """
     level = denoiser.schedule(t)
     coeffs = denoiser.coeffs(t)
@@ -33,13 +33,21 @@ def loss(
     c_eps = -coeffs.c_skip * level.sigma / coeffs.c_out
     target = broadcast(c_x0, x0) * x0 + broadcast(c_eps, x0) * eps
     F = denoiser.predict(x_t, coeffs, cond)
-    error = F - target
-    if (k := denoiser.coarse) > 1:
-        # Without a limit a prediction of the clean signal would be all about the least noise.
-        c_detail = 1 / coeffs.c_out.abs().clamp(min=0.2)
-        error = coarse_picture(error, k) + broadcast(c_detail, x0) * detail(F - x0, k)
-    error = error.square().flatten(1).mean(1)
+    error = squared_error(denoiser.coarse, coeffs, F - target, F - x0)
     return weight(level).to(error.dtype).to(error.device) * error
+
+
+def squared_error(k: int, coeffs: Preconditioning, of_F: Tensor, of_D: Tensor) -> Tensor:
+    """The mean squared error (n,) of what F and D are off by, each (n, ...); where k is 1, of F alone.
+
+    With means over squares of k×k pixels it is that of F in these and that of D in the detail, which counts
+    as it does in F, 1 / c_out² times, but no more than 25 times: without a limit the loss would be all about
+    the least noise.
+    """
+    if k > 1:
+        c_detail = 1 / coeffs.c_out.abs().clamp(min=0.2)
+        of_F = coarse_picture(of_F, k) + broadcast(c_detail, of_D) * detail(of_D, k)
+    return of_F.square().flatten(1).mean(1)
 
 
 def drop_labels(cond: Condition, u: Tensor, probability: float) -> Condition:

@@ -33,7 +33,8 @@ ALPHA = (
     " 0).clip(0, 255)\n"
 )
 COARSE = (  # the network predicts the detail itself
-    '        D = F + np.kron((D - F).reshape(-1, *plan["squares"]).mean((3, 5)), np.array(plan["square"]))\n'
+    '        D = F + np.kron((D - F).reshape(-1, *plan["squares"]).mean((3, 5)),'
+    ' np.ones(plan["squares"][2::2], "f"))\n'
 )
 DECODER = "decoder"
 DECODED = f'networks["{DECODER}"]({{"x": x.astype("f"), "c_noise": np.zeros(len(x), "f")}})'

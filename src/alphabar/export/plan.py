@@ -85,7 +85,7 @@ def sampling_plan(export: Export) -> Plan:
         "shape": list(model.shape),
         "channels": pictures.channels,
         "latents": pictures is not model.codec,
-        **_squares(model.shape, model.denoiser.coarse),
+        "squares": _squares(model.shape, model.denoiser.coarse),
         "seed": settings.seed,
         "scale": scale,
         "kept": max(len(step["weights"]) for step in steps),
@@ -95,12 +95,10 @@ def sampling_plan(export: Export) -> Plan:
     return Plan(document, {name: value.astype(np.float32) for name, value in arrays.items()})
 
 
-def _squares(shape: tuple[int, ...], k: int) -> dict[str, Any]:
-    """How pictures are cut into squares of k×k pixels, and such a square of ones; of none where k is 1."""
-    if k == 1:
-        return {"squares": None, "square": None}
+def _squares(shape: tuple[int, ...], k: int) -> list[int] | None:
+    """The shape of pictures that are cut into squares of k×k pixels; None where k is 1."""
     channels, height, width = shape
-    return {"squares": [channels, height // k, k, width // k, k], "square": [[[[1.0] * k] * k]]}
+    return [channels, height // k, k, width // k, k] if k > 1 else None
 
 
 def _condition_rows(bound: Any, columns: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
+from alphabar.diffusion.loss import squared_error
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import count_nfe, last_step, unipc
 from alphabar.diffusion.schedules import SCHEDULES, Schedule, broadcast
@@ -103,9 +104,10 @@ class Distillation(Diffusion):
         kept = level_s.sigma / level_t.sigma
         target = end - broadcast(kept, x0) * x_t
         target = target / broadcast(level_s.alpha - level_t.alpha * kept, x0)
-        error = (D(x_t, t, cond) - target).square().flatten(1).mean(1)
+        wrong, coeffs = D(x_t, t, cond) - target, D.coeffs(t)
         # The error of the network's own prediction, as in `loss`.
-        return error * (self.weight(level_t) / D.coeffs(t).c_out ** 2).to(error)
+        error = squared_error(D.coarse, coeffs, wrong / broadcast(coeffs.c_out, wrong), wrong)
+        return error * self.weight(level_t).to(error)
 
     @torch.no_grad()
     def teacher_end(self, x_t: Tensor, step: Tensor, cond: Condition | None) -> Tensor:
