@@ -122,6 +122,9 @@ def test_the_gate_looks_at_the_output_where_the_denoised_signal_hides_its_error(
     alone = right._replace(evaluations=[least])
     refused = disagreement(wrong, model, alone, BF16, gradients=False)
     assert refused and "3.0%" in refused
+    wrong.denoiser._engine = lambda *inputs: torch.inf * least.F
+    refused = disagreement(wrong, model, alone, BF16, gradients=False)
+    assert refused and "not finite" in refused
 
 
 class Wave(torch.nn.Module):
@@ -174,15 +177,17 @@ def test_the_cache_keeps_the_newest_converted_networks(empty_cache, monkeypatch)
 def test_a_short_job_measures_nothing_and_a_long_one_once(model, empty_cache, monkeypatch):
     measured = []
 
-    def measure(job, tried):
-        measured.append(tried)
-        job.timings = [Timing(PLAIN, 1.0, 0.0), Timing(BF16, 0.1, 0.0, checked=True)]
-        job.timings.append(Timing(replace(BF16, compile=True), 0.5, 60.0))
-        yield from ()
+    seconds = {PLAIN: 1.0, BF16: 0.1}
 
-    monkeypatch.setattr(choice._Job, "_measure", measure)
+    def measured_ones(job, tried):
+        measured.append(tried)
+        return [Timing(runtime, seconds.get(runtime, 2.0), 0.0, checked=True) for runtime in tried]
+        yield
+
+    monkeypatch.setattr(choice._Job, "_measured", measured_ones)
     monkeypatch.setattr(choice._Job, "_plain_seconds", lambda job: 1.0)
     monkeypatch.setattr(choice, "_EVALUATIONS", {})
+    monkeypatch.setattr(choice, "has_compiler", lambda device: False)
     monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32", "bf16"])
 
     def chosen(evaluations, **more):
@@ -198,6 +203,38 @@ def test_a_short_job_measures_nothing_and_a_long_one_once(model, empty_cache, mo
     with pytest.warns(DamagedFile, match="made again"):
         assert chosen(100_000) == BF16
     assert len(measured) == 2  # damaged: measured again
+
+
+def test_compiling_is_measured_once_where_it_can_save_its_time(model, empty_cache, monkeypatch):
+    measured, slower = [], 1.0
+    compiled = replace(BF16, compile=True)
+    seconds = {PLAIN: 1.0, BF16: 0.1, compiled: 0.05}
+
+    def measured_ones(job, tried):
+        measured.append(tried)
+        return [
+            Timing(runtime, slower * seconds.get(runtime, 2.0), 40.0 * runtime.compile, checked=True)
+            for runtime in tried
+        ]
+        yield
+
+    monkeypatch.setattr(choice._Job, "_measured", measured_ones)
+    monkeypatch.setattr(choice._Job, "_plain_seconds", lambda job: 1.0)
+    monkeypatch.setattr(choice, "has_compiler", lambda device: True)
+    monkeypatch.setattr(choice, "ready", lambda model, runtime: False)
+    monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32", "bf16"])
+
+    def chosen(evaluations, **more):
+        monkeypatch.setattr(choice, "_EVALUATIONS", {})
+        return runtime_of(last(choose_runtime(model, evaluations=evaluations, batch=4, **more)))
+
+    assert chosen(800) == BF16 and len(measured) == 1  # 80 seconds in bf16, of which a third could be saved
+    slower = 3.0  # as if something else ran now: what counts is how the two compare
+    assert chosen(1_000) == compiled and measured[1:] == [[BF16, compiled]]
+    assert chosen(1_000) == compiled and len(measured) == 2  # remembered
+    # Another process finds the code in the compiler's cache, in a quarter of the 40 seconds.
+    assert chosen(250) == compiled and chosen(205) == BF16
+    assert chosen(1_000, precision="fp32") == PLAIN
 
 
 def test_timings_are_read_back_or_not_at_all(tmp_path):

@@ -1,5 +1,6 @@
 """Whether a model that computes in another way still gives what it gives in float32."""
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -83,15 +84,15 @@ def disagreement(
     for seen in right.evaluations:
         found = _evaluate(model.denoiser, seen, seen.x)
         if not (apart := relative_error(found, seen.F)) <= MOST_APART:
-            return _refusal(runtime, message("inference.output_differs", **_at(seen), apart=apart))
+            return _refusal(runtime, _too_far("inference.output_differs", seen, apart))
         if model.early is not None and plain.early is not None:
             early, wanted = (_evaluate(m.early, seen, seen.x, False) for m in (model, plain) if m.early)
             if not (apart := relative_error(early, wanted)) <= MOST_APART:
-                return _refusal(runtime, message("inference.output_differs", **_at(seen), apart=apart))
+                return _refusal(runtime, _too_far("inference.output_differs", seen, apart))
         if gradients:
             apart = relative_error(_product(model.denoiser, seen), _product(plain.denoiser, seen))
             if not apart <= MOST_APART_GRADIENT:
-                return _refusal(runtime, message("inference.gradient_differs", **_at(seen), apart=apart))
+                return _refusal(runtime, _too_far("inference.gradient_differs", seen, apart))
     pictures = _pictures(model, model.denoiser)
     if not (levels := (pictures.float() - right.pictures.float()).abs().mean().item()) <= MOST_APART_LEVELS:
         return _refusal(runtime, message("inference.pictures_differ", levels=levels))
@@ -99,7 +100,7 @@ def disagreement(
 
 
 def relative_error(found: Tensor, right: Tensor) -> float:
-    """The norm of the difference as a share of that of what is right; NaN where something is not finite."""
+    """The norm of the difference as a share of that of what is right; not finite where something is not."""
     return ((found - right).norm() / right.norm().clamp(min=1e-30)).item()
 
 
@@ -107,8 +108,11 @@ def _refusal(runtime: InferenceRuntime, reason: Message) -> Message:
     return message("inference.refused", runtime=runtime.name, reason=reason)
 
 
-def _at(seen: Evaluation) -> dict[str, float]:
-    return {"c_noise": seen.coeffs.c_noise.flatten()[0].item()}
+def _too_far(identifier: str, seen: Evaluation, apart: float) -> Message:
+    c_noise = seen.coeffs.c_noise.flatten()[0].item()
+    if not math.isfinite(apart):
+        return message("inference.not_finite", c_noise=c_noise)
+    return message(identifier, c_noise=c_noise, apart=apart)
 
 
 def _evaluate(denoiser: NetworkDenoiser, seen: Evaluation, x: Tensor, perturbed: bool = True) -> Tensor:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,21 +31,23 @@ from alphabar.inference.timings import Timing, read_timings, write_timings
 from alphabar.messages import message
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
-from alphabar.runtime import Runtime, broadcast, synchronize
+from alphabar.runtime import Runtime, broadcast, has_compiler, synchronize
 
 SHORT = 200
 """Network evaluations that take a few seconds at most: for fewer nothing is measured or looked up."""
 
 WORTH = 1 / 3
-"""The share of a job's time that measuring may take: about what it can save."""
+"""The share of a job's time that measuring may take: about what it can save. Compiling saves as much again."""
 
 FASTER = 1.1
 """By how much the whole job must be faster than in the plain way: repeated timings differ by less."""
 
 TURNS = 3
 HOPELESS = 1.5  # times as slow as the fastest after the first turn: not timed again
-SETUP = {"openvino": 5.0, "compile": 60.0}
+SETUP = {"openvino": 5.0, "compile": 30.0}
 """Seconds that engines take to be built, about, before it is measured."""
+AGAIN = 1 / 4
+"""The share of compiling that another process needs, which finds the code in the compiler's own cache."""
 
 
 def choose_runtime(
@@ -110,22 +112,40 @@ class _Job:
             return
         path = self._path()
         self.timings = read_timings(path)
-        if not self.timings or self._lacks_compiled():
+        if not self.timings:
             seconds = self._plain_seconds()
-            long = self.evaluations * seconds
-            if self.precision == AUTO and self._cost(seconds, False) > WORTH * long:
+            if self.precision == AUTO and self._cost(seconds) > WORTH * self.evaluations * seconds:
                 return
-            compile = self._cost(seconds, True) <= WORTH * long
-            yield from self._measure(candidates(self.model.device, AUTO, self.gradients, compile))
-        while (best := self._best()).runtime != PLAIN and not best.checked:
-            yield Progress(message("inference.stage"), 1, 2)
-            yield from self._check(best)
+            self.timings = yield from self._measured(candidates(self.model.device, self.gradients))
+        best = yield from self._checked_best()
+        if (candidate := self._worth_compiling(best)) is not None:
+            now, compiled = yield from self._measured([best.runtime, candidate])
+            # The machine may be slower now than when the others were measured.
+            seconds = compiled.seconds * best.seconds / now.seconds
+            self.timings.append(replace(compiled, seconds=seconds, setup=AGAIN * compiled.setup))
+            best = yield from self._checked_best()
         write_timings(path, self.timings)
         self.chosen = best.runtime
         if best.runtime != PLAIN:
             ratio = self.timings[0].seconds / best.seconds
             text = message("inference.chosen", runtime=best.runtime.name, ratio=ratio)
             yield Progress(message("inference.stage"), 1, 1, message=text)
+
+    def _checked_best(self) -> Generator[Progress[Any], None, Timing]:
+        """The best of what agrees with float32; raises as `_best`."""
+        while (best := self._best()).runtime != PLAIN and not best.checked:
+            yield Progress(message("inference.stage"), 1, 2)
+            yield from self._check(best)
+        return best
+
+    def _worth_compiling(self, best: Timing) -> InferenceRuntime | None:
+        """The compiled way to measure beside the best, where the job is so long that it can save that time."""
+        candidate = InferenceRuntime("torch", best.runtime.precision, channels_last=True, compile=True)
+        known = any(timing.runtime == candidate for timing in self.timings)
+        saved = WORTH * self.evaluations * best.seconds
+        if known or saved < SETUP["compile"] or not has_compiler(self.model.device.type):
+            return None
+        return candidate
 
     def _best(self) -> Timing:
         """The fastest for the whole job of what is not refused, or about as fast and simpler."""
@@ -153,19 +173,10 @@ class _Job:
         setup = 0.0 if ready(self.model, timing.runtime) else timing.setup
         return setup + self.evaluations * timing.seconds
 
-    def _lacks_compiled(self) -> bool:
-        """Whether the job is so long that compiling might pay, and that was not measured yet."""
-        if any(t.runtime.compile for t in self.timings):
-            return False
-        seconds = self.timings[0].seconds
-        worth = self._cost(seconds, True) <= WORTH * self.evaluations * seconds
-        return worth and any(r.compile for r in candidates(self.model.device, AUTO, self.gradients, True))
-
-    def _cost(self, seconds: float, compile: bool) -> float:
+    def _cost(self, seconds: float) -> float:
         """Seconds that measuring takes, about, where one evaluation takes so many the plain way."""
-        tried = candidates(self.model.device, AUTO, self.gradients, compile)
+        tried = candidates(self.model.device, self.gradients)
         setup = sum(SETUP["openvino"] for r in tried if r.engine == "openvino")
-        setup += sum(SETUP["compile"] for r in tried if r.compile)
         checks = 3 * PICTURES * self.model.recipe.sampling.steps
         return setup + seconds * (checks + len(tried) * TURNS / 2 * self.rows)
 
@@ -184,7 +195,7 @@ class _Job:
         self._time(self.model, 1)  # sets up
         return self._time(self.model, self.rows)
 
-    def _measure(self, tried: list[InferenceRuntime]) -> Iterator[Progress[Any]]:
+    def _measured(self, tried: list[InferenceRuntime]) -> Generator[Progress[Any], None, list[Timing]]:
         """Times what is tried by turns; the fastest time of each counts."""
         stage, total = message("inference.stage"), 2 * len(tried) + TURNS
         built: dict[InferenceRuntime, Model] = {}
@@ -209,7 +220,7 @@ class _Job:
                 found[runtime] = replace(found[runtime], seconds=seconds)
             fastest = min(found[runtime].seconds for runtime in left)
             left = [r for r in left if r == PLAIN or found[r].seconds < HOPELESS * fastest]
-        self.timings = list(found.values())
+        return list(found.values())
 
     def _path(self) -> Path:
         """The file of the cache in which the measurements for this machine, model and batch stand."""

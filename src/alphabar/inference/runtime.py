@@ -11,7 +11,7 @@ import torch
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.inference import openvino
 from alphabar.messages import Message, message
-from alphabar.runtime import describe_machine, has_compiler
+from alphabar.runtime import describe_machine
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The precisions, and the type of PyTorch's autocast for each; None is float32 throughout."""
@@ -94,24 +94,18 @@ def precisions(device: torch.device) -> list[str]:
     return [name for name in DTYPES if name == "fp32" or name in found]
 
 
-def candidates(
-    device: torch.device, precision: str, gradients: bool, compile: bool
-) -> list[InferenceRuntime]:
+def candidates(device: torch.device, gradients: bool) -> list[InferenceRuntime]:
     """What is worth measuring on a device, the simplest first; the plain way is always among them.
 
-    precision: of all others, or "auto". gradients: whether the network is differentiated, which OpenVINO does
-    not do. compile: whether the work is long enough for a compiler.
+    gradients: whether the network is differentiated, which OpenVINO does not do. None of them is compiled.
     """
-    wanted = [name for name in precisions(device) if precision in (AUTO, name)]
-    found = [PLAIN]
+    known, found = precisions(device), [PLAIN]
     if device.type != "mps":
         # On a CPU PyTorch's fp16 is emulated, whatever OpenVINO can do there.
-        in_torch = [name for name in wanted if name != "fp16" or device.type == "cuda"]
+        in_torch = [name for name in known if name != "fp16" or device.type == "cuda"]
         found += [InferenceRuntime("torch", p, last) for p, last in product(in_torch, (False, True))]
     if device.type == "cpu" and not gradients and openvino.installed():
-        found += [InferenceRuntime("openvino", p) for p in wanted]
-    if compile and has_compiler(device.type):
-        found += [InferenceRuntime("torch", p, True, True) for p in wanted]
+        found += [InferenceRuntime("openvino", p) for p in known]
     return list(dict.fromkeys(found))
 
 

@@ -12,26 +12,44 @@ ROUNDS = 5
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """U Vᵀ, nearly, of matrices U S Vᵀ of shape (k, m, n)."""
+    """U Vᵀ, nearly, of matrices U S Vᵀ of shape (k, m, n).
+
+    A round multiplies X by the polynomial P = A + B·G + C·G² of its Gram matrix G = X Xᵀ. The Gram matrix of
+    the product is P·G·P, so all rounds together are one product of small matrices, applied to X at the end.
+    """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(ROUNDS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+    gram = x @ x.mT
+    scale = 1 / (gram.diagonal(dim1=1, dim2=2).sum(1).sqrt() + 1e-7)[:, None, None]
+    gram = scale**2 * gram  # of X with the norm 1
+    polynomial = product = _polynomial(gram)
+    for _ in range(ROUNDS - 1):
+        gram = polynomial @ gram @ polynomial
+        polynomial = _polynomial(gram)
+        product = polynomial @ product
+    x = scale * product @ x
     return x.mT if tall else x
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    p = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
+    p.diagonal(dim1=1, dim2=2).add_(A)
+    return p
 
 
 def orthogonalized_updates(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Each matrix (m, ...) made orthogonal and as large as Adam's steps: sqrt(max(m, n)) U Vᵀ."""
     found: list[Tensor] = list(matrices)
     alike: dict[tuple[int, ...], list[int]] = {}
-    for i, matrix in enumerate(matrices):
-        alike.setdefault(matrix.flatten(1).shape, []).append(i)
+    # In the order of the memory: the order of columns means nothing, and changing it would be a copy.
+    stored = [m if m.is_contiguous() else m.movedim(1, -1) for m in matrices]
+    for i, matrix in enumerate(stored):
+        alike.setdefault((len(matrix), matrix[0].numel()), []).append(i)
     for shape, places in alike.items():  # one product for all of a shape
-        o = max(shape) ** 0.5 * orthogonal(torch.stack([matrices[i].flatten(1) for i in places]))
+        o = max(shape) ** 0.5 * orthogonal(torch.stack([stored[i].flatten(1) for i in places]))
         for i, updated in zip(places, o, strict=True):
-            found[i] = updated.view_as(matrices[i])
+            updated = updated.view_as(stored[i])
+            found[i] = updated if matrices[i].is_contiguous() else updated.movedim(-1, 1)
     return found
 
 
