@@ -24,6 +24,40 @@ def test_the_orthogonal_factor(shape):
     assert values[large].min() > 0.65 and values[large].max() < 1.25
 
 
+@pytest.mark.parametrize("shape", [(24, 24), (16, 144), (144, 16)])
+def test_iterating_on_gram_matrices_is_newton_and_schulz(shape):
+    torch.manual_seed(0)
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    found = orthogonal(x)
+    x = x / x.norm(dim=(1, 2), keepdim=True)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
+    assert torch.allclose(found, x, atol=1e-5)  # apart from what keeps a zero matrix from a division by zero
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e10])
+def test_matrices_of_any_spectrum_stay_bounded(scale):
+    torch.manual_seed(0)
+    falling = torch.randn(64, 300) * torch.logspace(0, -12, 64)[:, None]
+    rank_one = torch.outer(torch.randn(64), torch.randn(300))
+    large = torch.linalg.matrix_norm(orthogonal(scale * torch.stack([falling, rank_one])), ord=2)
+    assert (large < 1.25).all() and (large > 0.65).all()
+
+
+def test_a_memory_format_changes_no_step():
+    torch.manual_seed(0)
+    weight, grad = torch.randn(2, 48, 16, 3, 3)
+    steps = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        p = nn.Parameter(weight.clone(memory_format=memory_format))
+        p.grad = grad.clone(memory_format=memory_format)
+        Muon([p], lr=0.1, betas=(0.9, 0.99)).step()
+        assert p.is_contiguous(memory_format=memory_format)
+        steps.append(p.detach() - weight)
+    assert torch.allclose(*steps, atol=1e-6) and steps[0].abs().max() > 1e-3
+
+
 def test_a_zero_gradient_moves_nothing():
     p = nn.Parameter(torch.ones(4, 4))
     p.grad = torch.zeros(4, 4)

@@ -37,7 +37,7 @@ SHORT = 200
 """Network evaluations that take a few seconds at most: for fewer nothing is measured or looked up."""
 
 WORTH = 1 / 3
-"""The share of a job's time that measuring may take: about what it can save. Compiling saves as much again."""
+"""The share of a job's time that measuring may take: about what it can save, and what compiling can again."""
 
 FASTER = 1.1
 """By how much the whole job must be faster than in the plain way: repeated timings differ by less."""
@@ -139,7 +139,7 @@ class _Job:
         return best
 
     def _worth_compiling(self, best: Timing) -> InferenceRuntime | None:
-        """The compiled way to measure beside the best, where the job is so long that it can save that time."""
+        """The compiled way to measure beside the best, where the job is long enough to save that time."""
         candidate = InferenceRuntime("torch", best.runtime.precision, channels_last=True, compile=True)
         known = any(timing.runtime == candidate for timing in self.timings)
         saved = WORTH * self.evaluations * best.seconds
