@@ -83,8 +83,8 @@ class NetworkDenoiser(nn.Module):
 
 def coarse_picture(x: Tensor, k: int) -> Tensor:
     """Pictures (n, channels, h, w) with each pixel replaced by the mean over its square of k×k pixels."""
-    squares = x.unflatten(3, (-1, k)).unflatten(2, (-1, k))
-    return squares.mean((3, 5), keepdim=True).expand_as(squares).reshape(x.shape)
+    means = torch.nn.functional.avg_pool2d(x, k)
+    return means[:, :, :, None, :, None].expand(-1, -1, -1, k, -1, k).reshape(x.shape)
 
 
 def detail(x: Tensor, k: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser, coarse_picture, detail
+from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.noise_distributions import Weight, unit
 from alphabar.diffusion.preconditioning import Preconditioning
@@ -44,10 +45,13 @@ def squared_error(k: int, coeffs: Preconditioning, of_F: Tensor, of_D: Tensor) -
     as it does in F, 1 / c_out² times, but no more than 25 times: without a limit the loss would be all about
     the least noise.
     """
-    if k > 1:
-        c_detail = 1 / coeffs.c_out.abs().clamp(min=0.2)
-        of_F = coarse_picture(of_F, k) + broadcast(c_detail, of_D) * detail(of_D, k)
-    return of_F.square().flatten(1).mean(1)
+    if k == 1:
+        return of_F.square().flatten(1).mean(1)
+    of_means, of_D_means = avg_pool2d(of_F, k), avg_pool2d(of_D, k)
+    c_detail = 1 / coeffs.c_out.abs().clamp(min=0.2).to(of_D)
+    # Pythagoras: the detail is what the means leave of the whole.
+    in_detail = of_D.square().flatten(1).mean(1) - of_D_means.square().flatten(1).mean(1)
+    return of_means.square().flatten(1).mean(1) + c_detail**2 * in_detail
 
 
 def drop_labels(cond: Condition, u: Tensor, probability: float) -> Condition:
