@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from alphabar.diffusion.denoiser import NetworkDenoiser
+from alphabar.diffusion.denoiser import NetworkDenoiser, enlarged
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.loss import denoising_error, loss
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS, stratified
@@ -86,6 +86,23 @@ def enlarge(x, k):
     return x.repeat_interleave(k, 2).repeat_interleave(k, 3)
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_enlarging_is_smooth_and_keeps_means(k):
+    torch.manual_seed(0)
+    small = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    large = enlarged(small, k)
+    assert large.shape == (2, 3, 8 * k, 12 * k)
+    torch.testing.assert_close(means(large, k), small)
+    wave = torch.sin(torch.arange(16 * k, dtype=torch.float64) / (4 * k)).expand(1, 1, 16 * k, -1)
+    inside = slice(4 * k, -4 * k)
+    smooth, blocky = (
+        (made(means(wave, k), k) - wave)[..., inside, inside].abs().max() for made in (enlarged, enlarge)
+    )
+    assert smooth < 0.1 * blocky
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(enlarged(small.float(), k), large.float())
+
+
 @every_pair
 def test_a_network_for_coarse_pictures_denoises_them_as_it_did(parameterization, schedule):
     """Its input, level and answer are those of pictures of half the side, whose noise is half as strong."""
@@ -100,7 +117,7 @@ def test_a_network_for_coarse_pictures_denoises_them_as_it_did(parameterization,
     # Means of x_t are a picture of the schedule at that time but for a factor.
     factor = (schedule(same).alpha / level.alpha)[:, None, None, None]
     wanted = small(factor * means(x_t, 2), same)
-    torch.testing.assert_close(large(x_t, t), enlarge(wanted, 2), rtol=0, atol=1e-9)
+    torch.testing.assert_close(large(x_t, t), enlarged(wanted, 2), rtol=0, atol=1e-9)
     given, c_noise, _ = large.network.inputs
     torch.testing.assert_close(means(given, 2), small.network.inputs[0], rtol=0, atol=1e-9)
     torch.testing.assert_close(c_noise, small.network.inputs[1], rtol=0, atol=1e-9)
@@ -114,7 +131,7 @@ def test_the_detail_of_a_coarse_picture_is_predicted_itself(parameterization, sc
     denoiser = NetworkDenoiser(Answer(answer), parameterization, schedule, coarse=2)
     D = denoiser(diffuse(schedule, x0, t, eps), t)
     detail = answer - enlarge(means(answer, 2), 2)
-    torch.testing.assert_close(D - enlarge(means(D, 2), 2), detail)
+    torch.testing.assert_close(D - enlarged(means(D, 2), 2), detail)
     wrong = D - x0
     weight = 1 / denoiser.coeffs(t).c_out ** 2
     coarse = means(wrong, 2).square().mean((1, 2, 3))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -35,8 +36,9 @@ class NetworkDenoiser(nn.Module):
 
     With coarse = k > 1 the parameterization is for the coarse picture alone, the means over squares of k×k
     pixels. The noise of a mean has the standard deviation sigma / k, and the coefficients are those of the
-    level (alpha, sigma / k). The detail, which is the picture without these means, the network predicts
-    itself. So a network that knows pictures of a k-th of the side denoises the coarse picture as it did.
+    level (alpha, sigma / k). The coarse picture is enlarged smoothly, and the detail that is missing then,
+    whose means are zero, the network predicts itself. So a network that knows pictures of a k-th of the side
+    denoises the coarse picture as it did.
 
     The network may run in another type under an autocast of the caller; D has the type of x.
     Raises UsageError where the parameterization is undefined at the schedule's end.
@@ -76,20 +78,44 @@ class NetworkDenoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """D, like x (n, ...), at times t (n,) in (0, 1]."""
         coeffs = self.coeffs(t)
-        F = self.predict(x, coeffs, cond)
+        return self.denoised(x, self.predict(x, coeffs, cond), coeffs)
+
+    def denoised(self, x: Tensor, F: Tensor, coeffs: Preconditioning) -> Tensor:
+        """D from the network's prediction F, both like x (n, ...)."""
         D = broadcast(coeffs.c_skip, x) * x + broadcast(coeffs.c_out, x) * F
-        return D if self.coarse == 1 else coarse_picture(D, self.coarse) + detail(F, self.coarse)
+        return (
+            D if self.coarse == 1 else enlarged(means(D, self.coarse), self.coarse) + detail(F, self.coarse)
+        )
 
 
-def coarse_picture(x: Tensor, k: int) -> Tensor:
-    """Pictures (n, channels, h, w) with each pixel replaced by the mean over its square of k×k pixels."""
-    means = torch.nn.functional.avg_pool2d(x, k)
-    return means[:, :, :, None, :, None].expand(-1, -1, -1, k, -1, k).reshape(x.shape)
+def means(x: Tensor, k: int) -> Tensor:
+    """The coarse picture: means over squares of k×k pixels, (n, c, k·h, k·w) → (n, c, h, w)."""
+    return nn.functional.avg_pool2d(x, k)
 
 
 def detail(x: Tensor, k: int) -> Tensor:
-    """Pictures (n, channels, h, w) without the means over squares of k×k pixels."""
-    return x - coarse_picture(x, k)
+    """Pictures (n, c, k·h, k·w) without the means over squares of k×k pixels."""
+    squares = x.unflatten(3, (-1, k)).unflatten(2, (-1, k))
+    return (squares - means(x, k)[:, :, :, None, :, None]).flatten(4, 5).flatten(2, 3)
+
+
+def enlarged(coarse: Tensor, k: int) -> Tensor:
+    """Pictures (n, c, k·h, k·w) by linear interpolation that keep these means (n, c, h, w)."""
+    rows, columns = (interpolation(size, k).to(coarse) for size in coarse.shape[2:])
+    with torch.autocast(coarse.device.type, enabled=False):  # pixels are exact, whatever networks compute in
+        return rows @ coarse @ columns.mT
+
+
+@cache
+def interpolation(size: int, k: int) -> Tensor:
+    """The matrix (k·size, size), float64, that enlarges a line k times and keeps its values as means.
+
+    Linear interpolation W changes the means over k pixels from m to P W m; the difference is added to them.
+    """
+    points = torch.eye(size, dtype=torch.float64)[None, :, :, None]
+    W = nn.functional.interpolate(points, scale_factor=(k, 1), mode="bilinear")[0, :, :, 0].mT
+    missing = torch.eye(size, dtype=torch.float64) - W.unflatten(0, (size, k)).mean(1)
+    return W + missing.repeat_interleave(k, 0)
 
 
 @dataclass(frozen=True)

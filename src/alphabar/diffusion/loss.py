@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
-from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser
+from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser, means
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.noise_distributions import Weight, unit
 from alphabar.diffusion.preconditioning import Preconditioning
@@ -23,8 +22,8 @@ def loss(
 
     x0: signals (n, ...); t: (n,) in (0, 1]; eps: standard normal, like x0. The target
     (x0 - c_skip·x_t) / c_out serves every parameterization; for eps with weight 1 it is eps, and
-    this is DDPM's L_simple (eq. 14). Where the parameterization is for a coarse picture, the rest of F is
-    compared with the detail of x0 (`squared_error`).
+    this is DDPM's L_simple (eq. 14). Where the parameterization is for a coarse picture, the detail of D is
+    compared with that of x0 (`squared_error`).
     """
     level = denoiser.schedule(t)
     coeffs = denoiser.coeffs(t)
@@ -34,7 +33,8 @@ def loss(
     c_eps = -coeffs.c_skip * level.sigma / coeffs.c_out
     target = broadcast(c_x0, x0) * x0 + broadcast(c_eps, x0) * eps
     F = denoiser.predict(x_t, coeffs, cond)
-    error = squared_error(denoiser.coarse, coeffs, F - target, F - x0)
+    of_D = F if denoiser.coarse == 1 else denoiser.denoised(x_t, F, coeffs) - x0
+    error = squared_error(denoiser.coarse, coeffs, F - target, of_D)
     return weight(level).to(error.dtype).to(error.device) * error
 
 
@@ -47,11 +47,10 @@ def squared_error(k: int, coeffs: Preconditioning, of_F: Tensor, of_D: Tensor) -
     """
     if k == 1:
         return of_F.square().flatten(1).mean(1)
-    of_means, of_D_means = avg_pool2d(of_F, k), avg_pool2d(of_D, k)
     c_detail = 1 / coeffs.c_out.abs().clamp(min=0.2).to(of_D)
     # Pythagoras: the detail is what the means leave of the whole.
-    in_detail = of_D.square().flatten(1).mean(1) - of_D_means.square().flatten(1).mean(1)
-    return of_means.square().flatten(1).mean(1) + c_detail**2 * in_detail
+    in_detail = of_D.square().flatten(1).mean(1) - means(of_D, k).square().flatten(1).mean(1)
+    return means(of_F, k).square().flatten(1).mean(1) + c_detail**2 * in_detail
 
 
 def drop_labels(cond: Condition, u: Tensor, probability: float) -> Condition:

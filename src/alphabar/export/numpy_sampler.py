@@ -32,9 +32,8 @@ ALPHA = (
     "    levels[:, :3] = np.where(levels[:, 3:] > 0.5, levels[:, :3] * 255 / np.rint(levels[:, 3:]).clip(1),"
     " 0).clip(0, 255)\n"
 )
-COARSE = (  # the network predicts the detail itself
-    '        D = F + np.kron((D - F).reshape(-1, *plan["squares"]).mean((3, 5)),'
-    ' np.ones(plan["squares"][2::2], "f"))\n'
+COARSE = (  # the coarse picture enlarged, and the detail, which the network predicts itself
+    '        D = a["rows"] @ D @ a["columns"] + F - a["mean_rows"] @ F @ a["mean_columns"]\n'
 )
 DECODER = "decoder"
 DECODED = f'networks["{DECODER}"]({{"x": x.astype("f"), "c_noise": np.zeros(len(x), "f")}})'
@@ -172,7 +171,7 @@ class NumpySampler(Target):
             "ENGINE@\n": self.engine,
             "PICTURES@": DECODED if plan.document["latents"] else "x",
             "ALPHA@\n": ALPHA if plan.document["channels"] == 4 else "",
-            "COARSE@\n": COARSE if plan.document["squares"] else "",
+            "COARSE@\n": COARSE if "rows" in plan.arrays else "",
             "SEED@": str(plan.document["seed"]),
             "LABELS@": option,
         }

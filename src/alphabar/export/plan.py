@@ -16,7 +16,7 @@ from torch import Tensor
 from alphabar.codecs.base import reader_of
 from alphabar.codecs.image import ImageCodec
 from alphabar.conditioning.fields import Categorical, Numeric
-from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser
+from alphabar.diffusion.denoiser import FunctionDenoiser, NetworkDenoiser, interpolation
 from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import Sampler, count_nfe, last_step
 from alphabar.diffusion.schedules import Level, Schedule
@@ -81,11 +81,12 @@ def sampling_plan(export: Export) -> Plan:
             away = worse.condition.expand(columns) if columns else away
     scale, arrays = initial_noise(bound.initial_noise, schedule(bound.times[0]), model.shape)
     arrays |= {"conditions": rows.numpy(), "away": away.numpy()}
+    if model.denoiser.coarse > 1:
+        arrays |= _matrices(model.shape, model.denoiser.coarse)
     document = {
         "shape": list(model.shape),
         "channels": pictures.channels,
         "latents": pictures is not model.codec,
-        "squares": _squares(model.shape, model.denoiser.coarse),
         "seed": settings.seed,
         "scale": scale,
         "kept": max(len(step["weights"]) for step in steps),
@@ -95,10 +96,15 @@ def sampling_plan(export: Export) -> Plan:
     return Plan(document, {name: value.astype(np.float32) for name, value in arrays.items()})
 
 
-def _squares(shape: tuple[int, ...], k: int) -> list[int] | None:
-    """The shape of pictures that are cut into squares of k×k pixels; None where k is 1."""
-    channels, height, width = shape
-    return [channels, height // k, k, width // k, k] if k > 1 else None
+def _matrices(shape: tuple[int, ...], k: int) -> dict[str, np.ndarray]:
+    """What pictures are multiplied with from both sides: for their means enlarged, and for their means."""
+    found = {}
+    for name, size in zip(("rows", "columns"), shape[1:], strict=True):
+        squares = torch.eye(size // k, dtype=torch.float64).repeat_interleave(k, 1) / k
+        enlarging, means = interpolation(size // k, k) @ squares, k * squares.mT @ squares
+        found[name], found[f"mean_{name}"] = enlarging.numpy(), means.numpy()
+    found["columns"] = found["columns"].T
+    return found
 
 
 def _condition_rows(bound: Any, columns: int) -> Tensor:
