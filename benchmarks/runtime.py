@@ -41,7 +41,7 @@ from alphabar.restoration.restore import restore
 from alphabar.restoration.settings import restoration_settings
 from alphabar.restoration.solvers.registry import SOLVERS
 from alphabar.runs.model import Model, load_model
-from alphabar.runtime import machine_state, synchronize
+from alphabar.runtime import has_compiler, machine_state, synchronize
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import nfe_per_sample, sampling_settings
 from common import (
@@ -106,8 +106,10 @@ def choose(model: Model, gradients: bool = False) -> Model:
 
 
 def ways_of(plain: Model, right: Reference, chosen: InferenceRuntime) -> list[Way]:
-    """float32 eager, the chosen way, and OpenVINO, without those whose numbers are not finite."""
+    """float32 eager, the chosen way, the same compiled, and OpenVINO, where their numbers are finite."""
     others = [r for r in candidates(plain.device, gradients=False) if r.engine == "openvino"]
+    if has_compiler(plain.device.type):
+        others.insert(0, InferenceRuntime("torch", chosen.precision, channels_last=True, compile=True))
     found = []
     for runtime in dict.fromkeys([PLAIN, chosen, *others]):
         model = with_runtime(plain, runtime)
@@ -126,7 +128,7 @@ def timed_sampling(ways: Sequence[Way], n: int, turns: int) -> dict[str, Sampled
     settings = sampling_settings(ways[0].model)
     found = {way.title: Sampled([], [], []) for way in ways}
     for way in ways:  # sets up
-        last(sample(way.model, min(n, 2), settings))
+        last(sample(way.model, min(n, AT_ONCE) if way.runtime.compile else min(n, 2), settings))
     for turn in range(turns):
         for way in ways:
             way.inside.seconds = 0.0

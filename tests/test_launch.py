@@ -260,7 +260,7 @@ def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path,
     beginning.close()
     chosen = Run(tmp_path / "run").recipe
     assert chosen.name == recipe and chosen.network["patch"] == patch
-    assert chosen.parameterization["name"] == ("x0" if recipe == "patches" else "v") and chosen.coarse == 1
+    assert chosen.parameterization["name"] == "v" and chosen.coarse == patch // 2
     # Seen through as many times more pixels, the noise is that of 64 px.
     levels = chosen.noise_distribution["mean"] - math.log(patch / 2)
     assert levels == pytest.approx(named_recipe("lean").noise_distribution["mean"])

@@ -11,7 +11,7 @@ from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.methods.registry import method_of
-from alphabar.recipes.overrides import enlarged, named_keys, with_settings
+from alphabar.recipes.overrides import enlarged, with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, make_recipe
 
@@ -27,8 +27,7 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
 
     recipe, model: of the trained model, and its name. settings: changes to the result, as of `with_settings`.
     It is the same recipe but for its name, for the condition, which the new data decides, and for large
-    batches (`_in_small_batches`). For pictures of a multiple of the size it is `enlarged`; what the network
-    with larger patches predicted of pixels it predicts of means over squares of them (`NetworkDenoiser`).
+    batches (`_in_small_batches`). For pictures of a multiple of the size it is `enlarged`.
     Raises UsageError for a model that is no denoiser, and as `with_settings` does.
     """
     if not method_of(recipe).denoises:
@@ -41,10 +40,7 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
     settings = [*settings]
     made = with_settings(make_recipe(values), settings)
     times = _times_larger(recipe, made)
-    larger = made if times == 1 else enlarged(made, times, settings)
-    if larger.network.get("patch") == made.network.get("patch") or "coarse" in named_keys(settings):
-        return larger
-    return with_settings(larger, [f"coarse={made.coarse * times}"])
+    return made if times == 1 else enlarged(made, times, settings)
 
 
 def _times_larger(before: Recipe, after: Recipe) -> int:

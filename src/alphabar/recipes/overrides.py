@@ -66,15 +66,17 @@ def named_keys(settings: Iterable[str]) -> set[str]:
 def enlarged(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe:
     """The recipe for pictures whose sides are ``times`` as long, at the cost that it has.
 
-    Patches of a U-Net are as many times larger. The standard deviation of noise in the mean over a block of
-    times × times pixels is as many times smaller, so the noise levels of training and of guidance are as many
-    times higher (Hoogeboom et al. 2023, section 2.1).
+    Patches of a U-Net are as many times larger, and what it predicted of pixels it predicts of means over
+    squares of times × times pixels (`NetworkDenoiser`). The standard deviation of the noise in such a mean is
+    as many times smaller, so the noise levels of training and of guidance are as many times higher (Hoogeboom
+    et al. 2023, section 2.1).
     settings: "key=value", which have been applied; what they name stays.
     """
     named, values = named_keys(settings), recipe.model_dump(mode="json")
     network, noise = values["network"], values["noise_distribution"]
     if "patch" in network and not named & {"network", "network.patch"}:
         network["patch"] *= times
+        values["coarse"] *= 1 if "coarse" in named else times
     if noise["name"] == "log_normal" and not named & {"noise_distribution", "noise_distribution.mean"}:
         noise["mean"] += math.log(times)
     if "sampling.guidance" not in named:

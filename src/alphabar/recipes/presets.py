@@ -111,15 +111,14 @@ def lean() -> Recipe:
 
 
 def patches() -> Recipe:
-    """`lean` for pictures of 128 px: patches twice as large, and x0 predicted.
+    """`lean` for pictures of 128 px: patches twice as large, v predicted of means, and the detail itself.
 
-    An evaluation costs what it does at 64 px. The 48 values of a patch's noise do not fit through the
-    channels of a narrow network, those of a picture do, so x0 is predicted (Li & He 2025). Noise levels are
-    twice those of `lean` (`enlarged`). Compared with other ways at equal time: docs/results/larger_images.md.
+    An evaluation costs what it does at 64 px (`enlarged`). Compared with other ways at equal time:
+    docs/results/larger_images.md.
     """
     values = enlarged(lean(), 2).model_dump(mode="json")
     values["data"] |= {"size": 128}
-    return make_recipe(values | {"name": "patches", "parameterization": "x0"})
+    return make_recipe(values | {"name": "patches"})
 
 
 def classifier() -> Recipe:
