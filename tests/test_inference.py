@@ -21,6 +21,7 @@ from alphabar.inference.timings import Timing, read_timings, write_timings
 from alphabar.progress import last
 from alphabar.reporting import report_figures
 from alphabar.runs.model import load_model
+from alphabar.runtime import compiled
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import sampling_settings
 
@@ -207,8 +208,8 @@ def test_a_short_job_measures_nothing_and_a_long_one_once(model, empty_cache, mo
 
 def test_compiling_is_measured_once_where_it_can_save_its_time(model, empty_cache, monkeypatch):
     measured, slower = [], 1.0
-    compiled = replace(BF16, compile=True)
-    seconds = {PLAIN: 1.0, BF16: 0.1, compiled: 0.05}
+    fast = replace(BF16, compile=True)
+    seconds = {PLAIN: 1.0, BF16: 0.1, fast: 0.05}
 
     def measured_ones(job, tried):
         measured.append(tried)
@@ -230,11 +231,20 @@ def test_compiling_is_measured_once_where_it_can_save_its_time(model, empty_cach
 
     assert chosen(800) == BF16 and len(measured) == 1  # 80 seconds in bf16, of which a third could be saved
     slower = 3.0  # as if something else ran now: what counts is how the two compare
-    assert chosen(1_000) == compiled and measured[1:] == [[BF16, compiled]]
-    assert chosen(1_000) == compiled and len(measured) == 2  # remembered
+    assert chosen(1_000) == fast and measured[1:] == [[BF16, fast]]
+    assert chosen(1_000) == fast and len(measured) == 2  # remembered
     # Another process finds the code in the compiler's cache, in a quarter of the 40 seconds.
-    assert chosen(250) == compiled and chosen(205) == BF16
+    assert chosen(250) == fast and chosen(205) == BF16
     assert chosen(1_000, precision="fp32") == PLAIN
+    assert chosen(100_000, gradients=True) == BF16  # compiled code goes backward once through an evaluation
+
+
+@pytest.mark.slow
+def test_code_is_compiled_for_many_batch_sizes(monkeypatch):
+    network = compiled(torch.nn.Linear(3, 3))
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    for n in range(1, 12):
+        assert network(torch.ones(n, 3)).shape == (n, 3)
 
 
 def test_timings_are_read_back_or_not_at_all(tmp_path):

@@ -25,6 +25,8 @@ from alphabar.messages import pack_messages, unpack_messages
 
 T = TypeVar("T")
 
+MOST_COMPILED = 64
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -221,6 +223,10 @@ def machine_state() -> dict[str, Any]:
 
 def compiled(network: nn.Module) -> nn.Module:
     """The network through torch.compile, sharing its parameters; on a GPU with CUDA graphs."""
+    import torch._dynamo  # 1.5 s, which only those should wait for who compile
+
+    # Code for so many batch sizes and copies of a class; after that PyTorch would stop compiling, in silence.
+    torch._dynamo.config.recompile_limit = MOST_COMPILED
     # "reduce-overhead" is the default mode where there is no GPU.
     return torch.compile(network, dynamic=False, mode="reduce-overhead")  # type: ignore[return-value]
 

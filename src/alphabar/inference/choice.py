@@ -145,6 +145,8 @@ class _Job:
         saved = WORTH * self.evaluations * best.seconds
         if known or saved < SETUP["compile"] or not has_compiler(self.model.device.type):
             return None
+        if self.gradients:  # solvers go backward several times through one evaluation, compiled code cannot
+            return None
         return candidate
 
     def _best(self) -> Timing:
