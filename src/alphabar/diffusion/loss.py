@@ -6,7 +6,6 @@ from torch import Tensor
 from alphabar.diffusion.denoiser import Condition, Denoiser, NetworkDenoiser, means
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.noise_distributions import Weight, unit
-from alphabar.diffusion.preconditioning import Preconditioning
 from alphabar.diffusion.schedules import broadcast
 
 
@@ -38,23 +37,20 @@ def loss(
         error = means(F - target, denoiser.coarse).square().flatten(1).mean(1)
     else:
         of_D = F if denoiser.coarse == 1 else denoiser.denoised(x_t, F, coeffs) - x0
-        error = squared_error(denoiser.coarse, coeffs, F - target, of_D)
+        error = squared_error(denoiser.coarse, F - target, of_D)
     return weight(level).to(error.dtype).to(error.device) * error
 
 
-def squared_error(k: int, coeffs: Preconditioning, of_F: Tensor, of_D: Tensor) -> Tensor:
+def squared_error(k: int, of_F: Tensor, of_D: Tensor) -> Tensor:
     """The mean squared error (n,) of what F and D are off by, each (n, ...); where k is 1, of F alone.
 
-    With means over squares of k×k pixels it is that of F in these and that of D in the detail, which counts
-    as it does in F, 1 / c_out² times, but no more than 25 times: without a limit the loss would be all about
-    the least noise.
+    With means over squares of k×k pixels it is that of F in these and that of D in the detail.
     """
     if k == 1:
         return of_F.square().flatten(1).mean(1)
-    c_detail = 1 / coeffs.c_out.abs().clamp(min=0.2).to(of_D)
     # Pythagoras: the detail is what the means leave of the whole.
     in_detail = of_D.square().flatten(1).mean(1) - means(of_D, k).square().flatten(1).mean(1)
-    return means(of_F, k).square().flatten(1).mean(1) + c_detail**2 * in_detail
+    return means(of_F, k).square().flatten(1).mean(1) + in_detail
 
 
 def drop_labels(cond: Condition, u: Tensor, probability: float) -> Condition:

@@ -104,9 +104,9 @@ class Distillation(Diffusion):
         kept = level_s.sigma / level_t.sigma
         target = end - broadcast(kept, x0) * x_t
         target = target / broadcast(level_s.alpha - level_t.alpha * kept, x0)
-        wrong, coeffs = D(x_t, t, cond) - target, D.coeffs(t)
+        wrong = D(x_t, t, cond) - target
         # The error of the network's own prediction, as in `loss`.
-        error = squared_error(D.coarse, coeffs, wrong / broadcast(coeffs.c_out, wrong), wrong)
+        error = squared_error(D.coarse, wrong / broadcast(D.coeffs(t).c_out, wrong), wrong)
         return error * self.weight(level_t).to(error)
 
     @torch.no_grad()
