@@ -16,10 +16,10 @@ def model(request):
     return load_model(request.param)
 
 
-def test_cars64_is_shipped_and_found_by_its_name():
-    assert "cars64" in [path.name for path in shipped()]
-    assert holds_model(locate("cars64"))
-    with pytest.raises(AlphabarError, match="shipped models are: cars64"):
+def test_models_are_shipped_and_found_by_their_names():
+    assert [path.name for path in shipped()] == ["cars128", "cars64"]
+    assert holds_model(locate("cars64")) and holds_model(locate("cars128"))
+    with pytest.raises(AlphabarError, match="shipped models are: cars128, cars64"):
         load_model("cars65")
 
 
@@ -46,7 +46,7 @@ def test_every_parameter_of_a_shipped_model_moved(model):
 
 def test_a_shipped_model_generates_pictures(model):
     pictures = last(sample(model, 8, sampling_settings(model))).numpy()
-    assert pictures.shape == (8, 64, 64, 3)
+    assert pictures.shape == (8, *model.codec.item_shape)
     assert 40 < pictures.mean() < 215 and (pictures.std(axis=(1, 2)) > 20).all()
     # Neighbouring pixels of a picture are alike, those of noise are not.
     steps = np.abs(np.diff(pictures.astype(int), axis=2)).mean()
