@@ -118,7 +118,7 @@ def test_what_is_left_out_of_a_condition_is_unknown_and_not_nothing():
 def test_the_loss_is_that_of_transformed_pictures(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "alphabar.methods.diffusion.loss", lambda denoiser, x0, t, eps, cond, weight: seen.append((x0, cond))
+        "alphabar.methods.diffusion.loss", lambda denoiser, x0, t, eps, cond, **more: seen.append((x0, cond))
     )
     recipe = tiny_recipe("data.augment=1")
     x0, eps, t = torch.rand(4, 3, SIDE, SIDE), torch.randn(4, 3, SIDE, SIDE), torch.full((4,), 0.5)

@@ -82,10 +82,8 @@ class NetworkDenoiser(nn.Module):
 
     def denoised(self, x: Tensor, F: Tensor, coeffs: Preconditioning) -> Tensor:
         """D from the network's prediction F, both like x (n, ...)."""
-        D = broadcast(coeffs.c_skip, x) * x + broadcast(coeffs.c_out, x) * F
-        return (
-            D if self.coarse == 1 else enlarged(means(D, self.coarse), self.coarse) + detail(F, self.coarse)
-        )
+        D, k = broadcast(coeffs.c_skip, x) * x + broadcast(coeffs.c_out, x) * F, self.coarse
+        return D if k == 1 else enlarged(means(D, k), k) + detail(F, k)
 
 
 def means(x: Tensor, k: int) -> Tensor:
