@@ -49,6 +49,7 @@ CANDIDATES = {
         "lean",
         f"network.widths=[32,64,128] network.patch=4 parameterization=x0 {SHIFTED}",
     ),
+    "pixels, patch 4, means first": ("patches", "network.widths=[32,64,128]"),
     "latents f4, 4 channels": ("latent", "network.widths=[32,64,128]"),
     "latents f4, 8 channels": ("latent", "network.widths=[32,64,128] data.codec.latent=8"),
     "latents f8, 16 channels": (
