@@ -166,6 +166,10 @@ def test_pictures_without_detail_come_first():
     torch.testing.assert_close(seen[2], alpha * x0 + sigma * eps)
     torch.testing.assert_close(seen[0], enlarge(means(alpha * x0 + sigma * eps, 2), 2))
     torch.testing.assert_close(seen[0], seen[1])
+    method.prepare(x0, eps, 0, 0.0, 0.0)  # nor does the detail of the prediction count
+    losses = method.losses(x0, t, eps, None)
+    denoiser.network.answer = x0 - enlarge(means(x0, 2), 2)
+    torch.testing.assert_close(method.losses(x0, t, eps, None), losses)
     with pytest.raises(UsageError, match="coarse_first"):
         wrong = {"name": "diffusion", "coarse_first": 2.0}
         METHODS.build(wrong, denoiser=denoiser, recipe=recipe, runtime=Runtime())

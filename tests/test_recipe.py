@@ -135,6 +135,8 @@ def test_finetuning_on_larger_pictures_enlarges_patches_and_noise():
     assert chosen.network["patch"] == 2 and chosen.noise_distribution["mean"] == -1 and chosen.coarse == 1
     assert finetuned(lean, "m", ["data.size=128", "coarse=1"]).coarse == 1
     assert finetuned(larger, "m", ["data.size=256"]).coarse == 4
+    patches = named_recipe("patches")  # whose network knows means when it is finetuned
+    assert patches.method["coarse_first"] == 0.75 and finetuned(patches, "m").method["coarse_first"] == 0
     assert not chosen.sampling.guidance
     assert finetuned(lean, "m", ["data.size=96"]).network["patch"] == lean.network["patch"]
     # Noise levels that are uniform in t are those of the schedule.
