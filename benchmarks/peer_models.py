@@ -17,15 +17,16 @@ from alphabar.diffusion.samplers import SAMPLERS, generate, last_step
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.runs.model import build_denoiser
 
-SIZE = 64
-CODEC = ImageCodec(SIZE)
+Shape = tuple[int, ...]
+"""Of a signal: (channels, side, side)."""
+LATENT, FACTOR = 4, 4  # channels of the peer's latents, and how much smaller their sides are
 
 
 @dataclass
 class Peer:
     """A foreign model with everything that its own trainer does in an update.
 
-    loss: of signals (n, 3, SIZE, SIZE). sample: a number -> signals, by the EMA of the weights where there is
+    loss: of signals (n, c, h, w). sample: a number -> signals, by the EMA of the weights where there is
     one. gflop: of one evaluation. learning_rate: (update, share of the time that is over) -> factor. fast:
     whether bf16 and channels_last may be used where they are faster.
     """
@@ -50,14 +51,15 @@ def gflop(call: Callable[[], Any]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def one_input() -> tuple[Tensor, Tensor]:
-    """x and t of one picture, for counting FLOPs."""
-    return torch.zeros(1, *CODEC.shape), torch.zeros(1, dtype=torch.long)
+def one_input(shape: Shape) -> tuple[Tensor, Tensor]:
+    """x and t of one signal, for counting FLOPs."""
+    return torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long)
 
 
-def notebook(steps: int) -> Peer:
+def notebook(shape: Shape, steps: int) -> Peer:
     """The loop of the notebook: fp32, Adam at 1e-3, mean squared error of eps, no EMA."""
     denoiser = build_denoiser(alphabar.named_recipe("classic"))
+    codec = ImageCodec(shape[-1])
     network, schedule = denoiser.network, denoiser.schedule
 
     def loss(x0: Tensor) -> Tensor:
@@ -70,12 +72,12 @@ def notebook(steps: int) -> Peer:
     def sample(n: int) -> Tensor:
         steps_of_sampler = generate(
             denoiser,
-            shape=CODEC.shape,
+            shape=shape,
             positions=range(n),
             seed=0,
             sampler=SAMPLERS.build("ddim"),
             times=TIMESTEPS.build("uniform")(schedule, steps),
-            initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None, codec=CODEC),
+            initial_noise=INITIAL_NOISES.build("standard_normal", statistics=None, codec=codec),
         )
         return last_step(steps_of_sampler).x
 
@@ -86,18 +88,18 @@ def notebook(steps: int) -> Peer:
         batch=128,
         sample=sample,
         nfe=steps,
-        gflop=gflop(lambda: network(*one_input())),
+        gflop=gflop(lambda: network(*one_input(shape))),
         fast=False,
     )
 
 
-def denoising_diffusion_pytorch(steps: int) -> Peer:
+def denoising_diffusion_pytorch(shape: Shape, steps: int) -> Peer:
     """denoising-diffusion-pytorch as its README and Trainer have it, except for the number of DDIM steps."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from ema_pytorch import EMA
 
     network = Unet(dim=64, dim_mults=(1, 2, 4, 8))
-    diffusion = GaussianDiffusion(network, image_size=SIZE, timesteps=1000, sampling_timesteps=steps)
+    diffusion = GaussianDiffusion(network, image_size=shape[-1], timesteps=1000, sampling_timesteps=steps)
     ema = EMA(diffusion, beta=0.995, update_every=10)
     return Peer(
         network,
@@ -106,13 +108,15 @@ def denoising_diffusion_pytorch(steps: int) -> Peer:
         batch=16,
         sample=lambda n: 2 * ema.ema_model.sample(batch_size=n) - 1,
         nfe=steps,
-        gflop=gflop(lambda: network(*one_input())),
+        gflop=gflop(lambda: network(*one_input(shape))),
         clip=1.0,
         after_update=ema.update,
     )
 
 
-def diffusers_peer(network: Any, scheduler: Any, sampler: Any, steps: int, **settings: Any) -> Peer:
+def diffusers_peer(
+    shape: Shape, network: Any, scheduler: Any, sampler: Any, steps: int, **settings: Any
+) -> Peer:
     """A U-Net of diffusers with its EMA. settings: the rest of `Peer`."""
     from diffusers.training_utils import EMAModel
 
@@ -129,7 +133,7 @@ def diffusers_peer(network: Any, scheduler: Any, sampler: Any, steps: int, **set
     def sample(n: int) -> Tensor:
         ema.store(network.parameters())
         ema.copy_to(network.parameters())
-        x = torch.randn(n, *CODEC.shape, generator=generator)
+        x = torch.randn(n, *shape, generator=generator)
         sampler.set_timesteps(steps)
         for t in sampler.timesteps:
             x = sampler.step(network(x, t).sample, t, x).prev_sample
@@ -141,20 +145,20 @@ def diffusers_peer(network: Any, scheduler: Any, sampler: Any, steps: int, **set
         loss,
         sample=sample,
         nfe=steps,
-        gflop=gflop(lambda: network(*one_input())),
+        gflop=gflop(lambda: network(*one_input(shape))),
         clip=1.0,
         after_update=lambda: ema.step(network.parameters()),
         **settings,
     )
 
 
-def diffusers_example(steps: int) -> Peer:
+def diffusers_example(shape: Shape, steps: int) -> Peer:
     """diffusers' train_unconditional.py with its defaults, except for the sampler's number of steps."""
     import diffusers
 
     plain, up = "DownBlock2D", "UpBlock2D"
     network: Any = diffusers.UNet2DModel(
-        sample_size=SIZE,
+        sample_size=shape[-1],
         layers_per_block=2,
         block_out_channels=(128, 128, 256, 256, 512, 512),
         down_block_types=(plain, plain, plain, plain, "AttnDownBlock2D", plain),
@@ -162,6 +166,7 @@ def diffusers_example(steps: int) -> Peer:
     )
     scheduler: Any = diffusers.DDPMScheduler(num_train_timesteps=1000)
     return diffusers_peer(
+        shape,
         network,
         scheduler,
         diffusers.DDIMScheduler.from_config(scheduler.config),
@@ -175,42 +180,97 @@ def diffusers_example(steps: int) -> Peer:
     )
 
 
-def unet_of(width: int) -> Any:
-    """diffusers' U-Net of the tuned baseline. width: its first number of channels."""
+def unet_of(shape: Shape, width: int) -> Any:
+    """diffusers' U-Net of the tuned baseline, down to a side of 8 or less. width: its first channels."""
     import diffusers
 
+    plain = max(3, int(math.log2(shape[-1] / 8)))
     return diffusers.UNet2DModel(
-        sample_size=SIZE,
+        sample_size=shape[-1],
+        in_channels=shape[0],
+        out_channels=shape[0],
         layers_per_block=1,
-        block_out_channels=(width, 2 * width, 4 * width, 4 * width),
-        down_block_types=("DownBlock2D", "DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"),
+        block_out_channels=tuple(width * min(2**level, 2 ** (plain - 1)) for level in range(plain + 1)),
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
         norm_num_groups=4,
         attention_head_dim=8,
     )
 
 
-def tuned_unet(budget: float, learning_rate: float) -> Peer:
+def nearest(excess: Callable[[int], float]) -> int:
+    """The width, a multiple of 4, whose FLOPs are nearest to the budget."""
+    return min(range(4, 132, 4), key=lambda width: abs(excess(width)))
+
+
+def tuned_unet(shape: Shape, budget: float, learning_rate: float) -> Peer:
     """A tuned baseline of diffusers: a U-Net of about ``budget`` GFLOP, eps and a cosine."""
     import diffusers
 
     def excess(width: int) -> float:
-        network = unet_of(width)
-        return abs(gflop(lambda: network(*one_input())) - budget)
+        network = unet_of(shape, width)
+        return gflop(lambda: network(*one_input(shape))) - budget
 
-    network = unet_of(min(range(4, 68, 4), key=excess))
+    network = unet_of(shape, nearest(excess))
     scheduler: Any = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
     return diffusers_peer(
+        shape,
         network,
         scheduler,
         # As diffusers advises for a cosine, which ends in pure noise, and for pixels, which have a range.
         diffusers.DPMSolverMultistepScheduler.from_config(
-            scheduler.config, lambda_min_clipped=-5.1, thresholding=True
+            scheduler.config, lambda_min_clipped=-5.1, thresholding=shape[0] == 3
         ),
         20,
         optimizer=torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4, fused=True),
         batch=32,
-        learning_rate=lambda update, share: (
-            min(1.0, (update + 1) / 200) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-        ),
+        learning_rate=falling,
+    )
+
+
+def falling(update: int, share: float) -> float:
+    """A warm-up of 200 updates and a cosine, as a factor."""
+    return min(1.0, (update + 1) / 200) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+def autoencoder(shape: Shape, budget: float) -> Peer:
+    """diffusers' AutoencoderKL, f4 with 4 channels, whose decoder takes about ``budget`` GFLOP.
+
+    Trained without downloaded networks: the absolute error, and the KL divergence at its usual 1e-6.
+    """
+    import diffusers
+
+    def of(width: int) -> Any:
+        return diffusers.AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(width, 2 * width, 4 * width),
+            layers_per_block=1,
+            latent_channels=LATENT,
+            norm_num_groups=4,
+            sample_size=shape[-1],
+        )
+
+    latents = torch.zeros(1, LATENT, shape[1] // FACTOR, shape[2] // FACTOR)
+
+    def excess(width: int) -> float:
+        network = of(width)
+        return gflop(lambda: network.decode(latents)) - budget
+
+    network = of(nearest(excess))
+
+    def loss(x0: Tensor) -> Tensor:
+        found = network.encode(x0).latent_dist
+        return F.l1_loss(network.decode(found.sample()).sample.float(), x0) + 1e-6 * found.kl().mean()
+
+    return Peer(
+        network,
+        loss,
+        torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4, fused=True),
+        batch=8,
+        sample=lambda n: network.decode(torch.randn(n, *latents.shape[1:])).sample,
+        nfe=1,
+        gflop=gflop(lambda: network.decode(latents)),
+        clip=1.0,
+        learning_rate=falling,
     )

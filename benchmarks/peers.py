@@ -1,17 +1,20 @@
-"""How does `lean` compare with what people would otherwise use, at equal time?
+"""How does alphabar compare with what people would otherwise use, at equal time?
 
     pip install denoising-diffusion-pytorch diffusers
     python benchmarks/peers.py stanford_cars --out runs/peers --minutes 60 --short 15 -n 500
+    python benchmarks/peers.py stanford_cars --out runs/peers_128 --size 128 --minutes 45 -n 500
 
 Prints section 2 of docs/results/quality_vs_compute.md. Three trainings get the full time: `lean`, `classic`
 in alphabar's trainer, and a tuned baseline, diffusers' U-Net reduced to the FLOPs of `lean`, whose learning
 rate is chosen beforehand. Three that have hardly begun by then get the short time: a student's DDPM notebook
-as it is written, denoising-diffusion-pytorch and diffusers' example, both with their default settings. Each
-computes in bf16 and channels_last where that is faster here, except for the notebook. Results are kept in
-``--out``: an interrupted benchmark continues with the next.
+as it is written, denoising-diffusion-pytorch and diffusers' example, both with their default settings. With
+``--size 128`` it prints a section of larger_images.md: `patches`, the tuned baseline, and diffusers'
+autoencoder with the tuned U-Net on its latents. Each computes in bf16 and channels_last where that is faster
+here, except for the notebook. Results are kept in ``--out``: an interrupted benchmark goes on with the next.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +23,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import alphabar
+from alphabar.codecs import build_codec
+from alphabar.codecs.image import ImageCodec
+from alphabar.codecs.latent import decoding_flops
 from alphabar.data.dataset import Dataset
 from alphabar.images import image_grid
 from alphabar.metrics.distances import frechet_distance, kid
@@ -33,6 +40,7 @@ from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.sampling.settings import nfe_per_sample
+from alphabar.training.first_stage import SHARE
 from alphabar.training.probe import bf16_refused, probe
 from common import (
     argument_parser,
@@ -40,12 +48,13 @@ from common import (
     load_dataset,
     note,
     print_command,
+    print_paragraph,
     print_section,
     print_table,
 )
 from peer_models import (
-    CODEC,
     Peer,
+    autoencoder,
     denoising_diffusion_pytorch,
     diffusers_example,
     notebook,
@@ -67,16 +76,29 @@ def network_of(recipe: Recipe) -> Network:
     return network
 
 
-def batches(items: NDArray, index: NDArray, batch: int) -> Iterator[Tensor]:
+Batches = Callable[[int], Iterator[Tensor]]
+"""Signals in batches of a size, without end."""
+
+
+def batches(codec: ImageCodec, items: NDArray, index: NDArray, batch: int) -> Iterator[Tensor]:
     """Signals of these pictures, a new order every epoch, half of them mirrored."""
     rng = np.random.default_rng(0)
     while True:
         order = rng.permutation(index)
         for first in range(0, len(order) - batch + 1, batch):
             chosen = np.sort(order[first : first + batch])
-            x = CODEC.encode(torch.from_numpy(np.ascontiguousarray(items[chosen])))
+            x = codec.encode(torch.from_numpy(np.ascontiguousarray(items[chosen])))
             mirrored = torch.from_numpy(rng.random(batch) < 0.5)
             yield torch.where(mirrored[:, None, None, None], x.flip(3), x)
+
+
+def batches_of_latents(latents: Tensor, batch: int) -> Iterator[Tensor]:
+    """Latents (2, n, c, h, w), of pictures and of mirrored ones, in a new order every epoch."""
+    rng = np.random.default_rng(0)
+    while True:
+        order = rng.permutation(latents.shape[1])
+        for first in range(0, len(order) - batch + 1, batch):
+            yield latents[rng.integers(0, 2, batch), order[first : first + batch]]
 
 
 def use_layout(network: nn.Module, layout: torch.memory_format) -> None:
@@ -95,12 +117,12 @@ def fastest_layout(peer: Peer, x0: Tensor) -> torch.memory_format:
     return min(seconds, key=lambda layout: seconds[layout])
 
 
-def train_peer(peer: Peer, dataset: Dataset, index: NDArray, seconds: float) -> int:
-    """Train on these pictures for so long; the number of pictures seen."""
+def train_peer(peer: Peer, signals: Batches, seconds: float) -> int:
+    """Train on these signals for so long; the number of signals seen."""
     cast = torch.autocast("cpu", torch.bfloat16, enabled=peer.fast and bf16_refused("cpu") is None)
     peer.network.train()
     initial = [group["lr"] for group in peer.optimizer.param_groups]
-    source = batches(dataset.items, index, peer.batch)
+    source = signals(peer.batch)
     layout = fastest_layout(peer, next(source)[:4]) if peer.fast else torch.contiguous_format
     use_layout(peer.network, layout)
     began = reported = time.monotonic()
@@ -127,19 +149,16 @@ def train_peer(peer: Peer, dataset: Dataset, index: NDArray, seconds: float) -> 
     return update * peer.batch
 
 
-def best_learning_rate(
-    budget: float, dataset: Dataset, train: NDArray, held_out: NDArray, minutes: float
-) -> float:
-    """That of the tuned U-Net with the least loss on held-out pictures after some minutes of each."""
-    x0 = CODEC.encode(torch.from_numpy(np.ascontiguousarray(dataset.items[held_out[:256]])))
+def best_learning_rate(budget: float, signals: Batches, held_out: Tensor, minutes: float) -> float:
+    """That of the tuned U-Net with the least loss on held-out signals after some minutes of each."""
     losses: dict[float, float] = {}
     for rate in LEARNING_RATES:
         torch.manual_seed(0)
-        peer = tuned_unet(budget, rate)
-        train_peer(peer, dataset, train, 60 * minutes)
+        peer = tuned_unet(tuple(held_out.shape[1:]), budget, rate)
+        train_peer(peer, signals, 60 * minutes)
         torch.manual_seed(1)
         with torch.no_grad():
-            losses[rate] = float(torch.stack([peer.loss(x0) for _ in range(4)]).mean())
+            losses[rate] = float(torch.stack([peer.loss(held_out) for _ in range(4)]).mean())
         note(f"  learning rate {rate:g}: held-out loss {losses[rate]:.5f}")
     return min(losses, key=lambda rate: losses[rate])
 
@@ -147,7 +166,7 @@ def best_learning_rate(
 # Contestants
 
 Result = dict[str, Any]
-"""What a training cost, and its samples, "pictures" (n, SIZE, SIZE, 3) uint8."""
+"""What a training cost, and its samples, "pictures" (n, side, side, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -157,13 +176,30 @@ class Benchmark:
     dataset: Dataset
     train: NDArray
     held_out: NDArray
+    codec: ImageCodec
     args: Any
 
-    def of_peer(self, peer: Peer, minutes: float, n: int) -> Result:
-        """Train a foreign model, and sample."""
-        images = train_peer(peer, self.dataset, self.train, 60 * minutes)
+    def signals(self, batch: int) -> Iterator[Tensor]:
+        """The training pictures as signals, in batches."""
+        return batches(self.codec, self.dataset.items, self.train, batch)
+
+    def encoded(self, index: NDArray) -> Tensor:
+        """Signals of these pictures."""
+        return self.codec.encode(torch.from_numpy(np.ascontiguousarray(self.dataset.items[index])))
+
+    def of_peer(
+        self,
+        peer: Peer,
+        minutes: float,
+        n: int,
+        signals: Batches | None = None,
+        decode: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> Result:
+        """Train a foreign model on pictures, or on the signals that ``decode`` makes pictures of; sample."""
+        images = train_peer(peer, signals or self.signals, 60 * minutes)
         began = time.monotonic()
-        x = torch.cat([peer.sample(min(BATCH_OF_SAMPLES, n - at)) for at in range(0, n, BATCH_OF_SAMPLES)])
+        numbers = [min(BATCH_OF_SAMPLES, n - at) for at in range(0, n, BATCH_OF_SAMPLES)]
+        x = torch.cat([decode(peer.sample(number)) for number in numbers])
         return {
             "minutes": minutes,
             "images": images,
@@ -171,7 +207,7 @@ class Benchmark:
             "gflop": peer.gflop,
             "parameters": sum(p.numel() for p in peer.network.parameters()),
             "seconds": (time.monotonic() - began) / n,
-            "pictures": CODEC.decode(x),
+            "pictures": self.codec.decode(x),
         }
 
     def of_recipe(self, name: str, n: int, settings: list[str], **sampling: Any) -> Result:
@@ -195,23 +231,76 @@ class Benchmark:
             "minutes": minutes,
             "images": model.images,
             "nfe": nfe_per_sample(model, chosen),
-            "gflop": flops(network, CODEC.spatial) / 1e9,
+            "gflop": flops(network, self.codec.spatial) / 1e9,
             "parameters": sum(p.numel() for p in network.parameters()),
             "seconds": (time.monotonic() - began) / n,
             "pictures": pictures,
         }
 
-    def tuned(self, lean: list[str]) -> Result:
-        """Train diffusers' U-Net of the FLOPs of `lean` with its best learning rate."""
-        args = self.args
-        recipe = alphabar.with_settings(alphabar.named_recipe("lean"), lean)
-        budget = flops(network_of(recipe), CODEC.spatial) / 1e9
-        rate = args.rate or best_learning_rate(budget, self.dataset, self.train, self.held_out, args.tuning)
+    def budget_of(self, name: str, settings: list[str]) -> float:
+        """GFLOP of an evaluation of a recipe's network; of `latent`, GFLOP of its decoder."""
+        recipe = alphabar.with_settings(
+            alphabar.named_recipe(name), [*settings, f"data.size={self.args.size}"]
+        )
+        codec = build_codec(recipe.data)
+        return (decoding_flops(codec) or flops(network_of(recipe), codec.spatial)) / 1e9
+
+    def tuned(self) -> Result:
+        """Train diffusers' U-Net of the FLOPs of our recipe with its best learning rate."""
+        args, budget = self.args, self.budget_of(self.args.ours, self.args.settings.split())
+        held_out = self.encoded(self.held_out[:256])
+        rate = args.rate or best_learning_rate(budget, self.signals, held_out, args.tuning)
         torch.manual_seed(0)
-        return {"rate": rate} | self.of_peer(tuned_unet(budget, rate), args.minutes, args.n)
+        return {"rate": rate} | self.of_peer(tuned_unet(self.codec.shape, budget, rate), args.minutes, args.n)
+
+    def latents(self) -> Result:
+        """Train diffusers' autoencoder, then its U-Net on the latents; encoding them counts."""
+        args, began = self.args, time.monotonic()
+        first = autoencoder(self.codec.shape, self.budget_of("latent", []))
+        train_peer(first, self.signals, 60 * args.minutes * SHARE)
+        encode = _encoder(self, first.network)
+        known = self.held_out[:256]
+        training, held_out = encode(self.train), encode(known)[0]
+        scale = training.std()
+        took = (time.monotonic() - began) / 60
+
+        def signals(batch: int) -> Iterator[Tensor]:
+            return batches_of_latents(training / scale, batch)
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            return first.network.decode(latents * scale).sample.clamp(-1, 1)
+
+        error = float(F.mse_loss(decode(held_out / scale), self.encoded(known)))
+        budget = self.budget_of(args.ours, args.settings.split())
+        rate = args.rate or best_learning_rate(budget, signals, held_out / scale, args.tuning)
+        torch.manual_seed(0)
+        peer = tuned_unet(tuple(training.shape[2:]), budget, rate)
+        found = self.of_peer(peer, args.minutes - took, args.n, signals, decode)
+        own = {"minutes": args.minutes, "decoding": first.gflop, "psnr": 10 * math.log10(4 / error)}
+        return {"rate": rate} | found | own
+
+
+def _encoder(benchmark: Benchmark, network: Any) -> Callable[[NDArray], Tensor]:
+    """Indices of n pictures -> latents (2, n, ...) of them and of mirrored ones, in bf16 if it can be."""
+    in_bf16 = bf16_refused("cpu") is None
+
+    @torch.no_grad()
+    def encode(index: NDArray) -> Tensor:
+        network.eval()
+        parts = []
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
+            for part in np.array_split(index, max(len(index) // BATCH_OF_SAMPLES, 1)):
+                x = benchmark.encoded(part)
+                parts.append(torch.stack([network.encode(y).latent_dist.mean for y in (x, x.flip(3))]))
+        return torch.cat(parts, 1).float()
+
+    return encode
 
 
 NAMES = {
+    "patches": "**`patches`**",
+    "latents": "diffusers' AutoencoderKL and tuned U-Net",
     "notebook": "(a) the notebook's loop, DDIM",
     "classic": "(b) `classic` in alphabar's trainer, DDIM",
     "denoising": "(c) denoising-diffusion-pytorch with its defaults, DDIM",
@@ -219,19 +308,22 @@ NAMES = {
     "tuned": "(e) tuned diffusers U-Net",
     "lean": "**`lean`**",
 }
+AT_SIZE = {64: ("notebook", "classic", "denoising", "diffusers", "tuned", "lean")}
+LARGER = ("tuned", "latents", "patches")  # at other sizes
 
 
 def compute(benchmark: Benchmark, key: str) -> Result:
     """Train and sample the contestant of that key."""
     args = benchmark.args
-    few, short, lean = max(args.n // SLOW_SHARE, 4), args.short, args.lean.split()
+    few, short, shape = max(args.n // SLOW_SHARE, 4), args.short, benchmark.codec.shape
     works: dict[str, Callable[[], Result]] = {
-        "notebook": lambda: benchmark.of_peer(notebook(args.steps), short, few),
+        "notebook": lambda: benchmark.of_peer(notebook(shape, args.steps), short, few),
         "classic": lambda: benchmark.of_recipe("classic", few, [], sampler="ddim", steps=args.steps),
-        "denoising": lambda: benchmark.of_peer(denoising_diffusion_pytorch(args.steps), short, few),
-        "diffusers": lambda: benchmark.of_peer(diffusers_example(args.steps), short, few),
-        "tuned": lambda: benchmark.tuned(lean),
-        "lean": lambda: benchmark.of_recipe("lean", args.n, lean),
+        "denoising": lambda: benchmark.of_peer(denoising_diffusion_pytorch(shape, args.steps), short, few),
+        "diffusers": lambda: benchmark.of_peer(diffusers_example(shape, args.steps), short, few),
+        "tuned": benchmark.tuned,
+        "latents": benchmark.latents,
+        args.ours: lambda: benchmark.of_recipe(args.ours, args.n, args.settings.split()),
     }
     torch.manual_seed(0)
     return works[key]()
@@ -259,7 +351,7 @@ def row(key: str, found: Result) -> list[str]:
         NAMES[key] + (f", learning rate {found['rate']:g}" if "rate" in found else ""),
         f"{found['minutes']:g}",
         f"{found['parameters'] / 1e6:.1f} M",
-        f"{found['gflop']:.2f}",
+        f"{found['gflop']:.2f}" + (f" + {found['decoding']:.2f}" if "decoding" in found else ""),
         f"{found['images'] / 60 / found['minutes']:.1f}",
         f"{found['images']:,}",
         str(found["nfe"]),
@@ -280,23 +372,28 @@ def arguments() -> Any:
     parser.add_argument("--short", type=float, default=15.0, help="minutes of training, for the others")
     parser.add_argument("--tuning", type=float, default=3.0, help="minutes for each learning rate of (e)")
     parser.add_argument("--rate", type=float, help="the learning rate of (e), if it is known")
-    parser.add_argument("--lean", default="network.widths=[32,64,128]", help="settings of lean")
+    parser.add_argument("--size", type=int, default=64, help="of the pictures")
+    parser.add_argument("--settings", default="network.widths=[32,64,128]", help="of lean or patches")
     parser.add_argument(
         "-n", type=int, default=500, help=f"samples; the slow ones get 1/{SLOW_SHARE} of them"
     )
     parser.add_argument("--steps", type=int, default=20, help="sampling steps of the slow ones")
     parser.add_argument("--only", nargs="*", choices=NAMES, help="run these and print nothing")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    chosen.keys = AT_SIZE.get(chosen.size, LARGER)
+    chosen.ours = chosen.keys[-1]
+    return chosen
 
 
 def main() -> None:
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    dataset = load_dataset(args.data, CODEC)
+    codec = ImageCodec(args.size)
+    dataset = load_dataset(args.data, codec)
     train, held_out = dataset.split(alphabar.named_recipe("lean").data.held_out)
-    benchmark = Benchmark(dataset, train, held_out, args)
+    benchmark = Benchmark(dataset, train, held_out, codec, args)
     results: dict[str, Result] = {}
-    for key in NAMES:
+    for key in args.keys:
         stored = args.out / f"{key}.json"
         if not stored.exists():
             if args.only and key not in args.only:
@@ -305,18 +402,39 @@ def main() -> None:
             found = evaluated(benchmark, compute(benchmark, key), args.out / f"{key}.png")
             stored.write_text(json.dumps(found))
         results[key] = json.loads(stored.read_text())
-    if args.only:
-        return
+    if not args.only:
+        print_results(args, len(train), results)
+
+
+ABOUT = {
+    64: "(a) is a student's DDPM notebook, (b) the same as recipe `classic` in alphabar's trainer; (c) and"
+    " (d) are two libraries with their default settings. (e) is diffusers' `UNet2DModel` reduced to the FLOPs"
+    " of `lean`,",
+}
+LARGER_ABOUT = (
+    "diffusers' `UNet2DModel` is reduced to about the FLOPs of `patches`. Its `AutoencoderKL`, f4 with 4"
+    f" channels and a decoder of about the FLOPs of that of `latent`, has {SHARE:.0%} of the time, encoding"
+    " counts, and the `UNet2DModel` on the standardised latents has the rest. The U-Nets are tuned:"
+)
+TUNED = (
+    "eps-prediction with a cosine schedule, fused AdamW with warm-up and cosine decay, the best of four"
+    " learning rates, EMA, channels-last memory format, and DPM-Solver++ in 20 steps, of pixels with dynamic"
+    " thresholding. There is one run of each."
+)
+
+
+def print_results(args: Any, pictures: int, results: dict[str, Result]) -> None:
+    """The section of a result page."""
     print_section(
-        f"## 2. {args.minutes:g} minutes on this machine",
-        "How does `lean` compare with what people would otherwise use, at equal time?",
-        f"Every training uses the same {len(train):,} pictures of {args.data} and {torch.get_num_threads()}"
-        " threads, one training at a time. (a) is a student's DDPM notebook, (b) the same as recipe"
-        " `classic` in alphabar's trainer; (c) and (d) are two libraries with their default settings. (e) is"
-        " a tuned baseline: diffusers' `UNet2DModel` reduced to the FLOPs of `lean`, eps-prediction with a"
-        " cosine schedule, fused AdamW with warm-up and cosine decay, EMA, channels-last memory format, and"
-        " DPM-Solver++ in 20 steps with dynamic thresholding. There is one run of each.",
+        f"## {args.minutes:g} minutes on this machine",
+        f"How does `{args.ours}` compare with what people would otherwise use, at equal time?",
+        f"Every training uses the same {pictures:,} pictures of {args.data} at {args.size} px and"
+        f" {torch.get_num_threads()} threads. {ABOUT.get(args.size, LARGER_ABOUT)} {TUNED}",
     )
+    if "psnr" in results.get("latents", {}):
+        print_paragraph(
+            f"The autoencoder's PSNR on held-out pictures is {results['latents']['psnr']:.1f} dB."
+        )
     head = [
         "",
         "minutes",

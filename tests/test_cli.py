@@ -405,6 +405,9 @@ MISTAKES = {
     "guidance for a folder": (
         ["evaluate", "{data}", "--against", "{data}", "--pag", "0"], 2, "is a folder of samples",
     ),
+    "a model that is not there": (
+        ["evaluate", "{out}", "--against", "{data}", "--pag", "0"], 1, "no model at"
+    ),
     "no condition and one": (
         ["sample", "{run}", "--out", "{out}", "--unconditional", "--class", "a"], 2, "means no condition",
     ),

@@ -67,6 +67,8 @@ def _evaluate_and_print(
     from alphabar.runs.model import holds_model
 
     if not holds_model(what):
+        if not what.exists():
+            _model(what)  # raises
         given = [*sampling.given, *(["ema"] if ema else [])]
         if given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
