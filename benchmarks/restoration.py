@@ -152,7 +152,7 @@ class CountingDenoiser(NetworkDenoiser):
     """A denoiser that counts the pictures that it denoises, and the backward passes through it."""
 
     def __init__(self, denoiser: NetworkDenoiser):
-        super().__init__(denoiser.network, denoiser.parameterization, denoiser.schedule)
+        super().__init__(denoiser.network, denoiser.parameterization, denoiser.schedule, denoiser.coarse)
         self.evaluations = self.backward_passes = 0
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
