@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+import candidates
 from alphabar.codecs import build_codec
 from alphabar.codecs.base import LearnedCodec
 from alphabar.codecs.latent import decoding_flops
@@ -50,6 +51,15 @@ CANDIDATES = {
         f"network.widths=[32,64,128] network.patch=4 parameterization=x0 {SHIFTED}",
     ),
     "pixels, patch 4, means first": ("patches", "network.widths=[32,64,128]"),
+    "a transformer on patches of 8×8, x0": (
+        "lean",
+        f"network=transformer parameterization=x0 {SHIFTED}",
+    ),
+    "cosines of blocks of 4×4, x0": (
+        "lean",
+        "network.widths=[32,64,128] network.patch=1 data.codec=block_cosines parameterization=x0"
+        " noise_distribution.mean=-0.75",
+    ),
     "latents f4, 4 channels": ("latent", "network.widths=[32,64,128]"),
     "latents f4, 8 channels": ("latent", "network.widths=[32,64,128] data.codec.latent=8"),
     "latents f8, 16 channels": (
@@ -138,7 +148,7 @@ def plan(names: Sequence[str], size: int, minutes: float, items: int) -> dict[st
 
 def folder_of(out: Path, name: str) -> Path:
     """The run of a candidate."""
-    return out / name.translate(str.maketrans({" ": "-", ",": None, ":": None}))
+    return out / name.translate(str.maketrans({" ": "-", ",": None, ":": None, "×": "x"}))
 
 
 def work(name: str, data: str, size: int, folder: Path) -> None:
@@ -159,7 +169,8 @@ def work(name: str, data: str, size: int, folder: Path) -> None:
 
 def evaluated(run: Path, data: str, n: int) -> dict[str, Any]:
     """The evaluation of a run, as the command prints it."""
-    command = [sys.executable, "-c", "from alphabar.cli.__main__ import main; main()", "evaluate", str(run)]
+    command = [sys.executable, "-c", "from alphabar.cli.__main__ import main; main()"]
+    command += ["--extension", candidates.__file__, "evaluate", str(run)]
     command += ["--against", data, "-n", str(n), "--precision", "fp32", "--yes", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
