@@ -3,7 +3,7 @@
 python benchmarks/export.py [MODEL] [--against DATA] [-n 128] [--grids FOLDER]
 
 All generate the same samples, batch by batch in turns, so that their times compare; run it on an idle
-machine. Distances (KID of lite0 features) are from the real pictures of DATA; without it, between the model's
+machine. Kernel distances of lite0 features are from the real pictures of DATA; without it, between the model's
 first half of the samples and the second half of the export's. It needs the extra alphabar[export].
 """
 
@@ -94,10 +94,10 @@ def distances(model: Model, items: list[Tensor], against: str | None) -> list[Di
     if against:
         export = Export(model, sampling_settings(model), "fp32")
         reference, real = result(reference_features(export, against))
-        print(f"KID from {reference}")
+        print(f"Kernel distance from {reference}")
         return [distance_between(each, real) for each in features]
     half = len(items[0]) // 2
-    print("KID between the model's first half of the samples and the second half of each")
+    print("Kernel distance between the model's first half of the samples and the second half of each")
     first = features[0].chosen(slice(half))
     return [distance_between(first, each.chosen(slice(half, None))) for each in features]
 
@@ -115,7 +115,7 @@ def main() -> None:
         items, seconds = result(generate_in_turns([side.make for side in sides], given.n))
     found = distances(model, items, given.against)
     print(f"{given.n} samples each; {machine_state()}\n")
-    print("| | mean difference of 255 | largest | KID, 95 % interval | MB | s per sample | faster |")
+    print("| | mean difference of 255 | largest | kernel distance, 95 % interval | MB | s per sample | faster |")
     print("|---|---|---|---|---|---|---|")
     for side, own, each, time in zip(sides, items, found, seconds, strict=True):
         difference = (own.double() - items[0].double()).abs()

@@ -240,7 +240,7 @@ def main() -> None:
         f"n = {chosen.n}, lite0 features at 224 px.",
     )
     head = ("candidate", "parameters", "GFLOP an evaluation", "to decode", "images seen")
-    print_table((*head, "Fréchet distance", "KID", "s a sample"), map(cells, rows))
+    print_table((*head, "Fréchet distance", "kernel distance", "s a sample"), map(cells, rows))
     print_command()
 
 
@@ -270,7 +270,7 @@ def print_autoencoders(chosen: Any, names: Sequence[str]) -> None:
             )
         )
     head = ("what differs from the recipe", "parameters", "images seen", "PSNR (dB)", "SSIM")
-    print_table((*head, f"Fréchet distance (n = {far['n']})", "KID"), rows)
+    print_table((*head, f"Fréchet distance (n = {far['n']})", "kernel distance"), rows)
     print_command()
 
 
