@@ -103,7 +103,7 @@ def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeyp
         "alphabar.training.launch.measure", lambda *_, **__: iter([Progress("measuring", 1, 1, slow)])
     )
     monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1, 2))
-    settings = [part for s in ["data.size=16", *TINY[4:]] for part in ("--set", s)]
+    settings = ["--size", "16", *(part for s in TINY[4:] for part in ("--set", s))]
     code, out, err = call("plan", picture_folder, "--budget", "2s", *settings, "--json")
     planned = json.loads(out)
     assert code == 0 and "→" in err and "GFLOP" in err
@@ -163,6 +163,8 @@ def test_finetuning_starts_from_the_weights_of_a_model(call, trained, picture_fo
     assert model.recipe.name == "ddpm, finetuned from run" and model.images == 16
     code, _, err = call(*command, "--set", "optimizer.learning_rate=1e-30")
     assert code == 0 and "continues it" in err
+    larger = ["finetune", trained, picture_folder, "--run", tmp_path / "larger", "--images", 8, "--size", 32]
+    assert call(*larger)[0] == 0 and load_model(tmp_path / "larger").recipe.data.size == 32
     wider = ["finetune", trained, picture_folder, "--run", tmp_path / "wider", "--images", 16]
     code, _, err = call(*wider, "--set", "network.widths=[32,64]")
     assert code == 2 and "do not fit" in err

@@ -20,6 +20,7 @@ RunOption = Annotated[Path | None, typer.Option(metavar="DIR", help="cli.help.ru
 BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="cli.help.budget")]
 ImagesOption = Annotated[str | None, typer.Option(metavar="N", help="cli.help.images")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="cli.help.set")]
+SizeOption = Annotated[int | None, typer.Option(metavar="PIXELS", help="cli.help.size")]
 CheckpointOption = Annotated[str, typer.Option(metavar="TIME", help="cli.help.checkpoint_every")]
 PatienceOption = Annotated[int | None, typer.Option(metavar="N", help="cli.help.patience")]
 RuntimeOption = Annotated[str, typer.Option(metavar="plain|auto|FILE", help="cli.help.runtime")]
@@ -29,7 +30,7 @@ def train(
     data: DataArgument,
     run: RunOption = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.recipe")] = None,
-    size: Annotated[int | None, typer.Option(metavar="PIXELS", help="cli.help.size")] = None,
+    size: SizeOption = None,
     autoencoder: Annotated[str | None, typer.Option(metavar="MODEL", help="cli.help.autoencoder")] = None,
     budget: BudgetOption = None,
     images: ImagesOption = None,
@@ -43,7 +44,7 @@ def train(
 ) -> None:
     """Train a model on a data set. The same command continues a training that was stopped or killed."""
     chosen: dict[str, Any] = {"recipe": recipe, "condition": condition, "autoencoder": autoencoder}
-    settings = [*with_patience(settings, patience), *([] if size is None else [f"data.size={size}"])]
+    settings = with_shorthands(settings, patience, size)
     launched = (data, as_json, budget, images, checkpoint_every)
     if seeds is None:
         train_to_end(*launched, run=run, settings=settings, runtime=runtime, **chosen)
@@ -55,6 +56,7 @@ def finetune(
     model: ModelArgument,
     data: DataArgument,
     run: RunOption = None,
+    size: SizeOption = None,
     budget: BudgetOption = None,
     images: ImagesOption = None,
     settings: SetOption = None,
@@ -66,7 +68,7 @@ def finetune(
     """Train a model on a data set, starting from the weights of a trained model."""
     train_to_end(
         data, as_json, budget, images, checkpoint_every,
-        run=run, finetune=model, settings=with_patience(settings, patience), runtime=runtime,
+        run=run, finetune=model, settings=with_shorthands(settings, patience, size), runtime=runtime,
     )  # fmt: skip
 
 
@@ -92,26 +94,31 @@ def distill(
 def plan(
     data: DataArgument,
     budget: Annotated[str, typer.Option(metavar="TIME", help="cli.help.plan_budget")],
+    size: SizeOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure this machine for about half a minute and choose what to train on it in a given time."""
     from alphabar.training.launch import plan_training
 
-    planned = run_to_end(plan_training(data, budget=parse_duration(budget), settings=settings or []))
+    settings = with_shorthands(settings, size=size)
+    planned = run_to_end(plan_training(data, budget=parse_duration(budget), settings=settings))
     for line in aligned(planned.rows(), right=True):
         say(line)
     for note in planned.notes:
         say(message("cli.note", note=note))
-    changed = [part for setting in settings or [] for part in ("--set", setting)]
+    changed = [part for setting in settings for part in ("--set", setting)]
     command = shlex.join(["alphabar", "train", data, "--budget", budget, *changed])
     say(message("cli.to_train", command=command))
     print_json(as_json, planned.to_dict())
 
 
-def with_patience(settings: list[str] | None, patience: int | None) -> list[str]:
-    """The settings, with that of an option for early stopping."""
-    return [*(settings or []), *([] if patience is None else [f"monitor.patience={patience}"])]
+def with_shorthands(
+    settings: list[str] | None, patience: int | None = None, size: int | None = None
+) -> list[str]:
+    """The settings, and those that have an option of their own, where it is given."""
+    own = {"monitor.patience": patience, "data.size": size}
+    return [*(settings or []), *(f"{key}={value}" for key, value in own.items() if value is not None)]
 
 
 def _train_seeds(
