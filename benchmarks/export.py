@@ -3,8 +3,8 @@
 python benchmarks/export.py [MODEL] [--against DATA] [-n 128] [--grids FOLDER]
 
 All generate the same samples, batch by batch in turns, so that their times compare; run it on an idle
-machine. Kernel distances of lite0 features are from the real pictures of DATA; without it, between the model's
-first half of the samples and the second half of the export's. It needs the extra alphabar[export].
+machine. Kernel distances of lite0 features are from the real pictures of DATA; without it, between the
+model's first half of the samples and the second half of the export's. It needs the extra alphabar[export].
 """
 
 import argparse
@@ -115,7 +115,7 @@ def main() -> None:
         items, seconds = result(generate_in_turns([side.make for side in sides], given.n))
     found = distances(model, items, given.against)
     print(f"{given.n} samples each; {machine_state()}\n")
-    print("| | mean difference of 255 | largest | kernel distance, 95 % interval | MB | s per sample | faster |")
+    print("| | mean difference of 255 | largest | kernel distance, interval | MB | s per sample | faster |")
     print("|---|---|---|---|---|---|---|")
     for side, own, each, time in zip(sides, items, found, seconds, strict=True):
         difference = (own.double() - items[0].double()).abs()

@@ -16,6 +16,7 @@ import torch
 import alphabar
 from alphabar.codecs import build_codec
 from alphabar.networks import NETWORKS
+from alphabar.recipes.overrides import enlarged
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.training.batches import MAX_THREADS, TrainingBatches
@@ -31,6 +32,7 @@ UPDATE_START = (
 MEMORY_PASSES = 5
 HALF_PRECISION = 2 / 4  # bytes of bfloat16 or float16 over those of float32
 NETWORK_BANDWIDTH = 50e9  # bytes a second between the GPUs of different hosts: 400 Gbit/s for each
+SIZE = 64  # px, that `lean` is for
 PICTURES = 8_144  # the training pictures of Stanford Cars
 
 
@@ -133,10 +135,12 @@ def main() -> None:
 
     def planned(card: Card, size: int) -> Plan:
         sized = alphabar.with_settings(recipe, [f"data.size={size}"])
-        there = machine(card, sized, loading * (64 / size) ** 2)
+        if size > SIZE:  # as `train` does it
+            sized = enlarged(sized, size // SIZE)
+        there = machine(card, sized, loading * (SIZE / size) ** 2)
         return plan(there, sized, PICTURES, args.hours * 3600)
 
-    rows = (row(card, size, planned(card, size)) for card in CARDS for size in (64, 128, 256))
+    rows = (row(card, size, planned(card, size)) for card in CARDS for size in (SIZE, 2 * SIZE, 4 * SIZE))
     print_table([*head, "to the rule", f"seen {MANY_EPOCHS} times after"], rows)
     print_command()
 

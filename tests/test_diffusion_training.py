@@ -17,11 +17,9 @@ from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.random import Noise, Purpose, stream_seed
 from alphabar.diffusion.schedules import SCHEDULES, Level
 from alphabar.errors import UsageError
-from alphabar.methods.registry import METHODS
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import build_denoiser
-from alphabar.runtime import Runtime
 from exact import GaussianDenoiser
 
 # eps-prediction does not exist on a schedule that ends at pure noise; every other pair does.
@@ -142,37 +140,6 @@ def test_the_detail_of_a_coarse_picture_is_predicted_itself(parameterization, sc
     coarse = means(wrong, 2).square().mean((1, 2, 3))
     fine = (wrong - enlarge(means(wrong, 2), 2)).square().mean((1, 2, 3))
     torch.testing.assert_close(loss(denoiser, x0, t, eps), weight * coarse + fine)
-
-
-def test_pictures_without_detail_come_first():
-    """In the first half of the training the network sees neither the detail of pictures nor that of noise."""
-    recipe = with_settings(
-        named_recipe("patches"),
-        ["data.size=16", "network.widths=[8,8]", "network.head_dim=8", "method.coarse_first=0.5"],
-    )
-    denoiser = build_denoiser(recipe)
-    denoiser.network = Answer(torch.zeros(6, 3, 16, 16))
-    method = METHODS.build(recipe.method, denoiser=denoiser, recipe=recipe, runtime=Runtime())
-    x0, eps = torch.randn(2, 6, 3, 16, 16)
-    t = torch.full((6,), 0.5, dtype=torch.float64)
-    seen = []
-    for share in (0.0, 0.49, 0.51):
-        method.prepare(x0, eps, 0, share, 0.0)
-        method.losses(x0, t, eps, None)
-        seen.append(denoiser.network.inputs[0])
-    level = denoiser.schedule(t)
-    coeffs = denoiser.coeffs(t)
-    alpha, sigma = (float(coeffs.c_in[0] * part[0]) for part in (level.alpha, level.sigma))
-    torch.testing.assert_close(seen[2], alpha * x0 + sigma * eps)
-    torch.testing.assert_close(seen[0], enlarge(means(alpha * x0 + sigma * eps, 2), 2))
-    torch.testing.assert_close(seen[0], seen[1])
-    method.prepare(x0, eps, 0, 0.0, 0.0)  # nor does the detail of the prediction count
-    losses = method.losses(x0, t, eps, None)
-    denoiser.network.answer = x0 - enlarge(means(x0, 2), 2)
-    torch.testing.assert_close(method.losses(x0, t, eps, None), losses)
-    with pytest.raises(UsageError, match="coarse_first"):
-        wrong = {"name": "diffusion", "coarse_first": 2.0}
-        METHODS.build(wrong, denoiser=denoiser, recipe=recipe, runtime=Runtime())
 
 
 def test_a_network_of_coarse_pictures_begins_without_detail():

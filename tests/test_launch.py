@@ -18,9 +18,10 @@ from alphabar.recipes.presets import named_recipe
 from alphabar.runs.model import load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
-from alphabar.training.budget import Machine
-from alphabar.training.launch import default_run, launch, plan_training
+from alphabar.training.budget import Machine, plan
+from alphabar.training.launch import _new_recipe, default_run, launch, plan_training
 from alphabar.training.loop import begin
+from alphabar.training.pace import far_from_plan
 from alphabar.training.records import Limits
 
 TINY = [
@@ -247,6 +248,7 @@ def test_images_alone_train_the_default_recipe(picture_folder, tmp_path):
 @pytest.mark.parametrize(("size", "recipe", "patch"), [
     ("64", "lean", 2), ("[64,256]", "lean", 2), ("128", "patches", 4), ("[128,256]", "patches", 4),
     ("160", "patches", 4), ("256", "patches", 8), ("384", "patches", 12), ("[384,512]", "patches", 8),
+    ("272", "patches", 4), ("136", "lean", 2),  # what larger patches do not divide
 ])  # fmt: skip
 @pytest.mark.parametrize("named", [False, True])
 def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path, size, recipe, patch, named):
@@ -264,6 +266,24 @@ def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path,
     # Seen through as many times more pixels, the noise is that of 64 px.
     levels = chosen.noise_distribution["mean"] - math.log(patch / 2)
     assert levels == pytest.approx(named_recipe("lean").noise_distribution["mean"])
+
+
+def test_what_patches_cannot_take_is_trained_as_lean():
+    """A parameterization that means cannot have, and another network."""
+    for setting in ("parameterization=eps", "network=mp_unet"):
+        recipe = _new_recipe(None, ["data.size=128", setting])
+        assert recipe.name == "lean" and recipe.coarse == 1
+
+
+def test_the_advice_of_another_size_keeps_the_squares_of_the_plan(monkeypatch):
+    recipe = _new_recipe(None, ["data.size=256"])
+    machine = Machine("cpu", ((1e9, 30.0),), loading=1e6, memory=2**36)
+    planned = plan(machine, recipe, 8000, 7200.0)
+    told = far_from_plan(planned, planned.chosen.rate / 8, Limits(None, 7200.0))
+    settings = told[1].values["settings"].replace("--set ", "").split()
+    again = _new_recipe(None, ["data.size=256", *settings])
+    assert (again.coarse, again.network["patch"]) == (4, 8) == (recipe.coarse, recipe.network["patch"])
+    assert again.noise_distribution == recipe.noise_distribution
 
 
 def test_what_precedes_the_first_update_counts_as_part_of_the_budget():

@@ -461,7 +461,7 @@ def test_several_processes_are_refused():
 def test_old_recipes_are_of_diffusion():
     values = named_recipe("lean").model_dump(mode="json")
     del values["method"]
-    assert Recipe.model_validate(values).method == {"name": "diffusion", "coarse_first": 0.0}
+    assert Recipe.model_validate(values).method == {"name": "diffusion"}
     assert isinstance(build_denoiser(named_recipe("gan")), NetworkDenoiser)
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.recipes.derive import finetuned
 from alphabar.recipes.overrides import differences, with_settings
 from alphabar.recipes.presets import RECIPES, named_recipe
-from alphabar.recipes.schema import read_recipe
+from alphabar.recipes.schema import make_recipe, read_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -135,14 +136,45 @@ def test_finetuning_on_larger_pictures_enlarges_patches_and_noise():
     assert chosen.network["patch"] == 2 and chosen.noise_distribution["mean"] == -1 and chosen.coarse == 1
     assert finetuned(lean, "m", ["data.size=128", "coarse=1"]).coarse == 1
     assert finetuned(larger, "m", ["data.size=256"]).coarse == 4
-    patches = named_recipe("patches")  # whose network knows means when it is finetuned
-    assert patches.method["coarse_first"] == 0.75 and finetuned(patches, "m").method["coarse_first"] == 0
     assert not chosen.sampling.guidance
     assert finetuned(lean, "m", ["data.size=96"]).network["patch"] == lean.network["patch"]
     # Noise levels that are uniform in t are those of the schedule.
     ddpm = named_recipe("ddpm")
     uniform = finetuned(ddpm, "m", ["data.size=128"])
     assert uniform.network["patch"] == 2 and uniform.noise_distribution == ddpm.noise_distribution
+
+
+def test_noise_that_a_person_names_stays_as_it_is():
+    uniform = make_recipe(named_recipe("lean").model_dump() | {"noise_distribution": {"name": "uniform"}})
+    for name in ("noise_distribution.name=log_normal", "noise_distribution=log_normal"):
+        chosen = finetuned(uniform, "m", ["data.size=128", name])
+        assert chosen.noise_distribution["mean"] == NOISE_DISTRIBUTIONS.settings("log_normal")["mean"]
+
+
+@pytest.mark.parametrize(("name", "setting", "said"), [
+    ("lean", "noise_distribution.std=-1", r"noise_distribution\.std"),
+    ("lean", "noise_distribution.mean=1e400", r"noise_distribution\.mean"),
+    ("lean", "noise_distribution.uniform_share=1", "uniform_share"),
+    ("ddpm", "noise_distribution.discrete=-1", "discrete"),
+    ("lean", "schedule.steps=0", "steps"),
+    ("edm", "schedule.sigma_min=-1", "sigma_min"),
+    ("edm", "parameterization.sigma_data=0", "sigma_data"),
+    ("lean", "sampling.timesteps.sigma_min=-1", "sigma_min"),
+    ("lean", 'sampling.timesteps={"name":"log_snr","sigma_min":5,"sigma_max":1}', "below 1"),
+    ("lean", "sampling.sampler.order=0", "order"),
+    ("lean", "optimizer.betas=[2,0.5]", "betas"),
+    ("gan", "method.gamma=-1", r"method\.gamma"),
+    ("gan", "method.every=0", r"method\.every"),
+    ("autoencoder", "method.noise=-1", r"method\.noise"),
+    ("autoencoder", "method.scales=0", r"method\.scales"),
+    ("autoencoder", "method.equivariance=-1", r"method\.equivariance"),
+    ("patches", "parameterization=eps", "choose v"),
+    ("gan", "coarse=2", "method 'gan'"),
+    ("classifier", "coarse=2", "method 'classifier'"),
+])  # fmt: skip
+def test_settings_out_of_range_are_refused_before_anything_begins(name, setting, said):
+    with pytest.raises(UsageError, match=said):
+        with_settings(named_recipe(name), [setting])
 
 
 @pytest.mark.parametrize(("coarse", "said"), [(3, "coarse = 3"), (0, "coarse")])

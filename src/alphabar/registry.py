@@ -67,7 +67,7 @@ class Registry(dict[str, Callable[..., Any]]):
         for key, value in given.items():
             if key not in settings:
                 raise unknown(message("registry.setting", kind=self.kind, name=name), key, settings)
-            settings[key] = _convert(f"{self.kind}.{key}", value, hints.get(key, Any))
+            settings[key] = _convert(f"{self.kind.replace(' ', '_')}.{key}", value, hints.get(key, Any))
         return {"name": name, **settings}
 
     def build(self, spec: Spec, **context: Any) -> Any:

@@ -110,10 +110,11 @@ def interpolation(size: int, k: int) -> Tensor:
 
     Linear interpolation W changes the means over k pixels from m to P W m; the difference is added to them.
     """
-    points = torch.eye(size, dtype=torch.float64)[None, :, :, None]
-    W = nn.functional.interpolate(points, scale_factor=(k, 1), mode="bilinear")[0, :, :, 0].mT
-    missing = torch.eye(size, dtype=torch.float64) - W.unflatten(0, (size, k)).mean(1)
-    return W + missing.repeat_interleave(k, 0)
+    with torch.inference_mode(False), torch.device("cpu"):  # whatever the first caller computes in
+        points = torch.eye(size, dtype=torch.float64)[None, :, :, None]
+        W = nn.functional.interpolate(points, scale_factor=(k, 1), mode="bilinear")[0, :, :, 0].mT
+        missing = torch.eye(size, dtype=torch.float64) - W.unflatten(0, (size, k)).mean(1)
+        return W + missing.repeat_interleave(k, 0)
 
 
 @dataclass(frozen=True)

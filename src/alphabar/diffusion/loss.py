@@ -16,14 +16,13 @@ def loss(
     eps: Tensor,
     cond: Condition | None = None,
     weight: Weight = unit,
-    coarse_only: bool = False,
 ) -> Tensor:
     """The weighted mean squared error of the network's prediction F, one number for each signal, (n,).
 
     x0: signals (n, ...); t: (n,) in (0, 1]; eps: standard normal, like x0. The target
     (x0 - c_skip·x_t) / c_out serves every parameterization; for eps with weight 1 it is eps, and
     this is DDPM's L_simple (eq. 14). Where the parameterization is for a coarse picture, the detail of D is
-    compared with that of x0 (`squared_error`), unless the coarse picture alone counts.
+    compared with that of x0 (`squared_error`).
     """
     level = denoiser.schedule(t)
     coeffs = denoiser.coeffs(t)
@@ -33,11 +32,8 @@ def loss(
     c_eps = -coeffs.c_skip * level.sigma / coeffs.c_out
     target = broadcast(c_x0, x0) * x0 + broadcast(c_eps, x0) * eps
     F = denoiser.predict(x_t, coeffs, cond)
-    if coarse_only:
-        error = means(F - target, denoiser.coarse).square().flatten(1).mean(1)
-    else:
-        of_D = F if denoiser.coarse == 1 else denoiser.denoised(x_t, F, coeffs) - x0
-        error = squared_error(denoiser.coarse, F - target, of_D)
+    of_D = F if denoiser.coarse == 1 else denoiser.denoised(x_t, F, coeffs) - x0
+    error = squared_error(denoiser.coarse, F - target, of_D)
     return weight(level).to(error.dtype).to(error.device) * error
 
 

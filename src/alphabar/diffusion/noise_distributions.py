@@ -1,45 +1,50 @@
 """Noise distributions: at which noise levels training happens, and the weight of each in the loss."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from alphabar.diffusion.schedules import Level, Schedule
-from alphabar.errors import UsageError
 from alphabar.registry import Registry
 
 NoiseDistribution = Callable[[Schedule, Tensor], Tensor]
 """(schedule, u) -> times (n,) in (0, 1], for u (n,) uniform in [0, 1)."""
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 Weight = Callable[[Level], Tensor]
 """level -> the weight (n,) of the loss at n noise levels, positive."""
 
 
-def uniform(schedule: Schedule, u: Tensor, *, discrete: int = 0) -> Tensor:
+def uniform(schedule: Schedule, u: Tensor, *, discrete: Annotated[int, Field(ge=0)] = 0) -> Tensor:
     """t uniform in (0, 1]; with discrete = T > 0, uniform over 1/T, 2/T, ..., 1 as in DDPM."""
-    if discrete < 0:
-        raise UsageError("diffusion.discrete", discrete=discrete)
     t = 1 - u
     return (t * discrete).ceil() / discrete if discrete else t
 
 
 def log_normal(
-    schedule: Schedule, u: Tensor, *, mean: float = -1.2, std: float = 1.2, uniform_share: float = 0.0
+    schedule: Schedule,
+    u: Tensor,
+    *,
+    mean: Finite = -1.2,
+    std: Positive = 1.2,
+    uniform_share: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> Tensor:
     """ln(sigma / alpha) ~ N(mean, std²), as in Karras et al. 2022, table 1; beyond the end t = 1.
 
     uniform_share: the share of times that are uniform in (0, 1] instead, so that a narrow normal leaves no
         level out; in [0, 1).
     """
-    if not 0 <= uniform_share < 1:
-        raise UsageError("diffusion.uniform_share", uniform_share=uniform_share)
     rest = ((u - uniform_share) / (1 - uniform_share)).clamp(min=0)
     t = schedule.time(-2 * (mean + std * _normal_quantile(rest)))
     return torch.where(u < uniform_share, uniform(schedule, u / uniform_share), t) if uniform_share else t
 
 
-def logit_normal(schedule: Schedule, u: Tensor, *, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def logit_normal(schedule: Schedule, u: Tensor, *, mean: Finite = 0.0, std: Positive = 1.0) -> Tensor:
     """ln(t / (1 - t)) ~ N(mean, std²), as in Esser et al. 2024 ("SD3"), section 3.1, for rectified flow."""
     return torch.sigmoid(mean + std * _normal_quantile(u))
 

@@ -16,7 +16,6 @@ from alphabar.diffusion.forward import posterior
 from alphabar.diffusion.initial_noise import InitialNoise
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.schedules import Level, Schedule
-from alphabar.errors import UsageError
 from alphabar.registry import Registry
 
 
@@ -205,16 +204,14 @@ def unipc(
     noise: Noise,
     cond: Condition | None = None,
     *,
-    order: int = 2,
+    order: Annotated[int, Field(ge=1)] = 2,
 ) -> Iterator[Step]:
     """UniPC (Zhao et al. 2023, algorithms 1 and 2 with B(h) = e^h - 1): order + 1, one evaluation a step.
 
     A prediction of the given order (with 2 that of `dpmpp_2m`) is corrected to one order more as soon as the
     denoiser has been evaluated at its end, which the next step does anyway. The last prediction is not
-    corrected. Raises UsageError where ``order`` is below 1.
+    corrected.
     """
-    if order < 1:
-        raise UsageError("diffusion.unipc_order", order=order)
     known: list[tuple[Level, Tensor]] = []  # the last estimates and where they were made, newest last
     x_before = x
     for i, (t, s, level_t, level_s) in enumerate(_intervals(denoiser.schedule, times)):

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from alphabar.diffusion.schedules import Schedule, terminal_snr
@@ -21,7 +23,12 @@ def uniform(schedule: Schedule, steps: int) -> Tensor:
 
 
 def karras(
-    schedule: Schedule, steps: int, *, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0
+    schedule: Schedule,
+    steps: int,
+    *,
+    rho: Annotated[float, Field(gt=0)] = 7.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
 ) -> Tensor:
     """(sigma / alpha)^(1/rho) falls linearly from sigma_max to sigma_min; then 0. Karras 2022, eq. 5."""
     first, final = _reached(schedule, sigma_min, sigma_max)

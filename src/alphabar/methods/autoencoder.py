@@ -1,11 +1,13 @@
 """The autoencoder of latent diffusion: what its reconstructions are compared with."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
-from alphabar.errors import UsageError
 from alphabar.methods.base import Choices, Method, require_single_process
 from alphabar.networks.autoencoder import Autoencoder
 from alphabar.runtime import Runtime
@@ -33,13 +35,11 @@ class Autoencoding(Method):
         denoiser: NetworkDenoiser,
         recipe: Choices,
         runtime: Runtime,
-        noise: float = 0.08,
-        scales: int = 3,
-        equivariance: float = 0.25,
+        noise: Annotated[float, Field(ge=0)] = 0.08,
+        scales: Annotated[int, Field(ge=1)] = 3,
+        equivariance: Annotated[float, Field(ge=0)] = 0.25,
     ):
         require_single_process(Autoencoding, runtime)
-        if not (noise >= 0 and scales >= 1 and equivariance >= 0):
-            raise UsageError("methods.autoencoder", noise=noise, scales=scales, equivariance=equivariance)
         assert isinstance(denoiser.network, Autoencoder)
         self.autoencoder = denoiser.network
         self.noise, self.scales, self.equivariance = noise, scales, equivariance

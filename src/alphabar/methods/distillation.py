@@ -6,9 +6,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from alphabar.conditioning.vocabulary import Vocabulary
@@ -65,13 +66,11 @@ class Distillation(Diffusion):
         denoiser: NetworkDenoiser,
         recipe: Choices,
         runtime: Runtime,
-        teacher_steps: int = 3,
-        sigma_min: float = 0.02,
+        teacher_steps: Annotated[int, Field(ge=1)] = 3,
+        sigma_min: Annotated[float, Field(gt=0)] = 0.02,
         guidance: list[dict[str, Any]] | None = None,
     ):
         super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
-        if teacher_steps < 1 or not sigma_min > 0:
-            raise UsageError("methods.teacher", teacher_steps=teacher_steps, sigma_min=sigma_min)
         own, schedule = recipe.sampling, denoiser.schedule
         together = recipe.batch // (runtime.world_size * recipe.accumulate)
         if together < own.steps:

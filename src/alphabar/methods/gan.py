@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
-from alphabar.errors import UsageError
 from alphabar.methods.base import (
     Choices,
     Method,
@@ -44,13 +44,11 @@ class Gan(Method):
         denoiser: NetworkDenoiser,
         recipe: Choices,
         runtime: Runtime,
-        gamma: float = 1.0,
-        every: int = 4,
+        gamma: Annotated[float, Field(ge=0)] = 1.0,
+        every: Annotated[int, Field(ge=1)] = 4,
         augment: bool = True,
     ):
         require_single_process(Gan, runtime)
-        if gamma < 0 or every < 1:
-            raise UsageError("methods.gan_penalty", gamma=gamma, every=every)
         self.generator, self.gamma, self.every, self.batch = denoiser.network, gamma, every, recipe.batch
         self.view = augmented if augment else lambda x: x
         with torch.random.fork_rng(devices=[]):

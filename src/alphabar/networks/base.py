@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,12 @@ class Network(nn.Module):
     channels: of the signal.
     reduction: the factor between the signal's size and its smallest features'; sizes must be multiples of it.
 
+    spreads: whether `load_weight` takes weights of a network whose patches are smaller.
+
     Every architecture takes ``conditions`` when it is made: the fields of its condition, none by default.
     """
+
+    spreads: ClassVar[bool] = False
 
     channels: int
     reduction: int

@@ -80,6 +80,8 @@ class UNet(Network):
     dropout: in the residual blocks, in training.
     """
 
+    spreads = True
+
     def __init__(
         self,
         conditions: Conditions = (),

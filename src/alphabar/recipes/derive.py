@@ -37,8 +37,6 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
         "name": f"{recipe.name}, finetuned from {model}",
         "condition": values["condition"] | {"on": None},
     }
-    if "coarse_first" in values["method"]:
-        values["method"] |= {"coarse_first": 0.0}  # coarse pictures it knows
     settings = [*settings]
     made = with_settings(make_recipe(values), settings)
     times = _times_larger(recipe, made)

@@ -74,10 +74,11 @@ def enlarged(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe
     """
     named, values = named_keys(settings), recipe.model_dump(mode="json")
     network, noise = values["network"], values["noise_distribution"]
-    if "patch" in network and not named & {"network", "network.patch"}:
+    if "patch" in network and not named & {"network", "network.name", "network.patch"}:
         network["patch"] *= times
         values["coarse"] *= 1 if "coarse" in named else times
-    if noise["name"] == "log_normal" and not named & {"noise_distribution", "noise_distribution.mean"}:
+    own_noise = {"noise_distribution", "noise_distribution.name", "noise_distribution.mean"}
+    if noise["name"] == "log_normal" and not named & own_noise:
         noise["mean"] += math.log(times)
     if "sampling.guidance" not in named:
         for guidance in values["sampling"]["guidance"]:

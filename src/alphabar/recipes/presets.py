@@ -113,12 +113,11 @@ def lean() -> Recipe:
 def patches() -> Recipe:
     """`lean` for pictures of 128 px: patches twice as large, v predicted of means, and the detail itself.
 
-    An evaluation costs what it does at 64 px (`enlarged`). For three quarters of the training, pictures and
-    noise have no detail. Compared with other ways: docs/results/larger_images.md.
+    An evaluation costs what it does at 64 px (`enlarged`). Compared with other ways:
+    docs/results/larger_images.md.
     """
     values = enlarged(lean(), 2).model_dump(mode="json")
     values["data"] |= {"size": 128}
-    values["method"] |= {"coarse_first": 0.75}
     return make_recipe(values | {"name": "patches"})
 
 

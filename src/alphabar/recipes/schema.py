@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
+import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from alphabar.codecs import CODECS, build_codec
@@ -14,7 +15,7 @@ from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS
 from alphabar.diffusion.preconditioning import PARAMETERIZATIONS
 from alphabar.diffusion.samplers import SAMPLERS
-from alphabar.diffusion.schedules import SCHEDULES
+from alphabar.diffusion.schedules import SCHEDULES, Level
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.extensions import check_loaded, used_by
@@ -27,6 +28,7 @@ MOST_IMAGES = 10**12  # of a training; a number beyond it is a slip, and compute
 MOST_STEPS = 100_000  # of a sampler
 
 Settings = dict[str, Any]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=8, le=4096)]
 Codec = Annotated[Settings, BeforeValidator(CODECS.resolve)]
 Schedule = Annotated[Settings, BeforeValidator(SCHEDULES.resolve)]
@@ -73,7 +75,7 @@ class OptimizerSettings(Section):
 
     name: Literal["adam", "adamw", "muon"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     warm_up: int = Field(0, ge=0, le=MOST_IMAGES)  # images
     decay_from: float = Field(1.0, gt=0, le=1)  # share of the training after which the rate decays; 1 = never
@@ -173,12 +175,30 @@ def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
         )
     if recipe.coarse > 1 and (len(codec.spatial) != 2 or any(s % recipe.coarse for s in codec.spatial)):
         raise UsageError("recipes.coarse", coarse=recipe.coarse, sizes=" × ".join(map(str, codec.spatial)))
+    _check_diffusion(recipe)
     if recipe.batch % recipe.accumulate:
         raise UsageError("recipes.accumulate", batch=recipe.batch, accumulate=recipe.accumulate)
     measures = recipe.monitor.levels and recipe.data.held_out and method_of(recipe).denoises
     if recipe.monitor.patience and not measures:
         raise UsageError("recipes.patience")
     return recipe.model_copy(update={"extensions": used_by(recipe.model_dump(mode="json"))})
+
+
+def _check_diffusion(recipe: Recipe) -> None:
+    """Raises UsageError for settings of the diffusion that fail only when they are used."""
+    schedule = SCHEDULES.build(recipe.schedule)
+    NOISE_DISTRIBUTIONS.build(recipe.noise_distribution)(schedule, torch.full((1,), 0.5, dtype=torch.float64))
+    TIMESTEPS.build(recipe.sampling.timesteps)(schedule, recipe.sampling.steps)
+    if recipe.coarse == 1:
+        return
+    if not method_of(recipe).trains_denoiser:
+        raise UsageError("recipes.coarse_method", coarse=recipe.coarse, method=recipe.method["name"])
+    end = torch.ones(1, dtype=torch.float64)
+    alpha, sigma = schedule(end)
+    coeffs = PARAMETERIZATIONS.build(recipe.parameterization)(Level(alpha, sigma / recipe.coarse), end)
+    if (factor := coeffs.c_out.abs().item()) > 1:  # by which the means of F come into the detail's error
+        name = recipe.parameterization["name"]
+        raise UsageError("recipes.coarse_parameterization", coarse=recipe.coarse, name=name, factor=factor)
 
 
 def setting_keys() -> list[str]:

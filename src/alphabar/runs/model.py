@@ -161,7 +161,7 @@ def _build_network(recipe: Recipe, vocabulary: Vocabulary | None) -> nn.Module:
         own = {"channels": build_codec(recipe.data).channels, "conditions": conditions}
         network = NETWORKS.build(recipe.network, **own)
         patch, rest = divmod(recipe.network.get("patch", 1), recipe.coarse)
-        if recipe.coarse > 1 and not rest:
+        if recipe.coarse > 1 and network.spreads and not rest:
             # It begins as one of coarse pictures: their detail changes nothing, and that of noise is ignored.
             small = NETWORKS.build(recipe.network | {"patch": patch}, **own)
             network.load_compatible(small.state_dict())

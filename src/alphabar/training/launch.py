@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -243,17 +243,17 @@ def _choose(
 
 def _new_recipe(recipe: str | Recipe | None, settings: list[str]) -> Recipe:
     """The recipe of a new training, with a person's settings; where none is named, it depends on the size."""
-    if recipe is None:
-        sides = build_codec(with_settings(named_recipe(PLANNED), settings).data).spatial
-        larger = min(sides) >= LARGER_FROM and "data.codec" not in named_keys(settings)
-        recipe = LARGER if larger else PLANNED
-    made = with_settings(_named(recipe), settings)
-    if recipe != LARGER:
-        return made
-    sides, patch = build_codec(made.data).spatial, made.network.get("patch", 1)
-    times = range(min(sides) // LARGER_FROM, 1, -1)
-    fitting = (n for n in times if not any(side % (n * patch) for side in sides))
-    return enlarged(made, next(fitting, 1), settings)
+    made = with_settings(_named(recipe or PLANNED), settings)
+    times = min(build_codec(made.data).spatial) // LARGER_FROM
+    own = {"data.codec", "network", "network.name"}
+    if recipe is None and times and named_keys(settings).isdisjoint(own):
+        with suppress(UsageError):  # where its patches do not divide the size, PLANNED has smaller ones
+            return _new_recipe(LARGER, settings)
+    if recipe == LARGER:
+        for n in range(times, 1, -1):
+            with suppress(UsageError):
+                return enlarged(made, n, settings)
+    return made
 
 
 def _with_autoencoder(chosen: _Chosen, path: str | Path | None) -> _Chosen:
