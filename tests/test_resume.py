@@ -28,6 +28,8 @@ NETWORKS = {
     "ddpm": UNET,
     "edm": UNET,
     "lean": UNET,
+    "patches": UNET,
+    "autoencoder": ["network.widths=[8,8,8]"],
     "gan": ["network.width=4"],
     "vae": ["network.width=4"],
     "classifier": [*UNET, "condition.on=class"],
@@ -40,7 +42,7 @@ RECIPES = [*NETWORKS, "distilled"]
 # Quick ones: every memory format with every optimizer, and bf16 with both.
 QUICK = [runtime for runtime in EAGER if runtime.dtype is None or (runtime.channels_last and runtime.fused)]
 CASES = [(name, runtime) for name in RECIPES for runtime in EAGER]
-CASES += [(n, runtime) for n in RECIPES for runtime in COMPILED if n not in ("gan", "vae", "classifier")]
+CASES += [(n, runtime) for n in RECIPES for runtime in COMPILED if n not in ("gan", "vae", "classifier", "autoencoder")]
 
 
 def tiny(name: str) -> Recipe:
@@ -117,7 +119,7 @@ def test_ten_updates_and_five_are_fifteen(dataset, tmp_path, name, runtime):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", [Runtime(), EAGER[-1]], ids=described)
-@pytest.mark.parametrize("name", ["classic", "ddpm", "edm", "lean", "distilled"])
+@pytest.mark.parametrize("name", ["classic", "ddpm", "edm", "lean", "patches", "distilled"])
 def test_two_processes_resume_bit_for_bit(picture_folder, tmp_path, name, runtime):
     (tmp_path / "runtime.json").write_text(json.dumps(runtime.to_dict()))
     settings = ["data.size=16", "batch=4", "monitor.share=0", "monitor.samples=1", "monitor.distance=0"]
