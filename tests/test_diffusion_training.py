@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from alphabar.diffusion.denoiser import NetworkDenoiser, enlarged
+from alphabar.diffusion.denoiser import NetworkDenoiser, enlarged, interpolation
 from alphabar.diffusion.forward import diffuse
 from alphabar.diffusion.loss import denoising_error, loss
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS, stratified
@@ -150,6 +150,31 @@ def test_a_network_of_coarse_pictures_begins_without_detail():
     squares = network.stem.weight.unflatten(1, (3, 2, 2, 2, 2))  # channels, and means and detail each way
     assert (squares == squares[:, :, :, :1, :, :1]).all() and squares.std() > 0
     assert not torch.equal(squares[:, :, 0], squares[:, :, 1])
+
+
+def test_a_network_without_patches_can_have_a_coarse_picture():
+    """Its weights cannot be those of one of coarse pictures; it begins as it is."""
+    settings = [
+        "network=mp_unet",
+        "coarse=2",
+        "data.size=16",
+        "network.widths=[16,16]",
+        "network.head_dim=16",
+    ]
+    denoiser = build_denoiser(with_settings(named_recipe("lean"), settings))
+    assert denoiser.coarse == 2 and denoiser(torch.zeros(1, 3, 16, 16), torch.ones(1)).shape[-1] == 16
+
+
+@pytest.mark.parametrize("around", [torch.inference_mode, lambda: torch.device("meta")])
+def test_a_picture_can_be_enlarged_whatever_was_computed_first(around):
+    """The matrix is kept from one call to the next."""
+    interpolation.cache_clear()
+    with around():
+        interpolation(4, 2)
+    coarse = torch.rand(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    enlarged(coarse, 2).sum().backward()
+    torch.testing.assert_close(coarse.grad, torch.full((1, 1, 4, 4), 4.0, dtype=torch.float64))
+    interpolation.cache_clear()
 
 
 def test_the_eps_loss_is_plain_mean_squared_error_of_the_noise():

@@ -42,7 +42,12 @@ RECIPES = [*NETWORKS, "distilled"]
 # Quick ones: every memory format with every optimizer, and bf16 with both.
 QUICK = [runtime for runtime in EAGER if runtime.dtype is None or (runtime.channels_last and runtime.fused)]
 CASES = [(name, runtime) for name in RECIPES for runtime in EAGER]
-CASES += [(n, runtime) for n in RECIPES for runtime in COMPILED if n not in ("gan", "vae", "classifier", "autoencoder")]
+CASES += [
+    (n, runtime)
+    for n in RECIPES
+    for runtime in COMPILED
+    if n not in ("gan", "vae", "classifier", "autoencoder")
+]
 
 
 def tiny(name: str) -> Recipe:
