@@ -1,6 +1,6 @@
-"""Two ways to larger pictures that larger_images.py compares: a transformer, and coefficients of blocks.
+"""Ways to larger pictures beside `patches`: a transformer, coefficients of blocks, an upscaler.
 
-They are extensions as docs/extend.md has them, and not part of alphabar because they lost.
+They are extensions as docs/extend.md has them; larger_images.py and cascade.py compare them.
 """
 
 import math
@@ -11,8 +11,14 @@ from torch import Tensor, nn
 
 from alphabar.codecs import CODECS
 from alphabar.codecs.image import ImageCodec
+from alphabar.diffusion.denoiser import Condition, NetworkDenoiser, enlarged, means
+from alphabar.methods.base import Choices
+from alphabar.methods.diffusion import Diffusion
+from alphabar.methods.registry import METHODS
 from alphabar.networks import NETWORKS, Network
 from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions, SelfAttention, Sinusoid, zero
+from alphabar.networks.unet import UNet
+from alphabar.runtime import Runtime
 
 
 class Block(nn.Module):
@@ -117,5 +123,57 @@ class BlockCosines(ImageCodec):
         return super().decode(F.pixel_shuffle(pixels, self.block))
 
 
+class Beside(nn.Module):
+    """A first layer that sees a second picture beside the noisy one: ``low`` (n, c, h, w), zero if unset."""
+
+    def __init__(self, channels: int, width: int, patch: int):
+        super().__init__()
+        self.patch, self.low = patch, torch.empty(0)
+        self.layer = nn.Conv2d(2 * channels * patch**2, width, 3, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Patches of the noisy picture (n, c·patch², h, w) -> features (n, width, h, w)."""
+        low = F.pixel_unshuffle(self.low.to(h), self.patch) if len(self.low) else torch.zeros_like(h)
+        return self.layer(torch.cat([h, low], 1))
+
+
+class Upscaler(UNet):
+    """A U-Net that is given a smaller picture, enlarged; the second model of a cascade (Ho et al. 2022)."""
+
+    spreads = False
+
+    def __init__(
+        self,
+        conditions: Conditions = (),
+        *,
+        channels: int,
+        widths: tuple[int, ...] = (32, 64, 128),
+        patch: int = 4,
+    ):
+        super().__init__(conditions, channels=channels, widths=widths, patch=patch, attention=1)
+        self.stem: nn.Module = Beside(channels, widths[0], patch)
+
+
+class Upscaling(Diffusion):
+    """The denoising loss of an `Upscaler`, whose smaller pictures have some noise (section 4.1).
+
+    noise: its standard deviation, at most; each picture has another.
+    """
+
+    name = "upscaling"
+
+    def __init__(self, *, denoiser: NetworkDenoiser, recipe: Choices, runtime: Runtime, noise: float = 0.2):
+        super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)
+        self.noise = noise
+
+    def losses(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Condition | None) -> Tensor:
+        low = means(x0, 2)
+        low = low + self.noise * torch.rand(len(low), 1, 1, 1) * torch.randn_like(low)
+        self.denoiser.network.stem.low = enlarged(low, 2)
+        return super().losses(x0, t, eps, cond)
+
+
 NETWORKS.register("transformer", Transformer)
+NETWORKS.register("upscaler", Upscaler)
 CODECS.register("block_cosines", BlockCosines)
+METHODS.register("upscaling", Upscaling)
