@@ -19,7 +19,7 @@ from alphabar.runs.model import load_model
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.budget import Machine, plan
-from alphabar.training.launch import _new_recipe, default_run, launch, plan_training
+from alphabar.training.launch import default_run, launch, plan_training
 from alphabar.training.loop import begin
 from alphabar.training.pace import far_from_plan
 from alphabar.training.records import Limits
@@ -253,14 +253,7 @@ def test_images_alone_train_the_default_recipe(picture_folder, tmp_path):
 @pytest.mark.parametrize("named", [False, True])
 def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path, size, recipe, patch, named):
     options = {"recipe": recipe} if named else {}
-    beginning = launch(
-        str(picture_folder), run=tmp_path / "run", images=8, settings=[f"data.size={size}"], **options
-    )
-    for _ in beginning:
-        if Run(tmp_path / "run").exists:
-            break
-    beginning.close()
-    chosen = Run(tmp_path / "run").recipe
+    chosen = begun(picture_folder, tmp_path / "run", f"data.size={size}", **options)
     assert chosen.name == recipe and chosen.network["patch"] == patch
     assert chosen.parameterization["name"] == "v" and chosen.coarse == patch // 2
     # Seen through as many times more pixels, the noise is that of 64 px.
@@ -268,20 +261,30 @@ def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path,
     assert levels == pytest.approx(named_recipe("lean").noise_distribution["mean"])
 
 
-def test_what_patches_cannot_take_is_trained_as_lean():
-    """A parameterization that means cannot have, and another network."""
-    for setting in ("parameterization=eps", "network=mp_unet"):
-        recipe = _new_recipe(None, ["data.size=128", setting])
-        assert recipe.name == "lean" and recipe.coarse == 1
+def begun(data, run, *settings, **options):
+    """The recipe of a training that is closed as soon as it has begun."""
+    beginning = launch(str(data), run=run, images=8, settings=settings, **options)
+    for _ in beginning:
+        if Run(run).exists:
+            break
+    beginning.close()
+    return Run(run).recipe
 
 
-def test_the_advice_of_another_size_keeps_the_squares_of_the_plan(monkeypatch):
-    recipe = _new_recipe(None, ["data.size=256"])
+@pytest.mark.parametrize("setting", ["parameterization=eps", "network=mp_unet"])
+def test_what_patches_cannot_have_is_trained_as_lean(picture_folder, tmp_path, setting):
+    """A parameterization that means cannot have, and a network without patches."""
+    recipe = begun(picture_folder, tmp_path / "run", "data.size=128", setting)
+    assert recipe.name == "lean" and recipe.coarse == 1
+
+
+def test_the_advice_of_another_size_keeps_the_squares_of_the_plan(picture_folder, tmp_path):
+    recipe = begun(picture_folder, tmp_path / "planned", "data.size=256")
     machine = Machine("cpu", ((1e9, 30.0),), loading=1e6, memory=2**36)
     planned = plan(machine, recipe, 8000, 7200.0)
     told = far_from_plan(planned, planned.chosen.rate / 8, Limits(None, 7200.0))
     settings = told[1].values["settings"].replace("--set ", "").split()
-    again = _new_recipe(None, ["data.size=256", *settings])
+    again = begun(picture_folder, tmp_path / "again", "data.size=256", *settings)
     assert (again.coarse, again.network["patch"]) == (4, 8) == (recipe.coarse, recipe.network["patch"])
     assert again.noise_distribution == recipe.noise_distribution
 
