@@ -10,8 +10,8 @@ rate is chosen beforehand. Three that have hardly begun by then get the short ti
 as it is written, denoising-diffusion-pytorch and diffusers' example, both with their default settings. With
 ``--size 128`` it prints a section of larger_images.md: `patches`, the tuned baseline, and diffusers'
 autoencoder with the tuned U-Net on its latents. Each computes in bf16 and channels_last where that is faster
-here, except for the notebook. The time of foreign models is that at work, which other programs hardly change
-(of one thread: start it with OMP_NUM_THREADS=1). Results are kept in ``--out``: an interrupted benchmark goes on with the next.
+here, except for the notebook. The time of foreign models is that at work of the thread that trains, which
+other programs hardly change. Results are kept in ``--out``: an interrupted benchmark goes on with the next.
 """
 
 import json
@@ -126,9 +126,9 @@ def train_peer(peer: Peer, signals: Batches, seconds: float) -> int:
     source = signals(peer.batch)
     layout = fastest_layout(peer, next(source)[:4]) if peer.fast else torch.contiguous_format
     use_layout(peer.network, layout)
-    began = reported = time.process_time()
+    began = reported = time.thread_time()
     update = 0
-    while (elapsed := time.process_time() - began) < seconds:
+    while (elapsed := time.thread_time() - began) < seconds:
         x0 = next(source).to(memory_format=layout)
         factor = peer.learning_rate(update, elapsed / seconds) if peer.learning_rate else 1.0
         for group, lr in zip(peer.optimizer.param_groups, initial, strict=True):
@@ -142,8 +142,8 @@ def train_peer(peer: Peer, signals: Batches, seconds: float) -> int:
         peer.optimizer.step()
         peer.after_update()
         update += 1
-        if time.process_time() - reported > 60:
-            reported = time.process_time()
+        if time.thread_time() - reported > 60:
+            reported = time.thread_time()
             left = (seconds - elapsed) / 60
             note(f"  {update * peer.batch:,} pictures, loss {loss.item():.4f}, {left:.0f} minutes left")
     peer.network.eval()
@@ -198,7 +198,7 @@ class Benchmark:
     ) -> Result:
         """Train a foreign model on pictures, or on the signals that ``decode`` makes pictures of; sample."""
         images = train_peer(peer, signals or self.signals, 60 * minutes)
-        began = time.process_time()
+        began = time.thread_time()
         numbers = [min(BATCH_OF_SAMPLES, n - at) for at in range(0, n, BATCH_OF_SAMPLES)]
         x = torch.cat([decode(peer.sample(number)) for number in numbers])
         return {
@@ -207,7 +207,7 @@ class Benchmark:
             "nfe": peer.nfe,
             "gflop": peer.gflop,
             "parameters": sum(p.numel() for p in peer.network.parameters()),
-            "seconds": (time.process_time() - began) / n,
+            "seconds": (time.thread_time() - began) / n,
             "pictures": self.codec.decode(x),
         }
 
@@ -256,14 +256,14 @@ class Benchmark:
 
     def latents(self) -> Result:
         """Train diffusers' autoencoder, then its U-Net on the latents; encoding them counts."""
-        args, began = self.args, time.process_time()
+        args, began = self.args, time.thread_time()
         first = autoencoder(self.codec.shape, self.budget_of("latent", []))
         train_peer(first, self.signals, 60 * args.minutes * SHARE)
         encode = _encoder(self, first.network)
         known = self.held_out[:256]
         training, held_out = encode(self.train), encode(known)[0]
         scale = training.std()
-        took = (time.process_time() - began) / 60
+        took = (time.thread_time() - began) / 60
 
         def signals(batch: int) -> Iterator[Tensor]:
             return batches_of_latents(training / scale, batch)
