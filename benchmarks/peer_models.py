@@ -181,16 +181,20 @@ def diffusers_example(shape: Shape, steps: int) -> Peer:
 
 
 def unet_of(shape: Shape, width: int) -> Any:
-    """diffusers' U-Net of the tuned baseline, down to a side of 8 or less. width: its first channels."""
+    """diffusers' U-Net of the tuned baseline, down to a side of 8 or less. width: its first channels.
+
+    At 128 px the second resolution is no wider than the first, since that is where the arithmetic is.
+    """
     import diffusers
 
     plain = max(3, int(math.log2(shape[-1] / 8)))
+    factors = (1, 1, 2, 8, 8) if plain == 4 else (1, 2, 4, 4)
     return diffusers.UNet2DModel(
         sample_size=shape[-1],
         in_channels=shape[0],
         out_channels=shape[0],
         layers_per_block=1,
-        block_out_channels=tuple(width * min(2**level, 2 ** (plain - 1)) for level in range(plain + 1)),
+        block_out_channels=tuple(width * factor for factor in factors),
         down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
         up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
         norm_num_groups=4,
