@@ -84,8 +84,9 @@ def _evaluate_and_print(
         keeps = length is None
     if not speaks():  # one process has the result
         return
+    notes = _keep(what, result) if keeps else []  # before anything is printed, which may fail
     _print_evaluation(result)
-    for note in _keep(what, result) if keeps else []:
+    for note in notes:
         say(note)
     print_json(as_json, result.to_dict())
 
