@@ -34,9 +34,47 @@ def test_in_times_and_counts(parse, text):
         parse(text)
 
 
-@pytest.mark.parametrize("number", [DIGITS, "9" * 5000, "²", "0"])
+COMMANDS = {
+    "sample": ["-n", "{}"],
+    "sample, compared": ["--compare", "pag=1,2", "-n", "{}"],
+    "interpolate": ["--rows", "{}", "--columns", "2"],
+    "interpolate, columns": ["--rows", "100000", "--columns", "{}"],
+    "edit": ["{picture}", "-n", "{}"],
+    "restore": ["{picture}", "--degradation", "blur:1", "-n", "{}"],
+    "inpaint": ["{picture}", "--mask", "box:0,0,8,8", "-n", "{}"],
+    "upscale": ["{picture}", "-n", "{}"],
+    "evaluate": ["--against", "toycars:50", "-n", "{}"],
+    "export": ["--to", "diffusers", "-n", "{}"],
+}
+
+
+@pytest.mark.parametrize("number", ["100000000", "999999999999", DIGITS])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_in_how_many_results_there_are(call, tmp_path, command, number):
+    Image.new("RGB", (64, 64)).save(tmp_path / "p.png")
+    name, given = command.partition(",")[0], COMMANDS[command]
+    words = [word.format(number, picture=tmp_path / "p.png") for word in given]
+    words += [] if name == "evaluate" else ["--out", tmp_path / "out"]
+    code, _, err = call(name, "cars64", *words)
+    assert code == 2 and "too many: one command makes at most 10000000" in err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("steps", ["100001", "999999999999", DIGITS])
+@pytest.mark.parametrize(
+    "command", ["sample", "edit", "restore", "inpaint", "upscale", "interpolate", "evaluate"]
+)
+def test_in_the_steps_of_a_command(call, tmp_path, command, steps):
+    Image.new("RGB", (64, 64)).save(tmp_path / "p.png")
+    words = [word.format(1, picture=tmp_path / "p.png") for word in COMMANDS.get(command, [])]
+    words += ["--against", "toycars:50"] if command == "evaluate" else ["--out", tmp_path / "out"]
+    code, _, err = call(command, "cars64", *words, "--steps", steps)
+    assert code == 2 and "from 1 to 100000 steps" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", ["1000001", "999999999", DIGITS, "9" * 5000, "²", "0"])
 def test_in_the_number_of_toycars(number):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="from 1 to 1000000"):
         open_source(f"toycars:{number}")
 
 

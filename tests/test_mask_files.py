@@ -69,6 +69,52 @@ def test_masks_from_jpeg_files_are_right_but_for_their_edges(tmp_path, name):
     assert (read_mask(tmp_path / "mask.jpg") != SQUARE).mean() < 0.02
 
 
+LOWER = np.zeros((64, 64), bool)
+LOWER[24:] = True
+
+
+def over_most_of_the_border(color):
+    """Strokes over most of the picture and of its border, on a clear layer."""
+    return Image.fromarray(np.where(LOWER[..., None], color, (0, 0, 0, 0)).astype(np.uint8))
+
+
+def erased_photograph(alpha, mode="RGBA"):
+    """A photograph the lower part of which is erased, over most of its border."""
+    ramps = np.add.outer(3 * np.arange(64), np.arange(64))
+    colors = [ramps % 256, (2 * ramps) % 256, (255 - ramps) % 256]
+    image = Image.fromarray(np.stack(colors, 2).astype(np.uint8)).convert(mode.removesuffix("A"))
+    image.putalpha(Image.fromarray(np.where(LOWER, alpha, 255).astype(np.uint8)))
+    return image
+
+
+OVER_THE_BORDER = {
+    "white strokes": over_most_of_the_border((255, 255, 255, 255)),
+    "red strokes": over_most_of_the_border((255, 0, 0, 255)),
+    "weak strokes": over_most_of_the_border((0, 0, 0, 60)),
+    "a photograph": erased_photograph(0),
+    "a photograph, half erased": erased_photograph(100),
+    "a grey photograph": erased_photograph(0, "LA"),
+}
+
+
+@pytest.mark.parametrize("name", OVER_THE_BORDER)
+def test_a_transparent_mask_is_never_inverted_however_much_of_the_border_is_marked(tmp_path, name):
+    OVER_THE_BORDER[name].save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), LOWER)
+
+
+def test_lossy_strokes_of_one_colour_are_no_photograph(tmp_path):
+    OVER_THE_BORDER["red strokes"].save(tmp_path / "mask.webp", quality=60)
+    assert (read_mask(tmp_path / "mask.webp") != LOWER).mean() < 0.02
+
+
+def test_alpha_that_is_clear_nowhere_is_ignored(tmp_path):
+    pixels = np.array(MASKS["opaque, with alpha"])
+    pixels[0, 0, 3] = 200
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), SQUARE)
+
+
 def test_labels_are_filled_in_whatever_their_number(tmp_path):
     labels = np.zeros((64, 64), np.uint8)
     labels[20:40, 20:30], labels[20:40, 30:40] = 1, 2

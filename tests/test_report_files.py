@@ -11,7 +11,7 @@ from alphabar.errors import AlphabarError
 from alphabar.files import write_document
 from alphabar.progress import last
 from alphabar.reporting import report_figures
-from alphabar.reporting.exports import save_picture
+from alphabar.reporting.exports import csv_bytes, latex_rows, save_picture, svg_file
 from alphabar.reporting.report import write_report
 from alphabar.reporting.report_figures import make_report_figures
 from alphabar.runs.run import Run
@@ -93,3 +93,9 @@ def test_a_picture_that_cannot_be_written_is_named(tmp_path):
     file = tmp_path / "missing" / "samples.png"
     with refused("files.cannot_write", AlphabarError, path=file):
         save_picture(Image.new("RGB", (8, 8)), file)
+
+
+def test_half_a_character_is_an_escape():
+    half = "a\ud83d"  # which JSON and the names of files may hold
+    for written in (csv_bytes([{half: half}]), latex_rows([(half,), (half,)], half, "en"), svg_file(half)):
+        assert b"ud83d" in written.replace(b"{}", b"") and written.decode()

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_refused(model):
         restore(model, torch.zeros(1, 3, 64), build_operator("denoise", (3, 64)))
     with refused("restoration.negative_noise", sigma_y=-1.0):
         restore(model, y, operator, -1.0)
-    with refused("restoration.too_few_steps", steps=0):
+    with refused("restoration.bad_steps", steps=0):
         restoration_settings(model, operator, 0.0, steps=0)
     with pytest.raises(UsageError, match="'pigdm'"):
         restoration_settings(model, operator, 0.0, solver="pigdmm")

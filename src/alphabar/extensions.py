@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import is_file
 from alphabar.messages import message
 from alphabar.registry import ADDED
 
@@ -47,13 +48,16 @@ LOADED: dict[str, Extension] = {}
 def load_extension(path: str | Path) -> Extension:
     """Run a Python file that registers choices; a file that is loaded already is not run again.
 
-    Raises UsageError where there is no such file or it registers a name that is taken, AlphabarError naming
-    the line where the file's own code fails.
+    Raises UsageError where there is no such file or it registers a name that is taken, AlphabarError where
+    it cannot be read, and naming the line where its own code fails.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path) or path.suffix != ".py":
         raise UsageError("extensions.missing_file", path=path)
-    code = path.read_bytes()
+    try:
+        code = path.read_bytes()
+    except OSError as error:
+        raise AlphabarError("files.unreadable", path=path, reason=error.strerror) from None
     sha256 = hashlib.sha256(code).hexdigest()
     if (known := LOADED.get(path.stem)) and known.sha256 == sha256:
         return known

@@ -162,8 +162,13 @@ def _read_listed(file: Path, largest: int = LARGEST_FILE) -> bytes:
 
 def is_file(path: Path) -> bool:
     """Whether there is a file of that name. Raises Damaged where nobody may look."""
+    return exists(path) and path.is_file()
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything of that name. Raises Damaged where nobody may look."""
     try:
-        return path.is_file()
+        return path.exists()
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return False

@@ -1,14 +1,25 @@
 """Folders of results written as they come: the folder itself says how far the work is, and it can go on."""
 
+import errno
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alphabar.errors import AlphabarError
-from alphabar.files import Damaged, pack_json, parse_json, read_document, write_document, writing
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import Damaged, is_file, pack_json, parse_json, read_document, write_document, writing
 from alphabar.parts import shared_progress
 from alphabar.progress import Progress, staged
 from alphabar.runtime import own_share, wait_for_others
+
+MOST_RESULTS = 10_000_000
+"""Results of one piece of work; a number beyond it is a slip, and their names alone would fill the memory."""
+
+
+def check_count(n: int) -> None:
+    """Raises UsageError for more results than there may be."""
+    if n > MOST_RESULTS:
+        raise UsageError("sampling.too_many_samples", n=n, most=MOST_RESULTS)
 
 
 class ResultFolder:
@@ -40,7 +51,7 @@ class ResultFolder:
 
         Raises AlphabarError where it holds anything else, or results with other settings.
         """
-        if not self.about.is_file():
+        if not is_file(self.about):
             check_free(self.path)
             return False
         try:
@@ -70,7 +81,7 @@ class ResultFolder:
 
     def kept(self) -> int:
         """How many results are there."""
-        return sum(self.file(i).is_file() for i in range(self.n))
+        return sum(is_file(self.file(i)) for i in range(self.n))
 
     def fill(
         self,
@@ -88,13 +99,13 @@ class ResultFolder:
         """
         self.begun()
         parts = [range(first, min(first + size, self.n)) for first in range(0, self.n, size)]
-        missing = [part for part in parts if not all(self.file(i).is_file() for i in part)]
+        missing = [part for part in parts if not all(is_file(self.file(i)) for i in part)]
         for part, progress in shared_progress(missing, self.n):
             with own_share():
                 results = yield from staged(map(progress, make(part.start, len(part))))
                 self.begin()
                 for i, result in zip(part, results, strict=True):
-                    if not self.file(i).is_file():
+                    if not is_file(self.file(i)):
                         write(i, result)
         wait_for_others()
 
@@ -102,10 +113,13 @@ class ResultFolder:
 def check_free(out: Path) -> None:
     """Raises AlphabarError where a folder for new results cannot be made.
 
-    So it is where it holds something, is the working folder or one around it, or lies in a file.
+    So it is where it holds something, is the working folder or one around it, lies in a file, or behind links
+    that lead in a circle.
     """
     with writing(out):
-        place = out.resolve()
+        place = Path(os.path.realpath(out))
+        if any(path.is_symlink() for path in (place, *place.parents)):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         there = next(path for path in (place, *place.parents) if path.exists())
         if not there.is_dir():
             raise AlphabarError("sampling.folder_in_file", path=out, file=there)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import typer
@@ -14,7 +15,7 @@ from alphabar.cli.app import app
 from alphabar.cli.console import localized, say, speaks
 from alphabar.cli.help import UsageProblem, usage_sentence
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.messages import Message
+from alphabar.messages import Message, message
 
 SHOW_WARNING = warnings.showwarning
 
@@ -32,10 +33,13 @@ def run_command() -> None:
     try:
         load_extensions(sys.argv)
         code = app(prog_name="alphabar", standalone_mode=False)
+        print(end="", flush=True)  # a full disk is met here at the latest
     except AlphabarError as error:
         _fail(error.message, 2 if isinstance(error, UsageError) else 1, error.of_one_process)
     except UsageProblem as error:
         _fail(usage_sentence(error), 2)
+    except OSError as error:  # that no module foresaw
+        _fail_on_system(error)
     except typer.Abort:
         sys.exit(1)
     except KeyboardInterrupt:  # before the command line is read
@@ -59,10 +63,35 @@ def _fail(sentence: str, code: int, of_one_process: bool = False) -> NoReturn:
     of_one_process: whether of several processes this one alone met the problem, and must say it.
     """
     if of_one_process or speaks(on_each_host=True):
-        say(f"alphabar: {localized(sentence)}", from_each=True)
+        with suppress(OSError):  # stderr may be a full disk
+            say(f"alphabar: {localized(sentence)}", from_each=True)
     if "--json" in sys.argv:
-        print(json.dumps({"error": str(sentence)}))
+        with suppress(OSError):
+            print(json.dumps({"error": str(sentence)}))
+    _flush_stdout()
     sys.exit(code)
+
+
+def _fail_on_system(error: OSError) -> NoReturn:
+    """End with a sentence about what the system refused: to read or write a file, or to take the results."""
+    reason = error.strerror or error
+    refused = _flush_stdout()
+    if error.filename is not None:
+        _fail(message("files.unusable", path=os.fsdecode(error.filename), reason=reason), 1)
+    if isinstance(refused or error, BrokenPipeError):  # whoever read the results has seen enough
+        sys.exit(1)
+    _fail(message("cli.cannot_print" if refused else "cli.system_refused", reason=reason), 1)
+
+
+def _flush_stdout() -> OSError | None:
+    """Write what was printed. The error where that cannot be, and then nothing is tried again at the end."""
+    try:
+        print(end="", flush=True)
+    except OSError as error:
+        with suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return error
+    return None
 
 
 def load_extensions(arguments: list[str]) -> None:

@@ -26,6 +26,7 @@ from alphabar.cli.options import (
     with_sampling_options,
 )
 from alphabar.errors import UsageError
+from alphabar.files import exists
 from alphabar.messages import Message, message
 
 SHOWN_FOR_EMA = ("frechet", "kid", "precision", "recall")
@@ -67,7 +68,7 @@ def _evaluate_and_print(
     from alphabar.runs.model import holds_model
 
     if not holds_model(what):
-        if not what.exists():
+        if not exists(what):
             _model(what)  # raises
         given = [*sampling.given, *(["ema"] if ema else [])]
         if given:
@@ -84,8 +85,9 @@ def _evaluate_and_print(
         keeps = length is None
     if not speaks():  # one process has the result
         return
+    notes = _keep(what, result) if keeps else []  # before anything is printed, which may fail
     _print_evaluation(result)
-    for note in _keep(what, result) if keeps else []:
+    for note in notes:
         say(note)
     print_json(as_json, result.to_dict())
 

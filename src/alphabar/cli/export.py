@@ -16,6 +16,7 @@ from alphabar.cli.options import (
 )
 from alphabar.errors import UsageError
 from alphabar.messages import message
+from alphabar.result_folder import check_count
 
 
 @with_sampling_options("precision")
@@ -41,6 +42,7 @@ def export(
     from alphabar.export.upload import check_upload, upload_folder
     from alphabar.runs.model import load_model
 
+    check_count(n)
     target = parse_target(to, changes or [])
     if upload is not None:
         check_upload(upload)

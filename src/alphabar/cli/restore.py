@@ -31,6 +31,7 @@ from alphabar.cli.options import (
 from alphabar.codecs.base import reader_of
 from alphabar.formatting import format_duration
 from alphabar.messages import message
+from alphabar.result_folder import check_count
 
 if TYPE_CHECKING:
     from alphabar.restoration.restoration_folder import RestorationFolder
@@ -155,6 +156,7 @@ def _restore(
     from alphabar.restoration.task import read_task
     from alphabar.runs.model import load_model
 
+    check_count(n)
     parsed = parse_degradation(degradation)
     loaded = load_model(model)
     task = read_task(image, parsed, reader_of(loaded.codec).channels)

@@ -30,6 +30,7 @@ from alphabar.cli.options import (
 )
 from alphabar.errors import AlphabarError
 from alphabar.messages import message
+from alphabar.result_folder import check_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,6 +79,7 @@ def sample(
     if n is None:
         n = 8 if comparison else 64
     total = n * len(variants)
+    check_count(total)
     weights = weights_fingerprint(loaded, settings)[:16]
     evaluations = n * sum(nfe_per_sample(loaded, variant) for variant in variants)
     with shared_work():
@@ -111,6 +113,7 @@ def interpolate(
     from alphabar.sampling.sample_folder import SampleFolder
     from alphabar.sampling.settings import deterministic, nfe_per_sample
 
+    check_count(rows * columns)
     loaded = load_model(model)
     settings = sampling.settings(loaded, seed)
     if not sampling.values.get("sampler"):
@@ -152,6 +155,7 @@ def edit(
     from alphabar.sampling.sample_folder import SampleFolder
     from alphabar.sampling.settings import deterministic, nfe_per_sample
 
+    check_count(n)
     loaded = load_model(model)
     item = _read_item(loaded, image)
     # Inversion finds the noise without guidance, so sampling from it is without the recipe's guidance too.

@@ -24,6 +24,7 @@ from alphabar.metrics.feature_classifier import MIN_IMAGES
 from alphabar.metrics.features import EXTRACTORS, Extractor
 from alphabar.metrics.suite import LEAST
 from alphabar.progress import Progress
+from alphabar.result_folder import check_count
 from alphabar.runs.model import Model
 from alphabar.runtime import Runtime, extractor_device, machine_state
 from alphabar.sampling.settings import SamplingSettings
@@ -61,11 +62,12 @@ def evaluate(
     features. Processes that torchrun started share generation and features.
 
     Yields records; the last one of the main process carries the `Evaluation`. Raises UsageError for n below
-    `LEAST`, an unknown feature network and a label classifier that does not fit; AlphabarError where a
-    folder's images are fewer than n or differ in size.
+    `LEAST` or beyond `MOST_RESULTS`, an unknown feature network and a label classifier that does not fit;
+    AlphabarError where a folder's images are fewer than n or differ in size.
     """
     if n < LEAST:
         raise UsageError("evaluation.too_few_samples", n=n, least=LEAST)
+    check_count(n)
     if features.casefold() in METRIC_NAMES:
         raise UsageError("evaluation.metric_not_features", name=features)
     if isinstance(what, Model):

@@ -26,13 +26,13 @@ MATHEMATICS = {"→": r"$\rightarrow$", "∞": r"$\infty$", "±": r"$\pm$", "−
 
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as a CSV file whose columns are all of their keys, in UTF-8."""
+    """Rows as a CSV file whose columns are all of their keys."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return _bytes(text.getvalue())
 
 
 def evaluation_tables(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
@@ -119,7 +119,7 @@ def latex_rows(rows: Sequence[Sequence[Any]], title: Any, language: str) -> byte
         r"\midrule",
     ]
     lines += [" & ".join(cells) + r" \\" for cells in body]
-    return ("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n").encode()
+    return _bytes("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n")
 
 
 def latex(text: str) -> str:
@@ -131,7 +131,12 @@ def svg_file(inline: str) -> bytes:
     """A plot of a page as a file of its own: with the colors of a light page, and text without serifs."""
     plain = re.sub(r"var\(--[a-z-]+, (#[0-9a-f]+)\)", r"\1", inline)
     opening = '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" '
-    return plain.replace("<svg ", opening, 1).encode()
+    return _bytes(plain.replace("<svg ", opening, 1))
+
+
+def _bytes(text: str) -> bytes:
+    """Text in UTF-8; half of a character, which may stand in JSON and in file names, as an escape."""
+    return text.encode(errors="backslashreplace")
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:

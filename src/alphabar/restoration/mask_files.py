@@ -1,12 +1,13 @@
 """Mask pictures: which pixels a person meant, whatever program the mask was painted or computed with."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alphabar.errors import UsageError
-from alphabar.restoration.photo import read_photo
+from alphabar.restoration.photo import Photo, read_photo
 
 NOTICEABLE = 12
 """Levels of 255 by which alpha or grey must differ to mean something; less is the noise of a compression."""
@@ -21,22 +22,16 @@ FEW = 16
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Which pixels a mask picture marks to be filled in, (h, w) bool.
 
-    Where its transparency varies, that alone counts: what is painted on a transparent layer, in any colour,
-    or the hole in an opaque one (the layer is what most of the border is). In colours, whatever differs from
-    the background. In grey, white; where the file holds no white beside black (0 and 1, 16 bits that go to
+    Where some of it is transparent, that alone counts: the hole in a photograph or in a layer of one colour,
+    else what is painted on a clear layer, in any colour. Without, in colours, whatever differs from the
+    background. In grey, white; where the file holds no white beside black (0 and 1, 16 bits that go to
     255, two greys), the lighter part. Raises AlphabarError for a file that cannot be read, and UsageError for
     a mask that marks nothing or everything.
     """
     photo = read_photo(path)
-    alpha = photo.alpha
-    if alpha is not None and np.ptp(alpha) > NOTICEABLE:
-        layer = _border_median(alpha)
-        filled = np.abs(alpha.astype(int) - layer) > NOTICEABLE
-    elif not photo.grey and (np.ptp(photo.pixels, axis=2) >= COLORFUL).any():
-        filled = _colored(photo.pixels.astype(int))
-    else:
-        grey = photo.without_color() if not photo.grey else photo
-        filled = _light(grey.pixels[..., 0].astype(int), grey.white)
+    filled = _by_transparency(photo)
+    if filled is None:
+        filled = _by_color(photo)
     if not filled.any():
         raise UsageError("restoration.mask_marks_nothing", file=path)
     if filled.all():
@@ -44,13 +39,39 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return filled
 
 
-def _border(pixels: NDArray[np.int_] | NDArray[np.uint8]) -> NDArray[np.int_]:
+def _by_transparency(photo: Photo) -> NDArray[np.bool_] | None:
+    """What the transparency of a mask marks; None where it says nothing: it is alike or opaque everywhere."""
+    if photo.alpha is None:
+        return None
+    alpha = photo.alpha.astype(int)
+    lowest, highest = alpha.min(), alpha.max()
+    if lowest > 127 or highest - lowest <= NOTICEABLE:
+        return None
+    painted, hole = alpha > lowest + NOTICEABLE, alpha < highest - NOTICEABLE
+    # A layer of one colour with a hole is painted all around it; strokes leave some of the border clear.
+    if _is_photograph(photo.pixels[~hole] / photo.white) or _border(painted).all():
+        return hole
+    return painted
+
+
+def _is_photograph(colors: NDArray[np.float64]) -> bool:
+    """Whether colours (n, channels) from 0 to 1 are many; a brush has one, varied by compression alone."""
+    if len(np.unique(colors, axis=0)) <= FEW:
+        return False
+    apart = np.abs(colors - np.median(colors, axis=0)).max(1)
+    return bool((apart > NOTICEABLE / 255).mean() > 0.1)
+
+
+def _by_color(photo: Photo) -> NDArray[np.bool_]:
+    if not photo.grey and (np.ptp(photo.pixels, axis=2) >= COLORFUL).any():
+        return _colored(photo.pixels.astype(int))
+    grey = photo.without_color() if not photo.grey else photo
+    return _light(grey.pixels[..., 0].astype(int), grey.white)
+
+
+def _border(pixels: NDArray[Any]) -> NDArray[Any]:
     """The pixels (n, ...) along the four sides."""
-    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).astype(int)
-
-
-def _border_median(alpha: NDArray[np.uint8]) -> int:
-    return int(np.median(_border(alpha)))
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
 
 
 def _colored(pixels: NDArray[np.int_]) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from alphabar.restoration.settings import RestorationSettings
 from alphabar.restoration.solvers.registry import SOLVERS
 from alphabar.restoration.task import Task, panels, sample_std
 from alphabar.restoration.tiling import TILES_PER_CALL
-from alphabar.result_folder import ResultFolder
+from alphabar.result_folder import ResultFolder, check_count
 from alphabar.runs.model import Model
 
 
@@ -31,6 +31,7 @@ class RestorationFolder(ResultFolder):
     """
 
     def __init__(self, path: Path, task: Task, metadata: Mapping[str, Any], n: int):
+        check_count(n)
         names = [f"{task.photo.name}-{k + 1}.png" for k in range(n)]
         super().__init__(path, "restoration.json", metadata, names, later=["spread"])
         self.task = task

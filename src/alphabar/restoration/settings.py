@@ -11,6 +11,7 @@ from alphabar.diffusion.schedules import Schedule
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.guidance import guidance_class, merge_guidance
+from alphabar.recipes.schema import MOST_STEPS
 from alphabar.registry import Spec
 from alphabar.restoration.operators.base import Operator
 from alphabar.restoration.solvers.registry import SOLVERS
@@ -54,11 +55,11 @@ def restoration_settings(
 
     guidance: name → scale or settings. The recipe's guidances stay unless they are named, with the share of
         their scale that helps with this operator (`Operator.guidance_share`); {} is no guidance at all.
-    Raises UsageError for unknown names and for steps below 1. Whether the model can be guided so, `restore`
-    checks.
+    Raises UsageError for unknown names and for steps below 1 or beyond counting. Whether the model can be
+    guided so, `restore` checks.
     """
-    if steps is not None and steps < 1:
-        raise UsageError("restoration.too_few_steps", steps=steps)
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise UsageError("restoration.bad_steps", steps=steps, most=MOST_STEPS)
     chosen = _guidance(model, guidance, operator.guidance_share(sigma_y))
     smaller = any(side < own for side, own in zip(operator.shape[1:], reader_of(model.codec).spatial))
     # From latents no degradation is linear.

@@ -1,6 +1,7 @@
 """Image files as tasks: read with what happened to them; and degraded, to try restoring on."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import pack_json, writing, writing_file
+from alphabar.files import is_file, pack_json, writing, writing_file
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 from alphabar.restoration.degradation import Degradation
@@ -146,7 +147,7 @@ class DegradedFolder(ResultFolder):
 
     def __init__(self, path: Path, source: Path, degradation: Degradation, seed: int = 0):
         found, self.skipped = image_files(source)
-        inside = path.resolve()
+        inside = Path(os.path.realpath(path))  # also where links lead in a circle
         images = {name: file for name, file in found.items() if not file.resolve().is_relative_to(inside)}
         self.images, self.degradation, self.seed = images, degradation, seed
         about = {"degradation": degradation.text, "seed": seed, "contents": degradation.contents}
@@ -173,7 +174,7 @@ def degrade_into(folder: DegradedFolder) -> Iterator[Progress[int]]:
     begun = folder.begun()
     errors: list[AlphabarError] = []
     for i, path in enumerate(folder.images.values()):
-        if folder.file(i).is_file():
+        if is_file(folder.file(i)):
             continue
         degraded = _degraded(path, folder.degradation, folder.seed, i)
         error = degraded if isinstance(degraded, AlphabarError) else None

@@ -15,7 +15,7 @@ from alphabar.files import interpreting, writing, writing_file
 from alphabar.images import image_grid, image_strip
 from alphabar.messages import message
 from alphabar.progress import Progress, staged
-from alphabar.result_folder import ResultFolder
+from alphabar.result_folder import ResultFolder, check_count
 from alphabar.runs.model import Model
 from alphabar.runtime import Runtime, main_first
 from alphabar.sampling.comparison import per_sample_settings, side_by_side
@@ -33,6 +33,7 @@ class SampleFolder(ResultFolder):
     """
 
     def __init__(self, path: Path, codec: Codec, metadata: Mapping[str, Any], n: int):
+        check_count(n)
         super().__init__(path, "samples.json", metadata, [f"{i:06d}{codec.suffix}" for i in range(n)])
         self.codec = codec
 

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import exists
 from alphabar.runs.model import locate, shipped
 from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.login import Login
@@ -48,7 +49,7 @@ def serve(
         raise UsageError("studio.needs_password", host=host)
     if password is not None and not password.strip():
         raise UsageError("studio.empty_password")
-    if path != RUNS and not locate(path).exists():
+    if path != RUNS and not exists(locate(path)):
         raise UsageError("studio.no_folder", path=path, shipped=", ".join(p.name for p in shipped()))
     origin = check_origin(origin)
     check_address(host, port)

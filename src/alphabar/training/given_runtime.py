@@ -1,6 +1,7 @@
 """The runtime that a person gives: plain, auto, or a file such as the runtime.json of a run."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def given_runtime(given: str | Path) -> Runtime | None:
         device = default_device()
         machine = describe_machine(device)
         return Runtime(device, machine=machine, notes=(machine, message("training.runtime_plain")))
-    path = Path(given) / FILE if Path(given).is_dir() else Path(given)
+    path = Path(given) / FILE if os.path.isdir(given) else Path(given)
     record = _read(path)
     here = default_device().partition(":")[0]
     if record["device"] not in ("cpu", here):
@@ -62,7 +63,8 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError("training.runtime_missing", path=path) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError("training.runtime_unreadable", path=path, reason=error) from None
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError("training.runtime_unreadable", path=path, reason=reason) from None
     if not isinstance(record, dict):
         raise UsageError("training.runtime_unreadable", path=path, reason=type(record).__name__)
     for key in [*POSSIBLE, *record]:

@@ -25,6 +25,9 @@ from alphabar.data.toycars.render import box, render
 from alphabar.errors import UsageError, unknown
 from alphabar.messages import Message
 
+MOST = 1_000_000
+"""Cars in one set: what is known of each is held in memory."""
+
 
 class ToyCars:
     """A Source of n rendered cars, size x size pixels.
@@ -48,8 +51,8 @@ class ToyCars:
         size: int = 128,
         weights: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        if n < 1:
-            raise UsageError("data.toycars_count", n=n)
+        if not 1 <= n <= MOST:
+            raise UsageError("data.toycars_count", n=n, most=MOST)
         if size < 16:
             raise UsageError("data.toycars_size", size=size)
         self.n, self.seed, self.size = n, seed, size
