@@ -204,3 +204,25 @@ def test_an_ordinary_folder_is_what_it_was(tmp_path):
         path.write_bytes(b"x" * 100)
         os.utime(path, ns=(10**18, 10**18))
     assert Folder(tmp_path).fingerprint == "9f279db390cc14561ed0e2cfb7370e5e320de5144a2ca983bb90b7f2a94d322a"
+
+
+def test_folders_that_link_to_each_other_are_read_once(tmp_path):
+    """Nine class folders with links to all others have 986,409 paths through them."""
+    names = [f"c{i}" for i in range(9)]
+    pictures(tmp_path, *(f"{name}/1.png" for name in names))
+    for name in names:
+        for other in set(names) - {name}:
+            (tmp_path / name / f"a-{other}").symlink_to(tmp_path / other)
+    source = open_source(tmp_path)
+    assert [(item.key, item.label) for item in source.items] == [(f"{name}/1.png", name) for name in names]
+    assert {skip.reason.identifier for skip in source.skipped} == {"data.folder_twice"}
+    assert len(source.skipped) == 72
+
+
+@pytest.mark.parametrize("link", ["a/link", "z", "dogs/up"])
+def test_a_link_takes_nothing_from_the_folder_itself(tmp_path, link):
+    pictures(tmp_path, "cats/1.png", "dogs/2.png", "a/3.png")
+    (tmp_path / link).symlink_to(tmp_path if link.endswith("up") else tmp_path / "cats")
+    source = open_source(tmp_path)
+    assert [item.key for item in source.items] == ["a/3.png", "cats/1.png", "dogs/2.png"]
+    assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [(link, "data.folder_twice")]

@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -76,8 +76,10 @@ class Folder:
         self._others: Counter[str] = Counter()
         self._tables: list[Path] = []
         self._beside: dict[str, Path] = {}  # files that may be captions or tables, by their keys
-        found = sorted(self._walk(root, set()), key=lambda found: found[0])
-        self._paths = dict(found)
+        self._paths = dict(sorted(self._walk()))
+        self.skipped.sort(key=lambda skipped: skipped.key)
+        self._tables.sort(key=lambda path: path.parts)  # of two tables about a picture the last counts
+        self._beside = dict(sorted(self._beside.items(), key=lambda file: file[1].parts))
         captions = Captions(self._beside)
         self.items = [Item(key, caption=captions.take(key)) for key in self._paths]
         self.items = with_labels(self.items, self.notes)
@@ -127,49 +129,65 @@ class Folder:
             os.fsencode(path.relative_to(self.root).as_posix()).decode("utf-8", "backslashreplace")
         )
 
-    def _walk(self, folder: Path, above: set[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
-        """The (key, path) of every picture; what cannot be one goes to ``skipped``."""
-        try:
-            identity = folder.stat()
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            self._skip(folder, "data.folder_unreadable", error=error.strerror)
-            return
-        here = (identity.st_dev, identity.st_ino)
-        if here in above:
-            return  # a link that leads back up
-        names = {entry.name for entry in entries}
-        if above and (names >= RUN or names >= MODEL):
-            self._skip(folder, "data.is_run")
-            return
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name in ("__MACOSX", "@eaDir"):
-                continue
-            path = folder / entry.name
-            suffix = path.suffix.lower()
+    def _walk(self) -> Iterator[tuple[str, Path]]:
+        """The (key, path) of every picture; what cannot be one goes to ``skipped``.
+
+        Every folder is read once, however many links lead to it: folders that link to each other would make
+        endlessly many paths. Links are followed last, so that a folder has the name of its own.
+        """
+        read: set[tuple[int, int]] = set()
+        folders, links = [self.root], deque[Path]()
+        while folders or links:
+            folder = folders.pop() if folders else links.popleft()
             try:
-                mode, size = entry.stat().st_mode, entry.stat().st_size
+                identity = folder.stat()
+                if (identity.st_dev, identity.st_ino) in read:
+                    self._skip(folder, "data.folder_twice")
+                    continue
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
-                reason = "data.dead_link" if entry.is_symlink() else "data.cannot_be_read"
-                self._skip(path, reason, error=error.strerror)
+                self._skip(folder, "data.folder_unreadable", error=error.strerror)
                 continue
-            if suffix in PICTURE_SUFFIXES:
-                if stat.S_ISREG(mode):
+            read.add((identity.st_dev, identity.st_ino))
+            names = {entry.name for entry in entries}
+            if folder != self.root and (names >= RUN or names >= MODEL):
+                self._skip(folder, "data.is_run")
+                continue
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in ("__MACOSX", "@eaDir"):
+                    continue
+                path = folder / entry.name
+                try:
+                    status = entry.stat()
+                except OSError as error:
+                    reason = "data.dead_link" if entry.is_symlink() else "data.cannot_be_read"
+                    self._skip(path, reason, error=error.strerror)
+                    continue
+                if stat.S_ISDIR(status.st_mode) and path.suffix.lower() not in PICTURE_SUFFIXES:
+                    (links if entry.is_symlink() else folders).append(path)
+                elif self._sort(path, status):
                     yield self._key(path), path
-                else:
-                    self._skip(path, "data.is_folder" if stat.S_ISDIR(mode) else "data.is_device")
-            elif stat.S_ISDIR(mode):
-                yield from self._walk(path, above | {here})
-            elif is_table(entry.name) and stat.S_ISREG(mode):
-                self._tables.append(path)
-            elif stat.S_ISREG(mode) and (
-                suffix in CAPTION_SUFFIXES or (may_be_table(entry.name) and size <= LARGEST_TABLE)
-            ):
-                self._beside[self._key(path)] = path
-            elif stat.S_ISREG(mode) and _may_be_picture(path):
-                yield self._key(path), path
+
+    def _sort(self, path: Path, status: os.stat_result) -> bool:
+        """Whether a file is a picture; what may be a caption or a table is kept, all else counted."""
+        suffix = path.suffix.lower()
+        if not stat.S_ISREG(status.st_mode):
+            if suffix in PICTURE_SUFFIXES:
+                self._skip(path, "data.is_folder" if stat.S_ISDIR(status.st_mode) else "data.is_device")
             else:
                 self._others[suffix] += 1
+            return False
+        if suffix in PICTURE_SUFFIXES:
+            return True
+        if is_table(path.name):
+            self._tables.append(path)
+        elif suffix in CAPTION_SUFFIXES or (may_be_table(path.name) and status.st_size <= LARGEST_TABLE):
+            self._beside[self._key(path)] = path
+        elif _may_be_picture(path):
+            return True
+        else:
+            self._others[suffix] += 1
+        return False
 
     def _metadata_rows(self, path: Path, names: Names) -> dict[str, Row]:
         """What a table says of the pictures it names, by key; what it cannot say is noted."""
