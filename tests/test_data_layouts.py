@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from alphabar.data.folder import Folder
+from alphabar.data.parquet import Parquet
 from alphabar.data.sources import open_source
 from alphabar.data.stanford_cars import StanfordCars
 from alphabar.errors import AlphabarError
@@ -226,3 +227,44 @@ def test_a_link_takes_nothing_from_the_folder_itself(tmp_path, link):
     source = open_source(tmp_path)
     assert [item.key for item in source.items] == ["a/3.png", "cats/1.png", "dogs/2.png"]
     assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [(link, "data.folder_twice")]
+
+
+def parquet(path: Path, rows: int, **columns: list) -> Path:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"label": [f"class {i % 3}" for i in range(rows)], **columns}), path)
+    return path
+
+
+INSIDE = [{"bytes": b"\x89PNG", "path": "a.png"}] * 30
+
+
+@pytest.mark.parametrize("name", ["data/train-00000.parquet", "train.parquet"])
+@pytest.mark.parametrize("loose", [("banner.png",), ("assets/a.png", "assets/b.png", "logo.png")])
+def test_stray_pictures_do_not_hide_parquet_files(tmp_path, name, loose):
+    parquet(tmp_path / name, 30, image=INSIDE)
+    source = open_source(pictures(tmp_path, *loose))
+    assert isinstance(source, Parquet) and len(source.items) == 30
+    assert identifiers(source) == ["data.loose_beside_parquet"] and loose[0] in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("metadata.parquet", {"image": INSIDE, "file_name": ["p0.png"] * 30}),
+        ("table.parquet", {"file_name": ["p0.png"] * 30}),
+        ("table.parquet", {"image": [{"bytes": None, "path": "p0.png"}] * 30}),
+    ],
+)
+def test_parquet_tables_beside_pictures_are_tables(tmp_path, name, columns):
+    parquet(tmp_path / name, 30, **columns)
+    source = open_source(pictures(tmp_path, "p0.png", "p1.png"))
+    assert isinstance(source, Folder) and len(source.items) == 2
+    assert "file_name" not in columns or source.items[0].label == "class 2"
+
+
+def test_a_parquet_file_beside_more_pictures_is_left_alone(tmp_path):
+    parquet(tmp_path / "sample.parquet", 3, image=INSIDE[:3])
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
+    source = open_source(pictures(tmp_path, "1.png", "2.png", "3.png", "4.png"))
+    assert isinstance(source, Folder) and identifiers(source) == ["data.other_files"]

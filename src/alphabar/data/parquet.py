@@ -30,6 +30,26 @@ def parquet_files(path: Path) -> list[Path]:
     return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))
 
 
+def pictures_inside(file: Path) -> int:
+    """How many pictures a parquet file holds itself: cells that only name a file are none.
+
+    0 for a file that cannot be read, also without pyarrow. Only its footer is read.
+    """
+    try:
+        parquet = _open_parquet(file)
+        column = _picture_column(parquet.schema_arrow, _features(parquet.schema_arrow))
+    except (OSError, ValueError, AlphabarError):
+        return 0
+    groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    paths = (column, f"{column}.bytes")
+    cells = [
+        chunk for chunk in chunks if chunk.path_in_schema in paths and chunk.physical_type == "BYTE_ARRAY"
+    ]
+    empty = sum(chunk.statistics.null_count or 0 for chunk in cells if chunk.is_stats_set)
+    return sum(chunk.num_values for chunk in cells) - empty
+
+
 class _Place(NamedTuple):
     """Where one picture is."""
 
