@@ -126,7 +126,9 @@ def test_class_folders_of_cars_are(tmp_path):
     assert isinstance(source, StanfordCars)
 
 
-@pytest.mark.parametrize("files", [("recipe.toml", "log.jsonl"), ("recipe.json", "MANIFEST.json")])
+@pytest.mark.parametrize(
+    "files", [("recipe.toml",), ("recipe.toml", "log.jsonl"), ("recipe.json", "MANIFEST.json")]
+)
 def test_a_run_or_model_inside_is_no_data(tmp_path, files):
     pictures(tmp_path, "cats/1.png", "dogs/2.png", "runs/first/samples/3.png", "runs/first/4.png")
     for name in files:
@@ -135,6 +137,31 @@ def test_a_run_or_model_inside_is_no_data(tmp_path, files):
     assert classes(source) == {"cats", "dogs"}
     assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [("runs/first", "data.is_run")]
     assert len(open_source(tmp_path / "runs" / "first").items) == 2  # named itself, it is what is meant
+
+
+@pytest.mark.parametrize("name", ["samples.json", "restoration.json", "degradation.json"])
+def test_results_inside_are_no_data(tmp_path, name):
+    pictures(tmp_path, "1.png", "2.png", "out/000000.png", "out/overview/grid.png")
+    (tmp_path / "out" / name).write_text("{}")
+    source = open_source(tmp_path)
+    assert [item.key for item in source.items] == ["1.png", "2.png"] and classes(source) == {None}
+    assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [("out", "data.is_result")]
+    assert name in source.skipped[0].reason
+
+
+@pytest.mark.parametrize("picture", ["000000.png", "cats/000000.png"])
+def test_samples_named_themselves_are_without_their_overview(tmp_path, picture):
+    pictures(tmp_path, picture, "000001.png", "overview/grid.png", "overview/reverse.png")
+    (tmp_path / "samples.json").write_text("{}")
+    source = open_source(tmp_path)
+    assert [item.key for item in source.items] == sorted([picture, "000001.png"])
+    assert "overview" not in classes(source) and source.skipped == []
+
+
+def test_dishes_with_recipes_and_an_overview_are_data(tmp_path):
+    pictures(tmp_path, "pizza/1.png", "soup/2.png", "overview/3.png")
+    (tmp_path / "pizza" / "recipe.json").write_text("{}")
+    assert classes(open_source(tmp_path)) == {"pizza", "soup", "overview"}
 
 
 @pytest.mark.parametrize("name", ["dogs", "dogs.png", "cats/1.txt", "metadata.csv"])

@@ -50,7 +50,11 @@ LARGEST_TABLE = 2**26  # bytes of a table of another name, which is read whole t
 
 OTHER_FILES = 20  # of one kind that are looked into as tables: of more, each is about one picture
 
-RUN, MODEL = {"recipe.toml", "log.jsonl"}, {"recipe.json", "MANIFEST.json"}  # files that tell their folders
+# Files that tell folders of runs and models, and of results; a data set of dishes may have a recipe.json.
+RUNS = ({"recipe.toml"}, {"recipe.json", "MANIFEST.json"})
+RESULTS = {"samples.json", "restoration.json", "degradation.json"}
+
+OVERVIEW = "overview"  # the folder beside samples.json with pictures of all samples
 
 
 class Folder:
@@ -62,7 +66,8 @@ class Folder:
     ``.json`` or ``.parquet`` in the Hugging Face convention: ``file_name`` (or another of `FILE_COLUMNS`),
     then ``text`` or ``caption`` → caption, ``label`` or ``class`` → label, all other columns → attributes. A
     table of another name is used where it names pictures (`Table.column_of_names`). Hidden files and folders
-    are ignored, and so are the folders of runs and models below the root; notes say what could not be used.
+    are ignored, and so are the folders of runs, models and results below the root, and the overview of
+    samples; notes say what could not be used.
 
     other_tables: whether tables of other names are looked for.
     """
@@ -150,11 +155,15 @@ class Folder:
                 continue
             read.add((identity.st_dev, identity.st_ino))
             names = {entry.name for entry in entries}
-            if folder != self.root and (names >= RUN or names >= MODEL):
+            if folder != self.root and (results := sorted(names & RESULTS)):
+                self._skip(folder, "data.is_result", file=results[0])
+                continue
+            if folder != self.root and any(names >= files for files in RUNS):
                 self._skip(folder, "data.is_run")
                 continue
+            no_data = {"__MACOSX", "@eaDir", *([OVERVIEW] if "samples.json" in names else [])}
             for entry in entries:
-                if entry.name.startswith(".") or entry.name in ("__MACOSX", "@eaDir"):
+                if entry.name.startswith(".") or entry.name in no_data:
                     continue
                 path = folder / entry.name
                 try:
