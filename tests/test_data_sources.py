@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import prepare
 from alphabar.data.items import Item
@@ -604,7 +605,7 @@ def test_bad_rows_and_files_are_named(tmp_path):
         ("b.parquet", "no column of pictures among x, y"),
         ("c.parquet", "damaged"),
         ("a.parquet/0000000", "empty"),
-        ("a.parquet/0000001", "vanished"),
+        ("a.parquet/0000001", "named in the metadata, but there is no such picture"),
         ("a.parquet/0000002", "an empty cell"),
     ]
 
@@ -674,6 +675,17 @@ def test_the_hub_with_parquet(tmp_path, monkeypatch):
     )
     assert asked.patterns == ["*.parquet"]
     assert len(source.items) == 10 and source.name == "someone/cars@v2"
+
+
+def test_data_of_the_hub_name_no_files_outside(tmp_path, monkeypatch):
+    picture(tmp_path / "mine.png")
+    names = [{"bytes": None, "path": path} for path in (str(tmp_path / "mine.png"), "../mine.png")]
+    write_parquet(tmp_path / "hub" / "a.parquet", {"image": names})
+    stand_in_hub(monkeypatch, tmp_path / "hub", ["a.parquet"])
+    source = open_source("hf://datasets/someone/cars")
+    for item in source.items:
+        with pytest.raises(Unreadable, match="no such picture"):
+            source.read(item)
 
 
 def test_the_hub_with_pictures_in_a_folder(tmp_path, monkeypatch):

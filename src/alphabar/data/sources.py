@@ -107,7 +107,10 @@ def open_hub(rest: str | None) -> Source:
         )
     except Exception as error:  # the network and the Hub raise whatever they like
         raise AlphabarError("data.not_fetched", data=data, error=one_line(error)) from None
-    return open_path(Path(fetched) / (folder or ""), name=data.removeprefix("hf://datasets/"))
+    source = open_path(Path(fetched) / (folder or ""), name=data.removeprefix("hf://datasets/"))
+    if isinstance(source, Parquet):
+        source.confined = True
+    return source
 
 
 def recognize_parquet(path: Path, name: str | None = None) -> Source | None:
