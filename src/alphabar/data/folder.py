@@ -7,8 +7,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import IO, Any
 
 from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image_files import TIFF_BEGINNINGS, looks_like_picture
@@ -18,6 +18,7 @@ from alphabar.data.levels import with_labels
 from alphabar.data.names import Names, folded, printable, stem
 from alphabar.data.table_files import Row
 from alphabar.data.tables import is_table, may_be_table, read_table
+from alphabar.files import Damaged, read_document, write_document
 from alphabar.messages import Message, message
 
 # TIFF at heart, so that Pillow would open the thumbnail and call it the picture.
@@ -37,6 +38,8 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 LARGEST_FILE = 512  # MiB
+
+LEFT_OUT = ".left_out.json"  # in an uploaded folder: what was not put into it
 
 # A picture's suffix somewhere in a name: "a.jpg_large", "c.tif?w=640", "d.jpeg.1", "e.tif~".
 SUFFIX_WITHIN = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?|avif)(?![a-z0-9])", re.I)
@@ -78,7 +81,7 @@ class Folder:
         self.skipped: list[Skipped] = []
         self.notes: list[Message] = []
         self._paths: dict[str, Path] = {}
-        self._others: Counter[str] = Counter()
+        self._others: Counter[str] = Counter(_left_out(root))
         self._tables: list[Path] = []
         self._beside: dict[str, Path] = {}  # files that may be captions or tables, by their keys
         self._paths = dict(sorted(self._walk()))
@@ -283,17 +286,37 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _may_be_picture(path: Path) -> bool:
-    """Whether a file without a picture's suffix is one all the same: it begins like one.
+def begins_like_picture(name: str, opened: IO[bytes]) -> bool:
+    """Whether a file without a picture's suffix is one all the same: it begins like one. It is closed.
 
     Many kinds of files are TIFF at heart, so that one has to be called so.
     """
-    if path.suffix.lower() in NO_PICTURES:
-        return False
-    try:
-        with open(path, "rb") as file:
-            beginning = file.read(16)
-    except OSError:
-        return False
+    with opened:
+        path = PurePath(name)
+        if path.suffix.lower() in NO_PICTURES:
+            return False
+        beginning = opened.read(16)
     called = not path.suffix or SUFFIX_WITHIN.search(path.name)
     return looks_like_picture(beginning) and bool(called or not beginning.startswith(TIFF_BEGINNINGS))
+
+
+def _may_be_picture(path: Path) -> bool:
+    try:
+        return path.suffix.lower() not in NO_PICTURES and begins_like_picture(path.name, path.open("rb"))
+    except OSError:
+        return False
+
+
+def write_left_out(folder: Path, suffixes: Mapping[str, int]) -> None:
+    """Writes into a folder how many files of each suffix were left out of it, for its notes to say."""
+    write_document(folder / LEFT_OUT, dict(suffixes))
+
+
+def _left_out(folder: Path) -> dict[str, int]:
+    if not os.path.isfile(folder / LEFT_OUT):
+        return {}
+    try:
+        counts = read_document(folder / LEFT_OUT)
+    except (OSError, Damaged):
+        return {}
+    return {suffix: count for suffix, count in counts.items() if type(count) is int}

@@ -16,6 +16,9 @@ SPLITS = {
 }
 """Names of splits and which of the four splits each means."""
 
+APART = re.compile(r"~\d+")
+"""Folders that an upload makes for files whose names were there before: they are no classes."""
+
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(SPLITS, key=len, reverse=True))})(?![a-z])")
 
 
@@ -26,6 +29,7 @@ def with_labels(items: Sequence[Item], notes: list[Message]) -> list[Item]:
     by side, whatever else lies beside them, or where there is nothing else; notes say what that was.
     """
     parents = [item.key.split("/")[:-1] for item in items]
+    parents = [parts[1:] if parts and APART.fullmatch(parts[0]) else parts for parts in parents]
     items = list(items)
     while True:
         tops = Counter(parts[0] for parts in parents if parts)
