@@ -1,6 +1,8 @@
 """Folders are what a person meant by them: wrappings, splits, classes, and what is no data at all."""
 
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -295,3 +297,36 @@ def test_a_parquet_file_beside_more_pictures_is_left_alone(tmp_path):
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
     source = open_source(pictures(tmp_path, "1.png", "2.png", "3.png", "4.png"))
     assert isinstance(source, Folder) and identifiers(source) == ["data.other_files"]
+
+
+@pytest.mark.parametrize("stray", ["archive/cover.png", "archive/a/x.png"])
+def test_strays_inside_and_outside_the_folder_around_classes(tmp_path, stray):
+    names = [f"archive/{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
+    source = open_source(pictures(tmp_path, "preview.png", stray, *names))
+    assert {item.label for item in source.items if item.key in names} == {"cat", "dog"}
+    assert "archive" not in classes(source) and "data.loose_beside_wrapping" in identifiers(source)
+
+
+def test_a_folder_of_loose_pictures_beside_others_stays_a_class(tmp_path):
+    source = open_source(
+        pictures(tmp_path, "1.png", *(f"art/{i}.png" for i in range(5)), "art/a/1.png", "art/b/1.png")
+    )
+    assert classes(source) == {None, "art"}
+
+
+def test_a_line_break_and_a_backslash_in_names_are_two_pictures(tmp_path):
+    pictures(tmp_path, "a\nb.png", "a\\nb.png")
+    (tmp_path / "metadata.csv").write_text('file_name,label\n"a\nb.png",line\na\\nb.png,backslash\n')
+    source = open_source(tmp_path)
+    assert {source.paths[item.key].name: item.label for item in source.items} == {
+        "a\nb.png": "line", "a\\nb.png": "backslash"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["x/" * 4000 + "1.png", "/x" * 4000 + "/1.png", "../" * 4000 + "1.png"])
+def test_a_name_of_many_parts_takes_no_time(tmp_path, name):
+    pictures(tmp_path, "cats/1.png", "dogs/2.png")
+    (tmp_path / "metadata.jsonl").write_text((json.dumps({"file_name": name, "label": "x"}) + "\n") * 20)
+    began = time.process_time()
+    open_source(tmp_path)
+    assert time.process_time() - began < 5

@@ -133,9 +133,9 @@ class Folder:
         self.skipped.append(Skipped(self._key(path), message(reason, **values)))
 
     def _key(self, path: Path) -> str:
-        return printable(
-            os.fsencode(path.relative_to(self.root).as_posix()).decode("utf-8", "backslashreplace")
-        )
+        """The path as text; a backslash in a name is two, since one stands for what is no text."""
+        name = os.fsencode(path.relative_to(self.root).as_posix()).replace(b"\\", b"\\\\")
+        return printable(name.decode("utf-8", "backslashreplace"))
 
     def _walk(self) -> Iterator[tuple[str, Path]]:
         """The (key, path) of every picture; what cannot be one goes to ``skipped``.

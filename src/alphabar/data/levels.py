@@ -101,8 +101,8 @@ def _is_wrapping(parents: list[list[str]], tops: Counter[str], notes: list[Messa
     loose = len(parents) - tops.total()
     if loose == 0:
         return True
-    inner = {parts[1] if len(parts) > 1 else None for parts in parents if parts}
-    if len(inner) < 2 or None in inner:
-        return False
+    inner = [parts[1] if len(parts) > 1 else None for parts in parents if parts]
+    if len({*inner} - {None}) < 2 or 2 * inner.count(None) > len(inner):
+        return False  # a folder of pictures of its own
     notes.append(message("data.loose_beside_wrapping", count=loose, folder=next(iter(tops))))
     return True
