@@ -396,6 +396,22 @@ def test_kaggle_pictures_without_any_devkit(tmp_path):
         next(prepare(source, ImageCodec(8), "box"))
 
 
+@pytest.mark.parametrize("named", [".", "cars_train"])
+def test_own_classes_in_folders_of_those_names_are_a_plain_folder(tmp_path, named):
+    for name in ("cars_train/sedan/1.png", "cars_train/suv/1.png", "cars_test/suv/1.png"):
+        picture(tmp_path / name)
+    source = open_source(tmp_path / named)
+    assert not isinstance(source, StanfordCars)
+    assert {item.label for item in source.items} == {"sedan", "suv"}
+    if named == ".":
+        assert {item.attributes["split"] for item in source.items} == {"cars_train", "cars_test"}
+
+
+def test_an_own_table_in_folders_of_those_names_is_used(tmp_path):
+    (cars(tmp_path) / "metadata.csv").write_text("file_name,label,tone\ncars_train/00001.jpg,suv,red\n")
+    assert ("suv", None, {"tone": "red", "split": "cars_train"}) in facts(open_source(tmp_path)).values()
+
+
 def test_annotations_without_pictures(tmp_path):
     devkit(tmp_path / "devkit")
     with pytest.raises(
