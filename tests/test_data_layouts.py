@@ -1,12 +1,15 @@
 """Folders are what a person meant by them: wrappings, splits, classes, and what is no data at all."""
 
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from alphabar.data.folder import Folder
+from alphabar.data.parquet import Parquet
 from alphabar.data.sources import open_source
 from alphabar.data.stanford_cars import StanfordCars
 from alphabar.errors import AlphabarError
@@ -125,7 +128,9 @@ def test_class_folders_of_cars_are(tmp_path):
     assert isinstance(source, StanfordCars)
 
 
-@pytest.mark.parametrize("files", [("recipe.toml", "log.jsonl"), ("recipe.json", "MANIFEST.json")])
+@pytest.mark.parametrize(
+    "files", [("recipe.toml",), ("recipe.toml", "log.jsonl"), ("recipe.json", "MANIFEST.json")]
+)
 def test_a_run_or_model_inside_is_no_data(tmp_path, files):
     pictures(tmp_path, "cats/1.png", "dogs/2.png", "runs/first/samples/3.png", "runs/first/4.png")
     for name in files:
@@ -134,6 +139,31 @@ def test_a_run_or_model_inside_is_no_data(tmp_path, files):
     assert classes(source) == {"cats", "dogs"}
     assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [("runs/first", "data.is_run")]
     assert len(open_source(tmp_path / "runs" / "first").items) == 2  # named itself, it is what is meant
+
+
+@pytest.mark.parametrize("name", ["samples.json", "restoration.json", "degradation.json"])
+def test_results_inside_are_no_data(tmp_path, name):
+    pictures(tmp_path, "1.png", "2.png", "out/000000.png", "out/overview/grid.png")
+    (tmp_path / "out" / name).write_text("{}")
+    source = open_source(tmp_path)
+    assert [item.key for item in source.items] == ["1.png", "2.png"] and classes(source) == {None}
+    assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [("out", "data.is_result")]
+    assert name in source.skipped[0].reason
+
+
+@pytest.mark.parametrize("picture", ["000000.png", "cats/000000.png"])
+def test_samples_named_themselves_are_without_their_overview(tmp_path, picture):
+    pictures(tmp_path, picture, "000001.png", "overview/grid.png", "overview/reverse.png")
+    (tmp_path / "samples.json").write_text("{}")
+    source = open_source(tmp_path)
+    assert [item.key for item in source.items] == sorted([picture, "000001.png"])
+    assert "overview" not in classes(source) and source.skipped == []
+
+
+def test_dishes_with_recipes_and_an_overview_are_data(tmp_path):
+    pictures(tmp_path, "pizza/1.png", "soup/2.png", "overview/3.png")
+    (tmp_path / "pizza" / "recipe.json").write_text("{}")
+    assert classes(open_source(tmp_path)) == {"pizza", "soup", "overview"}
 
 
 @pytest.mark.parametrize("name", ["dogs", "dogs.png", "cats/1.txt", "metadata.csv"])
@@ -204,3 +234,99 @@ def test_an_ordinary_folder_is_what_it_was(tmp_path):
         path.write_bytes(b"x" * 100)
         os.utime(path, ns=(10**18, 10**18))
     assert Folder(tmp_path).fingerprint == "9f279db390cc14561ed0e2cfb7370e5e320de5144a2ca983bb90b7f2a94d322a"
+
+
+def test_folders_that_link_to_each_other_are_read_once(tmp_path):
+    """Nine class folders with links to all others have 986,409 paths through them."""
+    names = [f"c{i}" for i in range(9)]
+    pictures(tmp_path, *(f"{name}/1.png" for name in names))
+    for name in names:
+        for other in set(names) - {name}:
+            (tmp_path / name / f"a-{other}").symlink_to(tmp_path / other)
+    source = open_source(tmp_path)
+    assert [(item.key, item.label) for item in source.items] == [(f"{name}/1.png", name) for name in names]
+    assert {skip.reason.identifier for skip in source.skipped} == {"data.folder_twice"}
+    assert len(source.skipped) == 72
+
+
+@pytest.mark.parametrize("link", ["a/link", "z", "dogs/up"])
+def test_a_link_takes_nothing_from_the_folder_itself(tmp_path, link):
+    pictures(tmp_path, "cats/1.png", "dogs/2.png", "a/3.png")
+    (tmp_path / link).symlink_to(tmp_path if link.endswith("up") else tmp_path / "cats")
+    source = open_source(tmp_path)
+    assert [item.key for item in source.items] == ["a/3.png", "cats/1.png", "dogs/2.png"]
+    assert [(skip.key, skip.reason.identifier) for skip in source.skipped] == [(link, "data.folder_twice")]
+
+
+def parquet(path: Path, rows: int, **columns: list) -> Path:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"label": [f"class {i % 3}" for i in range(rows)], **columns}), path)
+    return path
+
+
+INSIDE = [{"bytes": b"\x89PNG", "path": "a.png"}] * 30
+
+
+@pytest.mark.parametrize("name", ["data/train-00000.parquet", "train.parquet"])
+@pytest.mark.parametrize("loose", [("banner.png",), ("assets/a.png", "assets/b.png", "logo.png")])
+def test_stray_pictures_do_not_hide_parquet_files(tmp_path, name, loose):
+    parquet(tmp_path / name, 30, image=INSIDE)
+    source = open_source(pictures(tmp_path, *loose))
+    assert isinstance(source, Parquet) and len(source.items) == 30
+    assert identifiers(source) == ["data.loose_beside_parquet"] and loose[0] in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("metadata.parquet", {"image": INSIDE, "file_name": ["p0.png"] * 30}),
+        ("table.parquet", {"file_name": ["p0.png"] * 30}),
+        ("table.parquet", {"image": [{"bytes": None, "path": "p0.png"}] * 30}),
+    ],
+)
+def test_parquet_tables_beside_pictures_are_tables(tmp_path, name, columns):
+    parquet(tmp_path / name, 30, **columns)
+    source = open_source(pictures(tmp_path, "p0.png", "p1.png"))
+    assert isinstance(source, Folder) and len(source.items) == 2
+    assert "file_name" not in columns or source.items[0].label == "class 2"
+
+
+def test_a_parquet_file_beside_more_pictures_is_left_alone(tmp_path):
+    parquet(tmp_path / "sample.parquet", 3, image=INSIDE[:3])
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
+    source = open_source(pictures(tmp_path, "1.png", "2.png", "3.png", "4.png"))
+    assert isinstance(source, Folder) and identifiers(source) == ["data.other_files"]
+
+
+@pytest.mark.parametrize("stray", ["archive/cover.png", "archive/a/x.png"])
+def test_strays_inside_and_outside_the_folder_around_classes(tmp_path, stray):
+    names = [f"archive/{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
+    source = open_source(pictures(tmp_path, "preview.png", stray, *names))
+    assert {item.label for item in source.items if item.key in names} == {"cat", "dog"}
+    assert "archive" not in classes(source) and "data.loose_beside_wrapping" in identifiers(source)
+
+
+def test_a_folder_of_loose_pictures_beside_others_stays_a_class(tmp_path):
+    source = open_source(
+        pictures(tmp_path, "1.png", *(f"art/{i}.png" for i in range(5)), "art/a/1.png", "art/b/1.png")
+    )
+    assert classes(source) == {None, "art"}
+
+
+def test_a_line_break_and_a_backslash_in_names_are_two_pictures(tmp_path):
+    pictures(tmp_path, "a\nb.png", "a\\nb.png")
+    (tmp_path / "metadata.csv").write_text('file_name,label\n"a\nb.png",line\na\\nb.png,backslash\n')
+    source = open_source(tmp_path)
+    assert {source.paths[item.key].name: item.label for item in source.items} == {
+        "a\nb.png": "line", "a\\nb.png": "backslash"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["x/" * 4000 + "1.png", "/x" * 4000 + "/1.png", "../" * 4000 + "1.png"])
+def test_a_name_of_many_parts_takes_no_time(tmp_path, name):
+    pictures(tmp_path, "cats/1.png", "dogs/2.png")
+    (tmp_path / "metadata.jsonl").write_text((json.dumps({"file_name": name, "label": "x"}) + "\n") * 20)
+    began = time.process_time()
+    open_source(tmp_path)
+    assert time.process_time() - began < 5

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image import ImageCodec
 from alphabar.data.dataset import prepare
 from alphabar.data.items import Item
@@ -395,6 +396,22 @@ def test_kaggle_pictures_without_any_devkit(tmp_path):
         next(prepare(source, ImageCodec(8), "box"))
 
 
+@pytest.mark.parametrize("named", [".", "cars_train"])
+def test_own_classes_in_folders_of_those_names_are_a_plain_folder(tmp_path, named):
+    for name in ("cars_train/sedan/1.png", "cars_train/suv/1.png", "cars_test/suv/1.png"):
+        picture(tmp_path / name)
+    source = open_source(tmp_path / named)
+    assert not isinstance(source, StanfordCars)
+    assert {item.label for item in source.items} == {"sedan", "suv"}
+    if named == ".":
+        assert {item.attributes["split"] for item in source.items} == {"cars_train", "cars_test"}
+
+
+def test_an_own_table_in_folders_of_those_names_is_used(tmp_path):
+    (cars(tmp_path) / "metadata.csv").write_text("file_name,label,tone\ncars_train/00001.jpg,suv,red\n")
+    assert ("suv", None, {"tone": "red", "split": "cars_train"}) in facts(open_source(tmp_path)).values()
+
+
 def test_annotations_without_pictures(tmp_path):
     devkit(tmp_path / "devkit")
     with pytest.raises(
@@ -604,7 +621,7 @@ def test_bad_rows_and_files_are_named(tmp_path):
         ("b.parquet", "no column of pictures among x, y"),
         ("c.parquet", "damaged"),
         ("a.parquet/0000000", "empty"),
-        ("a.parquet/0000001", "vanished"),
+        ("a.parquet/0000001", "named in the metadata, but there is no such picture"),
         ("a.parquet/0000002", "an empty cell"),
     ]
 
@@ -674,6 +691,17 @@ def test_the_hub_with_parquet(tmp_path, monkeypatch):
     )
     assert asked.patterns == ["*.parquet"]
     assert len(source.items) == 10 and source.name == "someone/cars@v2"
+
+
+def test_data_of_the_hub_name_no_files_outside(tmp_path, monkeypatch):
+    picture(tmp_path / "mine.png")
+    names = [{"bytes": None, "path": path} for path in (str(tmp_path / "mine.png"), "../mine.png")]
+    write_parquet(tmp_path / "hub" / "a.parquet", {"image": names})
+    stand_in_hub(monkeypatch, tmp_path / "hub", ["a.parquet"])
+    source = open_source("hf://datasets/someone/cars")
+    for item in source.items:
+        with pytest.raises(Unreadable, match="no such picture"):
+            source.read(item)
 
 
 def test_the_hub_with_pictures_in_a_folder(tmp_path, monkeypatch):

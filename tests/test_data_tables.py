@@ -307,3 +307,49 @@ def test_labels_of_values():
         None, None, None, None, "true", "a", 3,
     ]  # fmt: skip
     assert finite_number(10**400) is None
+
+
+def known(tmp_path, name, content):
+    for picture in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / picture)
+    (tmp_path / name).write_bytes(content)
+    source = open_source(tmp_path)
+    return source, [(item.label, item.caption) for item in source.items]
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "annotations.json"])
+def test_categories_are_labels_where_each_picture_has_one(tmp_path, name):
+    value = {
+        "images": [{"id": i, "file_name": file} for i, file in enumerate(("a.png", "b.png", "c.png"))],
+        "annotations": [{"image_id": i, "category_id": number} for i, number in ((0, 1), (0, 1), (1, 2))],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    _, found = known(tmp_path, name, json.dumps(value).encode())
+    assert found == [("cat", None), ("dog", None), (None, None)]
+    value["annotations"].append({"image_id": 0, "category_id": 2})
+    _, found = known(tmp_path, name, json.dumps(value).encode())
+    assert found == [(None, None)] * 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_chinese_in_utf_16_without_a_mark(tmp_path, encoding):
+    captions = ["一辆红色的汽车在路边停着等人一二三" * 3, "一辆蓝色的汽车", "黑色"]
+    rows = "".join(f"{name}.png,{text}\n" for name, text in zip("abc", captions, strict=True))
+    source, found = known(tmp_path, "metadata.csv", f"file_name,text\n{rows}".encode(encoding))
+    assert [caption for _, caption in found] == captions and source.notes == []
+
+
+def test_half_a_character_in_json_is_replaced(tmp_path):
+    rows = r"""{"file_name": "a.png", "text": "\ud83d hi", "label": "x\udfff"}
+{"file_name": "b.png", "text": "\ud83d\ude97", "label": "\\ud83d"}"""
+    _, found = known(tmp_path, "metadata.jsonl", rows.encode())
+    assert found == [("x?", "? hi"), ("\\ud83d", "\U0001f697"), (None, None)]
+
+
+@pytest.mark.parametrize("value", ["Infinity", "-Infinity", "1e999", "NaN"])
+def test_an_infinite_label_is_unknown_and_said(tmp_path, value):
+    rows = f'{{"file_name": "a.png", "label": {value}}}\n{{"file_name": "b.png", "label": 3.0}}'
+    source, found = known(tmp_path, "metadata.jsonl", rows.encode())
+    assert [label for label, _ in found] == [None, "3", None]
+    said = [note.identifier for note in source.notes]
+    assert said == ([] if value == "NaN" else ["data.metadata_numbers"])

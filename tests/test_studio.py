@@ -160,7 +160,7 @@ def test_an_archive_becomes_a_folder_of_classes(tmp_path):
     loose.write_bytes(b"3")
     assert unpack([file, loose], tmp_path / "out") == 7
     found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert found == {"red/a.png", "blue/b.JPG", "d.png", *tables}
+    assert found == {"red/a.png", "blue/b.JPG", "d.png", ".left_out.json", *tables}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,10 @@ def test_embeddings_are_those_of_berts_equations(encoder):
         torch.testing.assert_close(vector, bert(tokenizer.ids(sentence)), atol=1e-5, rtol=0)
 
 
+def test_half_a_character_is_no_text(encoder):
+    assert torch.equal(embed(["a car \ud83d"]), embed(["a car ?"]))
+
+
 def test_the_files_are_those_of_the_package(monkeypatch, tmp_path):
     found = {name: SimpleNamespace(origin=str(tmp_path / "__init__.py")) for name in (PACKAGE, "tokenizers")}
     monkeypatch.setattr(text_encoder, "find_spec", found.get)

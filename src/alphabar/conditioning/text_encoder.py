@@ -64,6 +64,8 @@ def embed(sentences: Sequence[str], cache: Path | None = None) -> Tensor:
     cache: a folder that keeps them, under a hash of the sentences. A damaged one is replaced, with a warning.
     Raises UsageError where the encoder is not installed, AlphabarError where its file is damaged.
     """
+    # half a character, as damaged JSON and command lines have it, is no text
+    sentences = [sentence.encode("utf-8", "replace").decode() for sentence in sentences]
     unique = sorted(set(sentences))
     key = hashlib.sha256("\0".join([IDENTITY, *unique]).encode()).hexdigest()[:32]
     folder = cache / key if cache else None

@@ -3,12 +3,12 @@
 import os
 import re
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import IO, Any
 
 from alphabar.codecs.base import Unreadable
 from alphabar.codecs.image_files import TIFF_BEGINNINGS, looks_like_picture
@@ -18,6 +18,7 @@ from alphabar.data.levels import with_labels
 from alphabar.data.names import Names, folded, printable, stem
 from alphabar.data.table_files import Row
 from alphabar.data.tables import is_table, may_be_table, read_table
+from alphabar.files import Damaged, read_document, write_document
 from alphabar.messages import Message, message
 
 # TIFF at heart, so that Pillow would open the thumbnail and call it the picture.
@@ -38,6 +39,8 @@ PICTURE_SUFFIXES = frozenset(
 
 LARGEST_FILE = 512  # MiB
 
+LEFT_OUT = ".left_out.json"  # in an uploaded folder: what was not put into it
+
 # A picture's suffix somewhere in a name: "a.jpg_large", "c.tif?w=640", "d.jpeg.1", "e.tif~".
 SUFFIX_WITHIN = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?|avif)(?![a-z0-9])", re.I)
 
@@ -50,7 +53,11 @@ LARGEST_TABLE = 2**26  # bytes of a table of another name, which is read whole t
 
 OTHER_FILES = 20  # of one kind that are looked into as tables: of more, each is about one picture
 
-RUN, MODEL = {"recipe.toml", "log.jsonl"}, {"recipe.json", "MANIFEST.json"}  # files that tell their folders
+# Files that tell folders of runs and models, and of results; a data set of dishes may have a recipe.json.
+RUNS = ({"recipe.toml"}, {"recipe.json", "MANIFEST.json"})
+RESULTS = {"samples.json", "restoration.json", "degradation.json"}
+
+OVERVIEW = "overview"  # the folder beside samples.json with pictures of all samples
 
 
 class Folder:
@@ -62,7 +69,8 @@ class Folder:
     ``.json`` or ``.parquet`` in the Hugging Face convention: ``file_name`` (or another of `FILE_COLUMNS`),
     then ``text`` or ``caption`` → caption, ``label`` or ``class`` → label, all other columns → attributes. A
     table of another name is used where it names pictures (`Table.column_of_names`). Hidden files and folders
-    are ignored, and so are the folders of runs and models below the root; notes say what could not be used.
+    are ignored, and so are the folders of runs, models and results below the root, and the overview of
+    samples; notes say what could not be used.
 
     other_tables: whether tables of other names are looked for.
     """
@@ -73,11 +81,13 @@ class Folder:
         self.skipped: list[Skipped] = []
         self.notes: list[Message] = []
         self._paths: dict[str, Path] = {}
-        self._others: Counter[str] = Counter()
+        self._others: Counter[str] = Counter(_left_out(root))
         self._tables: list[Path] = []
         self._beside: dict[str, Path] = {}  # files that may be captions or tables, by their keys
-        found = sorted(self._walk(root, set()), key=lambda found: found[0])
-        self._paths = dict(found)
+        self._paths = dict(sorted(self._walk()))
+        self.skipped.sort(key=lambda skipped: skipped.key)
+        self._tables.sort(key=lambda path: path.parts)  # of two tables about a picture the last counts
+        self._beside = dict(sorted(self._beside.items(), key=lambda file: file[1].parts))
         captions = Captions(self._beside)
         self.items = [Item(key, caption=captions.take(key)) for key in self._paths]
         self.items = with_labels(self.items, self.notes)
@@ -123,53 +133,73 @@ class Folder:
         self.skipped.append(Skipped(self._key(path), message(reason, **values)))
 
     def _key(self, path: Path) -> str:
-        return printable(
-            os.fsencode(path.relative_to(self.root).as_posix()).decode("utf-8", "backslashreplace")
-        )
+        """The path as text; a backslash in a name is two, since one stands for what is no text."""
+        name = os.fsencode(path.relative_to(self.root).as_posix()).replace(b"\\", b"\\\\")
+        return printable(name.decode("utf-8", "backslashreplace"))
 
-    def _walk(self, folder: Path, above: set[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
-        """The (key, path) of every picture; what cannot be one goes to ``skipped``."""
-        try:
-            identity = folder.stat()
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            self._skip(folder, "data.folder_unreadable", error=error.strerror)
-            return
-        here = (identity.st_dev, identity.st_ino)
-        if here in above:
-            return  # a link that leads back up
-        names = {entry.name for entry in entries}
-        if above and (names >= RUN or names >= MODEL):
-            self._skip(folder, "data.is_run")
-            return
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name in ("__MACOSX", "@eaDir"):
-                continue
-            path = folder / entry.name
-            suffix = path.suffix.lower()
+    def _walk(self) -> Iterator[tuple[str, Path]]:
+        """The (key, path) of every picture; what cannot be one goes to ``skipped``.
+
+        Every folder is read once, however many links lead to it: folders that link to each other would make
+        endlessly many paths. Links are followed last, so that a folder has the name of its own.
+        """
+        read: set[tuple[int, int]] = set()
+        folders, links = [self.root], deque[Path]()
+        while folders or links:
+            folder = folders.pop() if folders else links.popleft()
             try:
-                mode, size = entry.stat().st_mode, entry.stat().st_size
+                identity = folder.stat()
+                if (identity.st_dev, identity.st_ino) in read:
+                    self._skip(folder, "data.folder_twice")
+                    continue
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
-                reason = "data.dead_link" if entry.is_symlink() else "data.cannot_be_read"
-                self._skip(path, reason, error=error.strerror)
+                self._skip(folder, "data.folder_unreadable", error=error.strerror)
                 continue
-            if suffix in PICTURE_SUFFIXES:
-                if stat.S_ISREG(mode):
+            read.add((identity.st_dev, identity.st_ino))
+            names = {entry.name for entry in entries}
+            if folder != self.root and (results := sorted(names & RESULTS)):
+                self._skip(folder, "data.is_result", file=results[0])
+                continue
+            if folder != self.root and any(names >= files for files in RUNS):
+                self._skip(folder, "data.is_run")
+                continue
+            no_data = {"__MACOSX", "@eaDir", *([OVERVIEW] if "samples.json" in names else [])}
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in no_data:
+                    continue
+                path = folder / entry.name
+                try:
+                    status = entry.stat()
+                except OSError as error:
+                    reason = "data.dead_link" if entry.is_symlink() else "data.cannot_be_read"
+                    self._skip(path, reason, error=error.strerror)
+                    continue
+                if stat.S_ISDIR(status.st_mode) and path.suffix.lower() not in PICTURE_SUFFIXES:
+                    (links if entry.is_symlink() else folders).append(path)
+                elif self._sort(path, status):
                     yield self._key(path), path
-                else:
-                    self._skip(path, "data.is_folder" if stat.S_ISDIR(mode) else "data.is_device")
-            elif stat.S_ISDIR(mode):
-                yield from self._walk(path, above | {here})
-            elif is_table(entry.name) and stat.S_ISREG(mode):
-                self._tables.append(path)
-            elif stat.S_ISREG(mode) and (
-                suffix in CAPTION_SUFFIXES or (may_be_table(entry.name) and size <= LARGEST_TABLE)
-            ):
-                self._beside[self._key(path)] = path
-            elif stat.S_ISREG(mode) and _may_be_picture(path):
-                yield self._key(path), path
+
+    def _sort(self, path: Path, status: os.stat_result) -> bool:
+        """Whether a file is a picture; what may be a caption or a table is kept, all else counted."""
+        suffix = path.suffix.lower()
+        if not stat.S_ISREG(status.st_mode):
+            if suffix in PICTURE_SUFFIXES:
+                self._skip(path, "data.is_folder" if stat.S_ISDIR(status.st_mode) else "data.is_device")
             else:
                 self._others[suffix] += 1
+            return False
+        if suffix in PICTURE_SUFFIXES:
+            return True
+        if is_table(path.name):
+            self._tables.append(path)
+        elif suffix in CAPTION_SUFFIXES or (may_be_table(path.name) and status.st_size <= LARGEST_TABLE):
+            self._beside[self._key(path)] = path
+        elif _may_be_picture(path):
+            return True
+        else:
+            self._others[suffix] += 1
+        return False
 
     def _metadata_rows(self, path: Path, names: Names) -> dict[str, Row]:
         """What a table says of the pictures it names, by key; what it cannot say is noted."""
@@ -256,17 +286,37 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _may_be_picture(path: Path) -> bool:
-    """Whether a file without a picture's suffix is one all the same: it begins like one.
+def begins_like_picture(name: str, opened: IO[bytes]) -> bool:
+    """Whether a file without a picture's suffix is one all the same: it begins like one. It is closed.
 
     Many kinds of files are TIFF at heart, so that one has to be called so.
     """
-    if path.suffix.lower() in NO_PICTURES:
-        return False
-    try:
-        with open(path, "rb") as file:
-            beginning = file.read(16)
-    except OSError:
-        return False
+    with opened:
+        path = PurePath(name)
+        if path.suffix.lower() in NO_PICTURES:
+            return False
+        beginning = opened.read(16)
     called = not path.suffix or SUFFIX_WITHIN.search(path.name)
     return looks_like_picture(beginning) and bool(called or not beginning.startswith(TIFF_BEGINNINGS))
+
+
+def _may_be_picture(path: Path) -> bool:
+    try:
+        return path.suffix.lower() not in NO_PICTURES and begins_like_picture(path.name, path.open("rb"))
+    except OSError:
+        return False
+
+
+def write_left_out(folder: Path, suffixes: Mapping[str, int]) -> None:
+    """Writes into a folder how many files of each suffix were left out of it, for its notes to say."""
+    write_document(folder / LEFT_OUT, dict(suffixes))
+
+
+def _left_out(folder: Path) -> dict[str, int]:
+    if not os.path.isfile(folder / LEFT_OUT):
+        return {}
+    try:
+        counts = read_document(folder / LEFT_OUT)
+    except (OSError, Damaged):
+        return {}
+    return {suffix: count for suffix, count in counts.items() if type(count) is int}

@@ -16,6 +16,9 @@ SPLITS = {
 }
 """Names of splits and which of the four splits each means."""
 
+APART = re.compile(r"~\d+")
+"""Folders that an upload makes for files whose names were there before: they are no classes."""
+
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(SPLITS, key=len, reverse=True))})(?![a-z])")
 
 
@@ -26,6 +29,7 @@ def with_labels(items: Sequence[Item], notes: list[Message]) -> list[Item]:
     by side, whatever else lies beside them, or where there is nothing else; notes say what that was.
     """
     parents = [item.key.split("/")[:-1] for item in items]
+    parents = [parts[1:] if parts and APART.fullmatch(parts[0]) else parts for parts in parents]
     items = list(items)
     while True:
         tops = Counter(parts[0] for parts in parents if parts)
@@ -97,8 +101,8 @@ def _is_wrapping(parents: list[list[str]], tops: Counter[str], notes: list[Messa
     loose = len(parents) - tops.total()
     if loose == 0:
         return True
-    inner = {parts[1] if len(parts) > 1 else None for parts in parents if parts}
-    if len(inner) < 2 or None in inner:
-        return False
+    inner = [parts[1] if len(parts) > 1 else None for parts in parents if parts]
+    if len({*inner} - {None}) < 2 or 2 * inner.count(None) > len(inner):
+        return False  # a folder of pictures of its own
     notes.append(message("data.loose_beside_wrapping", count=loose, folder=next(iter(tops))))
     return True

@@ -17,6 +17,7 @@ class Names:
     def __init__(self, keys: Iterable[str], root: Path):
         self._keys = set(keys)
         self._root = root.resolve()
+        self._depth = max((key.count("/") + 1 for key in self._keys), default=0)
         self._whole: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
         self._files: dict[str, list[str]] = {}  # by the last part, with its suffix and without
@@ -34,22 +35,29 @@ class Names:
         in folders below it, as far as only one picture there has that name; near: of several, one in a folder
         of this name, as those that train.csv names are in the folder train.
         """
-        names = [None if name is None else printable(name) for name in names]
+        names = list(names)
         found = [None if name is None else self.find(folder, name) for name in names]
         if any(key is not None for key in found):
             return found
-        return [None if name is None else self._below(folder, name, folded(near)) for name in names]
+        return [
+            None if name is None else self._below(folder, printable(name), folded(near)) for name in names
+        ]
 
     def find(self, folder: str, name: str) -> str | None:
         """The key of the picture that a table calls by a name, or None. folder: the table's, as a key."""
+        exact = printable(name.replace("\\", "\\\\"))  # as keys are: with two for one
+        name = printable(name)
         plain = name.strip().replace("\\", "/")
-        for each in dict.fromkeys((name, name.strip(), plain)):
+        for each in dict.fromkeys((exact, name, name.strip(), plain)):
             if (key := self.joined(folder, each)) in self._keys:
                 return key
         absolute = plain.startswith(("/", "file:")) or re.match(r"[A-Za-z]:", plain) is not None
         parts = [part for part in plain.split("/") if part not in ("", ".")]
         above = {folded(part) for part in (self._root.name, *folder.split("/")) if part}
-        for start in range(len(parts)):
+        longest = 2 * (self._depth + folder.count("/") + 1)  # of what leads to a picture, also upwards
+        if len(parts) > longest and not absolute:
+            return None
+        for start in range(max(0, len(parts) - longest), len(parts)):
             for place in dict.fromkeys((folder, "")) if "/" in plain else (folder,):
                 wanted = folded(self.joined(place, "/".join(parts[start:])))
                 found = self._whole.get(wanted) or self._stems.get(wanted, [])

@@ -30,6 +30,29 @@ def parquet_files(path: Path) -> list[Path]:
     return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))
 
 
+def pictures_inside(file: Path) -> int:
+    """How many pictures a parquet file holds itself: cells that only name a file are none.
+
+    0 for a file that cannot be read, also without pyarrow. Only its footer is read.
+    """
+    try:
+        parquet = _open_parquet(file)
+        column = _picture_column(parquet.schema_arrow, _features(parquet.schema_arrow))
+    except (OSError, ValueError, AlphabarError):
+        return 0
+    groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    paths = (column, f"{column}.bytes")
+    cells = [
+        chunk for chunk in chunks if chunk.path_in_schema in paths and chunk.physical_type == "BYTE_ARRAY"
+    ]
+    empty = sum(chunk.statistics.null_count or 0 for chunk in cells if chunk.is_stats_set)
+    return sum(chunk.num_values for chunk in cells) - empty
+
+
+DEEPEST = 100  # parts of a path in a cell that are looked for
+
+
 class _Place(NamedTuple):
     """Where one picture is."""
 
@@ -45,9 +68,12 @@ class Parquet:
     Class names come from the file's own Hugging Face metadata; without them, labels are numbers. The caption,
     the label and the attributes are found as in tables (`Cleaning`), and so does the split that a file's name
     begins with become one. Raises AlphabarError where pyarrow is missing.
+
+    confined: whether cells may only name files below the path, as for data that strangers made.
     """
 
-    def __init__(self, path: Path, name: str | None = None):
+    def __init__(self, path: Path, name: str | None = None, confined: bool = False):
+        self.confined = confined
         self.name = name or path.resolve().name
         self.items: list[Item] = []
         self.skipped: list[Skipped] = []
@@ -71,20 +97,29 @@ class Parquet:
         """The bytes in the item's cell, or of the file that it names. Raises Unreadable or OSError."""
         place = self._places[item.key]
         cell = self._group(place)[place.row].as_py()
+        path = None
         if isinstance(cell, dict):
             path, cell = cell.get("path"), cell.get("bytes")
-            if cell is None and path is not None:
-                return self._find(place.file.parent, path).read_bytes()
-        if cell is None:
+        elif isinstance(cell, str):
+            path, cell = cell, None
+        if cell is None and isinstance(path, str) and path.strip():
+            return self._find(place.file.parent, path).read_bytes()
+        if not isinstance(cell, bytes):
             raise Unreadable("data.empty_cell")
         return cell
 
     def _find(self, folder: Path, name: str) -> Path:
-        """The file that a cell names: as it is written, or as much of the end of a path as there is here."""
-        parts = PurePosixPath(name.strip().replace("\\", "/").removeprefix("file://")).parts
+        """The file that a cell names: as it is written, or as much of the end of a path as there is here.
+
+        Raises Unreadable where there is none: a pipe or a device is no file.
+        """
+        parts = PurePosixPath(name.strip().replace("\\", "/").removeprefix("file://")).parts[-DEEPEST:]
         ends = [Path(*parts[start:]) for start in range(len(parts))]
-        found = (place / end for end in ends for place in (folder, self._root) if os.path.isfile(place / end))
-        return next(found, folder / name)
+        for file in (place / end for end in ends for place in (folder, self._root)):
+            below = Path(os.path.normpath(file)).is_relative_to(os.path.normpath(self._root))
+            if (below or not self.confined) and _is_file(file):
+                return file
+        raise Unreadable("data.no_such_picture")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -121,14 +156,14 @@ class Parquet:
         classes = [name for name in plain if features.get(name, {}).get("_type") == "ClassLabel"]
         named = any(plain_column(name) in LABEL_COLUMNS for name in plain)
         label = None if named or not classes else classes[0]
-        names = {name: features[name].get("names") or [] for name in classes}
+        names = {name: _class_names(features[name]) for name in classes}
         split = _split(file)
         rows = parquet.read(columns=plain).to_pylist()
         cleaning = Cleaning()
         position = 0
         for group in range(parquet.metadata.num_row_groups):
             for row in range(parquet.metadata.row_group(group).num_rows):
-                values = {k: _named(v, names.get(k, [])) for k, v in rows[position].items()} if plain else {}
+                values = {k: _named(v, names.get(k, {})) for k, v in rows[position].items()} if plain else {}
                 known = cleaning.row({"label" if k == label else k: v for k, v in values.items()})
                 item = Item(
                     key=f"{key}/{position:07d}",
@@ -154,7 +189,9 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
     """What the Hugging Face libraries wrote about the columns, by name; empty where they did not."""
     try:
         known = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+    if not isinstance(known, dict):
         return {}
     return {name: feature for name, feature in known.items() if isinstance(feature, dict)}
 
@@ -174,11 +211,24 @@ def _picture_column(schema: Any, features: dict[str, dict[str, Any]]) -> str | N
     return next(iter(declared + structs + binary), None)
 
 
-def _named(value: Any, names: list[str]) -> Any:
+def _class_names(feature: dict[str, Any]) -> dict[int, Any]:
+    """The names of a ClassLabel by number: of a list or, as YAML has them, of {"0": name}; else none."""
+    names = feature.get("names")
+    if isinstance(names, dict):
+        return {int(number): name for number, name in names.items() if re.fullmatch("[0-9]{1,9}", number)}
+    return dict(enumerate(names)) if isinstance(names, list) else {}
+
+
+def _named(value: Any, names: dict[int, Any]) -> Any:
     """A class by its name where it has one; -1 is the Hub's way to say unknown."""
-    if names and isinstance(value, int):
-        return names[value] if 0 <= value < len(names) else None
-    return value
+    return names.get(value) if names and isinstance(value, int) else value
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return os.path.isfile(path)
+    except ValueError:  # a NUL in the name
+        return False
 
 
 def _split(file: Path) -> str | None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from alphabar.codecs.base import one_line
 from alphabar.data.folder import PICTURE_SUFFIXES, Folder
 from alphabar.data.items import Source, nothing_in
-from alphabar.data.parquet import Parquet, parquet_files
+from alphabar.data.parquet import Parquet, parquet_files, pictures_inside
 from alphabar.data.stanford_cars import StanfordCars
-from alphabar.data.tables import TABLES
+from alphabar.data.tables import TABLES, is_table
 from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.messages import message
@@ -107,7 +107,10 @@ def open_hub(rest: str | None) -> Source:
         )
     except Exception as error:  # the network and the Hub raise whatever they like
         raise AlphabarError("data.not_fetched", data=data, error=one_line(error)) from None
-    return open_path(Path(fetched) / (folder or ""), name=data.removeprefix("hf://datasets/"))
+    source = open_path(Path(fetched) / (folder or ""), name=data.removeprefix("hf://datasets/"))
+    if isinstance(source, Parquet):
+        source.confined = True
+    return source
 
 
 def recognize_parquet(path: Path, name: str | None = None) -> Source | None:
@@ -118,11 +121,22 @@ def recognize_parquet(path: Path, name: str | None = None) -> Source | None:
 
 
 def recognize_pictures(path: Path, name: str | None = None) -> Source | None:
-    """A folder with picture files somewhere below it; None for everything else."""
+    """A folder with picture files somewhere below it; None for everything else.
+
+    Parquet files that hold more pictures than lie beside them are the data, unless they are tables by name.
+    """
     if not path.is_dir():
         return None
     folder = Folder(path, name)
-    return folder if folder.items else None
+    if not folder.items:
+        return None
+    inside = sum(map(pictures_inside, (file for file in parquet_files(path) if not is_table(file.name))))
+    if inside <= len(folder.items):
+        return folder
+    source = Parquet(path, name)
+    loose, first = len(folder.items), folder.items[0].key
+    source.notes.append(message("data.loose_beside_parquet", count=loose, first=first, inside=inside))
+    return source
 
 
 def recognize_stanford_cars(path: Path, name: str | None = None) -> Source | None:

@@ -106,13 +106,13 @@ class StanfordCars:
 
     @staticmethod
     def find(path: Path) -> "StanfordCars | None":
-        """Stanford Cars in a folder, None where it is something else.
+        """Stanford Cars in a folder, None where it is something else, as own classes in its folders are.
 
         Raises AlphabarError where the annotations are there and the pictures are not.
         """
         root = _unwrapped(path)
         if root.name in PICTURE_FOLDERS or any(os.path.isdir(root / name) for name in PICTURE_FOLDERS):
-            return _numbered_files(root)
+            return None if _is_own(root) else _numbered_files(root)
         if any(_has_class_folders(root / split) for split in ("", "train", "test")):
             return _class_folders(root)
         if _piece(root, "cars_meta.mat", above=False):
@@ -141,6 +141,18 @@ def _unwrapped(path: Path) -> Path:
             break
         path = path / folders[0]
     return path
+
+
+def _is_own(root: Path) -> bool:
+    """Whether only the folders are called as in the set: no file of the devkit, but classes or a table."""
+    files = (*CLASS_NAMES, *ANNOTATIONS.values(), TEST_WITHOUT_LABELS)
+    if any(_piece(root, name) for name in files):
+        return False
+    items = [item for item in Folder(root).items if _picture_folder(root, item.key)]
+    return any(
+        item.label not in (None, *PICTURE_FOLDERS) or item.caption or set(item.attributes) - {"split"}
+        for item in items
+    )
 
 
 def _numbered_files(root: Path) -> StanfordCars:

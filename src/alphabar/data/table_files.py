@@ -24,6 +24,8 @@ THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")  # in English
 
 LONGEST_NUMBER = 400  # digits; longer ones are beyond the range of floats in any case
 
+HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: without its other half it is no text
+
 BYTE_ORDER_MARKS = (  # UTF-32's first: in little endian it begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -44,8 +46,11 @@ def read_text(data: bytes, cut: bool = False) -> tuple[str, str]:
     cut: the bytes may end within a character. Raises UnicodeDecodeError for broken UTF-16 and UTF-32.
     """
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
-    for name, zeros in (("utf-16-le", data[1:200:2]), ("utf-16-be", data[:200:2])):
-        if encoding == "utf-8" and len(data) > 3 and zeros.count(0) > 0.6 * len(zeros):
+    odd, even = data[1:200:2], data[:200:2]
+    for name, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        # A table in Chinese is in Latin letters only in its header and the names of pictures.
+        mixed = zeros.count(0) >= 5 + 4 * others.count(0)
+        if encoding == "utf-8" and len(data) > 3 and (mixed or zeros.count(0) > 0.6 * len(zeros)):
             encoding = name
     if not encoding.startswith("utf-8"):
         return data.decode(encoding, "replace" if cut else "strict"), encoding
@@ -237,7 +242,11 @@ def _parse(text: str) -> Any:
     def whole(digits: str) -> int | float:
         return int(digits) if len(digits) <= LONGEST_NUMBER else float("inf")
 
-    return json.loads(text, parse_int=whole)
+    value = json.loads(text, parse_int=whole)
+    if HALF_CHARACTER.search(text):
+        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+        value = json.loads(text, parse_int=whole)
+    return value
 
 
 def _rows_in(whole: Any, broken: list[str]) -> Iterator[Row]:
@@ -246,7 +255,8 @@ def _rows_in(whole: Any, broken: list[str]) -> Iterator[Row]:
         whole.get(k) if isinstance(whole, dict) else 0 for k in ("images", "annotations", "labels")
     )
     if isinstance(images, list) and isinstance(notes, list):
-        yield from _coco_rows(images, notes)
+        categories = whole.get("categories")
+        yield from _coco_rows(images, notes, categories if isinstance(categories, list) else [])
     elif isinstance(labels, list) and not _is_row(whole):
         yield from _rows_in(labels, broken)
     elif isinstance(whole, dict) and _is_row(whole):
@@ -291,12 +301,27 @@ def _rows_of_columns(columns: Mapping[str, Any]) -> Iterator[Row]:
         yield {name: values[i] for name, values in lists.items() if i < len(values)}
 
 
-def _coco_rows(images: Iterable[Any], notes: Iterable[Any]) -> Iterator[Row]:
-    """The rows of COCO's captions; of several captions for a picture the first counts."""
+def _coco_rows(images: Iterable[Any], notes: Iterable[Any], categories: Iterable[Any]) -> Iterator[Row]:
+    """The rows of COCO's captions and categories; of several captions for a picture the first counts.
+
+    The category is the label unless a picture shows things of several: these are no classes of pictures.
+    """
     captions: dict[str, Any] = {}
+    shown: dict[str, set[str]] = {}
     for note in notes:
         if isinstance(note, dict) and "caption" in note:
             captions.setdefault(str(note.get("image_id")), note["caption"])
+        if isinstance(note, dict) and note.get("category_id") is not None:
+            shown.setdefault(str(note.get("image_id")), set()).add(str(note["category_id"]))
+    names = {str(each.get("id")): each.get("name") for each in categories if isinstance(each, dict)}
+    labels = {image: names.get(number, number) for image, (number, *_) in shown.items()}
+    if any(len(numbers) > 1 for numbers in shown.values()):
+        labels = {}
     for image in images:
         if isinstance(image, dict):
-            yield {FILE_COLUMNS[0]: image.get("file_name"), "text": captions.get(str(image.get("id")))}
+            key = str(image.get("id"))
+            yield {
+                FILE_COLUMNS[0]: image.get("file_name"),
+                "text": captions.get(key),
+                "label": labels.get(key),
+            }

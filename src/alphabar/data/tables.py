@@ -141,6 +141,8 @@ class Cleaning:
         label = next((known[name] for name in LABEL_COLUMNS if name in known), None)
         made = {name: self._value(name, v) for name, v in row.items() if name not in (*captions, label)}
         made["text"] = next((text for c in captions if (text := caption_of(row[c])) is not None), None)
+        if label is not None and isinstance(row[label], float):
+            return made | {"label": label_of(self._value(label, row[label]))}
         return made | {"label": None if label is None else label_of(row[label])}
 
     def _value(self, column: str, value: Any) -> Any:

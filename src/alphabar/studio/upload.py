@@ -5,13 +5,15 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from alphabar.data.captions import CAPTION_SUFFIXES
-from alphabar.data.folder import PICTURE_SUFFIXES, SUFFIX_WITHIN
-from alphabar.data.tables import may_be_table
+from alphabar.data.folder import PICTURE_SUFFIXES, SUFFIX_WITHIN, begins_like_picture, write_left_out
+from alphabar.data.names import folded
+from alphabar.data.tables import is_table, may_be_table
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import writing_folder
 from alphabar.studio.temporary import TemporaryFiles
@@ -36,26 +38,39 @@ def unpack(
     """Put pictures, and those in zip archives, into a new folder; the number of files in it.
 
     Folders within an archive are kept: they are classes. Whatever is no picture, caption or table is left
-    out. The folder appears when all of it is there. Raises AlphabarError for a damaged or encrypted archive,
-    for one that holds links or names outside itself, and for more bytes or files than allowed, and UsageError
-    where there is no picture in it.
+    out, which the notes of `Folder` say. An archive with a name that was there before goes to a folder of its
+    own, one that is no class (`APART`), so that its captions and tables stay with its pictures; so does the
+    second of two files of a name. The folder appears when all of it is there.
+    Raises AlphabarError for a damaged or encrypted archive, for one that holds links or names outside itself,
+    and for more bytes or files than allowed, and UsageError
+    where there is no picture in it, and for two tables of one name that lie in no archive.
     """
-    count, left = 0, max_bytes
+    count, left, places = 0, max_bytes, _Places()
+    left_out = Counter[str]()
     with writing_folder(folder, existing="replace") as beside:
         for file in files:
             if file.suffix.lower() == ".zip":
-                added, left = _extract(file, beside, max_files - count, left)
+                added, left = _extract(file, beside, max_files - count, left, places, left_out)
                 count += added
-            elif _belongs(file.name):
+            elif _belongs(file.name) or begins_like_picture(file.name, file.open("rb")):
                 left -= file.stat().st_size
                 count += 1
-                shutil.copyfile(file, _free(beside / _plain(file.name)))
+                path = PurePosixPath(_plain(file.name))
+                apart = places.apart([path])
+                if apart and (is_table(path.name) or path.suffix.lower() in (".csv", ".tsv")):
+                    raise UsageError("studio.upload_two_tables", name=path.name)
+                (beside / apart).mkdir(exist_ok=True)
+                shutil.copyfile(file, beside / apart / path)
+            else:
+                left_out[file.suffix.lower()[:20]] += 1
             if count > max_files or left < 0:
                 raise AlphabarError(
                     "studio.upload_too_large", files=f"{max_files:,}", megabytes=f"{max_bytes // 2**20:,}"
                 )
         if not count:
             raise UsageError("studio.upload_without_pictures")
+        if left_out:
+            write_left_out(beside, left_out)
     return count
 
 
@@ -79,23 +94,32 @@ def unpacked(files: Sequence[Path], temporary: TemporaryFiles) -> Iterator[Path]
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _extract(file: Path, folder: Path, most: int, left: int) -> tuple[int, int]:
+class _Places:
+    """Where the files of an upload go: into its folder, or apart from those that have their names."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}  # that a name was there
+
+    def apart(self, paths: Iterable[PurePosixPath]) -> str:
+        """The folder in which all of these names are free, "" for the upload's own; they are taken then."""
+        names = {folded(str(path)) for path in paths}
+        times = max((self._times.get(name, 0) for name in names), default=0)
+        self._times |= dict.fromkeys(names, times + 1)
+        return f"~{times + 1}" if times else ""
+
+
+def _extract(
+    file: Path, folder: Path, most: int, left: int, places: _Places, left_out: Counter[str]
+) -> tuple[int, int]:
     """How many files came out of an archive, and how many bytes may still come."""
-    count = 0
     try:
         with zipfile.ZipFile(file) as archive:
-            if len(archive.infolist()) > 2 * MAX_FILES:
-                raise AlphabarError(
-                    "studio.archive_too_many_files", file=file.name, most=f"{2 * MAX_FILES:,}"
-                )
-            for member in archive.infolist():
-                path = _inside(member)
-                if path is None:
-                    continue
-                count += 1
-                if count > most:
-                    raise AlphabarError("studio.archive_too_many_files", file=file.name, most=f"{most:,}")
-                target = _free(folder.joinpath(*path.parts))
+            members = _members(archive, most, left_out)
+            first = {folded(str(path)): member for member, path in reversed(members)}
+            apart = places.apart(path for _, path in members)
+            for member, path in members:
+                own = first[folded(str(path))] is member  # else a name that the archive has twice
+                target = folder / (apart if own else places.apart([path])) / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as packed, open(target, "wb") as out:
                     while block := packed.read(BLOCK):
@@ -112,7 +136,35 @@ def _extract(file: Path, folder: Path, most: int, left: int) -> tuple[int, int]:
             raise
         # zlib.error and its like
         raise AlphabarError("studio.archive_damaged", file=file.name, problem=type(error).__name__) from None
-    return count, left
+    return len(members), left
+
+
+def _members(
+    archive: zipfile.ZipFile, most: int, left_out: Counter[str]
+) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """The members of an archive that belong to a folder of pictures, and where they go."""
+    name = Path(archive.filename or "").name
+    if len(archive.infolist()) > 2 * MAX_FILES:
+        raise AlphabarError("studio.archive_too_many_files", file=name, most=f"{2 * MAX_FILES:,}")
+    members = []
+    for member in archive.infolist():
+        path = _inside(member)
+        if path is None:
+            continue
+        if not _belongs(path.name) and not _begins_like_picture(archive, member):
+            left_out[path.suffix.lower()[:20]] += 1
+            continue
+        members.append((member, path))
+        if len(members) > most:
+            raise AlphabarError("studio.archive_too_many_files", file=name, most=f"{most:,}")
+    return members
+
+
+def _begins_like_picture(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    try:
+        return begins_like_picture(member.filename, archive.open(member))
+    except Exception:  # encrypted or damaged: no reason to refuse the pictures beside it
+        return False
 
 
 def _inside(member: zipfile.ZipInfo) -> PurePosixPath | None:
@@ -125,26 +177,17 @@ def _inside(member: zipfile.ZipInfo) -> PurePosixPath | None:
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise AlphabarError("studio.archive_link", name=member.filename[:80])
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    if member.is_dir() or hidden or not _belongs(path.name):
+    if member.is_dir() or hidden:
         return None
     return PurePosixPath(*(_plain(part) for part in path.parts))
 
 
 def _belongs(name: str) -> bool:
-    """Whether a folder of pictures would read a file of this name: as a picture, a caption or a table."""
+    """Whether a folder of pictures reads a file of this name in any case: as picture, caption or table."""
     known = PurePosixPath(name).suffix.lower() in (*PICTURE_SUFFIXES, *CAPTION_SUFFIXES)
     return known or may_be_table(name) or SUFFIX_WITHIN.search(name) is not None
 
 
 def _plain(name: str) -> str:
-    """A file name that every system takes."""
-    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", name)[-150:] or "_"
-
-
-def _free(path: Path) -> Path:
-    """The path, or one beside it where it is taken."""
-    for i in range(1, 1_000_000):
-        if not path.exists():
-            return path
-        path = path.with_name(f"{path.stem.rsplit('~', 1)[0]}~{i}{path.suffix}")
-    raise AlphabarError("studio.too_many_of_one_name", name=path.name)
+    """A file name that every system takes, and that is no folder of `_Places`."""
+    return re.sub(r'[\x00-\x1f<>:"/\\|?*]|^~(?=\d+$)', "_", name)[-150:] or "_"
