@@ -466,6 +466,30 @@ def test_a_finished_evaluation_is_kept_whatever_the_file_held(run, tmp_path, dra
     assert (tmp_path / "damaged-evaluation.json").exists() == damaged
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "unreadable"])
+def test_a_file_that_cannot_be_read_is_waited_for_by_nobody_and_stays(
+    run, tmp_path, drawing, monkeypatch, kind
+):
+    drawing(toys(60, seed=5))
+    result, kept = evaluated(load_model(run), "toycars:200", 60), Run(tmp_path)
+    file = tmp_path / "evaluation.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.write_bytes(b"[]")
+
+        def broken(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(Path, "read_bytes", broken)
+    about = file.lstat()
+    assert [n.identifier for n in add_to_run(kept, result)] == ["evaluation.not_kept"]
+    assert read_evaluations(kept)[0] == []
+    assert read_evaluations(kept)[1].identifier == "evaluation.damaged_record"
+    assert file.lstat().st_ino == about.st_ino and [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
 def test_an_evaluation_that_cannot_be_written_is_only_a_note(run, tmp_path, drawing, monkeypatch):
     drawing(toys(60, seed=5))
     result = evaluated(load_model(run), "toycars:200", 60)

@@ -37,7 +37,8 @@ from alphabar.runtime import Runtime
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import nfe_per_sample, sampling_settings
 from alphabar.tensor_files import unpack_tensors
-from alphabar.training.loop import begin, train
+from alphabar.training.loop import MAX_BAD_STEPS, begin, train
+from refusals import refused
 from training_child import tiny_dataset
 
 BASELINES = ("gan", "vae")
@@ -135,9 +136,10 @@ class TestLosses:
         whole = Gan.prepare
 
         def cut_off(self, *args):
-            whole(self, *args)
+            prepared = whole(self, *args)
             if dead:
                 self.prepared_parameters()[dead].grad = None
+            return prepared
 
         monkeypatch.setattr(Gan, "prepare", cut_off)
         run = begin(tmp_path / "run", tiny("gan", "batch=2"))
@@ -146,7 +148,9 @@ class TestLosses:
         assert [note.values["names"] for note in told] == ([dead] if dead else [])
 
     @pytest.mark.parametrize("whose", ["critic", "generator"])
-    def test_a_refused_update_puts_the_critic_back(self, dataset, tmp_path, monkeypatch, whose):
+    def test_an_update_that_is_refused_for_one_network_moves_none(
+        self, dataset, tmp_path, monkeypatch, whose
+    ):
         calls, name = [], "score" if whose == "critic" else "losses"
         real = getattr(Gan, name)
 
@@ -158,16 +162,41 @@ class TestLosses:
         bad = 2 * 4 + 1 if whose == "critic" else 3
         monkeypatch.setattr(Gan, name, bad_in_the_third_update)
         run = begin(tmp_path / "run", tiny("gan"))
-        files = {}
+        files, bad_steps = {}, {}
         for _ in train(dataset, run, images=32, runtime=Runtime(), checkpoint_every=0):
             if checkpoint := run.checkpoints.newest()[0]:
                 files[checkpoint.images] = checkpoint.files
-        for part in ("critic", "critic_optimizer"):
+                bad_steps[checkpoint.images] = checkpoint.state["bad_steps"]
+        for part in ("critic", "critic_optimizer", "model", "ema", "optimizer"):
             file = f"{part}.safetensors"
-            assert files[8][file] != files[16][file] == files[24][file] != files[32][file]
-        for part in ("model", "ema", "optimizer"):
-            file = f"{part}.safetensors"
-            assert (files[16][file] == files[24][file]) == (whose == "generator")
+            assert files[8][file] != files[16][file] == files[24][file] != files[32][file], part
+        assert bad_steps == {8: 0, 16: 0, 24: 1, 32: 0}
+
+    @pytest.mark.parametrize("pieces", [1, 2])
+    def test_a_training_that_stopped_after_a_refused_update_goes_on_as_without(
+        self, dataset, tmp_path, monkeypatch, pieces
+    ):
+        real = Gan.prepare
+
+        def bad_in_the_second_update(self, x0, eps, images, *rest):
+            return real(self, x0 * (math.nan if images == 8 else 1), eps, images, *rest)
+
+        monkeypatch.setattr(Gan, "prepare", bad_in_the_second_update)
+        files = []
+        for name, ends in (("at once", [32]), ("in two sittings", [16, 32])):
+            run = begin(tmp_path / name, tiny("gan", f"accumulate={pieces}"))
+            for images in ends:
+                list(train(dataset, run, images=images, runtime=Runtime()))
+            files.append(run.checkpoints.newest()[0].files)
+        assert all(files[0][name] == files[1][name] for name in files[0] if name.endswith(".safetensors"))
+
+    def test_a_critic_whose_gradient_stays_not_finite_ends_the_training(self, dataset, tmp_path, monkeypatch):
+        run = begin(tmp_path / "run", tiny("gan", "method.every=1"))
+        list(train(dataset, run, images=16, runtime=Runtime(), checkpoint_every=0))
+        monkeypatch.setattr("alphabar.methods.gan.gradient_penalty", lambda c, x: c * math.nan)
+        with refused("training.diverged", AlphabarError, times=MAX_BAD_STEPS):
+            list(train(dataset, run, images=8 * 99, runtime=Runtime(), checkpoint_every=0))
+        assert run.checkpoints.newest()[0].images <= 24
 
     def test_a_refused_first_update_leaves_the_critics_optimizer_empty(self):
         gan = built(tiny("gan"))

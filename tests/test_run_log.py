@@ -1,8 +1,14 @@
 """The log of a run: whatever happens to a line, the others count."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
+from alphabar.errors import AlphabarError
 from alphabar.runs.log import RunLog
+from refusals import refused
 
 
 @pytest.fixture
@@ -76,3 +82,29 @@ def test_lines_of_others_without_a_checksum_count(log):
     with open(log.path, "ab") as file:
         file.write(b'{"kind": "train", "images": 64}')
     assert [r["images"] for r in log.records()] == [16, 32, 48, 64]
+
+
+def test_a_log_that_cannot_be_read_is_an_error_and_stays(log, monkeypatch):
+    before = log.path.read_bytes()
+
+    def broken(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", broken)
+        for reading in (log.records, log.problem, lambda: log.rewind(16)):
+            with refused("files.unreadable", AlphabarError, path=log.path):
+                reading()
+    assert log.path.read_bytes() == before
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_place_of_the_log_is_not_waited_for(log):
+    log.path.unlink()
+    os.mkfifo(log.path)
+    for reading in (log.records, log.problem, lambda: log.rewind(16)):
+        with refused("files.no_plain_file", AlphabarError, path=log.path):
+            reading()
+    with refused("files.cannot_write", AlphabarError, path=log.path):
+        log.append("train", 64)

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterator
 
 from crash.children import Disk, arm, import_for, operations, run
-from crash.commands import IMAGES, TRAININGS, Command, chosen
-from crash.material import Material, leftovers, weights
+from crash.commands import Command, chosen
+from crash.material import Material, leftovers
 from crash.trials import Trial
 
 FAILURES = {Disk.FULL: "no space left on the disk", Disk.BROKEN_ONCE: "an input/output error"}
@@ -20,7 +20,7 @@ def trials(material: Material, most: int, names: Collection[str] | None) -> Iter
         command.prepare(material)
         import_for(command.work(), material.folder)
         n = _writes(command, material)
-        right = weights(place / "run", IMAGES) if command.name in TRAININGS else None
+        right = command.result()
         at = sorted({1 + round(i * (n - 1) / (min(n, most) - 1)) for i in range(min(n, most))})
         for failure, words in FAILURES.items():
             for k in at:
@@ -59,8 +59,12 @@ def _try(command: Command, material: Material, at: int, disk: Disk, right: objec
         yield ended.crashed
     if left := leftovers(command.place):
         yield f"left unfinished: {left[0].name}"
+    if command.is_done:
+        if command.result() != right:
+            yield "half-written: other files than without"
+        return
     again = run(command.work(), folder=material.folder)
     if again.code:
-        yield f"the same command afterwards: {again.said.strip()[-200:]}"
-    elif right is not None and weights(command.place / "run", IMAGES) != right:
-        yield "the same command afterwards ends with other weights"
+        yield f"the same command afterwards: {again.crashed or again.said.strip()[-200:]}"
+    elif command.result() != right:
+        yield "the same command afterwards ends with another result"

@@ -8,8 +8,8 @@ import time
 from collections.abc import Collection, Iterator
 
 from crash.children import SIGNALS, Ended, run, sending
-from crash.commands import IMAGES, TRAININGS, Command, chosen
-from crash.material import Material, leftovers, weights
+from crash.commands import Command, chosen
+from crash.material import Material, leftovers
 from crash.trials import Trial
 
 STARTS = 4  # for each signal: real processes that are stopped while they start
@@ -24,7 +24,7 @@ def trials(material: Material, moments: int, seed: int, names: Collection[str] |
     for command in chosen(material, place, names):
         command.prepare(material)
         undisturbed = run(command.work(), folder=material.folder)
-        right = weights(place / "run", IMAGES) if command.name in TRAININGS else None
+        right = command.result()
         for number in SIGNALS:
             for moment in range(moments):
                 name = f"signals: {command.name}, {number.name}, moment {moment} of seed {seed}"
@@ -60,11 +60,15 @@ def _try(
         yield ended.crashed
     if ended.code >= 0 and (left := leftovers(command.place)):
         yield f"left unfinished: {left[0].name}"
+    if command.is_done:
+        if command.result() != right:
+            yield "half-written: other files than without"
+        return
     again = run(command.work(), folder=material.folder)
     if again.code and ended.code != 0:
-        yield f"the same command afterwards: {again.said.strip()[-200:]}"
-    elif right is not None and weights(command.place / "run", IMAGES) != right:
-        yield "the same command afterwards ends with other weights"
+        yield f"the same command afterwards: {again.crashed or again.said.strip()[-200:]}"
+    elif command.result() != right:
+        yield "the same command afterwards ends with another result"
 
 
 def _while_starting(material: Material, number: signal.Signals, after: float) -> list[str]:

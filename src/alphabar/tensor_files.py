@@ -27,7 +27,7 @@ def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
     """Puts back what ``pack_optimizer`` took.
 
     Files hold contiguous tensors, while moments lie in memory as their parameters do: a fused optimizer walks
-    through both in the order of their memory.
+    through both in the order of their memory. Raises ValueError for a moment of another shape.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in unpack_tensors(data).items():
@@ -36,6 +36,8 @@ def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     for parameter, moments in optimizer.state.items():
         for key, value in moments.items():
+            if value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{key}: {tuple(value.shape)}, {tuple(parameter.shape)}")
             if value.shape == parameter.shape:
                 moments[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(
                     value

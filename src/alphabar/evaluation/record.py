@@ -14,10 +14,10 @@ from alphabar.files import (
     Damaged,
     pack_json,
     parse_json,
+    read_plain_file,
     with_checksum,
     without_checksum,
     write_file,
-    writing,
 )
 from alphabar.images import nearest_panel
 from alphabar.messages import Message, message, pack_messages, unpack_messages
@@ -115,13 +115,13 @@ def read_evaluation_file(path: Path) -> tuple[list[dict[str, Any]], Message | No
     It is the file that a run keeps, or the single one that ``alphabar evaluate --json`` prints.
     """
     try:
-        read = parse_json(path.read_bytes(), path, object)
+        read = parse_json(read_plain_file(path), path, object)
         if not isinstance(read, list):
             read = [read]
         kept = unpack_messages([entry_content(entry, path) for entry in read])
     except FileNotFoundError:
         return [], None
-    except (OSError, Damaged, RecursionError) as problem:
+    except (Damaged, RecursionError) as problem:
         return [], message("evaluation.damaged_record", problem=problem)
     whole = [entry for entry in kept if _is_whole(entry)]
     if len(whole) < len(kept):
@@ -157,16 +157,19 @@ def add_to_run(run: Run, evaluation: Evaluation) -> list[Message]:
     """
     path, notes = run.path / FILE, []
     try:
-        with writing(path):
-            earlier = parse_json(path.read_bytes(), path, list) if path.exists() else []
+        stored = read_plain_file(path)
+    except FileNotFoundError:
+        stored = b"[]"
+    except Damaged as problem:  # it may be readable tomorrow, and must not be replaced until then
+        return [message("evaluation.not_kept", problem=problem.message)]
+    try:
+        earlier = parse_json(stored, path, list)
     except Damaged as problem:
         aside = path.with_name(f"damaged-{FILE}")
         notes.append(message("evaluation.set_aside", problem=problem.message, aside=aside))
         with suppress(OSError):
             path.replace(aside)
         earlier = []
-    except AlphabarError as problem:
-        return [message("evaluation.not_kept", problem=problem.message)]
     try:
         write_file(path, pack_json([*earlier, with_checksum(pack_messages(evaluation.to_dict()))]))
         if evaluation.nearest:

@@ -108,14 +108,15 @@ class Method(ABC):
     needs_trained_weights: ClassVar[bool] = False
     networks: ClassVar[tuple[str, ...]] = ()
 
-    def prepare(  # noqa: B027  (most methods need nothing)
-        self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float
-    ) -> None:
+    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> bool:
         """Whatever has to happen before an update of the network, such as an update of a second one.
 
         x0, eps: the signals of the batch and their noise, (n, ...). images: seen so far; share: of the
         training that is done, in [0, 1]; learning_rate: of the update.
+        Returns False where the network is not to be updated either, because a loss or gradient of the second
+        one is not finite.
         """
+        return True
 
     def prepared_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that `prepare` updates, by name; their gradients stay until the next `prepare`."""

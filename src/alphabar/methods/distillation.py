@@ -82,10 +82,11 @@ class Distillation(Diffusion):
         self.guidance, self.conditional = resolve_guidance(guidance or []), recipe.condition.on is not None
         self.teacher: Network | None = None
 
-    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
+    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> bool:
         """Before the first update, keeps the network as it is as the teacher."""
         if self.teacher is None:
             self.teacher = self.copy()
+        return True
 
     def copy(self) -> Network:
         """The network as it is now, without what runs it compiled or in parallel."""

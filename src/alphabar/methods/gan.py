@@ -67,8 +67,8 @@ class Gan(Method):
         """C of signals (n, ...), (n,)."""
         return self.critic(signals)[:, 0]
 
-    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> None:
-        """One update of the critic; none where its loss or gradient is not finite."""
+    def prepare(self, x0: Tensor, eps: Tensor, images: int, share: float, learning_rate: float) -> bool:
+        """One update of the critic; none, and False, where its loss or gradient is not finite."""
         self._before = None
         self.optimizer.zero_grad(set_to_none=True)
         for group in self.optimizer.param_groups:
@@ -87,9 +87,11 @@ class Gan(Method):
                 value = value + self.every * self.gamma / 2 * penalty.mean()
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters(), float("inf"))
-        if torch.isfinite(value) and torch.isfinite(norm):
-            self._before = deepcopy((self.critic.state_dict(), self.optimizer.state_dict()))
-            self.optimizer.step()
+        if not (torch.isfinite(value) and torch.isfinite(norm)):
+            return False
+        self._before = deepcopy((self.critic.state_dict(), self.optimizer.state_dict()))
+        self.optimizer.step()
+        return True
 
     def prepared_parameters(self) -> dict[str, nn.Parameter]:
         # The last bias adds the same to both scores of a pair, so it never has a gradient.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alphabar.files import write_file, writing
+from alphabar.files import read_plain_file, write_file, writing
 from alphabar.messages import Message, message
 
 CHECKSUM = "crc32"  # the key of a line's checksum; a line without one was written by somebody else
@@ -16,7 +16,10 @@ SHOWN = 5  # numbers of damaged lines that a sentence names
 
 
 class RunLog:
-    """Records of a training and of evaluations, in order. Each has a kind and the images seen until then."""
+    """Records of a training and of evaluations, in order. Each has a kind and the images seen until then.
+
+    Where there is no file there are no records yet; one that cannot be read is an AlphabarError.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -44,16 +47,19 @@ class RunLog:
     def _lines(self) -> dict[int, dict[str, Any] | None]:
         """The record of each line by its number from 1; None for a damaged one."""
         try:
-            *lines, last = self.path.read_bytes().split(b"\n")
-        except OSError:
+            *lines, last = read_plain_file(self.path).split(b"\n")
+        except FileNotFoundError:
             return {}
         read = {i: _record(line) for i, line in enumerate(lines, 1) if line.strip()}
         return read | ({len(lines) + 1: cut} if (cut := _record(last)) else {})
 
     def rewind(self, images: int) -> None:
-        """Removes the records made after so many images, and damaged lines."""
+        """Removes the records made after so many images, and damaged lines.
+
+        Raises AlphabarError where the file cannot be read, which then stays as it is, or not be written.
+        """
+        kept = [record for record in self.records() if record["images"] <= images]
         if self.path.exists():
-            kept = [record for record in self.records() if record["images"] <= images]
             write_file(self.path, b"".join(map(_line, kept)))
 
 

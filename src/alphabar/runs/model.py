@@ -209,11 +209,7 @@ def load_model(
     replaced = {} if ema is None else run.snapshots.average(ema)
     with interpreting(path):
         vocabulary, frequencies = _read_labels(files, path)
-        statistics = DataStatistics(**unpack_tensors(files["statistics.safetensors"]))
-        if statistics.mean.shape != build_codec(recipe.data).shape or statistics.factor.ndim != 2:
-            raise AlphabarError("runs.other_statistics", path=path, shape=tuple(statistics.mean.shape))
-        if not all(part.isfinite().all() for part in statistics):
-            raise AlphabarError("runs.not_finite", path=path)
+        statistics = read_statistics(files, recipe, path)
         weights = unpack_tensors(files.get("ema.safetensors") or files["model.safetensors"])
         denoiser = _denoiser(recipe, vocabulary, {**weights, **replaced}, path)
         early = files.get("early.safetensors")
@@ -231,6 +227,20 @@ def load_model(
         early=early_denoiser.to(device) if early_denoiser else None,
         codec_weights=codec_weights,
     )
+
+
+def read_statistics(files: Mapping[str, bytes], recipe: Recipe, path: Path) -> DataStatistics:
+    """The statistics of the training data, in the files of a model or of a checkpoint.
+
+    Raises AlphabarError naming ``path`` where they do not fit the recipe.
+    """
+    with interpreting(path):
+        statistics = DataStatistics(**unpack_tensors(files["statistics.safetensors"]))
+        if statistics.mean.shape != build_codec(recipe.data).shape or statistics.factor.ndim != 2:
+            raise AlphabarError("runs.other_statistics", path=path, shape=tuple(statistics.mean.shape))
+        if not all(part.isfinite().all() for part in statistics):
+            raise AlphabarError("runs.not_finite", path=path)
+    return statistics
 
 
 def _read_labels(files: Mapping[str, bytes], path: Path) -> tuple[Vocabulary | None, LabelFrequencies]:

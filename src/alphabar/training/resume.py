@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alphabar.data.dataset import Dataset
-from alphabar.diffusion.initial_noise import DataStatistics, fit_gaussian
+from alphabar.diffusion.initial_noise import fit_gaussian
 from alphabar.diffusion.schedules import terminal_warning
 from alphabar.errors import AlphabarError
 from alphabar.files import interpreting, read_folder
@@ -19,7 +19,7 @@ from alphabar.messages import Message, message
 from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.checkpoints import Checkpoint
-from alphabar.runs.model import codec_of
+from alphabar.runs.model import codec_of, read_statistics
 from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
@@ -87,22 +87,22 @@ def open_training(
     )
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
     if checkpoint:
-        statistics = checkpoint.files["statistics.safetensors"]
+        known = read_statistics(checkpoint.files, recipe, checkpoint.path)
         notes += _load(training, checkpoint, run)
     else:
         _set_initial_weights(training, run)
-        statistics = pack_tensors(fit_gaussian(_signals(signals, training.train_index), codec)._asdict())
+        known = fit_gaussian(_signals(signals, training.train_index), codec)
     if not runtime.is_main:
         return OpenedTraining(training, None, notes)
     run.rewind(training.images)
     write_environment(run, dataset, runtime)
     write_runtime(run.path, runtime)
     rows = conditions.rows if conditions else None
-    known = DataStatistics(**unpack_tensors(statistics))
     monitor = TrainingMonitor(dataset, recipe, run, runtime, known, rows, codec)
     share = limits.share(training.images, training.seconds)
     how: Any = {"checkpoint_every": checkpoint_every, "resumed": checkpoint is not None, "share": share}
-    return OpenedTraining(training, RunWriter(run, training, monitor, statistics, **how), notes)
+    writer = RunWriter(run, training, monitor, pack_tensors(known._asdict()), **how)
+    return OpenedTraining(training, writer, notes)
 
 
 def _runtime_note(

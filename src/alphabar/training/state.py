@@ -43,7 +43,8 @@ class TrainingState:
 
     images: seen since the beginning of the run; with the recipe they decide everything random. seconds:
     spent.
-    bad_steps: updates in a row that were left out because loss or gradient were not finite.
+    bad_steps: updates in a row that were left out because loss or gradient, of the network or of one that is
+    trained beside it, were not finite.
     whole: whether the weights are those after a finished update, and not of one that failed half-way.
     unmoved: the parameters that the last update found to have had no gradient for long; told once.
     Raises UsageError or AlphabarError where batch, processes and data do not fit one another.
@@ -125,7 +126,7 @@ class TrainingState:
             group["lr"] = learning_rate
         buffers = [b.clone() for b in self.buffers]
         try:
-            self.method.prepare(batch.x0, batch.eps, self.images, share, learning_rate)
+            prepared = self.method.prepare(batch.x0, batch.eps, self.images, share, learning_rate)
             if not self.network.training:
                 self.network.train()
             total = self._backward(batch)
@@ -136,7 +137,7 @@ class TrainingState:
             self._leave_out(buffers)
             raise
         self.images += recipe.batch
-        if math.isfinite(mean_loss) and math.isfinite(norm):
+        if prepared and math.isfinite(mean_loss) and math.isfinite(norm):
             self.whole = False
             self.optimizer.step()
             self.bad_steps = 0
