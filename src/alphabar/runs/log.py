@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alphabar.errors import AlphabarError
 from alphabar.files import read_plain_file, write_file, writing
 from alphabar.messages import Message, message
 
@@ -18,7 +19,8 @@ SHOWN = 5  # numbers of damaged lines that a sentence names
 class RunLog:
     """Records of a training and of evaluations, in order. Each has a kind and the images seen until then.
 
-    Where there is no file there are no records yet; one that cannot be read is an AlphabarError.
+    Where there is no file there are no records yet. Of one that cannot be read none are shown, and nothing is
+    removed.
     """
 
     def __init__(self, path: Path):
@@ -35,12 +37,25 @@ class RunLog:
             file.write(line)
 
     def records(self) -> list[dict[str, Any]]:
-        """All records, each with a kind and images. Lines that are none are left out."""
+        """All records, each with a kind and images. What is none, or cannot be read, is left out."""
+        try:
+            return self._records()
+        except AlphabarError:  # `problem` says it, and all else of a run can still be shown
+            return []
+
+    def _records(self) -> list[dict[str, Any]]:
         return [record for record in self._lines().values() if record]
 
     def problem(self) -> Message | None:
-        """A sentence about damaged lines, where there are any. A last line that a kill cut short is none."""
-        damaged = [str(number) for number, record in self._lines().items() if not record]
+        """A sentence about a file that cannot be read, or about damaged lines, where there are any.
+
+        A last line that a kill cut short is none.
+        """
+        try:
+            lines = self._lines()
+        except AlphabarError as error:
+            return error.message if isinstance(error.message, Message) else None
+        damaged = [str(number) for number, record in lines.items() if not record]
         shown = ", ".join(damaged[:SHOWN]) + ", …" * (len(damaged) > SHOWN)
         return message("runs.log_damaged", path=self.path, lines=shown) if damaged else None
 
@@ -58,7 +73,7 @@ class RunLog:
 
         Raises AlphabarError where the file cannot be read, which then stays as it is, or not be written.
         """
-        kept = [record for record in self.records() if record["images"] <= images]
+        kept = [record for record in self._records() if record["images"] <= images]
         if self.path.exists():
             write_file(self.path, b"".join(map(_line, kept)))
 

@@ -48,7 +48,7 @@ class ModelStore:
 
     def models(self) -> list[str]:
         """The names of what can be loaded and generates samples, the latest first."""
-        there = (p for p in self._folders() if not Run(p).exists or Run(p).checkpoints.folders())
+        there = (p for p in self._folders() if not Run(p).exists or _saved(p))
         return [p.name for p in there if _generates(p)]
 
     def run(self, name: str | None) -> Run:
@@ -136,9 +136,17 @@ class ModelStore:
         return next(folder for folder in self._folders() if folder.name == name)
 
 
+def _saved(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first. Where they cannot be listed there are none to load."""
+    try:
+        return Run(folder).checkpoints.folders()
+    except AlphabarError:
+        return []
+
+
 def _changed(folder: Path) -> float:
     """When a run was last saved, or a model written."""
-    saved = Run(folder).checkpoints.folders() or [folder]
+    saved = _saved(folder) or [folder]
     try:
         return max(path.stat().st_mtime for path in (saved[-1], folder))
     except OSError:  # it was moved away a moment ago
