@@ -118,8 +118,8 @@ def fastest_layout(peer: Peer, x0: Tensor) -> torch.memory_format:
     return min(seconds, key=lambda layout: seconds[layout])
 
 
-def train_peer(peer: Peer, signals: Batches, seconds: float) -> int:
-    """Train on these signals for so long; the number of signals seen."""
+def train_peer(peer: Peer, signals: Batches, seconds: float, decays: bool = True) -> int:
+    """Train on these signals for so long; the number of signals seen. decays: whether the rate falls."""
     cast = torch.autocast("cpu", torch.bfloat16, enabled=peer.fast and bf16_refused("cpu") is None)
     peer.network.train()
     initial = [group["lr"] for group in peer.optimizer.param_groups]
@@ -130,7 +130,7 @@ def train_peer(peer: Peer, signals: Batches, seconds: float) -> int:
     update = 0
     while (elapsed := time.thread_time() - began) < seconds:
         x0 = next(source).to(memory_format=layout)
-        factor = peer.learning_rate(update, elapsed / seconds) if peer.learning_rate else 1.0
+        factor = peer.learning_rate(update, elapsed / seconds * decays) if peer.learning_rate else 1.0
         for group, lr in zip(peer.optimizer.param_groups, initial, strict=True):
             group["lr"] = lr * factor
         peer.optimizer.zero_grad()
@@ -151,12 +151,15 @@ def train_peer(peer: Peer, signals: Batches, seconds: float) -> int:
 
 
 def best_learning_rate(budget: float, signals: Batches, held_out: Tensor, minutes: float) -> float:
-    """That of the tuned U-Net with the least loss on held-out signals after some minutes of each."""
+    """That of the tuned U-Net with the least loss on held-out signals after some minutes of each.
+
+    It does not fall in these, or one would be chosen that a longer training does not bear.
+    """
     losses: dict[float, float] = {}
     for rate in LEARNING_RATES:
         torch.manual_seed(0)
         peer = tuned_unet(tuple(held_out.shape[1:]), budget, rate)
-        train_peer(peer, signals, 60 * minutes)
+        train_peer(peer, signals, 60 * minutes, decays=False)
         torch.manual_seed(1)
         with torch.no_grad():
             losses[rate] = float(torch.stack([peer.loss(held_out) for _ in range(4)]).mean())
