@@ -293,7 +293,8 @@ def rows(
         counted = replace(model, denoiser=counting)
 
         def work(counted: Model = counted, settings: RestorationSettings = settings) -> Tensor:
-            return last(restore(counted, problem.y, operator, sigma_y, settings=settings))[0]
+            found = restore(counted, problem.y, operator, sigma_y, settings=settings, precision="fp32")
+            return last(found)[0]
 
         name = described(settings) if settings is choices[0] else f"`{settings.solver['name']}`"
         try:
