@@ -18,7 +18,7 @@ that of the originals is printed first.
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ import skimage.metrics
 import skimage.restoration
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import alphabar
+from alphabar.codecs.base import reader_of
 from alphabar.codecs.image import ImageCodec
-from alphabar.diffusion.denoiser import Condition, NetworkDenoiser
+from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.random import Noise
 from alphabar.errors import UsageError
 from alphabar.images import image_grid
@@ -148,19 +149,18 @@ TASKS: dict[str, Callable[[Problem], Tensor]] = {
 # deepinv
 
 
-class CountingDenoiser(NetworkDenoiser):
-    """A denoiser that counts the pictures that it denoises, and the backward passes through it."""
+class Counter:
+    """Counts the pictures that a network is given, and the backward passes through it."""
 
-    def __init__(self, denoiser: NetworkDenoiser):
-        super().__init__(denoiser.network, denoiser.parameterization, denoiser.schedule, denoiser.coarse)
+    def __init__(self, network: nn.Module):
         self.evaluations = self.backward_passes = 0
+        network.register_forward_hook(self.count)
 
-    def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        self.evaluations += len(x)
-        D = super().forward(x, t, cond)
-        if D.requires_grad:
-            D.register_hook(self.count_backward)
-        return D
+    def count(self, network: nn.Module, inputs: tuple[Any, ...], F: Tensor) -> None:
+        """Called with every prediction F (n, ...)."""
+        self.evaluations += len(F)
+        if F.requires_grad:
+            F.register_hook(self.count_backward)
 
     def count_backward(self, gradient: Tensor) -> None:
         """Called with the gradient (n, ...) of each backward pass."""
@@ -225,7 +225,7 @@ class Reference:
 
     def __init__(self, model: Model, data: str, size: int | None, n: int, first: int):
         settings = model.recipe.data
-        codec = ImageCodec(size) if size else model.codec
+        codec = ImageCodec(size) if size else reader_of(model.codec)
         dataset = load_dataset(data, codec, settings.fit)
         train, held_out = dataset.split(settings.held_out)
         if len(held_out) < first + n:
@@ -256,9 +256,11 @@ class Reference:
 
 
 def timed(
-    work: Callable[[], Tensor], reference: Reference, problem: Problem, counter: CountingDenoiser | None
+    work: Callable[[], Tensor], reference: Reference, problem: Problem, counter: Counter | None
 ) -> list[str]:
     """The cells of a row: how close the result is, and what it cost per picture."""
+    if counter:
+        counter.evaluations = counter.backward_passes = 0
     begin = time.perf_counter()
     x = work()
     seconds, n = time.perf_counter() - begin, len(problem.y)
@@ -275,7 +277,7 @@ def described(settings: RestorationSettings) -> str:
 
 
 def rows(
-    model: Model, reference: Reference, task: str, solvers: Sequence[str], steps: int
+    model: Model, counter: Counter, reference: Reference, task: str, solvers: Sequence[str], steps: int
 ) -> Iterator[list[str]]:
     """The classical method, the default, the solvers that can take the operator, and deepinv's algorithms."""
     problem = degraded(CODEC.encode(reference.items), task)
@@ -289,33 +291,31 @@ def rows(
         for solver in solvers
     ]
     for settings in choices:
-        counting = CountingDenoiser(model.denoiser)
-        counted = replace(model, denoiser=counting)
 
-        def work(counted: Model = counted, settings: RestorationSettings = settings) -> Tensor:
-            found = restore(counted, problem.y, operator, sigma_y, settings=settings, precision="fp32")
+        def work(settings: RestorationSettings = settings) -> Tensor:
+            found = restore(model, problem.y, operator, sigma_y, settings=settings, precision="fp32")
             return last(found)[0]
 
         name = described(settings) if settings is choices[0] else f"`{settings.solver['name']}`"
         try:
-            yield [name, *timed(work, reference, problem, counting)]
+            yield [name, *timed(work, reference, problem, counter)]
         except UsageError:  # a solver that cannot take the operator
             continue
     if isinstance(operator, Linear) and find_spec("deepinv"):
-        yield from deepinv_rows(model, reference, problem, steps)
+        yield from deepinv_rows(model, counter, reference, problem, steps)
 
 
-def deepinv_rows(model: Model, reference: Reference, problem: Problem, steps: int) -> Iterator[list[str]]:
+def deepinv_rows(
+    model: Model, counter: Counter, reference: Reference, problem: Problem, steps: int
+) -> Iterator[list[str]]:
     """A row for each of deepinv's algorithms."""
-    counting = CountingDenoiser(model.denoiser)
-    deepinv = Deepinv(counting, problem)
+    deepinv = Deepinv(model.denoiser, problem)
     for name, algorithm in deepinv.algorithms(steps):
-        counting.evaluations = counting.backward_passes = 0
 
         def work(algorithm: Callable[..., Tensor] = algorithm) -> Tensor:
             return deepinv.restore(algorithm, problem.y)
 
-        yield [f"deepinv {name}", *timed(work, reference, problem, counting)]
+        yield [f"deepinv {name}", *timed(work, reference, problem, counter)]
 
 
 def write_gallery(model: Model, items: Tensor, tasks: Sequence[str], file: Path) -> None:
@@ -345,6 +345,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = alphabar.load_model(args.model, "cpu")
+    counter = Counter(model.denoiser.network)
     reference = Reference(model, args.data, args.size, args.n, args.first)
     originals = frechet_distance(reference.features, reference.real)
     print(
@@ -355,7 +356,7 @@ def main() -> None:
     head += ["NFE", "backward passes", "s/picture"]
     for task in args.tasks:
         print(f"`{task}`\n")
-        print_table(head, rows(model, reference, task, args.solvers, args.steps))
+        print_table(head, rows(model, counter, reference, task, args.solvers, args.steps))
     print_command()
     if args.gallery:
         write_gallery(model, reference.items, args.tasks, args.gallery)

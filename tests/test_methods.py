@@ -24,7 +24,7 @@ from alphabar.methods.registry import METHODS, method_of
 from alphabar.networks import NETWORKS
 from alphabar.networks.encoder_decoder import latents
 from alphabar.networks.vae import VariationalAutoencoder, kl_to_standard_normal
-from alphabar.recipes.derive import distilled
+from alphabar.recipes.derive import SIGMA_FIRST, distilled
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe
@@ -390,6 +390,8 @@ class TestDistilled:
         assert torch.allclose(sigma[0][0] / sigma[1][0], sigma[1][0] / sigma[2][0])
         assert torch.allclose(sigma[0][-1], sigma[1][0]) and torch.allclose(sigma[1][-1], sigma[2][0])
         assert sigma[2][-2].item() == pytest.approx(0.02) and sigma[2][-1] == 0
+        means = distilled(tiny("lean", "sampling.timesteps.sigma_min=0.02", "coarse=2"), 3)
+        assert means.sampling.timesteps["sigma_max"] == 2 * SIGMA_FIRST
         for one in (distilled(tiny("lean"), 1), distilled(named_recipe("classic"), 1)):
             assert len(built(one).teacher_times) == 1
         with pytest.raises(UsageError, match="at least 1 sampling step"):

@@ -179,6 +179,13 @@ def test_the_defaults_follow_from_what_is_missing(model, task, size, own_pag, so
     assert all(spec["interval"] == GUIDANCE_INTERVAL for spec in settings.guidance)
 
 
+def test_where_means_are_denoised_guidance_acts_at_the_levels_of_their_noise(model):
+    attentive = attending(model, "coarse=2", own_guidance(3))
+    operator = build_operator("downsample", (3, 16, 16))
+    (pag,) = restoration_settings(attentive, operator, 0.0).guidance
+    assert pag["interval"] == tuple(2 * level for level in GUIDANCE_INTERVAL)
+
+
 def test_guidance_acts_where_the_network_attends(model):
     operator = build_operator("downsample", (3, SIZE, SIZE))
     y = torch.rand(1, *operator.measurement_shape) - 0.5

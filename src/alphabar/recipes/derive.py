@@ -16,7 +16,8 @@ from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, make_recipe
 
 # Noise levels sigma/alpha between which few steps are shared. Above the first a Gaussian with the mean and
-# the covariance of the data is as good as the data; below the second only the finest detail is missing.
+# the covariance of the data is as good as the data; below the second only the finest detail is missing. They
+# are those of the parameterization, of the coarse picture where there is one.
 SIGMA_FIRST, SIGMA_LAST = 15.0, 0.1
 TEACHER_STEPS = 12  # of the teacher in all, at least
 LARGEST_BATCH = 32
@@ -66,8 +67,8 @@ def distilled(recipe: Recipe, steps: int = 4, settings: Iterable[str] = ()) -> R
     values, own = _in_small_batches(recipe), recipe.sampling
     schedule = SCHEDULES.build(recipe.schedule)
     sigma = (-schedule(TIMESTEPS.build(own.timesteps)(schedule, own.steps)[:-1]).log_snr / 2).exp()
-    first, final = min(sigma[0].item(), SIGMA_FIRST), sigma[-1].item()
-    last = first * (SIGMA_LAST / first) ** ((steps - 1) / steps)
+    first, final = min(sigma[0].item(), recipe.coarse * SIGMA_FIRST), sigma[-1].item()
+    last = first * (recipe.coarse * SIGMA_LAST / first) ** ((steps - 1) / steps)
     values["optimizer"] |= {
         "learning_rate": values["optimizer"]["learning_rate"] / 2,
         "warm_up": 1_000,

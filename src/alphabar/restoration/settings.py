@@ -21,7 +21,10 @@ STEPS = 25
 """The default number of steps: twice as many measured no better (docs/results/restoration.md)."""
 
 GUIDANCE_INTERVAL = (0.0, 2.5)
-"""The noise levels sigma/alpha at which guidance acts in a restoration: above them it brings nothing."""
+"""The noise levels at which guidance acts in a restoration: above them it brings nothing.
+
+They are sigma/alpha as the parameterization has it, of the coarse picture where there is one.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,15 @@ def _guidance(
 ) -> tuple[dict[str, Any], ...]:
     if given is not None and not given:
         return ()
+    interval = tuple(model.denoiser.coarse * level for level in GUIDANCE_INTERVAL)
     specs = []
     for spec in model.recipe.sampling.guidance:
         guidance = guidance_class(spec["name"])
         if guidance.available(model) and not guidance.needs_condition:
             scale = guidance.neutral + share * (spec["scale"] - guidance.neutral)
-            specs.append({**spec, "scale": scale, "interval": GUIDANCE_INTERVAL})
+            specs.append({**spec, "scale": scale, "interval": interval})
     own = {spec["name"] for spec in specs}
-    specs += [{"name": name, "interval": GUIDANCE_INTERVAL} for name in given or {} if name not in own]
+    specs += [{"name": name, "interval": interval} for name in given or {} if name not in own]
     return merge_guidance(specs, given or {})
 
 
