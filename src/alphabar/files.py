@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
-from alphabar.errors import AlphabarError
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.messages import message
 
 MANIFEST = "MANIFEST.json"
@@ -192,6 +192,29 @@ def read_plain_file(file: Path, largest: int = LARGEST_FILE) -> bytes:
     except (OSError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Damaged("files.unreadable", path=file, reason=reason) from None
+
+
+def check_no_pipe(path: Path) -> None:
+    """Raises UsageError where a path that a person gives is neither a file nor a folder, but is there.
+
+    Reading a pipe or a device may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # whoever reads it says what is wrong
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError("files.pipe", path=path)
+
+
+def read_given_file(file: Path) -> bytes:
+    """The bytes of a file that a person gives, by way of links too.
+
+    Raises UsageError for a pipe or a device (`check_no_pipe`), OSError where it cannot be read and ValueError
+    for no possible name.
+    """
+    check_no_pipe(file)
+    return file.read_bytes()
 
 
 def parse_json(data: bytes, path: Path, kind: type[T]) -> T:

@@ -22,6 +22,7 @@ from alphabar.data.stanford_cars import StanfordCars
 from alphabar.data.tables import is_table, may_be_table
 from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import check_no_pipe
 from alphabar.messages import message
 from alphabar.registry import Registry
 
@@ -40,6 +41,7 @@ def open_source(data: str | Path) -> Source:
         if name in SOURCES:
             return SOURCES[name](rest if colon else None)
     path = Path(os.path.expanduser(data))
+    check_no_pipe(path)
     if str(data) and os.path.exists(path):  # an empty name would be the working folder
         return open_path(path)
     near = get_close_matches(str(data), SOURCES, n=1, cutoff=0.5)

@@ -11,6 +11,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import read_given_file
 from alphabar.messages import Message, message
 from alphabar.reporting.values import number, setting
 from alphabar.runs.model import holds_model, locate, shipped
@@ -85,10 +86,10 @@ def page_picture(image: Image.Image) -> Picture:
 def read_picture(path: Path, max_width: int = MAX_WIDTH) -> Picture | None:
     """An image file for a page, shrunk to a width; None where it is missing or is no whole image."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(read_given_file(path))) as image:
             image.thumbnail((max_width, 4 * max_width))
             return page_picture(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (AlphabarError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
 

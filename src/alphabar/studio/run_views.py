@@ -215,7 +215,7 @@ def curve_plot(page: Page, key: str, curves: Sequence[Curve], distance: dict[str
 
 def sample_grids(run: Run) -> list[Path]:
     """The grids of samples from the same initial noise that a training has written, oldest first."""
-    return sorted(p for p in (run.path / "samples").glob("*.png") if p.stem.isdecimal())
+    return sorted(p for p in (run.path / "samples").glob("*.png") if p.stem.isdecimal() and p.is_file())
 
 
 def frame_of(page: Page, runs: Sequence[Run], percent: float) -> str:
