@@ -33,6 +33,7 @@ CHECKSUM = "sha256"  # the key of a document's checksum
 WRITING = ".writing-"  # what the names of unfinished files and folders begin with
 LARGEST_FILE = 2**35  # bytes that `read_plain_file` takes into memory
 LARGEST_DOCUMENT = 2**24  # bytes of a JSON document that people may read
+LONGEST_NAME = 255  # bytes of a file's name that usual disks take
 T = TypeVar("T")
 ABANDONED_AFTER = 86_400.0  # seconds after which an unfinished folder belongs to a process that was killed
 
@@ -229,6 +230,33 @@ def parse_json(data: bytes, path: Path, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise Damaged("files.other_content", path=path)
     return value
+
+
+def fitting_name(name: str, ending: str = "") -> str:
+    """The name of a file, ``name`` + ``ending``; where it is too long, ``name`` is cut and its hash follows.
+
+    So different names stay different.
+    """
+    if len(os.fsencode(name + ending)) <= LONGEST_NAME:
+        return name + ending
+    ending = f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{ending}"
+    room = LONGEST_NAME - len(os.fsencode(ending))
+    return os.fsencode(name)[:room].decode(errors="ignore") + ending
+
+
+def check_name(path: Path) -> None:
+    """Raises AlphabarError where a file or folder to be made has a name that its disk takes for too long.
+
+    Without it that would be found out when the work is done.
+    """
+    path = path.absolute()
+    there = next((parent for parent in path.parents if os.path.isdir(parent)), path)
+    for place in (path, *(there / name for name in path.relative_to(there).parts)):
+        try:
+            place.lstat()
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise AlphabarError("files.long_name", path=path) from error
 
 
 def write_document(path: Path, content: Mapping[str, Any]) -> None:

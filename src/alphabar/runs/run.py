@@ -10,6 +10,7 @@ from pathlib import Path
 from alphabar.errors import AlphabarError
 from alphabar.files import (
     Damaged,
+    check_name,
     is_file,
     is_locked,
     locked,
@@ -146,10 +147,11 @@ class Run:
 
 
 def check_free(run: Run) -> None:
-    """Raises AlphabarError where the folder of a run holds something that is no run."""
+    """Raises AlphabarError where the folder of a run holds something that is no run, or cannot be made."""
     taken = not run.exists and os.path.exists(run.path)
     if taken and (not run.path.is_dir() or any(_visible(run.path))):
         raise AlphabarError("runs.not_a_run", path=run.path)
+    check_name(run.path)
 
 
 def _visible(path: Path) -> Iterator[str]:

@@ -19,6 +19,7 @@ from alphabar.data.fit import suggest_fit
 from alphabar.data.items import Source
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import fitting_name
 from alphabar.formatting import format_duration
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
@@ -351,7 +352,7 @@ def _named(recipe: str | Recipe) -> Recipe:
 def default_run(data: str, finetune: bool = False, distill: bool = False) -> Path:
     """The run folder of a data set, where a person names none."""
     name = re.sub(r"[^\w.-]+", "-", Path(data).resolve().name)
-    return Path("runs") / (name + "-finetuned" * finetune + "-distilled" * distill)
+    return Path("runs") / fitting_name(name, "-finetuned" * finetune + "-distilled" * distill)
 
 
 def _with_channels(
