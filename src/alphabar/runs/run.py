@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from alphabar.files import (
     write_folder,
     writing,
 )
+from alphabar.messages import Message, pack_messages, unpack_messages
 from alphabar.recipes.schema import Recipe, read_recipe
 from alphabar.runs.checkpoints import CheckpointFolder
 from alphabar.runs.ema import EmaSnapshots
@@ -110,10 +111,13 @@ class Run:
         except (KeyError, TypeError):
             return None
 
-    def remember_data(self, data: str) -> None:
-        """Writes down what the run is trained on: a name, or a path, which is made absolute."""
+    def remember_data(self, data: str, notes: Iterable[Message] = ()) -> None:
+        """Writes down what the run is trained on: a name, or a path, which is made absolute.
+
+        notes: what is to be said of it, which `data_notes` reads again.
+        """
         named = str(Path(data).resolve()) if Path(data).exists() else data
-        write_document(self.path / "data.json", {"data": named})
+        write_document(self.path / "data.json", {"data": named, "notes": pack_messages([*notes])})
 
     @property
     def preparation(self) -> float:
@@ -152,6 +156,12 @@ def check_free(run: Run) -> None:
     if taken and (not run.path.is_dir() or any(_visible(run.path))):
         raise AlphabarError("runs.not_a_run", path=run.path)
     check_name(run.path)
+
+
+def data_notes(run: Run) -> list[str]:
+    """What the training said of its data, such as rows of a table that it could not use, as messages."""
+    notes = unpack_messages((read_optional(run.path / "data.json") or {}).get("notes"))
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def _visible(path: Path) -> Iterator[str]:
