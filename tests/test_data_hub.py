@@ -94,11 +94,12 @@ def test_captions_beside_pictures_are_fetched(tmp_path):
         assert [caption for _, caption, _ in read().values()] == ["red", "blue"]
 
 
-def test_a_picture_of_the_page_is_no_data_beside_parquet_files_that_hold_pictures(tmp_path):
-    cells = [{"bytes": png(level), "path": None} for level in range(4)]
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_picture_of_the_page_is_no_data_beside_parquet_files_that_hold_as_many(tmp_path, n):
+    cells = [{"bytes": png(level), "path": None} for level in range(n)]
     files = {"data/train-0.parquet": parquet(image=cells), "logo.png": png(200)}
     with fetching(tmp_path, files) as (read, asked):
-        assert [key.rpartition("/")[0] for key in read()] == 4 * ["data/train-0.parquet"]
+        assert [key.rpartition("/")[0] for key in read()] == n * ["data/train-0.parquet"]
         assert not any("/resolve/" in path and "logo.png" in path for _, path in asked)
 
 

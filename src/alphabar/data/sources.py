@@ -81,7 +81,7 @@ def open_hub(rest: str | None) -> Source:
 
     rest: what stands behind "hf:".
     Fetched is what `open_path` reads: parquet files, and pictures with what may tell of them unless parquet
-    files hold more pictures; where there is neither, the parquet files that the Hub made.
+    files hold as many; where there is neither, the parquet files that the Hub made.
     Raises UsageError for another form, AlphabarError where the extra is missing or the Hub does not answer.
     """
     data = f"hf:{rest or ''}"
@@ -108,7 +108,7 @@ def open_hub(rest: str | None) -> Source:
         path = None
         if any(file.suffix in parquet and not is_table(file.name) for file in files) or not pictures:
             path = fetch(parquet) if parquet else fetch([".parquet"], "refs/convert/parquet")
-        if pictures and (path is None or pictures_of_parquet(path) <= len(pictures)):
+        if pictures and (path is None or pictures_of_parquet(path) < len(pictures)):
             path = fetch({file.suffix for file in pictures} | parquet | _about_pictures(files))
     except Exception as error:  # the network and the Hub raise whatever they like
         raise AlphabarError("data.not_fetched", data=data, error=one_line(error)) from None
