@@ -15,6 +15,8 @@ TOKEN = "hf_test"
 class Repositories:
     """What the server holds: for each repository its commits, newest last, and whether it is private.
 
+    A data set's repository is called datasets/owner/name here.
+
     asked: (method, path) of every request. change: replaces the bytes of a file on its way, {path: bytes}.
     """
 
@@ -84,11 +86,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
         self.repositories.asked.append((self.command, path))
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+        path = path.replace("/api/models/", "/api/")
+        name = r"((?:datasets/)?[^/]+/[^/]+)"
+        if found := re.fullmatch(rf"/api/{name}(?:/revision/(.+))?", path):
             return self.model_info(found[1], found[2] or "main")
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+        if found := re.fullmatch(rf"/api/{name}/tree/([^/]+)", path):
             return self.tree(*found.groups())
-        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if found := re.fullmatch(rf"/{name}/resolve/([^/]+)/(.+)", path):
             return self.file(*found.groups())
         self.refuse(404, "EntryNotFound")
 

@@ -707,7 +707,8 @@ def test_data_of_the_hub_name_no_files_outside(tmp_path, monkeypatch):
 def test_the_hub_with_pictures_in_a_folder(tmp_path, monkeypatch):
     picture(tmp_path / "small" / "cats" / "a.png")
     picture(tmp_path / "small" / "dogs" / "b.png")
-    asked = stand_in_hub(monkeypatch, tmp_path, ["small/cats/a.png", "small/dogs/b.png", "large.parquet"])
+    files = ["small/cats/a.png", "small/dogs/b.png", "small/metadata.csv", "large.parquet"]
+    asked = stand_in_hub(monkeypatch, tmp_path, files)
     source = open_source("hf://datasets/someone/cars/small")
     assert "small/*.png" in asked.patterns and "small/*metadata.csv" in asked.patterns
     assert [item.label for item in source.items] == ["cats", "dogs"]

@@ -71,6 +71,14 @@ def ended(code: int = 0, printed: str = "", **options) -> TrainingJob:
     return TrainingJob(process, io.BytesIO(printed.encode()), **options)
 
 
+def test_a_file_for_the_browser_has_a_name_that_fits(models, tmp_path):
+    page = page_of(models, tmp_path)
+    for name in ("x" * 250 + "-report.html", "a.b.png", ".png"):
+        file = page.new_file(name)
+        file.write_bytes(b"")
+        assert file.name == name or (len(file.name) <= 255 and file.suffix == ".html")
+
+
 # ---------------------------------------------------------------- uploaded pictures
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import is_file
+from alphabar.files import check_no_pipe, is_file
 from alphabar.messages import message
 from alphabar.registry import ADDED
 
@@ -52,6 +52,7 @@ def load_extension(path: str | Path) -> Extension:
     it cannot be read, and naming the line where its own code fails.
     """
     path = Path(path)
+    check_no_pipe(path)
     if not is_file(path) or path.suffix != ".py":
         raise UsageError("extensions.missing_file", path=path)
     try:

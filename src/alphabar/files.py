@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
-from alphabar.errors import AlphabarError
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.messages import message
 
 MANIFEST = "MANIFEST.json"
@@ -33,6 +33,7 @@ CHECKSUM = "sha256"  # the key of a document's checksum
 WRITING = ".writing-"  # what the names of unfinished files and folders begin with
 LARGEST_FILE = 2**35  # bytes that `read_plain_file` takes into memory
 LARGEST_DOCUMENT = 2**24  # bytes of a JSON document that people may read
+LONGEST_NAME = 255  # bytes of a file's name that usual disks take
 T = TypeVar("T")
 ABANDONED_AFTER = 86_400.0  # seconds after which an unfinished folder belongs to a process that was killed
 
@@ -194,6 +195,29 @@ def read_plain_file(file: Path, largest: int = LARGEST_FILE) -> bytes:
         raise Damaged("files.unreadable", path=file, reason=reason) from None
 
 
+def check_no_pipe(path: Path) -> None:
+    """Raises UsageError where a path that a person gives is neither a file nor a folder, but is there.
+
+    Reading a pipe or a device may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # whoever reads it says what is wrong
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError("files.pipe", path=path)
+
+
+def read_given_file(file: Path) -> bytes:
+    """The bytes of a file that a person gives, by way of links too.
+
+    Raises UsageError for a pipe or a device (`check_no_pipe`), OSError where it cannot be read and ValueError
+    for no possible name.
+    """
+    check_no_pipe(file)
+    return file.read_bytes()
+
+
 def parse_json(data: bytes, path: Path, kind: type[T]) -> T:
     """The JSON document in a file's bytes, a dict or a list.
 
@@ -206,6 +230,33 @@ def parse_json(data: bytes, path: Path, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise Damaged("files.other_content", path=path)
     return value
+
+
+def fitting_name(name: str, ending: str = "") -> str:
+    """The name of a file, ``name`` + ``ending``; where it is too long, ``name`` is cut and its hash follows.
+
+    So different names stay different.
+    """
+    if len(os.fsencode(name + ending)) <= LONGEST_NAME:
+        return name + ending
+    ending = f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{ending}"
+    room = LONGEST_NAME - len(os.fsencode(ending))
+    return os.fsencode(name)[:room].decode(errors="ignore") + ending
+
+
+def check_name(path: Path) -> None:
+    """Raises AlphabarError where a file or folder to be made has a name that its disk takes for too long.
+
+    Without it that would be found out when the work is done.
+    """
+    path = path.absolute()
+    there = next((parent for parent in path.parents if os.path.isdir(parent)), path)
+    for place in (path, *(there / name for name in path.relative_to(there).parts)):
+        try:
+            place.lstat()
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise AlphabarError("files.long_name", path=path) from error
 
 
 def write_document(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import Damaged, is_file, pack_json, parse_json, read_document, write_document, writing
+from alphabar.files import (
+    Damaged,
+    check_name,
+    is_file,
+    pack_json,
+    parse_json,
+    read_document,
+    write_document,
+    writing,
+)
 from alphabar.parts import shared_progress
 from alphabar.progress import Progress, staged
 from alphabar.runtime import own_share, wait_for_others
@@ -49,10 +58,12 @@ class ResultFolder:
     def begun(self) -> bool:
         """Whether the same work began the folder.
 
-        Raises AlphabarError where it holds anything else, or results with other settings.
+        Raises AlphabarError where it holds anything else, or results with other settings, and where the name
+        of a result is too long for the disk.
         """
         if not is_file(self.about):
             check_free(self.path)
+            check_name(self.file(max(range(self.n), key=lambda i: len(self.names[i]))))
             return False
         try:
             there = read_document(self.about, required=False)

@@ -29,6 +29,7 @@ from alphabar.cli.options import (
     with_sampling_options,
 )
 from alphabar.errors import AlphabarError
+from alphabar.files import read_given_file
 from alphabar.messages import message
 from alphabar.result_folder import check_count
 
@@ -192,7 +193,7 @@ def _read_item(model: "Model", path: Path) -> "Tensor":
     try:
         # The box of a fit is the data set's; a single picture has none.
         return torch.from_numpy(
-            model.codec.read(path.read_bytes(), "crop" if fit == "box" else fit).item.copy()
+            model.codec.read(read_given_file(path), "crop" if fit == "box" else fit).item.copy()
         )
     except (OSError, Unreadable) as problem:
         reason = getattr(problem, "strerror", None) or problem

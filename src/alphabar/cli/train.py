@@ -135,6 +135,7 @@ def _train_seeds(
 ) -> None:
     """Train one recipe with several seeds and compare the runs. Seeds that are trained already are kept."""
     from alphabar.cli.report import write_and_print_comparison
+    from alphabar.reporting.pages import files_folder
     from alphabar.runtime import Runtime, processes
     from alphabar.training.launch import default_run
 
@@ -143,6 +144,8 @@ def _train_seeds(
     if any(setting.partition("=")[0].strip() == "seed" for setting in settings):
         raise UsageError("cli.seeds_and_seed")
     base, runs = run or default_run(data), []
+    page = base.with_name(f"{base.name}-seeds.html")
+    files_folder(page)  # refuses a name that is too long before the work begins
     with processes():
         main = Runtime().is_main
         for seed in range(seeds):
@@ -159,7 +162,6 @@ def _train_seeds(
             chosen = {"recipe": str(runs[0] / "recipe.toml")}
     if not main:
         return
-    page = base.with_name(f"{base.name}-seeds.html")
     compared = write_and_print_comparison(runs, page)
     print_json(as_json, {"page": str(page), **compared.to_dict()})
 

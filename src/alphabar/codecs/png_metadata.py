@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from alphabar.errors import AlphabarError
+from alphabar.files import read_given_file
 
 KEY = "alphabar"  # of the text chunk
 
@@ -23,7 +25,7 @@ def png_metadata(about: Mapping[str, Any]) -> PngInfo:
 def read_png_metadata(path: str | Path) -> dict[str, Any]:
     """What `png_metadata` wrote into a PNG file. Raises AlphabarError where there is nothing of it."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(BytesIO(read_given_file(Path(path))), formats=("PNG",)) as image:
             about = json.loads(image.info.get(KEY, "null"))
     # Pillow raises SyntaxError and ValueError for chunks that are damaged, RecursionError comes from JSON.
     except (OSError, ValueError, SyntaxError, TypeError, RecursionError, Image.DecompressionBombError):

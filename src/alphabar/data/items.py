@@ -101,6 +101,14 @@ def fingerprint_of(items: Iterable[Item], states: Iterable[Any], skipped: Iterab
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
+def skipped_files(skipped: Sequence[Skipped]) -> list[Message]:
+    """The sentence about files that are left out, in a list; none where there are none."""
+    if not skipped:
+        return []
+    first = skipped[0]
+    return [message("data.skipped", n=len(skipped), key=first.key, reason=first.reason)]
+
+
 def nothing_in(name: str, skipped: Sequence[Skipped], notes: Sequence[Message] = ()) -> AlphabarError:
     """The error for a source without a single usable file, for the caller to raise; notes: what was seen."""
     if skipped:

@@ -8,17 +8,21 @@ something else. The layout that was registered last is tried first.
 
 import os
 import re
+from collections import Counter
+from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from alphabar.codecs.base import one_line
-from alphabar.data.folder import PICTURE_SUFFIXES, Folder
+from alphabar.data.captions import CAPTION_SUFFIXES
+from alphabar.data.folder import OTHER_FILES, PICTURE_SUFFIXES, Folder
 from alphabar.data.items import Source, nothing_in
 from alphabar.data.parquet import Parquet, parquet_files, pictures_inside
 from alphabar.data.stanford_cars import StanfordCars
-from alphabar.data.tables import TABLES, is_table
+from alphabar.data.tables import is_table, may_be_table
 from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import check_no_pipe
 from alphabar.messages import message
 from alphabar.registry import Registry
 
@@ -37,6 +41,7 @@ def open_source(data: str | Path) -> Source:
         if name in SOURCES:
             return SOURCES[name](rest if colon else None)
     path = Path(os.path.expanduser(data))
+    check_no_pipe(path)
     if str(data) and os.path.exists(path):  # an empty name would be the working folder
         return open_path(path)
     near = get_close_matches(str(data), SOURCES, n=1, cutoff=0.5)
@@ -75,7 +80,8 @@ def open_hub(rest: str | None) -> Source:
     """The source behind hf://datasets/owner/name[@revision][/folder], fetched into the Hub's own cache.
 
     rest: what stands behind "hf:".
-    Parquet files where the data set has them, else pictures, else the parquet files that the Hub made.
+    Fetched is what `open_path` reads: parquet files, and pictures with what may tell of them unless parquet
+    files hold as many; where there is neither, the parquet files that the Hub made.
     Raises UsageError for another form, AlphabarError where the extra is missing or the Hub does not answer.
     """
     data = f"hf:{rest or ''}"
@@ -88,29 +94,38 @@ def open_hub(rest: str | None) -> Source:
         raise AlphabarError("data.needs_hub", data=data) from None
     repo, revision, folder = match["repo"], match["revision"], match["folder"]
     inside = f"{folder}/" if folder else ""
+
+    def fetch(patterns: Iterable[str], revision: str | None = revision) -> Path:
+        allowed = [f"{inside}*{pattern}" for pattern in sorted(patterns)]
+        fetched = snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=allowed)
+        return Path(fetched) / (folder or "")
+
     try:
-        files = HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
-        suffixes = {Path(file).suffix.lower() for file in files if file.startswith(inside)}
-        if ".parquet" in suffixes:
-            wanted = ["*.parquet"]
-        elif suffixes & PICTURE_SUFFIXES:
-            wanted = [f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES | {".txt", ".mat"})] + [
-                f"*{name}" for name in TABLES
-            ]
-        else:
-            revision, wanted = "refs/convert/parquet", ["*.parquet"]
-        fetched = snapshot_download(
-            repo,
-            repo_type="dataset",
-            revision=revision,
-            allow_patterns=[inside + pattern for pattern in wanted],
-        )
+        listed = HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
+        files = [PurePosixPath(file) for file in listed if file.startswith(inside)]
+        pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+        parquet = {file.suffix for file in files if file.suffix.lower() == ".parquet"}
+        path = None
+        if any(file.suffix in parquet and not is_table(file.name) for file in files) or not pictures:
+            path = fetch(parquet) if parquet else fetch([".parquet"], "refs/convert/parquet")
+        if pictures and (path is None or pictures_of_parquet(path) < len(pictures)):
+            path = fetch({file.suffix for file in pictures} | parquet | _about_pictures(files))
     except Exception as error:  # the network and the Hub raise whatever they like
         raise AlphabarError("data.not_fetched", data=data, error=one_line(error)) from None
-    source = open_path(Path(fetched) / (folder or ""), name=data.removeprefix("hf://datasets/"))
+    assert path is not None
+    source = open_path(path, name=data.removeprefix("hf://datasets/"))
     if isinstance(source, Parquet):
         source.confined = True
     return source
+
+
+def _about_pictures(files: Iterable[PurePosixPath]) -> set[str]:
+    """How the names of files end that may say something of the pictures beside them."""
+    kinds = Counter(file.suffix for file in files)
+    tables = {file.name for file in files if is_table(file.name)}
+    # Of many files of a kind each is about one picture, which only captions and Stanford Cars' .mat may be.
+    others = {kind for kind, n in kinds.items() if may_be_table(f"a{kind}") and n <= OTHER_FILES}
+    return tables | others | {kind for kind in kinds if kind.lower() in (*CAPTION_SUFFIXES, ".mat")}
 
 
 def recognize_parquet(path: Path, name: str | None = None) -> Source | None:
@@ -130,13 +145,18 @@ def recognize_pictures(path: Path, name: str | None = None) -> Source | None:
     folder = Folder(path, name)
     if not folder.items:
         return None
-    inside = sum(map(pictures_inside, (file for file in parquet_files(path) if not is_table(file.name))))
+    inside = pictures_of_parquet(path)
     if inside <= len(folder.items):
         return folder
     source = Parquet(path, name)
     loose, first = len(folder.items), folder.items[0].key
     source.notes.append(message("data.loose_beside_parquet", count=loose, first=first, inside=inside))
     return source
+
+
+def pictures_of_parquet(path: Path) -> int:
+    """How many pictures the parquet files under a folder hold; those that are tables by name hold none."""
+    return sum(pictures_inside(file) for file in parquet_files(path) if not is_table(file.name))
 
 
 def recognize_stanford_cars(path: Path, name: str | None = None) -> Source | None:

@@ -19,6 +19,7 @@ from alphabar.diffusion.schedules import SCHEDULES, Level
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.extensions import check_loaded, used_by
+from alphabar.files import read_given_file
 from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method, method_of
 from alphabar.networks import NETWORKS
@@ -216,10 +217,11 @@ def setting_keys() -> list[str]:
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file.
 
-    Raises AlphabarError where the file is missing or not TOML, UsageError naming it for what does not fit.
+    Raises AlphabarError where the file is missing or not TOML, UsageError naming it for what does not fit and
+    where it is a pipe.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_given_file(path).decode())
     except FileNotFoundError:
         raise AlphabarError("recipes.missing", path=path) from None
     except (OSError, ValueError, RecursionError) as error:  # no text or no TOML are ValueErrors

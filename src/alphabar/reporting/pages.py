@@ -11,6 +11,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from PIL import Image
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import check_name, read_given_file
 from alphabar.messages import Message, message
 from alphabar.reporting.values import number, setting
 from alphabar.runs.model import holds_model, locate, shipped
@@ -58,10 +59,16 @@ def page_template(name: str, language: str) -> Template:
 
 
 def files_folder(page: Path) -> Path:
-    """The folder beside a page for its tables and figures. Raises UsageError where the page is no .html."""
+    """The folder beside a page for its tables and figures.
+
+    Raises UsageError where the page is no .html, AlphabarError where a name is too long for the disk.
+    """
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError("reporting.no_page", path=page)
-    return page.with_name(f"{page.stem}_files")
+    folder = page.with_name(f"{page.stem}_files")
+    check_name(page)
+    check_name(folder)
+    return folder
 
 
 def report_page(path: str | Path) -> Path:
@@ -85,10 +92,10 @@ def page_picture(image: Image.Image) -> Picture:
 def read_picture(path: Path, max_width: int = MAX_WIDTH) -> Picture | None:
     """An image file for a page, shrunk to a width; None where it is missing or is no whole image."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(read_given_file(path))) as image:
             image.thumbnail((max_width, 4 * max_width))
             return page_picture(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (AlphabarError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
 

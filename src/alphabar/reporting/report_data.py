@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from alphabar.errors import AlphabarError
 from alphabar.evaluation.record import FILE as EVALUATIONS
 from alphabar.evaluation.record import entry_content
-from alphabar.files import Damaged, read_document
+from alphabar.files import Damaged, read_document, read_given_file
 from alphabar.formatting import format_duration, format_short_count
 from alphabar.images import evenly
 from alphabar.messages import catalogue, message, translated, unpack_messages
@@ -118,11 +119,14 @@ def _files(path: Path, run: Run, evaluations: list[dict[str, Any]], language: st
 def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[str]) -> Any:
     """The parsed file; ``empty`` where it is missing, or broken, which is added to the problems."""
     try:
-        value = parse(path.read_text(encoding="utf-8"))
+        value = parse(read_given_file(path).decode())
     except FileNotFoundError:
         return empty
     except (OSError, ValueError, RecursionError) as error:
         problems.append(message("reporting.unreadable", file=path.name, problem=error))
+        return empty
+    except AlphabarError as error:
+        problems.append(message("reporting.unreadable", file=path.name, problem=error.message))
         return empty
     if not isinstance(value, type(empty)):
         problems.append(message("reporting.other_content", file=path.name))

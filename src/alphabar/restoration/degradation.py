@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.files import read_given_file
 from alphabar.messages import Message, message
 from alphabar.restoration.mask_files import read_mask
 from alphabar.restoration.operators.base import Operator, Shape
@@ -72,7 +73,7 @@ class Degradation:
 def file_hash(path: Path) -> str:
     """The SHA-256 of an image file. Raises AlphabarError where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_given_file(path)).hexdigest()
     except (OSError, ValueError) as error:  # a name that cannot be one is a ValueError
         reason = getattr(error, "strerror", None) or str(error)
         raise AlphabarError("restoration.cannot_read", path=path, reason=reason) from None

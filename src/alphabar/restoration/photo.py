@@ -22,6 +22,7 @@ from alphabar.codecs.image_files import full_pixels, upright
 from alphabar.data.folder import CAMERA_RAW, Folder
 from alphabar.data.items import Skipped, nothing_in
 from alphabar.errors import AlphabarError
+from alphabar.files import check_no_pipe, read_given_file
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,14 @@ class Photo:
 
 
 def read_photo(path: Path) -> Photo:
-    """The image in a file. Raises AlphabarError where it cannot be read as one, or is a camera raw file."""
+    """The image in a file.
+
+    Raises AlphabarError where it cannot be read as one, is a camera raw file or a pipe.
+    """
     try:
         if path.suffix.lower() in CAMERA_RAW:
             raise Unreadable("data.camera_raw")
-        data = path.read_bytes()
+        data = read_given_file(path)
         image = upright(data)
         mode = image.mode
         extras = {key: image.info[key] for key in ("icc_profile", "exif") if image.info.get(key)}
@@ -142,6 +146,7 @@ def image_files(path: Path) -> tuple[dict[str, Path], Sequence[Skipped]]:
 
     Raises AlphabarError where there is none.
     """
+    check_no_pipe(path)
     if os.path.isfile(path):
         return {path.name: path}, ()
     if not os.path.isdir(path):  # also where the name cannot be one

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from alphabar.codecs.png_metadata import png_metadata
-from alphabar.files import writing_file
+from alphabar.files import fitting_name, writing_file
 from alphabar.images import image_grid
 from alphabar.inference.recorded import choose_or_repeat
 from alphabar.messages import message
@@ -32,7 +32,7 @@ class RestorationFolder(ResultFolder):
 
     def __init__(self, path: Path, task: Task, metadata: Mapping[str, Any], n: int):
         check_count(n)
-        names = [f"{task.photo.name}-{k + 1}.png" for k in range(n)]
+        names = [fitting_name(task.photo.name, f"-{k + 1}.png") for k in range(n)]
         super().__init__(path, "restoration.json", metadata, names, later=["spread"])
         self.task = task
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import is_file, pack_json, writing, writing_file
+from alphabar.files import fitting_name, is_file, pack_json, writing, writing_file
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 from alphabar.restoration.degradation import Degradation
@@ -206,7 +206,7 @@ def _degraded(path: Path, degradation: Degradation, seed: int, position: int) ->
 def png_names(names: Iterable[str]) -> dict[str, str]:
     """For each file name one that ends in .png: "a.jpg" becomes "a.png", or "a.jpg.png" beside "a.webp".
 
-    No two are equal, whether or not case matters.
+    No two are equal, whether or not case matters, and none is too long.
     """
     plain = {name: str(Path(name).with_suffix(".png")) for name in names}
     shared = Counter(target.casefold() for target in plain.values())
@@ -215,8 +215,13 @@ def png_names(names: Iterable[str]) -> dict[str, str]:
     for name, target in plain.items():
         if shared[target.casefold()] > 1 and target != name:
             target = f"{name}.png"
-        while target.casefold() in taken:
+        while (fitting := _fitting(target)).casefold() in taken:
             target = f"{target}.png"
-        taken.add(target.casefold())
-        targets[name] = target
+        taken.add(fitting.casefold())
+        targets[name] = fitting
     return targets
+
+
+def _fitting(target: str) -> str:
+    folder, slash, name = target.rpartition("/")
+    return folder + slash + fitting_name(name.removesuffix(".png"), ".png")

@@ -3,13 +3,14 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from alphabar.errors import AlphabarError
 from alphabar.files import (
     Damaged,
+    check_name,
     is_file,
     is_locked,
     locked,
@@ -21,6 +22,7 @@ from alphabar.files import (
     write_folder,
     writing,
 )
+from alphabar.messages import Message, pack_messages, unpack_messages
 from alphabar.recipes.schema import Recipe, read_recipe
 from alphabar.runs.checkpoints import CheckpointFolder
 from alphabar.runs.ema import EmaSnapshots
@@ -109,10 +111,13 @@ class Run:
         except (KeyError, TypeError):
             return None
 
-    def remember_data(self, data: str) -> None:
-        """Writes down what the run is trained on: a name, or a path, which is made absolute."""
+    def remember_data(self, data: str, notes: Iterable[Message] = ()) -> None:
+        """Writes down what the run is trained on: a name, or a path, which is made absolute.
+
+        notes: what is to be said of it, which `data_notes` reads again.
+        """
         named = str(Path(data).resolve()) if Path(data).exists() else data
-        write_document(self.path / "data.json", {"data": named})
+        write_document(self.path / "data.json", {"data": named, "notes": pack_messages([*notes])})
 
     @property
     def preparation(self) -> float:
@@ -146,10 +151,17 @@ class Run:
 
 
 def check_free(run: Run) -> None:
-    """Raises AlphabarError where the folder of a run holds something that is no run."""
+    """Raises AlphabarError where the folder of a run holds something that is no run, or cannot be made."""
     taken = not run.exists and os.path.exists(run.path)
     if taken and (not run.path.is_dir() or any(_visible(run.path))):
         raise AlphabarError("runs.not_a_run", path=run.path)
+    check_name(run.path)
+
+
+def data_notes(run: Run) -> list[str]:
+    """What the training said of its data, such as rows of a table that it could not use, as messages."""
+    notes = unpack_messages((read_optional(run.path / "data.json") or {}).get("notes"))
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def _visible(path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.files import writing
+from alphabar.files import read_given_file, writing
 from alphabar.methods.registry import METHODS
 from alphabar.runs.model import Model, holds_model, load_model, locate, shipped
 from alphabar.runs.run import Run
@@ -156,9 +156,9 @@ def _changed(folder: Path) -> float:
 def _generates(folder: Path) -> bool:
     """Whether a model's method generates samples. What is wrong with its recipe is said when it is loaded."""
     try:
-        recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+        recipe = tomllib.loads(read_given_file(folder / "recipe.toml").decode())
         method = METHODS[recipe["method"]["name"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (AlphabarError, OSError, ValueError, KeyError, TypeError):
         return True
     return bool(getattr(method, "samples", True))
 

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from alphabar.errors import AlphabarError
+from alphabar.files import fitting_name
 from alphabar.messages import Message, catalogue, message
 from alphabar.runs.model import Model
 from alphabar.studio.elements import error_note, note
@@ -83,7 +84,7 @@ class Page:
 
     def new_file(self, name: str) -> Path:
         """The path of a new file of this name that the browser may read."""
-        return Path(tempfile.mkdtemp(dir=self.files)) / name
+        return Path(tempfile.mkdtemp(dir=self.files)) / fitting_name(Path(name).stem, Path(name).suffix)
 
     def cancel_button(self, button: gr.Button, jobs: Sequence[Any], status: gr.HTML) -> None:
         """Let a button cancel jobs. A job that the button has ended says so when it has ended.

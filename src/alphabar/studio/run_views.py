@@ -10,8 +10,8 @@ from alphabar.evaluation.record import Evaluation
 from alphabar.formatting import format_count, format_duration, format_number, format_short_count
 from alphabar.images import evenly
 from alphabar.reporting.plots import FIRST, INK, SECOND, THIRD, Curve, plot, smooth
-from alphabar.runs.run import Run
-from alphabar.studio.elements import data_address, error_note, figure, note, scrolling, term
+from alphabar.runs.run import Run, data_notes
+from alphabar.studio.elements import data_address, error_note, figure, heading, note, scrolling, term
 from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.page import Page
 
@@ -20,15 +20,15 @@ MEASURE_COLUMNS = ("metric", "value", "interval", "baseline", "better")
 LEVEL_CURVES = 4  # moments of one run whose errors by noise level are shown
 
 
-def last_change(run: Run) -> tuple[float, float]:
-    """When there was last something new to show: the times of the log and of the samples."""
+def last_change(run: Run) -> tuple[float, ...]:
+    """When there was last something new to show: the times of the log, of the samples and of the data."""
     times = []
-    for path in (run.log.path, run.path / "samples"):
+    for path in (run.log.path, run.path / "samples", run.path / "data.json"):
         try:
             times.append(path.stat().st_mtime)
         except OSError:
             times.append(0.0)
-    return times[0], times[1]
+    return tuple(times)
 
 
 def runs_table(page: Page, jobs: TrainingJobs, names: Sequence[str]) -> str:
@@ -162,6 +162,16 @@ def evaluation_view(page: Page, evaluation: Evaluation) -> str:
     )
 
 
+def data_notes_of(page: Page, runs: Sequence[Run]) -> str:
+    """What the trainings said of their data, such as files and rows of tables that they could not use."""
+    shown = ""
+    for run in runs:
+        if notes := data_notes(run):
+            shown += heading(page.text("data_notes", name=run.path.name))
+            shown += "".join(note(page.say(each)) for each in notes)
+    return shown
+
+
 def curves_of(page: Page, runs: Sequence[Run]) -> str:
     """Loss, error by noise level, distance and speed of the runs, in one plot each."""
     about: dict[str, Any] = {}
@@ -215,7 +225,7 @@ def curve_plot(page: Page, key: str, curves: Sequence[Curve], distance: dict[str
 
 def sample_grids(run: Run) -> list[Path]:
     """The grids of samples from the same initial noise that a training has written, oldest first."""
-    return sorted(p for p in (run.path / "samples").glob("*.png") if p.stem.isdecimal())
+    return sorted(p for p in (run.path / "samples").glob("*.png") if p.stem.isdecimal() and p.is_file())
 
 
 def frame_of(page: Page, runs: Sequence[Run], percent: float) -> str:

@@ -16,9 +16,10 @@ from alphabar.codecs.image import ImageCodec
 from alphabar.data.channels import choose_channels
 from alphabar.data.dataset import Dataset, prepare
 from alphabar.data.fit import suggest_fit
-from alphabar.data.items import Source
+from alphabar.data.items import Source, skipped_files
 from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.files import fitting_name
 from alphabar.formatting import format_duration
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
@@ -292,7 +293,7 @@ def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[
     _check_unchanged(run, dataset)
     if Runtime().is_main:
         begin(chosen.run, recipe, initial_model=chosen.model, settings=chosen.settings)
-        run.remember_data(data)
+        run.remember_data(data, _about_data(source, dataset))
     Runtime().barrier()
     for told in changes_told(before or recipe, recipe):
         yield _note(told)
@@ -351,7 +352,7 @@ def _named(recipe: str | Recipe) -> Recipe:
 def default_run(data: str, finetune: bool = False, distill: bool = False) -> Path:
     """The run folder of a data set, where a person names none."""
     name = re.sub(r"[^\w.-]+", "-", Path(data).resolve().name)
-    return Path("runs") / (name + "-finetuned" * finetune + "-distilled" * distill)
+    return Path("runs") / fitting_name(name, "-finetuned" * finetune + "-distilled" * distill)
 
 
 def _with_channels(
@@ -404,12 +405,13 @@ def _with_fit(
 def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[Any], None, Dataset]:
     """The data set of a source, with sentences about files that are left out or were changed."""
     dataset = yield from staged(prepare(source, build_codec(recipe.data), recipe.data.fit))
-    if dataset.skipped:
-        first, n = dataset.skipped[0], len(dataset.skipped)
-        yield _note(message("training.skipped", n=n, key=first.key, reason=first.reason))
-    for note in (*source.notes, *dataset.notes):
+    for note in _about_data(source, dataset):
         yield _note(note)
     return dataset
+
+
+def _about_data(source: Source, dataset: Dataset) -> list[Message]:
+    return [*skipped_files(dataset.skipped), *source.notes, *dataset.notes]
 
 
 def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> None:

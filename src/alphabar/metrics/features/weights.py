@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from alphabar.errors import AlphabarError
+from alphabar.files import read_given_file
 
 
 class PublishedWeights(NamedTuple):
@@ -57,6 +58,6 @@ def load_weights(published: PublishedWeights, path: str = "") -> LoadedWeights:
 
 def _read(path: Path, published: PublishedWeights) -> bytes:
     try:
-        return path.read_bytes()
+        return read_given_file(path)
     except OSError as error:
         raise AlphabarError("metrics.weights_unreadable", network=published.network, problem=error) from None

@@ -16,6 +16,7 @@ from alphabar.studio.jobs import TrainingJobs
 from alphabar.studio.page import LIGHT, Page, Tab
 from alphabar.studio.run_views import (
     curves_of,
+    data_notes_of,
     evaluation_view,
     frame_of,
     job_line,
@@ -49,6 +50,7 @@ class RunsTab(Tab):
                 self._add_frames()
             with gr.Column(scale=3, min_width=300):
                 self.curves = gr.HTML(elem_id="runs-curves")
+        self.notes = gr.HTML(elem_id="runs-notes")
         self.tools = RunTools(page)
         self.form = None
         if not page.models.single:
@@ -92,7 +94,7 @@ class RunsTab(Tab):
         page, chosen, position = self.page, self.chosen, self.position
         views = [
             self.table, self.following, self.pause_button, self.resume_button, self.more,
-            chosen, self.shown, self.curves, self.frame, self.player,
+            chosen, self.shown, self.curves, self.notes, self.frame, self.player,
         ]  # fmt: skip
         self.begun.change(page.handler(self.choose), self.begun, chosen, **LIGHT)
         gr.on(
@@ -145,7 +147,7 @@ class RunsTab(Tab):
         return (training or names)[:1]
 
     def update(self, chosen: list[str], shown: Any, position: float) -> Iterator[tuple[Any, ...]]:
-        """The table and the line, and the curves and the frame where they are out of date."""
+        """The table and the line, and the curves, the notes and the frame where they are out of date."""
         names = self.names()
         live = runs_table(self.page, self.jobs, names), job_line(self.page, self.jobs), *self._buttons(chosen)
         kept = [name for name in chosen or [] if name in names] or self._preferred(names)
@@ -153,11 +155,12 @@ class RunsTab(Tab):
         runs = self._runs(kept)
         state = [(run.path.name, last_change(run)) for run in runs]
         if state == shown:
-            yield *live, choice, *[gr.skip()] * 4
+            yield *live, choice, *[gr.skip()] * 5
         else:
             player = gr.update(visible=any(sample_grids(run) for run in runs))
             frame = frame_of(self.page, runs, position)
-            yield *live, choice, state, curves_of(self.page, runs), frame, player
+            notes = data_notes_of(self.page, runs)
+            yield *live, choice, state, curves_of(self.page, runs), notes, frame, player
 
     def _buttons(self, chosen: Sequence[str] | None) -> tuple[Any, ...]:
         """Pause names the run that trains, Resume the first that is shown; each only where it can act."""

@@ -1,6 +1,5 @@
 """The form of a new training in the tab Runs: data, a name, how long, and what to train."""
 
-import html
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import gradio as gr
 
 from alphabar.codecs.image_files import FITS
 from alphabar.data.inspect import inspect
+from alphabar.data.items import skipped_files
 from alphabar.data.sources import open_source
 from alphabar.errors import UsageError
 from alphabar.files import writing
@@ -139,7 +139,7 @@ class TrainingForm:
         self.recipe.focus(lambda: gr.update(choices=self._recipes()), None, self.recipe, **LIGHT)
 
     def suggest(self, source: str, files: list[str] | None) -> Iterator[tuple[Any, ...]]:
-        """What is in the data, and the size, the fit and the condition that suit them."""
+        """What is in the data, what cannot be used, and the size, the fit and the condition to choose."""
         page = self.page
         if source != "upload" or not files:
             yield note(""), *[gr.skip()] * 3
@@ -158,8 +158,9 @@ class TrainingForm:
             skipped=format_count(len(report.skipped)),
             classes=format_count(len(report.classes)),
         )
-        said = [facts, *(page.say(reason) for reason in report.reasons)]
-        found = "".join(f'<p class="note">{html.escape(line)}</p>' for line in said)
+        found = "".join(map(note, (facts, *map(page.say, report.reasons))))
+        if notes := [*skipped_files(report.skipped), *report.notes]:
+            found += f'<div class="apart">{"".join(note(page.say(each)) for each in notes)}</div>'
         yield found, size, report.fit, "class" if len(report.classes) > 1 else ""
 
     def train(
