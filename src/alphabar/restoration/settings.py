@@ -69,6 +69,9 @@ def restoration_settings(
     default: Spec = "diffpir" if operator.has_prox else "ddnm"
     if not isinstance(model.codec, LearnedCodec):
         default = operator.default_solver(sigma_y, guided=bool(chosen), smaller=smaller)
+        if default == "mmps" and model.denoiser.coarse > 1:
+            # The Jacobian of a detail that is predicted on its own is not symmetric, so it is no covariance.
+            default = "pigdm"
     return RestorationSettings(seed, SOLVERS.resolve(solver or default), steps or STEPS, chosen)
 
 
