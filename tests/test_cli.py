@@ -211,6 +211,8 @@ def test_a_comparison_has_a_row_for_each_noise_and_a_column_for_each_value(call,
     about = [json.loads(picture.text["alphabar"]) for picture in pictures]
     scales = [{g["name"]: g["scale"] for g in a["guidance"]}.get("autoguidance") for a in about]
     assert [a["position"] for a in about] == [0, 0, 1, 1] and scales == [None, 1000.0] * 2
+    # Of two settings each has half of a batch, and its own number of samples.
+    assert {(a["runtime"]["batch"], a["n"]) for a in about} == {(8, 2)}
     assert Image.open(out / "overview" / "grid.png").size == (34, 34)
     assert call("sample", trained, "-n", 2, "--out", plain, "--steps", 4)[0] == 0
     for i in range(2):

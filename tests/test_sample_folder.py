@@ -29,7 +29,7 @@ def model():
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(sample_folder, "batch_size", lambda model: 2)
+    monkeypatch.setattr(sample_folder, "batch_size", lambda model, variants=1: 2 // variants)
 
 
 def work(model, out, *, n=N, compare=(), **chosen):

@@ -80,10 +80,13 @@ class SamplingOptions:
             **chosen,
         )
 
-    def runtime(self, model: "Model", begun: Path, evaluations: int) -> "tuple[Model, dict[str, Any]]":
+    def runtime(
+        self, model: "Model", begun: Path, evaluations: int, variants: int = 1
+    ) -> "tuple[Model, dict[str, Any]]":
         """The model as it is to compute, and its description (`alphabar.inference.recorded`).
 
         begun: the JSON file of results that may be there already. evaluations: of the network in all.
+        variants: settings that are compared.
         """
         from alphabar.inference.recorded import choose_or_repeat
         from alphabar.sampling.sample_folder import batch_size
@@ -93,7 +96,7 @@ class SamplingOptions:
                 model,
                 begun,
                 evaluations=evaluations,
-                batch=batch_size(model),
+                batch=batch_size(model, variants),
                 precision=self.values.get("precision"),
             ),
             begun.parent,

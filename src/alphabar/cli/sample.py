@@ -84,7 +84,7 @@ def sample(
     weights = weights_fingerprint(loaded, settings)[:16]
     evaluations = n * sum(nfe_per_sample(loaded, variant) for variant in variants)
     with shared_work():
-        loaded, runtime = sampling.runtime(loaded, out / "samples.json", evaluations)
+        loaded, runtime = sampling.runtime(loaded, out / "samples.json", evaluations, len(variants))
         about = {**about, "runtime": runtime}
         folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
         estimate = Estimate(total, evaluations, yes, lambda: kept(folder), folder.kept() / max(total, 1))

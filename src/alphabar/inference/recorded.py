@@ -59,7 +59,7 @@ def batch_of(about: Mapping[str, Any], position: int, n: Any) -> range:
 
 def choose_or_repeat(
     model: Model,
-    begun: Path,
+    begun: Path | None,
     *,
     evaluations: int,
     batch: int,
@@ -70,11 +70,12 @@ def choose_or_repeat(
 
     The last record's result is both.
 
-    begun: the JSON file of results that may be there already: work that goes on gives the bits of work that
-    was never stopped. precision: what the person gives, which must be that of the results; None is "auto".
+    begun: the JSON file of results that may be there already, or None: work that goes on gives the bits of
+    work that was never stopped. precision: what the person gives, which must be that of the results; None is
+    "auto".
     Raises as `choose_runtime` and `as_described` do.
     """
-    about = broadcast(_read(begun) if Runtime().is_main else None)
+    about = broadcast(_read(begun) if begun and Runtime().is_main else None)
     if about is not None and precision in (None, AUTO, about.get("precision")):
         yield from as_described(model, about)
         return

@@ -71,7 +71,7 @@ def choose_for(
     task: Task,
     n: int,
     settings: RestorationSettings,
-    begun: Path,
+    begun: Path | None = None,
     precision: str | None = None,
 ) -> Iterator[Progress[tuple[Model, dict[str, Any]]]]:
     """How a model computes n answers to a task, as `choose_or_repeat` chooses; ``begun`` is its."""

@@ -147,10 +147,13 @@ def bind_settings(model: Model, settings: SamplingSettings) -> BoundSettings:
 
 
 def in_fastest_runtime(
-    model: Model, n: int, settings: SamplingSettings
+    model: Model, n: int, *settings: SamplingSettings
 ) -> Iterator[Progress[tuple[Model, dict[str, Any]]]]:
-    """The model as it computes n samples at a time fastest, and how, for their files: the last result."""
-    for record in choose_runtime(model, evaluations=n * nfe_per_sample(model, settings), batch=n):
+    """The model as it computes n samples at a time with each of the settings fastest, and how, for their
+    files: the last result.
+    """
+    evaluations = n * sum(nfe_per_sample(model, each) for each in settings)
+    for record in choose_runtime(model, evaluations=evaluations, batch=n):
         chosen = record.result
         result = None if chosen is None else (chosen, describe_runtime(chosen, n))
         yield Progress(record.stage, record.done, record.total, result, message=record.message)

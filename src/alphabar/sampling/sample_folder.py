@@ -68,9 +68,12 @@ class SampleFolder(ResultFolder):
         return Progress(message("sampling.stage"), 1, 1, self.path)
 
 
-def batch_size(model: Model) -> int:
-    """How many samples are generated at a time: few where that takes long, since a stop loses them."""
-    return 16 if model.device.type == "cpu" else 64
+def batch_size(model: Model, variants: int = 1) -> int:
+    """How many samples are generated at a time: few where that takes long, since a stop loses them.
+
+    variants: settings to compare, each of which needs a batch before any sample is written.
+    """
+    return max(1, (16 if model.device.type == "cpu" else 64) // variants)
 
 
 def sample_into(
@@ -102,11 +105,11 @@ def sample_into(
             items, each = sets[0], per_sample_settings(variants[0], count, first)
         else:
             items, each = side_by_side(sets, variants, first)
+            each = [{**own, "n": n} for own in each]  # of the setting, as if it had been sampled alone
         if first == 0 and k == 1:
             folder.write_overview("process", image_strip(recorder.columns))
         yield Progress(message("sampling.stage"), 1, 1, list(zip(items, each, strict=True)))
 
-    size = max(1, batch_size(model) // k) * k
-    yield from folder.fill(size, make, lambda i, made: folder.write(i, *made))
+    yield from folder.fill(batch_size(model, k) * k, make, lambda i, made: folder.write(i, *made))
     if Runtime().is_main:
         yield folder.finish(min(n, GRID) * k, k if k > 1 else None)

@@ -5,19 +5,22 @@ import html
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
 from alphabar.errors import AlphabarError
 from alphabar.files import fitting_name
 from alphabar.messages import Message, catalogue, message
+from alphabar.progress import Progress
 from alphabar.runs.model import Model
-from alphabar.studio.elements import error_note, note
+from alphabar.studio.elements import error_note, note, progress_bar
 from alphabar.studio.models import ModelStore
+
+T = TypeVar("T")
 
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
 """For events that work with a model: one model is in memory."""
@@ -81,6 +84,14 @@ class Page:
             yield {status: error_note(text)}
 
         return showing_errors
+
+    def told(self, records: Iterable[Progress[T]], status: gr.HTML) -> Generator[dict[Any, Any], None, T]:
+        """The result of work without pictures, while the line next to the button says what is done."""
+        for record in records:
+            if record.result is None:
+                yield {status: progress_bar(record.done, record.total, self.say(record.stage))}
+        assert record.result is not None
+        return record.result
 
     def new_file(self, name: str) -> Path:
         """The path of a new file of this name that the browser may read."""

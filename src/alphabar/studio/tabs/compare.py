@@ -1,19 +1,18 @@
 """The tab Compare: the same initial noise with several models, samplers, numbers of steps or guidances."""
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-from torch import Tensor
 
 from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
 from alphabar.guidance import guidance_class, merge_guidance
-from alphabar.progress import Progress
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
+from alphabar.sampling.bound import in_fastest_runtime, weights_fingerprint
 from alphabar.sampling.comparison import per_sample_settings
 from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import SamplingSettings, sampling_settings
@@ -153,7 +152,10 @@ class CompareTab(Tab):
         rows: int,
         seed: float,
     ) -> Iterator[Any]:
-        """The table as its columns are generated; before the first, all values are checked."""
+        """The table as its columns are generated; before the first, all values are checked.
+
+        A model computes in one way for all of its columns, or rounding would tell them apart.
+        """
         if setting == "models":
             columns = list(models or [])
         else:
@@ -164,25 +166,28 @@ class CompareTab(Tab):
             raise UsageError("studio.too_many_columns", most=MAX_COLUMNS, n=len(columns))
         n = min(int(rows), MAX_ROWS)
 
-        def begin(column: str) -> tuple[Model, SamplingSettings, Iterator[Progress[Tensor]]]:
-            model = self.page.models.load(column if setting == "models" else name)
-            changed = guidance if setting == "guidance" else setting
-            settings = settings_of_column(model, changed, column, condition, int(seed or 0))
-            return model, settings, sample(model, n, settings)  # which checks the settings
-
-        if setting != "models":  # one model is in memory at a time; those of the list have usual settings
-            for column in columns:
-                begin(column)
+        # One model is in memory at a time; those of the list have usual settings.
+        parts = [(column, [column]) for column in columns] if setting == "models" else [(name, columns)]
+        changed = guidance if setting == "guidance" else setting
         cells: list[list[str]] = []
-        for i, column in enumerate(columns):
-            model, settings, records = begin(column)
-            for record in records:
-                step = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
-                share = (i + record.done / record.total) / len(columns)
-                table = comparison_table(columns, cells, n)
-                yield {self.status: progress_bar(share, 1, f"{column}: {step}"), self.table: table}
-            assert record.result is not None
-            cells.append(cells_of_column(model, settings, record.result, i))
+        for of_model, values_of_model in parts:
+            model = self.page.models.load(of_model)
+            variants = [
+                settings_of_column(model, changed, value, condition, int(seed or 0))
+                for value in values_of_model
+            ]
+            for settings in variants:
+                sample(model, n, settings)  # which checks the settings
+            choosing = in_fastest_runtime(model, n, *variants)
+            model, runtime = yield from self.page.told(choosing, self.status)
+            for column, settings in zip(values_of_model, variants, strict=True):
+                for record in sample(model, n, settings):
+                    step = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
+                    share = (len(cells) + record.done / record.total) / len(columns)
+                    table = comparison_table(columns, cells, n)
+                    yield {self.status: progress_bar(share, 1, f"{column}: {step}"), self.table: table}
+                assert record.result is not None
+                cells.append(cells_of_column(model, settings, record.result, len(cells), runtime))
         file, table = self.page.new_file("compared.html"), comparison_table(columns, cells, n)
         file.write_text(table, "utf-8")
         yield {self.status: note(self.page.text("compared")), self.table: table, self.compared: file}
@@ -220,9 +225,21 @@ def settings_of_column(model: Model, setting: str, value: str, condition: str, s
     return replace(usual, conditions=conditions, guidance=guidance)
 
 
-def cells_of_column(model: Model, settings: SamplingSettings, items: Any, column: int) -> list[str]:
-    """The samples of a column as pictures, each with a link that saves its file."""
-    about = {"model": model.path.name, "images": model.images, **settings.to_dict()}
+def cells_of_column(
+    model: Model, settings: SamplingSettings, items: Any, column: int, runtime: Mapping[str, Any]
+) -> list[str]:
+    """The samples of a column as pictures, each with a link that saves its file.
+
+    runtime: how they were computed (`alphabar.inference.recorded`).
+    """
+    about = {
+        "model": model.path.name,
+        "images": model.images,
+        "n": len(items),
+        "weights": weights_fingerprint(model, settings)[:16],
+        "runtime": runtime,
+        **settings.to_dict(),
+    }
     own = per_sample_settings(settings, len(items))
     files = item_files(model.codec, items, [{**about, **each} for each in own])
     cells = []

@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from alphabar.diffusion.samplers import SAMPLERS
 from alphabar.errors import UsageError
 from alphabar.formatting import format_short_count
 from alphabar.guidance import guidance_class
+from alphabar.inference.agreement import MOST_APART_LEVELS
 from alphabar.messages import Message, message
 from alphabar.reporting.report_figures import patient_settings
 from alphabar.runs.model import Model
-from alphabar.sampling.bound import in_fastest_runtime
+from alphabar.sampling.bound import in_fastest_runtime, weights_fingerprint
 from alphabar.sampling.comparison import per_sample_settings
 from alphabar.sampling.edit import edit
 from alphabar.sampling.sample import sample
@@ -315,22 +317,21 @@ class GenerateTab(Tab):
         variation = base is not None and model.method.denoises
         n, settings = settings_from_controls(model, values, variation)
         settings = replace(settings, seed=seed_to_use(settings.seed, new_seed))
-        about: dict[str, Any] = {}
+        about: dict[str, Any] = {"model": name, "images": model.images, "n": n}
         began = time.monotonic()
         if base is not None and variation:
             if settings.sampler["name"] == model.recipe.sampling.sampler["name"]:
                 settings = deterministic(model, settings)
             signal = model.codec.encode(read_item(model, base)[None])[0]
-            records = edit(model, signal, settings, strength=strength, n=n)
-            about = {"image": base.name, "strength": strength, "invert": False}
+            work = partial(edit, signal=signal, settings=settings, strength=strength, n=n)
+            about |= {"image": base.name, "strength": strength, "invert": False}
         else:
-            for chosen in in_fastest_runtime(model, n, settings):
-                yield {self.status: progress_bar(chosen.done, chosen.total, self.page.say(chosen.stage))}
-            assert chosen.result is not None
-            model, about["runtime"] = chosen.result
-            about["n"] = n
-            records = sample(model, n, settings)
-        for record in records:
+            work = partial(sample, n=n, settings=settings)
+        work(model)  # which checks the settings
+        about["weights"] = weights_fingerprint(model, settings)[:16]
+        choosing = in_fastest_runtime(model, n, settings)
+        model, about["runtime"] = yield from self.page.told(choosing, self.status)
+        for record in work(model):
             if record.result is None:
                 step = record.preview.step.i + 1
                 line = text("step", i=step, n=max(step, settings.steps))
@@ -343,7 +344,7 @@ class GenerateTab(Tab):
         assert record.result is not None
         seconds = f"{time.monotonic() - began:.1f}"
         said = message("studio.generated", n=n, seconds=seconds, seed=settings.seed)
-        about = {"model": name, "images": model.images, **about, **settings.to_dict()}
+        about |= settings.to_dict()
         used = (values[0], settings.seed, *values[2:])
         done = self._generated(
             model, name, used, record.result, about, per_sample_settings(settings, n), said
@@ -423,17 +424,21 @@ class GenerateTab(Tab):
             raise UsageError("studio.reproduce_restored")
         if "strength" in about:
             raise UsageError("studio.reproduce_edited")
+        if "rows" in about:
+            raise UsageError("studio.reproduce_interpolated")
         models = self.page.models
         settings, position = saved_settings(about, models)
         origin = Path(str(about.get("model"))).name
         model = models.load(origin if origin in models.models() else name)
+        weights = weights_fingerprint(model, settings)[:16]
         model, batch, said = as_saved(model, about, position)
+        same = about.get("images") == model.images and about.get("weights", weights) == weights
         for record in sample(model, len(batch), settings, first=batch.start, batch=len(batch)):
             line = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
             yield progress_bar(record.done, record.total, line)
         assert record.result is not None
         item = record.result[position - batch.start :][:1]
-        compared = compare_with_file(self.page, model, Path(file), item, about)
+        compared = compare_with_file(self.page, model, Path(file), item, same)
         yield compared + "".join(note(self.page.say(each)) for each in said)
 
 
@@ -463,20 +468,25 @@ def describe(page: Page, model: Model) -> str:
     return note(" · ".join(facts))
 
 
-def compare_with_file(page: Page, model: Model, file: Path, items: Tensor, about: Mapping[str, Any]) -> str:
-    """A saved file beside the item (1, *item_shape) that was generated again, and how far they differ."""
+def compare_with_file(page: Page, model: Model, file: Path, items: Tensor, same_weights: bool) -> str:
+    """A saved file beside the item (1, *item_shape) that was generated again, and how far they differ.
+
+    same_weights: whether the model that generated the file is this one.
+    """
     codec = model.codec
     with Image.open(file) as image:
         same_size = image.size == reader_of(codec).spatial[::-1]
     saved = torch.from_numpy(codec.read(file.read_bytes(), codec.fits[0]).item)[None]
     if not same_size:
         verdict = page.text("reproduced_other_size")
-    elif (difference := int((saved.int() - items.int()).abs().max())) == 0:
+    elif not (differences := (saved.int() - items.int()).abs().float()).any():
         verdict = page.text("reproduced_identical")
+    elif (mean := differences.mean().item()) > MOST_APART_LEVELS or not same_weights:
+        verdict = page.text("reproduced_different", difference=mean)
     else:
-        verdict = page.text("reproduced_rounding", difference=difference)
-    if about.get("images") != model.images:
-        verdict += " " + page.text("reproduced_other_model")
+        verdict = page.text("reproduced_rounding", difference=int(differences.max()))
+    if not same_weights:
+        verdict += " " + page.text("reproduced_other_weights", model=model.path.name)
     captions = page.text("saved_sample"), page.text("generated_again")
     pictures = [codec.preview(item)[0] for item in (saved, items)]
     return figures(pictures, captions) + note(verdict)

@@ -20,6 +20,7 @@ from alphabar.errors import UsageError
 from alphabar.formatting import format_duration
 from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.photo import Photo, read_photo
+from alphabar.restoration.restoration_folder import choose_for
 from alphabar.restoration.restore import restore
 from alphabar.restoration.settings import STEPS, restoration_settings
 from alphabar.restoration.task import Task, degrade, panels, photo_task
@@ -362,6 +363,8 @@ class RestoreTab(Tab):
         settings = restoration_settings(
             model, task.operator, task.sigma_y, seed=numbers.seed, steps=numbers.steps
         )
+        restore(model, task.y, task.operator, task.sigma_y, n=n, settings=settings)  # which checks them
+        model, runtime = yield from page.told(choose_for(model, task, n, settings), self.status)
         began = time.monotonic()
         for record in restore(model, task.y, task.operator, task.sigma_y, n=n, settings=settings):
             if record.result is None:
@@ -381,6 +384,9 @@ class RestoreTab(Tab):
             "image": task.photo.name,
             "degradation": task.degradation.text,
             "sigma_y": task.sigma_y,
+            "n": n,
+            "weights": model.fingerprint[:16],
+            "runtime": runtime,
             **settings.to_dict(),
         }
         yield self._finished(work, record.result[:, 0], about)
