@@ -80,11 +80,15 @@ class SamplingOptions:
             **chosen,
         )
 
-    def runtime(self, model: "Model", begun: Path, evaluations: int) -> "tuple[Model, dict[str, Any]]":
+    def runtime(
+        self, model: "Model", begun: Path, evaluations: int, *settings: "SamplingSettings"
+    ) -> "tuple[Model, dict[str, Any]]":
         """The model as it is to compute, and its description (`alphabar.inference.recorded`).
 
         begun: the JSON file of results that may be there already. evaluations: of the network in all.
+        settings: all those that samples are generated with.
         """
+        from alphabar.guidance import evaluates_early
         from alphabar.inference.recorded import choose_or_repeat
         from alphabar.sampling.sample_folder import batch_size
 
@@ -95,6 +99,7 @@ class SamplingOptions:
                 evaluations=evaluations,
                 batch=batch_size(model),
                 precision=self.values.get("precision"),
+                early=any(evaluates_early(each.guidance) for each in settings),
             ),
             begun.parent,
         )
