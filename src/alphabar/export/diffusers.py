@@ -73,12 +73,12 @@ class Diffusers(Target):
                 components[name] = write(model, denoiser.network, folder / name)
         if mapped and model.vocabulary is not None:
             components["condition"] = _write_condition(model.denoiser.network, folder / "condition")
-        checksums = {
+        checksums: dict[str, str] = {
             name: fingerprint(unpack_tensors(file.read_bytes()))
             for name in components
             if (file := folder / name / WEIGHTS).exists()
         }
-        index = {
+        index: dict[str, Any] = {
             "_class_name": ["pipeline", "AlphabarPipeline"],
             "_diffusers_version": version("diffusers"),
             **{name: list(kind) for name, kind in components.items()},
