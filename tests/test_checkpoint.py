@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alphabar.errors import AlphabarError
-from alphabar.files import Damaged, is_locked, locked, read_folder, write_folder, writing_folder
+from alphabar.files import Damaged, is_locked, locked, read_folder, write_file, write_folder, writing_folder
 from alphabar.tensor_files import pack_optimizer, pack_tensors, unpack_optimizer, unpack_tensors
 
 FILES = {"a.bin": b"first" * 100, "b.json": b"{}"}
@@ -80,6 +80,16 @@ class TestWritingFolder:
         with pytest.raises(AlphabarError, match=r"write .*x: No space"), writing_folder(tmp_path / "x"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         assert not list(tmp_path.iterdir())
+
+    def test_a_file_inside_is_named_where_it_was_to_be(self, tmp_path, monkeypatch):
+        def full(descriptor):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(AlphabarError) as caught, writing_folder(tmp_path / "x") as folder:
+            write_file(folder / "a", b"half")
+        assert str(caught.value) == f"Cannot write {tmp_path}/x/a: No space left on device."
+        assert caught.value.in_language("es").startswith(f"No se puede escribir {tmp_path}/x/a: ")
 
     @pytest.mark.parametrize(("existing", "kept"), [("refuse", "old"), ("keep", "old"), ("replace", "new")])
     def test_what_is_there_already(self, tmp_path, existing, kept):

@@ -162,6 +162,24 @@ def test_a_damaged_export(damage, models, tmp_path):
         load_pipeline(tmp_path)
 
 
+def test_one_changed_byte_and_no_samples_are_refused(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(tmp_path / "cache"))
+    model, out = models["gan"], tmp_path / "changed"
+    out.mkdir()
+    last(Diffusers().write(Export(model, sampling_settings(model), "fp32"), out))
+    pipe = load_pipeline(out)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+        pipe(0)
+    for part in ("unet", "statistics"):
+        file = out / part / "diffusion_pytorch_model.safetensors"
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(Damaged, match=f"weights of {part}"):
+            load_pipeline(out)
+        file.write_bytes(whole)
+
+
 @pytest.mark.slow
 def test_the_whole_export_with_its_report(models, tmp_path, monkeypatch):
     monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "cache"))

@@ -152,7 +152,7 @@ def test_a_damaged_download_leaves_nothing(hub, folder):
     hub.add(NAME, files_of(folder))
     whole = (folder / "model.safetensors").read_bytes()
     hub.change["model.safetensors"] = whole[:-1] + bytes([whole[-1] ^ 1])
-    with refused("hub.damaged", Damaged):
+    with pytest.raises(Damaged, match=f"arrived damaged.*: hf://{NAME}/model.safetensors is damaged"):
         locate(f"hf://{NAME}")
     hub.change.clear()
     found = locate(f"hf://{NAME}")
@@ -241,6 +241,10 @@ def test_the_card(model, tmp_path):
     ):
         assert text in card.text
     assert "not evaluated" not in card.text
+    spaced = replace(model, path=tmp_path / "my secret run")
+    text = (exported(spaced, tmp_path / "spaced") / "README.md").read_text()
+    assert "alphabar sample hf://OWNER/my-secret-run -n 16" in text
+    assert hub_model("hf://OWNER/my-secret-run") is not None  # a form that is accepted
     file = tmp_path / "found.json"
     file.write_bytes(pack_json(evaluation(96)))  # as --json prints it
     card = huggingface_hub.ModelCard.load(

@@ -1,6 +1,7 @@
 """The inference runtime: what is chosen agrees with float32, is remembered, and is repeated to the bit."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -222,7 +223,7 @@ def test_compiling_is_measured_once_where_it_can_save_its_time(model, empty_cach
     monkeypatch.setattr(choice._Job, "_measured", measured_ones)
     monkeypatch.setattr(choice._Job, "_plain_seconds", lambda job: 1.0)
     monkeypatch.setattr(choice, "has_compiler", lambda device: True)
-    monkeypatch.setattr(choice, "ready", lambda model, runtime: False)
+    monkeypatch.setattr(choice, "built_runtimes", lambda model: {PLAIN})
     monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32", "bf16"])
 
     def chosen(evaluations, **more):
@@ -237,6 +238,74 @@ def test_compiling_is_measured_once_where_it_can_save_its_time(model, empty_cach
     assert chosen(250) == fast and chosen(205) == BF16
     assert chosen(1_000, precision="fp32") == PLAIN
     assert chosen(100_000, gradients=True) == BF16  # compiled code goes backward once through an evaluation
+
+
+def test_a_short_job_in_a_precision_times_nothing_and_a_longer_one_that_precision_alone(
+    model, empty_cache, monkeypatch
+):
+    measured, checked = [], []
+
+    def measured_ones(job, tried):
+        measured.append(tried)
+        return [Timing(runtime, 1.0 + (runtime == BF16), 0.0) for runtime in tried]
+        yield
+
+    simple = InferenceRuntime("torch", "bf16")
+    monkeypatch.setattr(choice._Job, "_measured", measured_ones)
+    monkeypatch.setattr(choice._Job, "_plain_seconds", lambda job: 1.0)
+    monkeypatch.setattr(choice, "reference", lambda model: None)
+    monkeypatch.setattr(choice, "disagreement", lambda model, *rest: checked.append(runtime_of(model)))
+    monkeypatch.setattr(choice, "has_compiler", lambda device: False)
+    monkeypatch.setattr("alphabar.inference.openvino.installed", lambda: False)
+    monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32", "bf16"])
+
+    def chosen(evaluations, precision):
+        monkeypatch.setattr(choice, "_EVALUATIONS", {})
+        return runtime_of(last(choose_runtime(model, evaluations=evaluations, batch=4, precision=precision)))
+
+    assert chosen(40, "bf16") == simple and checked == [simple] and not measured
+    assert chosen(40, "bf16") == simple and len(checked) == 1  # remembered
+    assert chosen(220, "bf16") == simple and not measured  # it would take longer than it can save
+    assert chosen(100_000, "bf16") == simple and measured == [[PLAIN, simple, BF16]]
+    assert chosen(100_000, "auto") == PLAIN and measured[1:] == [[PLAIN, OTHER, simple, BF16]]
+    assert chosen(40, "bf16") == simple and len(measured) == 2
+
+
+def test_what_measuring_has_built_does_not_make_its_own_choice_another(model, empty_cache, monkeypatch):
+    def measured_ones(job, tried):
+        for runtime in tried:
+            evaluated(with_runtime(job.model, runtime))  # builds it
+        # A way that is faster for a long job, and slower for this one where it must be built first.
+        times = {PLAIN: (1.0, 0.0), BF16: (0.5, 1e4)}
+        return [Timing(runtime, *times.get(runtime, (2.0, 0.0)), checked=True) for runtime in tried]
+        yield
+
+    monkeypatch.setattr(choice._Job, "_measured", measured_ones)
+    monkeypatch.setattr(choice._Job, "_plain_seconds", lambda job: 1.0)
+    monkeypatch.setattr(choice, "has_compiler", lambda device: False)
+    monkeypatch.setattr("alphabar.inference.openvino.installed", lambda: False)
+    monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32", "bf16"])
+    network = deepcopy(model.denoiser)  # of which nothing is built yet
+    fresh = replace(model, denoiser=network)
+
+    def chosen():
+        monkeypatch.setattr(choice, "_EVALUATIONS", {})
+        return runtime_of(last(choose_runtime(fresh, evaluations=2_000, batch=4)))
+
+    assert chosen() == PLAIN  # as in every process that finds the times
+    assert chosen() == BF16  # this process has it ready
+
+
+def test_an_early_snapshot_is_checked_for_jobs_that_evaluate_it_alone(model, empty_cache, monkeypatch):
+    own, seen = replace(model, early=deepcopy(model.denoiser)), []
+    monkeypatch.setattr(choice, "_EVALUATIONS", {})
+    monkeypatch.setattr(choice, "reference", lambda model: seen.append(model.early))
+    monkeypatch.setattr(choice, "disagreement", lambda *given: None)
+    monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32", "bf16"])
+    for guidance in ({"pag": 2.0}, {"autoguidance": 2.0}):
+        settings = replace(sampling_settings(own, guidance=guidance, conditions=()), steps=1)
+        last(sample(own, 1, settings, precision="bf16"))
+    assert seen == [None, own.early]
 
 
 @pytest.mark.slow

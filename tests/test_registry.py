@@ -13,7 +13,7 @@ def throw(ball: Ball, *, speed: float = 1.0) -> float:
     return ball.radius * speed
 
 
-REGISTRY = Registry("toy", {"ball": Ball, "throw": throw})
+REGISTRY = Registry("toy", {"ball": Ball, "throw": throw, "rest": lambda ball: 0.0})
 
 
 def test_resolve_fills_in_and_converts():
@@ -41,6 +41,7 @@ def test_build_gives_context_and_settings():
         ({"name": "ball", "color": 1}, "did you mean 'colour'?"),
         ({"name": "ball", "radius": 1}, "unknown setting of toy 'ball' 'radius'"),
         ({"name": "throw", "speed": "fast"}, "toy.speed = 'fast'"),
+        ({"name": "rest", "speed": 1}, "the toy 'rest' has no settings: leave out 'speed'"),
         ({"speed": 1}, "has no name"),
         ('{"name": throw}', 'the toy {"name": throw} is not valid JSON'),
     ],

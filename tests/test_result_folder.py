@@ -15,6 +15,7 @@ from alphabar.restoration.degradation import parse_degradation
 from alphabar.restoration.restoration_folder import RestorationFolder, restore_into
 from alphabar.restoration.settings import restoration_settings
 from alphabar.restoration.task import DegradedFolder, degrade_into, read_task
+from alphabar.result_folder import ResultFolder
 from alphabar.sampling import edit, interpolate
 from alphabar.sampling.edit import edit_into
 from alphabar.sampling.interpolate import interpolate_into
@@ -23,6 +24,15 @@ from alphabar.sampling.settings import deterministic, sampling_settings
 from delivered import deliver
 from refusals import refused
 from restoration_models import untrained
+
+
+def test_another_precision_is_named_by_its_option(tmp_path):
+    for runtime in ({"precision": "bf16"}, {"precision": "fp32"}):
+        folder = ResultFolder(tmp_path / "out", "about.json", {"runtime": runtime}, ["a"])
+        if runtime["precision"] == "bf16":
+            folder.begin()
+    with refused("sampling.other_samples", AlphabarError, keys="--precision"):
+        folder.begin()
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 from filelock import FileLock, Timeout
 
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.messages import message
+from alphabar.messages import Message, message
 
 MANIFEST = "MANIFEST.json"
 CHECKSUM = "sha256"  # the key of a document's checksum
@@ -52,7 +52,18 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise AlphabarError("files.cannot_write", path=path, reason=error.strerror or error) from error
+        intact = message("files.intact") if os.path.exists(path) else ""
+        reason = error.strerror or error
+        raise AlphabarError("files.cannot_write", path=path, reason=reason, intact=intact) from error
+
+
+def with_place(said: Any, old: Path, new: Any) -> Any:
+    """A message in which the path ``old`` is called ``new``, which people know; anything else as it is."""
+    if isinstance(said, Message):
+        values = {key: with_place(value, old, new) for key, value in said.values.items()}
+        return message(said.identifier, **values)
+    named = isinstance(said, str | Path) and str(old) in str(said)
+    return str(said).replace(str(old), str(new)) if named else said
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -112,6 +123,10 @@ def writing_folder(
                 _flush(beside)
             _rename(beside, path, existing)
             _flush(path.parent)
+    except AlphabarError as error:  # a file inside could not be written
+        error.args = (with_place(error.message, beside, path),)
+        error.message = error.args[0]
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -49,8 +49,8 @@ class Registry(dict[str, Callable[..., Any]]):
     def resolve(self, spec: Spec) -> dict[str, Any]:
         """The spec written out: its name and every setting, checked and converted to its type.
 
-        Raises UsageError naming an unknown choice or setting (with the nearest valid one) or a
-        value of the wrong type.
+        Raises UsageError naming an unknown choice or setting (with the nearest valid one), a setting of a
+        choice that has none, or a value of the wrong type.
         """
         if isinstance(spec, str) and spec.startswith("{"):
             try:
@@ -65,6 +65,8 @@ class Registry(dict[str, Callable[..., Any]]):
         choice = self[name]
         hints = get_type_hints(choice.__init__ if inspect.isclass(choice) else choice, include_extras=True)
         for key, value in given.items():
+            if not settings:
+                raise UsageError("registry.no_settings", kind=self.kind, name=name, key=key)
             if key not in settings:
                 raise unknown(message("registry.setting", kind=self.kind, name=name), key, settings)
             settings[key] = _convert(f"{self.kind.replace(' ', '_')}.{key}", value, hints.get(key, Any))

@@ -24,6 +24,9 @@ from alphabar.runtime import own_share, wait_for_others
 MOST_RESULTS = 10_000_000
 """Results of one piece of work; a number beyond it is a slip, and their names alone would fill the memory."""
 
+OPTIONS = {"runtime": "--precision"}
+"""Keys of the metadata that a person knows by an option of another name."""
+
 
 def check_count(n: int) -> None:
     """Raises UsageError for more results than there may be."""
@@ -70,7 +73,7 @@ class ResultFolder:
         except (OSError, Damaged):
             raise AlphabarError("sampling.unknown_samples", path=self.path, file=self.about.name) from None
         keys = [key for key in {**self.metadata, **there} if key not in self.later]
-        changed = [key for key in keys if self.metadata.get(key) != there.get(key)]
+        changed = [OPTIONS.get(key, key) for key in keys if self.metadata.get(key) != there.get(key)]
         if changed:
             raise AlphabarError("sampling.other_samples", path=self.path, keys=", ".join(changed[:5]))
         return True

@@ -81,13 +81,14 @@ class SamplingOptions:
         )
 
     def runtime(
-        self, model: "Model", begun: Path, evaluations: int, variants: int = 1
+        self, model: "Model", begun: Path, evaluations: int, *settings: "SamplingSettings"
     ) -> "tuple[Model, dict[str, Any]]":
         """The model as it is to compute, and its description (`alphabar.inference.recorded`).
 
         begun: the JSON file of results that may be there already. evaluations: of the network in all.
-        variants: settings that are compared.
+        settings: all those that samples are generated with, side by side where they are several.
         """
+        from alphabar.guidance import evaluates_early
         from alphabar.inference.recorded import choose_or_repeat
         from alphabar.sampling.sample_folder import batch_size
 
@@ -96,8 +97,9 @@ class SamplingOptions:
                 model,
                 begun,
                 evaluations=evaluations,
-                batch=batch_size(model, variants),
+                batch=batch_size(model, max(1, len(settings))),
                 precision=self.values.get("precision"),
+                early=any(evaluates_early(each.guidance) for each in settings),
             ),
             begun.parent,
         )

@@ -84,7 +84,7 @@ def sample(
     weights = weights_fingerprint(loaded, settings)[:16]
     evaluations = n * sum(nfe_per_sample(loaded, variant) for variant in variants)
     with shared_work():
-        loaded, runtime = sampling.runtime(loaded, out / "samples.json", evaluations, len(variants))
+        loaded, runtime = sampling.runtime(loaded, out / "samples.json", evaluations, *variants)
         about = {**about, "runtime": runtime}
         folder = SampleFolder(out, loaded.codec, {**about, "weights": weights}, total)
         estimate = Estimate(total, evaluations, yes, lambda: kept(folder), folder.kept() / max(total, 1))
@@ -121,7 +121,7 @@ def interpolate(
         settings = deterministic(loaded, settings)
     about = sampling_metadata(loaded, settings, str(model), rows=rows, columns=columns)
     evaluations = rows * columns * nfe_per_sample(loaded, settings)
-    loaded, about["runtime"] = sampling.runtime(loaded, out / "samples.json", evaluations)
+    loaded, about["runtime"] = sampling.runtime(loaded, out / "samples.json", evaluations, settings)
     decisive = {**about, "weights": weights_fingerprint(loaded, settings)[:16]}
     folder = SampleFolder(out, loaded.codec, decisive, rows * columns)
     with told_when_stopped(lambda: kept(folder)):
@@ -167,7 +167,7 @@ def edit(
         loaded, settings, str(model), image=str(image), strength=strength, invert=invert
     )
     evaluations = n * nfe_per_sample(loaded, settings)
-    loaded, about["runtime"] = sampling.runtime(loaded, out / "samples.json", evaluations)
+    loaded, about["runtime"] = sampling.runtime(loaded, out / "samples.json", evaluations, settings)
     weights, content = weights_fingerprint(loaded, settings)[:16], content_hash(item.numpy().tobytes())
     decisive = {**about, "weights": weights, "content": content}
     folder = SampleFolder(out, loaded.codec, decisive, n)

@@ -27,6 +27,7 @@ from alphabar.data.sources import open_source
 from alphabar.diffusion.random import Noise, Purpose
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import Damaged, locked, read_document, warn_of_cache, write_document, writing
+from alphabar.guidance import evaluates_early
 from alphabar.inference.recorded import KEY, choose_or_repeat
 from alphabar.inference.runtime import AUTO, missing, read_runtime
 from alphabar.messages import Message, message
@@ -156,7 +157,14 @@ def _generate(
     if Runtime().is_main:
         _remove_unrepeatable(cache.folder, begun, model)
     model, runtime = yield from staged(
-        choose_or_repeat(model, begun, evaluations=evaluations, batch=BATCH, precision=precision)
+        choose_or_repeat(
+            model,
+            begun,
+            evaluations=evaluations,
+            batch=BATCH,
+            precision=precision,
+            early=evaluates_early(settings.guidance),
+        )
     )
     with suppress(AlphabarError):  # a cache that cannot be written only costs time
         with writing(cache.folder):

@@ -171,7 +171,8 @@ def _interval(interval: Any) -> str:
 
 
 def _example(card: Card) -> str:
-    name = card.model.path.name
+    # A name that the Hub takes (`alphabar.runs.hub.REPOSITORY`).
+    name = re.sub(r"[^a-zA-Z0-9_.-]+", "-", card.model.path.name).strip("-.") or "model"
     return (
         f'```\npip install "alphabar[hub]"\nalphabar sample hf://OWNER/{name} -n 16 --out samples\n```\n\n'
         "```python\nfrom alphabar import last, load_model, sample\n\n"

@@ -23,8 +23,8 @@ from alphabar.guidance import GUIDANCES
 from alphabar.messages import message, reader_language, translated
 from alphabar.networks.unet import UNet
 from alphabar.progress import Progress
-from alphabar.runs.model import Model
-from alphabar.tensor_files import pack_tensors
+from alphabar.runs.model import Model, fingerprint
+from alphabar.tensor_files import pack_tensors, unpack_tensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 ENCODER = "alphabar.conditioning.text_encoder.embed"
@@ -73,11 +73,16 @@ class Diffusers(Target):
                 components[name] = write(model, denoiser.network, folder / name)
         if mapped and model.vocabulary is not None:
             components["condition"] = _write_condition(model.denoiser.network, folder / "condition")
-        index = {
+        checksums: dict[str, str] = {
+            name: fingerprint(unpack_tensors(file.read_bytes()))
+            for name in components
+            if (file := folder / name / WEIGHTS).exists()
+        }
+        index: dict[str, Any] = {
             "_class_name": ["pipeline", "AlphabarPipeline"],
             "_diffusers_version": version("diffusers"),
             **{name: list(kind) for name, kind in components.items()},
-            "settings": _settings(export, mapped),
+            "settings": {**_settings(export, mapped), "checksums": checksums},
         }
         write_file(folder / "model_index.json", pack_json(index))
         write_file(folder / "pipeline.py", _pipeline_code(model).encode())

@@ -23,7 +23,9 @@ from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.guidance import build_guidances, guided, merge_guidance
+from alphabar.messages import message
 from alphabar.networks.layers import Attention
+from alphabar.runs.model import fingerprint
 
 
 class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -31,7 +33,9 @@ class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     unet: the network, an `AlphabarNetwork` or, where it computes the same, a UNet2DModel. statistics: of the
     training data, for the initial noise. early: the network as it was early in its training, for
-    autoguidance. condition: with a UNet2DModel, the embedding of conditions. settings: everything else.
+    autoguidance. condition: with a UNet2DModel, the embedding of conditions. settings: everything else, with
+    checksums of the weights in float32.
+    Raises ValueError for weights in float32 that are not those that were exported.
     """
 
     model_cpu_offload_seq = "condition->unet"
@@ -39,6 +43,12 @@ class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def __init__(self, unet, statistics, early=None, condition=None, settings=None):  # type: ignore[no-untyped-def]
         super().__init__()
+        parts = {"unet": unet, "statistics": statistics, "early": early, "condition": condition}
+        for name, checksum in settings["checksums"].items():
+            weights = parts[name].state_dict()
+            whole = all(value.dtype == torch.float32 for value in weights.values())  # as they were exported
+            if whole and fingerprint(weights) != checksum:
+                raise ValueError(message("diffusers.damaged", name=name))
         self.register_modules(unet=unet, statistics=statistics, early=early, condition=condition)
         self.register_to_config(settings=settings)
         fields = settings["vocabulary"]
@@ -71,14 +81,14 @@ class AlphabarPipeline(DiffusionPipeline):  # type: ignore[misc]
         output_type: "pil" for images, "np" for an array (n, h, w, channels) in [0, 1], "pt" for the signals
             (n, channels, h, w) in [-1, 1].
 
-        Returns an ImagePipelineOutput, or with return_dict=False a tuple.
+        Returns an ImagePipelineOutput, or with return_dict=False a tuple. Raises ValueError for no pictures.
         """
         if generator is not None:
             seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         own = self.config.settings
         denoiser, labels = self._denoiser(own, conditions, guidance)
         chosen, steps, times = _sampling(own["sampling"], sampler, num_inference_steps, denoiser.schedule)
-        positions = range(first, first + batch_size)
+        positions = _positions(first, batch_size)
         cond = None
         if labels and self.vocabulary is not None:
             rows = [self.vocabulary.row(labels[i % len(labels)]) for i in positions]
@@ -148,6 +158,12 @@ def _sampling(own: Any, sampler: str | None, steps: int | None, schedule: Any) -
         raise ValueError(f"this model samples with {own['sampler']['name']} in {own['steps']} steps only")
     steps = steps or usual
     return chosen, steps, TIMESTEPS.build(timesteps)(schedule, steps)
+
+
+def _positions(first: int, n: int) -> range:
+    if n < 1:
+        raise ValueError(message("diffusers.too_few", n=n))
+    return range(first, first + n)
 
 
 def _output(signals: Tensor, output_type: str) -> Any:

@@ -32,11 +32,12 @@ ALPHA = (
     "    levels[:, :3] = np.where(levels[:, 3:] > 0.5, levels[:, :3] * 255 / np.rint(levels[:, 3:]).clip(1),"
     " 0).clip(0, 255)\n"
 )
+HELP = '        help="of all pictures (default: in turn those of training pictures)")'
 COARSE = (  # the coarse picture enlarged, and the detail, which the network predicts itself
     '        D = a["rows"] @ D @ a["columns"] + F - a["mean_rows"] @ F @ a["mean_columns"]\n'
 )
 DECODER = "decoder"
-DECODED = f'networks["{DECODER}"]({{"x": x.astype("f"), "c_noise": np.zeros(len(x), "f")}})'
+DECODED = f'networks["{DECODER}"]({{"x": x.astype("f"), "c_noise": np.zeros(len(x), "f")}})[0]'
 
 
 class AtAnyNoise(nn.Module):
@@ -163,9 +164,12 @@ class NumpySampler(Target):
         """The sampler in NumPy, with what this model and this engine need."""
 
         text = files("alphabar.export").joinpath("generate.py.txt").read_text("utf-8")
-        option = '"--attribute", dest="labels", action="append", default=[], metavar="KEY=VALUE"'
-        if list(plan.document["fields"]) == ["class"]:
-            option = '"--class", dest="labels", action="append", default=[], type="class={}".format'
+        option = "set_defaults(labels=[])"
+        if fields := list(plan.document["fields"]):
+            own = '"--attribute", type=str, metavar="KEY=VALUE"'
+            if fields == ["class"]:
+                own = '"--class", type="class={}".format, metavar="NAME"'
+            option = f'add_argument({own}, dest="labels", action="append", default=[],\n' + HELP
         values = {
             "REQUIREMENTS@": self.requirements,
             "ENGINE@\n": self.engine,
@@ -187,7 +191,7 @@ class NumpySampler(Target):
 
         def make(first: int, count: int) -> Tensor:
             with interpreting(folder):
-                made = module.generate(loaded, range(first, first + count), export.settings.seed)
+                made = module.generate(*loaded, range(first, first + count), export.settings.seed)
             return torch.from_numpy(np.ascontiguousarray(made))
 
         return make

@@ -30,8 +30,7 @@ class Onnx(NumpySampler):
     suffix = ".onnx"
     engine = """\
     import onnxruntime
-    networks = {name: (lambda given, s=onnxruntime.InferenceSession(folder / file): s.run(None, given)[0])
-                for name, file in plan["networks"].items()}
+    read = lambda file: lambda given, s=onnxruntime.InferenceSession(file): s.run(None, given)
 """
 
     def convert(

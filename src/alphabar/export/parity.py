@@ -131,7 +131,7 @@ def compare_samples(
     else:
         reference, real = yield from reference_features(export, against)
         distances = (distance_between(sets[0], real), distance_between(sets[1], real))
-    names = (message("export.own", precision="fp32"), f"{target} {export.precision}")
+    names = ("alphabar fp32", f"{target} {export.precision}")
     sizes = (size_on_disk(model_folder(export.model.path)), size_on_disk(folder))
     sides = tuple(map(Side, names, sizes, seconds, distances))
     return Parity(

@@ -24,6 +24,7 @@ __all__ = [
     "PerturbedAttention",
     "SelfAttentionGuidance",
     "build_guidances",
+    "evaluates_early",
     "guidance_class",
     "guided",
     "merge_guidance",
@@ -69,6 +70,12 @@ def resolve_guidance(specs: Iterable[Spec]) -> list[dict[str, Any]]:
 def build_guidances(specs: Iterable[Spec]) -> list[Guidance]:
     """The guidances that specs describe, not yet bound to a model."""
     return [GUIDANCES.build(spec) for spec in specs]
+
+
+def evaluates_early(specs: Iterable[Spec]) -> bool:
+    """Whether guidances of these specs may evaluate the model as it was early in its training."""
+    strong = [each for each in build_guidances(specs) if each.scale != each.neutral]
+    return any((worse := each.worse()) is None or worse.early for each in strong)
 
 
 def merge_guidance(

@@ -25,10 +25,10 @@ from alphabar.inference.agreement import (
     disagreement,
     reference,
 )
-from alphabar.inference.engines import prepare, ready, runtime_of, with_runtime
+from alphabar.inference.engines import built_runtimes, prepare, runtime_of, with_runtime
 from alphabar.inference.runtime import AUTO, PLAIN, InferenceRuntime, candidates, check_precision
 from alphabar.inference.timings import Timing, read_timings, write_timings
-from alphabar.messages import message
+from alphabar.messages import Message, message
 from alphabar.progress import Progress
 from alphabar.runs.model import Model
 from alphabar.runtime import Runtime, broadcast, has_compiler, synchronize
@@ -51,32 +51,41 @@ AGAIN = 1 / 4
 
 
 def choose_runtime(
-    model: Model, *, evaluations: int, batch: int, precision: str = AUTO, gradients: bool = False
+    model: Model,
+    *,
+    evaluations: int,
+    batch: int,
+    precision: str = AUTO,
+    gradients: bool = False,
+    early: bool = True,
 ) -> Iterator[Progress[Model]]:
     """Chooses how a model computes; the last record has the model that computes so (`runtime_of`).
 
     evaluations: of the network in the whole job, counted for each sample. batch: samples at a time.
     precision: "fp32" is the plain way, to the bit; "bf16" or "fp16" the fastest in that precision; "auto" the
-        fastest of all. gradients: whether the job differentiates through the network.
+        fastest of all. gradients: whether the job differentiates through the network. early: whether it
+        evaluates the model as it was early in its training.
 
-    A job of few evaluations computes the plain way. For a longer one what was measured before in this cache
-    folder counts, for the same machine, versions, weights and batch; where nothing was, it is measured,
-    unless that takes longer than it can save. Whatever is chosen has been checked against float32
+    A job of few evaluations computes the plain way, or in the simplest way in the precision that is given.
+    For a longer one what was measured before in this cache folder counts, for the same machine, versions,
+    weights and batch; where nothing was, it is measured, unless that takes longer than it can save. What is
+    measured are the plain way and those in the precision. Whatever is chosen has been checked against float32
     (`inference.agreement`). A model whose runtime was chosen before keeps it.
     Yields records with a message where something is refused or chosen. Raises UsageError for a precision that
     does not exist or that the device lacks, AlphabarError where every way to compute in it is refused.
     """
     check_precision(precision, model.device)
-    return _choose(model, evaluations, batch, precision, gradients)
+    return _choose(model, evaluations, batch, precision, gradients, early)
 
 
 def _choose(
-    model: Model, evaluations: int, batch: int, precision: str, gradients: bool
+    model: Model, evaluations: int, batch: int, precision: str, gradients: bool, early: bool
 ) -> Iterator[Progress[Model]]:
     if runtime_of(model) is None:
         outcome: InferenceRuntime | AlphabarError = PLAIN
         if precision != "fp32" and Runtime().is_main:
-            job = _Job(model, evaluations, batch, precision, gradients)
+            evaluated = model if early else replace(model, early=None)
+            job = _Job(evaluated, evaluations, batch, precision, gradients)
             try:
                 yield from job.choose()
                 outcome = job.chosen
@@ -102,6 +111,8 @@ class _Job:
         self.evaluations = evaluations + _EVALUATIONS.get(network, 0)
         _EVALUATIONS[network] = self.evaluations
         self.rows = 1 << (max(1, batch) - 1).bit_length()
+        # What the measuring builds is not ready in the next process, which must choose the same.
+        self.ready = built_runtimes(model)
         self.chosen = PLAIN
         self.timings: list[Timing] = []
         self.right: Reference | None = None
@@ -112,11 +123,16 @@ class _Job:
             return
         path = self._path()
         self.timings = read_timings(path)
-        if not self.timings:
-            seconds = self._plain_seconds()
-            if self.precision == AUTO and self._cost(seconds) > WORTH * self.evaluations * seconds:
+        every = candidates(self.model.device, self.gradients)
+        tried = [r for r in every if r == PLAIN or self.precision in (AUTO, r.precision)]
+        if not {t.runtime for t in self.timings if t.seconds or t.refused}.issuperset(tried):
+            if self._pays(tried):
+                self.timings = yield from self._measured(tried)
+            elif self.precision == AUTO:
                 return
-            self.timings = yield from self._measured(candidates(self.model.device, self.gradients))
+            else:  # without times, so that the simplest is taken
+                known = {t.runtime for t in self.timings}
+                self.timings += [Timing(r, 0.0, 0.0) for r in tried if r != PLAIN and r not in known]
         best = yield from self._checked_best()
         if (candidate := self._worth_compiling(best)) is not None:
             now, compiled = yield from self._measured([best.runtime, candidate])
@@ -126,7 +142,7 @@ class _Job:
             best = yield from self._checked_best()
         write_timings(path, self.timings)
         self.chosen = best.runtime
-        if best.runtime != PLAIN:
+        if best.runtime != PLAIN and best.seconds:
             ratio = self.timings[0].seconds / best.seconds
             text = message("inference.chosen", runtime=best.runtime.name, ratio=ratio)
             yield Progress(message("inference.stage"), 1, 1, message=text)
@@ -165,19 +181,28 @@ class _Job:
     def _check(self, timing: Timing) -> Iterator[Progress[Any]]:
         """Compares a runtime with float32, and keeps what was found."""
         self.right = self.right or reference(self.model)
-        model = with_runtime(self.model, timing.runtime)
-        refused = disagreement(model, self.model, self.right, timing.runtime, self.gradients)
+        try:
+            model = with_runtime(self.model, timing.runtime)
+            refused = disagreement(model, self.model, self.right, timing.runtime, self.gradients)
+        except Exception as failure:
+            refused = _failing(timing.runtime, failure)
         self.timings[self.timings.index(timing)] = replace(timing, checked=True, refused=refused)
         if refused:
             yield Progress(message("inference.stage"), 1, 1, message=refused)
 
     def _seconds(self, timing: Timing) -> float:
-        setup = 0.0 if ready(self.model, timing.runtime) else timing.setup
+        setup = 0.0 if timing.runtime in self.ready else timing.setup
         return setup + self.evaluations * timing.seconds
 
-    def _cost(self, seconds: float) -> float:
+    def _pays(self, tried: list[InferenceRuntime]) -> bool:
+        """Whether the job is so long that measuring takes no more than it can save."""
+        if self.evaluations < SHORT:
+            return False
+        seconds = self._plain_seconds()
+        return self._cost(tried, seconds) <= WORTH * self.evaluations * seconds
+
+    def _cost(self, tried: list[InferenceRuntime], seconds: float) -> float:
         """Seconds that measuring takes, about, where one evaluation takes so many the plain way."""
-        tried = candidates(self.model.device, self.gradients)
         setup = sum(SETUP["openvino"] for r in tried if r.engine == "openvino")
         checks = 3 * PICTURES * self.model.recipe.sampling.steps
         return setup + seconds * (checks + len(tried) * TURNS / 2 * self.rows)
@@ -211,9 +236,7 @@ class _Job:
                 self._time(built[runtime], self.rows if runtime.compile else 1)
                 found[runtime] = Timing(runtime, torch.inf, time.perf_counter() - began)
             except Exception as failure:  # an engine has many ways to fail, and the plain way works
-                reason = str(failure).strip().partition("\n")[0]
-                refusal = message("inference.fails", runtime=runtime.name, reason=reason)
-                found[runtime] = Timing(runtime, 0.0, 0.0, refused=refusal)
+                found[runtime] = Timing(runtime, 0.0, 0.0, refused=_failing(runtime, failure))
         left = [runtime for runtime in tried if not found[runtime].refused]
         for turn in range(TURNS):
             yield Progress(stage, len(tried) + turn, total)
@@ -239,3 +262,8 @@ class _Job:
         }
         key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
         return cache_root() / "inference" / f"{key}.json"
+
+
+def _failing(runtime: InferenceRuntime, failure: Exception) -> Message:
+    reason = str(failure).strip().partition("\n")[0]
+    return message("inference.fails", runtime=runtime.name, reason=reason)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,8 +34,12 @@ class RuntimeDenoiser(NetworkDenoiser):
         self.runtime, self.shape = runtime, shape
         network = denoiser.network
         self._attention = network.middle_attention() if isinstance(network, Network) else None
-        self._engine = None if runtime == PLAIN else _engine(network, runtime, shape)
         self.eval()
+
+    @cached_property
+    def _engine(self) -> Engine | None:
+        """Built when it is evaluated first: many jobs never evaluate an early network."""
+        return None if self.runtime == PLAIN else _engine(self.network, self.runtime, self.shape)
 
     def predict(self, x: Tensor, coeffs: Preconditioning, cond: Condition | None = None) -> Tensor:
         """F, as `NetworkDenoiser.predict` gives it."""
@@ -60,7 +65,7 @@ class RuntimeDenoiser(NetworkDenoiser):
 def with_runtime(model: Model, runtime: InferenceRuntime) -> Model:
     """The model with a network, and an early one where it has that, that computes in a runtime.
 
-    Raises what an engine raises that cannot take the network.
+    An engine is built at the first evaluation, which raises what one raises that cannot take the network.
     """
     early = model.early and RuntimeDenoiser(model.early, runtime, model.shape)
     return replace(model, denoiser=RuntimeDenoiser(model.denoiser, runtime, model.shape), early=early)
@@ -89,16 +94,16 @@ def _engine(network: nn.Module, runtime: InferenceRuntime, shape: tuple[int, ...
 def prepare(model: Model, runtime: InferenceRuntime) -> None:
     """Does what is done once for a model and then stands in the cache folder: converting its networks.
 
-    Raises as `with_runtime` does.
+    Raises what an engine raises that cannot take them.
     """
     for denoiser in (model.denoiser, model.early):
         if denoiser is not None and runtime.engine == "openvino":
             stored_openvino(denoiser.network, model.shape, _columns(denoiser.network))
 
 
-def ready(model: Model, runtime: InferenceRuntime) -> bool:
-    """Whether this process has built the engine of a model already."""
-    return runtime == PLAIN or runtime in _ENGINES.get(model.denoiser.network, {})
+def built_runtimes(model: Model) -> frozenset[InferenceRuntime]:
+    """The runtimes whose engines this process has built for a model already, and the plain one."""
+    return frozenset([PLAIN, *_ENGINES.get(model.denoiser.network, ())])
 
 
 def _torch_engine(network: nn.Module, runtime: InferenceRuntime) -> Engine:

@@ -65,6 +65,7 @@ def choose_or_repeat(
     batch: int,
     precision: str | None = None,
     gradients: bool = False,
+    early: bool = True,
 ) -> Iterator[Progress[tuple[Model, dict[str, Any]]]]:
     """The model, computing as results were begun, else as `choose_runtime` chooses; and the description.
 
@@ -73,6 +74,7 @@ def choose_or_repeat(
     begun: the JSON file of results that may be there already, or None: work that goes on gives the bits of
     work that was never stopped. precision: what the person gives, which must be that of the results; None is
     "auto".
+    gradients, early: as `choose_runtime` takes them.
     Raises as `choose_runtime` and `as_described` do.
     """
     about = broadcast(_read(begun) if begun and Runtime().is_main else None)
@@ -80,7 +82,12 @@ def choose_or_repeat(
         yield from as_described(model, about)
         return
     for record in choose_runtime(
-        model, evaluations=evaluations, batch=batch, precision=precision or AUTO, gradients=gradients
+        model,
+        evaluations=evaluations,
+        batch=batch,
+        precision=precision or AUTO,
+        gradients=gradients,
+        early=early,
     ):
         chosen = record.result
         result = None if chosen is None else (chosen, describe_runtime(chosen, batch))

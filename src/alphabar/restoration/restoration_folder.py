@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alphabar.codecs.png_metadata import png_metadata
 from alphabar.files import fitting_name, writing_file
+from alphabar.guidance import evaluates_early
 from alphabar.images import image_grid
 from alphabar.inference.recorded import choose_or_repeat
 from alphabar.messages import message
@@ -83,6 +84,7 @@ def choose_for(
         batch=min(work.tiles * work.together, TILES_PER_CALL),
         precision=precision,
         gradients=SOLVERS.build(settings.solver).differentiates,
+        early=evaluates_early(settings.guidance),
     )
 
 

@@ -16,7 +16,7 @@ from alphabar.diffusion.random import Noise, Purpose
 from alphabar.diffusion.samplers import Preview, Step
 from alphabar.diffusion.schedules import broadcast
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.guidance import build_guidances, guided
+from alphabar.guidance import build_guidances, evaluates_early, guided
 from alphabar.inference.choice import choose_runtime
 from alphabar.inference.engines import runtime_of
 from alphabar.inference.runtime import AUTO, check_precision
@@ -196,9 +196,13 @@ class _Restoration:
         """The same, with the model computing as is fastest; one whose runtime was chosen before stays."""
         if runtime_of(self.model) is not None or not isinstance(self.model.denoiser, NetworkDenoiser):
             return self
-        gradients = self.solver.differentiates
         chosen = choose_runtime(
-            self.model, evaluations=evaluations, batch=batch, precision=precision, gradients=gradients
+            self.model,
+            evaluations=evaluations,
+            batch=batch,
+            precision=precision,
+            gradients=self.solver.differentiates,
+            early=evaluates_early(self.settings.guidance),
         )
         return _Restoration(last(chosen), self.settings, self.sigma_y)
 

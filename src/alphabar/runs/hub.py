@@ -22,6 +22,7 @@ from alphabar.files import (
     read_optional,
     read_plain_file,
     warn_of_cache,
+    with_place,
     write_document,
     writing_folder,
 )
@@ -174,6 +175,7 @@ def _fetch_files(model: HubModel, commit: str, folder: Path) -> None:
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's notes about the download
         read_folder(folder)
     except Damaged as damage:
-        raise Damaged("hub.damaged", model=model, problem=damage.message) from None
+        problem = with_place(damage.message, folder, model)
+        raise Damaged("hub.damaged", model=model, problem=problem) from None
     except Exception as error:  # the network and the Hub raise whatever they like
         raise explained(error, model) from None

@@ -15,7 +15,7 @@ from alphabar.diffusion.random import Noise
 from alphabar.diffusion.samplers import SAMPLERS, Preview, Sampler
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.guidance import Guidance, build_guidances, guided
+from alphabar.guidance import Guidance, build_guidances, evaluates_early, guided
 from alphabar.inference.choice import choose_runtime
 from alphabar.inference.engines import runtime_of
 from alphabar.inference.recorded import describe_runtime
@@ -84,7 +84,11 @@ class BoundSettings:
         if runtime_of(self.model) is not None or not isinstance(self.model.denoiser, NetworkDenoiser):
             return self
         evaluations = n * nfe_per_sample(self.model, self.settings)
-        model = last(choose_runtime(self.model, evaluations=evaluations, batch=batch, precision=precision))
+        early = evaluates_early(self.settings.guidance)
+        records = choose_runtime(
+            self.model, evaluations=evaluations, batch=batch, precision=precision, early=early
+        )
+        model = last(records)
         return self if runtime_of(model) == PLAIN else bind_settings(model, self.settings)
 
     @torch.no_grad()
@@ -153,7 +157,8 @@ def in_fastest_runtime(
     files: the last result.
     """
     evaluations = n * sum(nfe_per_sample(model, each) for each in settings)
-    for record in choose_runtime(model, evaluations=evaluations, batch=n):
+    early = any(evaluates_early(each.guidance) for each in settings)
+    for record in choose_runtime(model, evaluations=evaluations, batch=n, early=early):
         chosen = record.result
         result = None if chosen is None else (chosen, describe_runtime(chosen, n))
         yield Progress(record.stage, record.done, record.total, result, message=record.message)
