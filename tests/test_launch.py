@@ -263,8 +263,8 @@ def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path,
 
 @pytest.mark.parametrize(("size", "offered"), [
     ("136", "data.size=128 / data.size=144"), ("200", "data.size=192 / data.size=208"),
-    ("304", "data.size=288 / data.size=320"), ("500", "data.size=480 / data.size=512"),
-    ("[136,260]", "data.size=[128,256]"), ("64", None), ("144", None), ("256", None), ("[128,272]", None),
+    ("304", "data.size=288 / data.size=320"), ("504", "data.size=480 / data.size=512"),
+    ("[136,264]", "data.size=[128,256]"), ("64", None), ("144", None), ("256", None), ("[128,272]", None),
 ])  # fmt: skip
 @pytest.mark.parametrize("how", ["train", "plan"])
 def test_smaller_patches_than_the_size_calls_for_are_told(picture_folder, tmp_path, size, offered, how):

@@ -377,7 +377,8 @@ def _with_channels(
 
 def _check_colours(source: Source, chosen: _Chosen, data: str) -> Generator[Progress[Any], None, None]:
     """Raises UsageError for a grey autoencoder and pictures with colour, unless a person chose grey."""
-    if chosen.autoencoder and chosen.open_channels and chosen.recipe.data.channels == 1:
+    new = chosen.open_channels and not Run(chosen.run).exists
+    if chosen.autoencoder and new and chosen.recipe.data.channels == 1:
         channels = yield from staged(choose_channels(source))
         if channels != 1:
             raise UsageError("training.grey_autoencoder", path=chosen.autoencoder.path, data=data)

@@ -53,7 +53,7 @@ def about_patches(recipe: str | Recipe | None, made: Recipe, settings: list[str]
     for height, width in _near(sides, network.reduction // patch * wanted, LARGER_FROM * (times + 1)):
         size = json.dumps(height if height == width else [height, width], separators=(",", ":"))
         with suppress(UsageError):
-            if new_recipe(recipe, [*settings, f"data.size={size}"]).network.get("patch") == wanted:
+            if new_recipe(recipe, [*settings, f"data.size={size}"]).network.get("patch", 0) >= wanted:
                 fitting.append(f"data.size={size}")
     if not fitting:  # something else than the size is in the way
         return []
