@@ -16,11 +16,13 @@ from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.export.export import export_to
 from alphabar.export.hub import model_files
-from alphabar.files import DamagedFile
+from alphabar.files import DamagedFile, pack_json
+from alphabar.messages import Message
 from alphabar.methods.registry import METHODS
 from alphabar.metrics.reconstruction import psnr, ssim
 from alphabar.networks.autoencoder import Autoencoder
 from alphabar.progress import last
+from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.restoration.degradation import parse_degradation
 from alphabar.restoration.restore import restore
@@ -145,20 +147,118 @@ def test_finetuning_and_distilling_keep_the_autoencoder(trained, picture_folder,
         assert own.keys() == theirs.keys() and all(torch.equal(own[k], theirs[k]) for k in own)
 
 
-def test_a_given_autoencoder_decides_the_latents(trained, picture_folder, tmp_path):
-    autoencoder = tmp_path / "autoencoder"
-    settings = [*AUTOENCODER, "network.latent=6"]
-    launched(picture_folder, run=autoencoder, recipe="autoencoder", settings=settings)
-    launched(picture_folder, run=tmp_path / "run", autoencoder=autoencoder)
+def test_where_the_autoencoder_is_lost_the_diffusion_model_does_not_go_on(trained, picture_folder, tmp_path):
+    """Neither one that has been trained nor one that begins with weights for the latents of another."""
+    runs = {"trained": trained, "finetuned": tmp_path / "finetuned"}
+    launched(picture_folder, run=runs["finetuned"], recipe=None, settings=[], finetune=trained, images=8)
+    shutil.rmtree(runs["finetuned"] / "checkpoints")
+    for name, path in runs.items():
+        copy = tmp_path / f"{name} copy"
+        shutil.copytree(path, copy, ignore=shutil.ignore_patterns("codec", "autoencoder"))
+        with pytest.raises(AlphabarError, match="without its autoencoder"):
+            launched(picture_folder, run=copy, recipe=None, settings=[], images=48)
+        assert not (copy / "autoencoder").exists() and not (copy / "codec").exists()
+
+
+def test_the_autoencoder_is_part_of_the_time_once(trained, picture_folder, tmp_path):
+    """Also where a kill came after it and before the first checkpoint of the diffusion model."""
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained, run.path, ignore=shutil.ignore_patterns("checkpoints", "preparation.json"))
+    inner = Run(trained).first_stage
+    shutil.copytree(inner / "checkpoints", run.first_stage / "checkpoints")
+    newest, _ = Run(run.first_stage).checkpoints.newest()
+    long = {**newest.files, "state.json": pack_json({**newest.state, "seconds": 1000.0})}
+    Run(run.first_stage).checkpoints.save(newest.images + 4, long)
+    told = [
+        record.message.identifier
+        for record in launch(str(picture_folder), run=run.path, images=32, budget=10_000.0, runtime=Runtime())
+        if isinstance(record.message, Message)
+    ]
+    assert 1000 < run.preparation < 1100
+    assert "training.preparation_of_latents" in told and "training.preparation" not in told
+    before = run.preparation
+    launched(picture_folder, run=run.path, recipe=None, settings=[], images=48)
+    assert run.preparation == before
+
+
+@pytest.fixture(scope="module")
+def autoencoder(picture_folder, tmp_path_factory):
+    """One of six latents."""
+    path = tmp_path_factory.mktemp("runs") / "autoencoder"
+    launched(picture_folder, run=path, recipe="autoencoder", settings=[*AUTOENCODER, "network.latent=6"])
+    return path
+
+
+def test_a_given_autoencoder_decides_the_latents(trained, autoencoder, picture_folder, tmp_path):
+    own = [s for s in SETTINGS if not s.startswith("data.codec")]
+    launched(picture_folder, run=tmp_path / "run", autoencoder=autoencoder, settings=own)
     assert load_model(tmp_path / "run", "cpu").shape == (6, 4, 4)
+    shutil.copytree(trained, tmp_path / "alone", ignore=shutil.ignore_patterns("autoencoder"))
     for wrong, options, said in (
-        (trained, {}, "no autoencoder"),
+        (tmp_path / "alone", {}, "no autoencoder"),
+        (trained, {}, f"--autoencoder {trained / 'autoencoder'}"),
         (autoencoder, {"settings": [*SETTINGS, "data.size=32"]}, r"16×16×3.*32×32×3"),
         (autoencoder, {"recipe": "lean", "settings": ["data.size=16"]}, "add --recipe latent"),
+        (autoencoder, {"settings": [*SETTINGS, "data.codec.latent=8"]}, r"data\.codec\.latent = 6, not 8"),
+        (
+            autoencoder,
+            {"settings": [*SETTINGS, "data.codec.widths=[8,16]"], "budget": 1.0},
+            r"widths = \[8, 8\]",
+        ),
+        (autoencoder, {"recipe": None, "finetune": trained, "settings": []}, "its own autoencoder"),
+        (autoencoder, {"recipe": None, "distill": trained, "settings": []}, "its own autoencoder"),
     ):
         with pytest.raises(UsageError, match=said):
             launched(picture_folder, run=tmp_path / "other", autoencoder=wrong, **options)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_given_autoencoder_decides_the_size_where_none_is_named(autoencoder, picture_folder, tmp_path):
+    own = [s for s in SETTINGS if not s.startswith("data")]
+    launched(picture_folder, run=tmp_path / "run", autoencoder=autoencoder, settings=own, images=8)
+    assert Run(tmp_path / "run").recipe.data.size == 16
+    recipe = with_settings(named_recipe("latent"), [*SETTINGS, "data.size=32"])
+    with pytest.raises(UsageError, match="32×32×3"):  # a whole recipe names its size
+        launched(picture_folder, run=tmp_path / "no", recipe=recipe, settings=[], autoencoder=autoencoder)
+
+
+def test_after_planning_the_latents_are_still_those_of_the_autoencoder(autoencoder, picture_folder, tmp_path):
+    """``data.codec=latent`` alone names a codec, not its settings."""
+    own = [s for s in SETTINGS if not s.startswith("data.codec")]
+    options = {"recipe": None, "settings": [*own, "data.codec=latent"], "budget": 1.0, "images": 8}
+    launched(picture_folder, run=tmp_path / "run", autoencoder=autoencoder, **options)
+    assert Run(tmp_path / "run").recipe.data.codec["latent"] == 6
+
+
+def test_a_run_continues_with_its_own_autoencoder_only(trained, picture_folder, tmp_path):
+    other, run, inner = tmp_path / "other", tmp_path / "run", Run(trained).first_stage
+    launched(picture_folder, run=other, recipe="autoencoder", settings=AUTOENCODER, images=8)
+    shutil.copytree(trained, run)
+    written = {path: path.stat().st_mtime_ns for path in run.iterdir()}
+    with pytest.raises(UsageError, match="another autoencoder"):
+        launched(picture_folder, run=run, autoencoder=other, images=48)
+    assert written == {path: path.stat().st_mtime_ns for path in run.iterdir()}
+    assert launched(picture_folder, run=run, autoencoder=inner, images=40).images == 40
+
+
+def test_all_seeds_have_the_given_autoencoder(call, autoencoder, picture_folder, tmp_path):
+    settings = [part for s in SETTINGS if not s.startswith("data") for part in ("--set", s)]
+    options = ("--recipe", "latent", "--autoencoder", autoencoder, "--images", 8, "--runtime", "plain")
+    code, _, err = call("train", picture_folder, "--run", tmp_path / "run", "--seeds", 2, *options, *settings)
+    assert code == 0, err
+    first, second = (codec_of(Run(tmp_path / f"run-seed{seed}")).weights() for seed in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("setting", ["data.channels=1", "data.codec.widths=[8,16]", "data.codec.latent=8"])
+@pytest.mark.parametrize("origin", ["finetune", "distill"])
+def test_what_the_autoencoder_of_a_model_does_not_have_is_refused(
+    trained, picture_folder, tmp_path, setting, origin
+):
+    key = setting.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"keeps its autoencoder.*{key} = "):
+        launched(picture_folder, run=tmp_path / "run", recipe=None, settings=[setting], **{origin: trained})
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_autoencoder_generates_nothing_and_says_what_it_is_for(trained):
@@ -247,6 +347,17 @@ def test_grey_and_transparent_pictures(tmp_path):
     assert model.codec.item_shape == (16, 16, 1)
     made = last(sample(model, 2, sampling_settings(model, steps=2), precision="fp32"))
     assert made.shape == (2, 16, 16, 1)
+
+
+def test_a_grey_autoencoder_takes_pictures_with_colour_on_request_only(picture_folder, tmp_path):
+    grey = {"recipe": "autoencoder", "settings": [*AUTOENCODER, "data.channels=1"], "images": 8}
+    launched(picture_folder, run=tmp_path / "grey", **grey)
+    options = {"run": tmp_path / "run", "autoencoder": tmp_path / "grey", "images": 8}
+    with pytest.raises(UsageError, match=r"grey pictures.*data\.channels=1"):
+        launched(picture_folder, **options)
+    assert not (tmp_path / "run").exists()
+    launched(picture_folder, **options, settings=[*SETTINGS, "data.channels=1"])
+    assert load_model(tmp_path / "run", "cpu").codec.item_shape == (16, 16, 1)
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino", "hub"])

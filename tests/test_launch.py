@@ -261,6 +261,39 @@ def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path,
     assert levels == pytest.approx(named_recipe("lean").noise_distribution["mean"])
 
 
+@pytest.mark.parametrize(("size", "offered"), [
+    ("136", "data.size=128 / data.size=144"), ("200", "data.size=192 / data.size=208"),
+    ("304", "data.size=288 / data.size=320"), ("504", "data.size=480 / data.size=512"),
+    ("[136,264]", "data.size=[128,256]"), ("64", None), ("144", None), ("256", None), ("[128,272]", None),
+])  # fmt: skip
+@pytest.mark.parametrize("how", ["train", "plan"])
+def test_smaller_patches_than_the_size_calls_for_are_told(picture_folder, tmp_path, size, offered, how):
+    settings = [f"data.size={size}"]
+    if how == "plan":
+        records = plan_training(str(picture_folder), budget=60.0, settings=settings)
+    else:
+        records = launch(str(picture_folder), run=tmp_path / "run", images=8, settings=settings)
+    told = []
+    for record in records:
+        if Run(tmp_path / "run").exists or record.stage == "measuring this machine":
+            break
+        if getattr(record.message, "identifier", None) == "training.smaller_patches":
+            told.append(record.message.values["offered"])
+    records.close()
+    assert told == ([offered] if offered else [])
+
+
+def test_of_patches_that_a_person_chose_nothing_is_told(picture_folder, tmp_path):
+    for i, options in enumerate(({"recipe": "lean"}, {"settings": ["network=mp_unet"]})):
+        settings = [*options.pop("settings", []), "data.size=136"]
+        for record in launch(
+            str(picture_folder), run=tmp_path / f"{i}", images=8, settings=settings, **options
+        ):
+            assert getattr(record.message, "identifier", None) != "training.smaller_patches"
+            if Run(tmp_path / f"{i}").exists:
+                break
+
+
 def begun(data, run, *settings, **options):
     """The recipe of a training that is closed as soon as it has begun."""
     beginning = launch(str(data), run=run, images=8, settings=settings, **options)

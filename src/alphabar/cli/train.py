@@ -159,7 +159,7 @@ def _train_seeds(
             if result.stopped:
                 return
             # What was planned for the first seed, and what followed from the data, holds for all.
-            chosen = {"recipe": str(runs[0] / "recipe.toml")}
+            chosen = {"recipe": str(runs[0] / "recipe.toml"), "autoencoder": chosen.get("autoencoder")}
     if not main:
         return
     compared = write_and_print_comparison(runs, page)

@@ -7,11 +7,12 @@ from typing import Any
 
 from alphabar.codecs import build_codec
 from alphabar.codecs.base import LearnedCodec
+from alphabar.codecs.image import ImageCodec
 from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.methods.registry import method_of
-from alphabar.recipes.overrides import enlarged, with_settings
+from alphabar.recipes.overrides import changed, enlarged, with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, make_recipe
 
@@ -29,7 +30,8 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
     recipe, model: of the trained model, and its name. settings: changes to the result, as of `with_settings`.
     It is the same recipe but for its name, for the condition, which the new data decides, and for large
     batches (`_in_small_batches`). For pictures of a multiple of the size it is `enlarged`.
-    Raises UsageError for a model that is no denoiser, and as `with_settings` does.
+    Raises UsageError for a model that is no denoiser, for settings that its autoencoder does not have, and as
+    `with_settings` does.
     """
     if not method_of(recipe).denoises:
         raise UsageError("recipes.cannot_finetune", model=model, method=recipe.method["name"])
@@ -40,6 +42,7 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
     }
     settings = [*settings]
     made = with_settings(make_recipe(values), settings)
+    _check_latents(recipe, made, model)
     times = _times_larger(recipe, made)
     return made if times == 1 else enlarged(made, times, settings)
 
@@ -58,7 +61,8 @@ def distilled(recipe: Recipe, steps: int = 4, settings: Iterable[str] = ()) -> R
     steps: of the result, at least 1. settings: changes to the result, as of `with_settings`.
     The steps are even in log SNR and begin in noise with the mean and the covariance of the data; the teacher
     takes twelve or more in all, with the guidance of its recipe (`Distillation`).
-    Raises UsageError for a model that is no denoiser, for steps below 1, and as `with_settings` does.
+    Raises UsageError for a model that is no denoiser, for settings that its autoencoder does not have, for
+    steps below 1, and as `with_settings` does.
     """
     if not method_of(recipe).denoises:
         raise UsageError("recipes.cannot_distill", method=recipe.method["name"])
@@ -90,7 +94,18 @@ def distilled(recipe: Recipe, steps: int = 4, settings: Iterable[str] = ()) -> R
         },
         "images": 20_000,
     }
-    return with_settings(make_recipe(values), settings)
+    made = with_settings(make_recipe(values), settings)
+    _check_latents(recipe, made, recipe.name)
+    return made
+
+
+def _check_latents(before: Recipe, after: Recipe, model: str) -> None:
+    """Raises UsageError where a model of latents is continued with what its autoencoder does not have."""
+    if not isinstance(build_codec(before.data), LearnedCodec):
+        return
+    for key, (theirs, own) in changed(before, after).items():
+        if key.startswith(("data.channels", "data.codec")) and theirs is not None:
+            raise UsageError("recipes.kept_autoencoder", model=model, key=key, theirs=theirs, own=own)
 
 
 def first_stage(recipe: Recipe) -> Recipe:
@@ -106,25 +121,35 @@ def first_stage(recipe: Recipe) -> Recipe:
     return make_recipe(values)
 
 
-def with_autoencoder(recipe: Recipe, autoencoder: Recipe, path: Path) -> Recipe:
+def with_autoencoder(
+    recipe: Recipe, autoencoder: Recipe, path: Path, settings: Iterable[str] = (), *, open_size: bool = False
+) -> Recipe:
     """A recipe of latent diffusion with the latents of an autoencoder, which lies at ``path``.
 
-    Raises UsageError for a recipe without latents, a model that is no autoencoder, and one that was trained
-    with pictures of another size or number of channels.
+    settings: "key=value", which the recipe has taken on. open_size: whether the autoencoder decides the size
+    of the pictures. It decides their channels where the recipe has none.
+    Raises UsageError for a recipe without latents, a model that is no autoencoder, one that was trained with
+    pictures of another size or number of channels, and settings of data.codec that it does not have.
     """
     if not method_of(autoencoder).reconstructs:
         raise UsageError("recipes.no_autoencoder", path=path, method=autoencoder.method["name"])
     if not isinstance(build_codec(recipe.data), LearnedCodec):
         raise UsageError("recipes.no_latents", path=path, codec=recipe.data.codec["name"])
     theirs = build_codec(autoencoder.data).item_shape
-    changed = recipe
-    if recipe.data.channels is None:
-        changed = with_settings(recipe, [f"data.channels={theirs[2]}"])
-    if theirs != (own := build_codec(changed.data).item_shape):
+    values = recipe.model_dump(mode="json")
+    data = values["data"]
+    data["channels"] = data["channels"] or theirs[2]
+    if open_size:
+        data["size"] = autoencoder.data.size
+    own = ImageCodec(data["size"], data["channels"]).item_shape
+    if theirs != own:
         raise UsageError("recipes.other_autoencoder", path=path, theirs=_size(theirs), own=_size(own))
-    values = changed.model_dump(mode="json")
-    values["data"]["codec"] = autoencoder.network | {"name": recipe.data.codec["name"]}
-    return make_recipe(values)
+    data["codec"] = autoencoder.network | {"name": recipe.data.codec["name"]}
+    made = make_recipe(values)
+    named = [setting for setting in settings if setting.strip().startswith("data.codec.")]
+    for key, (has, wished) in changed(made, with_settings(made, named)).items():
+        raise UsageError("recipes.other_latents", path=path, key=key, theirs=has, own=wished)
+    return made
 
 
 def _size(item_shape: tuple[int, ...]) -> str:

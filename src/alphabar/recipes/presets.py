@@ -190,8 +190,8 @@ def vae() -> Recipe:
 def latent() -> Recipe:
     """Latent diffusion (Rombach et al. 2022): an autoencoder of one's own, and `lean` on its latents.
 
-    The autoencoder is trained first, in a part of the budget. Standardised latents vary twice as much as
-    pictures, so noise levels are twice those of `lean`.
+    The autoencoder is trained first, in a part of the budget or on as many images. Standardised latents vary
+    twice as much as pictures, so noise levels are twice those of `lean`.
     """
     return make_recipe(
         {

@@ -12,12 +12,13 @@ from alphabar.codecs import build_codec
 from alphabar.codecs.base import LearnedCodec
 from alphabar.codecs.latent import LatentCodec, measured_codec
 from alphabar.data.dataset import Dataset
+from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import write_folder
 from alphabar.formatting import format_duration
 from alphabar.messages import message
 from alphabar.networks.autoencoder import Autoencoder
 from alphabar.recipes.derive import first_stage
-from alphabar.runs.model import Model, load_model
+from alphabar.runs.model import Model, codec_of, load_model
 from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors
@@ -32,6 +33,28 @@ AT_ONCE = 32
 def needs_first_stage(run: Run) -> bool:
     """Whether a run has no codec yet to encode its data."""
     return isinstance(build_codec(run.recipe.data), LearnedCodec) and not run.codec.exists()
+
+
+def check_autoencoder(run: Run, given: Model | None) -> None:
+    """Raises where a run that exists would go on with latents that its diffusion model was not trained on.
+
+    given: an autoencoder, or a model of latents whose codec the run takes over.
+    AlphabarError where the run's autoencoder is missing although there are weights for its latents,
+    UsageError where it is another than the given one. Mean and standard deviation follow from the data.
+    """
+    if not run.exists or not isinstance(build_codec(run.recipe.data), LearnedCodec):
+        return
+    if not run.codec.exists():
+        takes_over = given is not None and given.codec_weights
+        if run.checkpoints.folders() or (run.initial_weights.exists() and not takes_over):
+            raise AlphabarError("runs.without_autoencoder", path=run.path)
+    elif given is not None:
+        codec = codec_of(run)
+        assert isinstance(codec, LearnedCodec)
+        own, theirs = codec.weights(), given.codec_weights or given.denoiser.network.state_dict()
+        shared = (own.keys() & theirs.keys()) - {"mean", "std"}
+        if not all(torch.equal(own[name].cpu(), theirs[name].cpu()) for name in shared):
+            raise UsageError("training.other_autoencoder", path=run.path, given=given.path)
 
 
 def seconds_of_first_stage(run: Run) -> float:

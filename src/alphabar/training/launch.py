@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,9 +25,8 @@ from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
 from alphabar.progress import Progress, staged
 from alphabar.recipes.derive import distilled, finetuned, with_autoencoder
-from alphabar.recipes.overrides import enlarged, named_keys, with_settings
-from alphabar.recipes.presets import named_recipe
-from alphabar.recipes.schema import Recipe, read_recipe
+from alphabar.recipes.overrides import named_keys, with_settings
+from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import Model, codec_of, load_model
 from alphabar.runs.run import Run, check_free
 from alphabar.runtime import Runtime, own_share, processes
@@ -35,6 +34,7 @@ from alphabar.training.budget import Plan, measure, plan
 from alphabar.training.changes import changes_told, check_changes
 from alphabar.training.first_stage import (
     SHARE,
+    check_autoencoder,
     needs_first_stage,
     seconds_of_first_stage,
     train_first_stage,
@@ -42,14 +42,13 @@ from alphabar.training.first_stage import (
 from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, train
+from alphabar.training.new_recipe import LARGER, about_patches, new_recipe
 from alphabar.training.probe import Stopped, check_runtime, unless_stopped
 from alphabar.training.records import Limits, TrainingProgress, TrainingResult
 from alphabar.training.signals import signals_of
 
 T = TypeVar("T")
 
-PLANNED = "lean"  # the recipe that is trained where none is named
-LARGER, LARGER_FROM = "patches", 128  # px: for larger pictures it is this one (docs/results/larger_images.md)
 SIZED = (LARGER, "latent")  # recipes whose network the budget planner sizes where they are named
 DISTILLED_STEPS = 4
 FEW_PICTURES = 200  # below which a model mostly repeats what it has seen
@@ -82,7 +81,8 @@ def launch(
         that suits them, unless data.fit is set.
     finetune: a trained model to continue on this data; distill: one to distill to ``steps`` network
         evaluations (default 4), on the data that it was trained on. Either takes the place of a recipe.
-    autoencoder: a trained one for a recipe with latents; without it one is trained first.
+    autoencoder: a trained one for a recipe with latents, which decides data.codec, and the size of the
+        pictures too where none is named; without it one is trained first, for as many images.
     settings: changes of the recipe, "key=value", as of `with_settings`. condition: what samples are
         conditioned on: class, attributes, text or clusters.
     budget: seconds to train in all since the beginning of the run, reading and measuring included; images:
@@ -125,8 +125,11 @@ def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> 
     """
     source = open_source(data)
     settings = [*settings]
-    recipe = yield from _with_channels(source, _new_recipe(None, settings))
-    if not _sets_fit(settings):
+    recipe = new_recipe(None, settings)
+    for note in about_patches(None, recipe, settings):
+        yield _note(note)
+    recipe = yield from _with_channels(source, recipe)
+    if not _sets(settings, "data.fit"):
         recipe = yield from _with_fit(source, recipe)
     dataset = yield from _prepared(source, recipe)
     chosen = _Chosen(Path(), recipe, None, settings=settings, budget=budget)
@@ -140,8 +143,9 @@ def _train_stages(
     """Trains what has begun; with a learned codec its autoencoder first. limits: of `train`."""
     run, stop, began = begun.run, command.stop, command.began
     options = {**limits, "runtime": command.runtime, "stop": stop}
+    # Also where a kill came after the autoencoder and before the first checkpoint; later ones know of it.
+    began = None if began is None else began - seconds_of_first_stage(run)
     if needs_first_stage(run):
-        began = None if began is None else began - seconds_of_first_stage(run)
         yield from train_first_stage(begun.dataset, run, model=chosen.autoencoder or chosen.model, **options)
         if needs_first_stage(run):
             yield _stopped(run.path)
@@ -161,7 +165,8 @@ class _Chosen:
     """What is to be trained: the run folder, the recipe, and the model that the training begins with.
 
     settings: "key=value", which the recipe has taken on. budget: seconds in all. planned: whether the budget
-    planner still sizes the recipe. open_fit: whether the data decides the fit. autoencoder: a trained one.
+    planner still sizes the recipe. open_fit: whether the data decides the fit; open_size, open_channels:
+    whether an autoencoder decides those. autoencoder: a trained one. notes: on the recipe.
     """
 
     run: Path
@@ -171,7 +176,10 @@ class _Chosen:
     budget: float | None = None
     planned: bool = False
     open_fit: bool = False
+    open_size: bool = False
+    open_channels: bool = False
     autoencoder: Model | None = None
+    notes: Iterable[Message] = ()
 
     @property
     def own_size(self) -> bool:
@@ -231,46 +239,42 @@ def _choose(
     if recipe is None and budget is None and images is None:
         raise UsageError("training.no_recipe", path=path, data=data)
     named = not isinstance(recipe, Recipe) and not (recipe or "").endswith(".toml")
+    made = new_recipe(recipe, settings)
     return _Chosen(
         path,
-        _new_recipe(recipe, settings),
+        made,
         None,
         settings,
         budget,
         planned=recipe in (None, *SIZED) and budget is not None,
-        open_fit=named and not _sets_fit(settings),
+        open_fit=named and not _sets(settings, "data.fit"),
+        open_size=named and not _sets(settings, "data.size"),
+        open_channels=made.data.channels is None,
+        notes=about_patches(recipe, made, settings),
     )
-
-
-def _new_recipe(recipe: str | Recipe | None, settings: list[str]) -> Recipe:
-    """The recipe of a new training, with a person's settings; where none is named, it depends on the size."""
-    made = with_settings(_named(recipe or PLANNED), settings)
-    times = min(build_codec(made.data).spatial) // LARGER_FROM
-    own = {"data.codec", "network", "network.name"}
-    if recipe is None and times and named_keys(settings).isdisjoint(own):
-        with suppress(UsageError):  # where its patches do not divide the size, PLANNED has smaller ones
-            return _new_recipe(LARGER, settings)
-    if recipe == LARGER:
-        for n in range(times, 1, -1):
-            with suppress(UsageError):
-                return enlarged(made, n, settings)
-    return made
 
 
 def _with_autoencoder(chosen: _Chosen, path: str | Path | None) -> _Chosen:
     """The choice with a trained autoencoder, where a person names one."""
     if path is None:
         return chosen
+    if chosen.model is not None:
+        raise UsageError("training.own_autoencoder", model=chosen.model.path)
+    if Run(path).exists and Run(inner := Run(path).first_stage).exists:
+        raise UsageError("training.inner_autoencoder", path=path, inner=inner)
     model = load_model(path)
-    return replace(
-        chosen, recipe=with_autoencoder(chosen.recipe, model.recipe, model.path), autoencoder=model
+    recipe = with_autoencoder(
+        chosen.recipe, model.recipe, model.path, chosen.settings, open_size=chosen.open_size
     )
+    return replace(chosen, recipe=recipe, autoencoder=model)
 
 
 def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[Any], None, _Begun]:
     """What a training needs. What does not fit fails before anything is written, and before time is spent."""
     source, run = open_source(data), Run(chosen.run)
     check_free(run)
+    check_autoencoder(run, chosen.autoencoder or chosen.model)
+    yield from _check_colours(source, chosen, data)
     recipe = yield from _with_channels(source, chosen.recipe, chosen.model, run)
     if chosen.open_fit:
         recipe = yield from _with_fit(source, recipe, run)
@@ -283,12 +287,16 @@ def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[
     few = len(dataset.split(recipe.data.held_out)[0])
     if few < FEW_PICTURES and not run.exists:
         yield _note(message("training.few_pictures", n=few))
+    for note in chosen.notes:
+        yield _note(note)
     planned = None
     if chosen.planned:
         # What compiled code does depends on the sizes: that is checked once they are chosen.
         _check_runtime(command, recipe, conditions, compiled=False)
         planned = yield from _planned(dataset, chosen, recipe, conditions, command)
-        recipe = with_settings(planned.recipe, chosen.settings)
+        # What was named of the data has been applied, and an autoencoder may have decided more of it.
+        own = [s for s in chosen.settings if not s.strip().startswith("data")]
+        recipe = with_settings(planned.recipe, own)
     _check_runtime(command, recipe, conditions)
     _check_unchanged(run, dataset)
     if Runtime().is_main:
@@ -343,12 +351,6 @@ def _check_unchanged(run: Run, dataset: Dataset) -> None:
             raise AlphabarError("training.other_data", path=run.path)
 
 
-def _named(recipe: str | Recipe) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
-    return read_recipe(Path(recipe)) if recipe.endswith(".toml") else named_recipe(recipe)
-
-
 def default_run(data: str, finetune: bool = False, distill: bool = False) -> Path:
     """The run folder of a data set, where a person names none."""
     name = re.sub(r"[^\w.-]+", "-", Path(data).resolve().name)
@@ -373,12 +375,22 @@ def _with_channels(
     return recipe if channels is None else with_settings(recipe, [f"data.channels={channels}"])
 
 
+def _check_colours(source: Source, chosen: _Chosen, data: str) -> Generator[Progress[Any], None, None]:
+    """Raises UsageError for a grey autoencoder and pictures with colour, unless a person chose grey."""
+    new = chosen.open_channels and not Run(chosen.run).exists
+    if chosen.autoencoder and new and chosen.recipe.data.channels == 1:
+        channels = yield from staged(choose_channels(source))
+        if channels != 1:
+            raise UsageError("training.grey_autoencoder", path=chosen.autoencoder.path, data=data)
+
+
 def _of_pictures(recipe: Recipe) -> bool:
     return isinstance(reader_of(build_codec(recipe.data)), ImageCodec)
 
 
-def _sets_fit(settings: Iterable[str]) -> bool:
-    return not named_keys(settings).isdisjoint(("data", "data.fit"))
+def _sets(settings: Iterable[str], key: str) -> bool:
+    """Whether a person chose this setting of the data."""
+    return not named_keys(settings).isdisjoint(("data", key))
 
 
 def _with_fit(

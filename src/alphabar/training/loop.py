@@ -146,6 +146,8 @@ def _count_preparation(
     if counted.budget is None or seconds < TOLD_PREPARATION * counted.budget:
         return counted, []
     spent, left = format_duration(seconds), format_duration(counted.budget)
+    if Run(run.first_stage).exists:
+        return counted, [message("training.preparation_of_latents", spent=spent, left=left)]
     return counted, [message("training.preparation", spent=spent, left=left)]
 
 
