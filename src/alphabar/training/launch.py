@@ -116,21 +116,26 @@ def launch(
             yield from _train_stages(begun, chosen, command, limits)
 
 
-def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
+def plan_training(
+    data: str, *, budget: float, recipe: str | None = None, settings: Iterable[str] = ()
+) -> Iterator[Progress[Plan]]:
     """Measures this machine for about half a minute and chooses what to train on it in a budget of seconds.
 
-    settings: changes of the recipe ``lean`` or ``patches``, "key=value"; network.widths or network.blocks
-    among them keep the network as it is. Yields records; the last has the plan, which `launch` carries out
-    when it is given only a budget. Raises as `measure` and `plan` do.
+    recipe: of `SIZED`; by default ``lean``, from 128 px on ``patches``. settings: changes of it, "key=value";
+    network.widths or network.blocks among them keep the network as it is. Yields records; the last has the
+    plan, which `launch` carries out when it is given only a budget and that recipe. Raises UsageError for
+    another recipe, and as `measure` and `plan` do.
     """
+    if recipe not in (None, *SIZED):
+        raise UsageError("training.not_planned", recipe=recipe, data=data, planned=", ".join(SIZED))
     source = open_source(data)
     settings = [*settings]
-    recipe = yield from _with_channels(source, _new_recipe(None, settings))
+    made = yield from _with_channels(source, _new_recipe(recipe, settings))
     if not _sets_fit(settings):
-        recipe = yield from _with_fit(source, recipe)
-    dataset = yield from _prepared(source, recipe)
-    chosen = _Chosen(Path(), recipe, None, settings=settings, budget=budget)
-    planned = yield from _planned(dataset, chosen, recipe, conditions_of(dataset, recipe), _Command())
+        made = yield from _with_fit(source, made)
+    dataset = yield from _prepared(source, made)
+    chosen = _Chosen(Path(), made, None, settings=settings, budget=budget)
+    planned = yield from _planned(dataset, chosen, made, conditions_of(dataset, made), _Command())
     yield Progress(message("training.stage_planning"), 1, 1, planned)
 
 
@@ -395,10 +400,8 @@ def _with_fit(
         fit = suggested.name
         yield _note(message("training.fit", reason=suggested.reason))
         size = max(reader_of(build_codec(recipe.data)).spatial)
-        if suggested.pixels < size and suggested.size < size:
-            yield _note(
-                message("training.enlarged", pixels=suggested.pixels, size=size, smaller=suggested.size)
-            )
+        if suggested.enough and suggested.enough < size:
+            yield _note(message("training.size_beyond", pixels=suggested.most, smaller=suggested.enough))
     return with_settings(recipe, [f"data.fit={fit}"])
 
 
