@@ -242,7 +242,9 @@ def test_small_pictures_are_counted_and_a_smaller_size_advised_where_all_are_sma
         assert "codecs.enlarged" in notes(wide, run=tmp_path / name, **options)
     for i in range(36):
         Image.new("RGB", (160, 160), (7 * i, 9, 0)).save(wide / f"large{i}.png")
-    told = launch(str(wide), run=tmp_path / "mixed", recipe="lean", images=8, settings=large, runtime=Runtime())
+    told = launch(
+        str(wide), run=tmp_path / "mixed", recipe="lean", images=8, settings=large, runtime=Runtime()
+    )
     messages = {r.message.identifier: r.message for r in told if hasattr(r.message, "identifier")}
     assert messages["codecs.enlarged"].values == {"count": 12, "total": 48, "size": "64"}
     assert "training.size_beyond" not in messages

@@ -51,8 +51,8 @@ class ReadImage(NamedTuple):
     """A picture as `read_image` returns it.
 
     pixels: (h, w, 3) RGB on white, or (h, w, 4) RGBA in which colour under alpha 0 is 0.
-    width, height: of the upright picture in the file. transparent: whether any of it is. enlarged: whether the
-    part that is used has fewer pixels than the result across or down.
+    width, height: of the upright picture in the file. transparent: whether any of it is. enlarged: whether
+    the part that is used has fewer pixels than the result across or down.
     """
 
     pixels: NDArray[np.uint8]

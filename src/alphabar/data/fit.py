@@ -21,8 +21,8 @@ LOOKED_AT = 256  # pictures, evenly spaced over the data, whose shapes decide
 class Fit:
     """What suits the shapes of a data set.
 
-    name: of `FITS`. reason: why. pixels: a side that nine pictures in ten fill without being enlarged; most: one
-    that nine in ten do not exceed.
+    name: of `FITS`. reason: why. pixels: a side that nine pictures in ten fill without being enlarged; most:
+    one that nine in ten do not exceed.
     """
 
     name: str

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from alphabar.formatting import format_duration
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
 from alphabar.progress import Progress, staged
-from alphabar.recipes.derive import distilled, finetuned, with_autoencoder
+from alphabar.recipes.derive import distilled, finetuned, first_stage, with_autoencoder
 from alphabar.recipes.overrides import enlarged, named_keys, with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, read_recipe
@@ -39,6 +40,7 @@ from alphabar.training.first_stage import (
     seconds_of_first_stage,
     train_first_stage,
 )
+from alphabar.training.fitting import Smaller, check_memory
 from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, train
@@ -133,8 +135,10 @@ def plan_training(
     made = yield from _with_channels(source, _new_recipe(recipe, settings))
     if not _sets_fit(settings):
         made = yield from _with_fit(source, made)
+    smaller = partial(_of_size, recipe, settings)
+    chosen = _Chosen(Path(), made, None, settings, budget, planned=True, smaller=smaller)
+    yield from _about_memory(made, chosen, _Command(), Run(chosen.run))
     dataset = yield from _prepared(source, made)
-    chosen = _Chosen(Path(), made, None, settings=settings, budget=budget)
     planned = yield from _planned(dataset, chosen, made, conditions_of(dataset, made), _Command())
     yield Progress(message("training.stage_planning"), 1, 1, planned)
 
@@ -167,6 +171,7 @@ class _Chosen:
 
     settings: "key=value", which the recipe has taken on. budget: seconds in all. planned: whether the budget
     planner still sizes the recipe. open_fit: whether the data decides the fit. autoencoder: a trained one.
+    smaller: the recipe for another size, where there is a choice.
     """
 
     run: Path
@@ -177,6 +182,7 @@ class _Chosen:
     planned: bool = False
     open_fit: bool = False
     autoencoder: Model | None = None
+    smaller: Smaller | None = None
 
     @property
     def own_size(self) -> bool:
@@ -229,7 +235,8 @@ def _choose(
         return _Chosen(path, made, model, settings)
     if finetune is not None:
         model = load_model(finetune)
-        return _Chosen(path, finetuned(model.recipe, model.path.name, settings), model, settings)
+        smaller = partial(_finetuned, model, settings)
+        return _Chosen(path, smaller(), model, settings, smaller=smaller)
     # What the budget planner made of a recipe is in the run: a second plan may be another.
     if Run(path).exists and (recipe is None or (recipe in SIZED and Run(path).recipe.name == recipe)):
         return _Chosen(path, with_settings(Run(path).recipe, settings), None, settings)
@@ -244,7 +251,16 @@ def _choose(
         budget,
         planned=recipe in (None, *SIZED) and budget is not None,
         open_fit=named and not _sets_fit(settings),
+        smaller=partial(_of_size, recipe, settings),
     )
+
+
+def _finetuned(model: Model, settings: list[str], size: int | None = None) -> Recipe:
+    return finetuned(model.recipe, model.path.name, [*settings, *([f"data.size={size}"] if size else [])])
+
+
+def _of_size(recipe: str | Recipe | None, settings: list[str], size: int) -> Recipe:
+    return _new_recipe(recipe, [*settings, f"data.size={size}"])
 
 
 def _new_recipe(recipe: str | Recipe | None, settings: list[str]) -> Recipe:
@@ -282,6 +298,7 @@ def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[
     before = run.recipe if run.exists else None
     if before:
         check_changes(run.path, before, recipe, chosen.settings)
+    yield from _about_memory(recipe, chosen, command, run)
     dataset = yield from _prepared(source, recipe)
     conditions = conditions_of(dataset, recipe)
     _check_labels(chosen, conditions, data)
@@ -303,6 +320,24 @@ def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[
     for told in changes_told(before or recipe, recipe):
         yield _note(told)
     return _Begun(dataset, run, conditions, planned)
+
+
+def _about_memory(
+    recipe: Recipe, chosen: _Chosen, command: _Command, run: Run
+) -> Generator[Progress[Any], None, None]:
+    """Warnings where memory may not be enough. Raises UsageError where it is clearly too little.
+
+    Of a planned training only the autoencoder is looked at: the planner sizes the rest to the memory.
+    """
+    new, smaller = not run.exists, chosen.smaller if chosen.autoencoder is None else None
+    if not chosen.planned and (told := check_memory(recipe, command.runtime, smaller=smaller, new=new)):
+        yield _note(told)
+    learned = isinstance(build_codec(recipe.data), LearnedCodec)
+    if not learned or chosen.autoencoder or chosen.model or run.codec.exists():
+        return
+    sized = (lambda size: first_stage(smaller(size))) if smaller else None
+    if told := check_memory(first_stage(recipe), command.runtime, smaller=sized, new=new, first_stage=True):
+        yield _note(told)
 
 
 def _check_runtime(
@@ -440,7 +475,7 @@ def _planned(
     if learned and chosen.autoencoder is None:
         left *= 1 - SHARE
     train_index, _ = dataset.split(recipe.data.held_out)
-    planned = plan(machine, recipe, len(train_index), left, own_size=chosen.own_size)
+    planned = plan(machine, recipe, len(train_index), left, own_size=chosen.own_size, smaller=chosen.smaller)
     finish = datetime.now() + timedelta(seconds=left)
     summary = message(
         "training.planned",
