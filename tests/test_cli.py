@@ -121,6 +121,20 @@ def test_a_budget_alone_plans_and_trains(call, picture_folder, tmp_path, monkeyp
     assert run.recipe.data.size == 16 and run.recipe.monitor.share == 0
 
 
+def test_a_recipe_that_is_sized_can_be_planned(call, picture_folder, monkeypatch):
+    slow = Machine("cpu", ((1e7, 50.0),), loading=1e6, memory=2**33)
+    monkeypatch.setattr(
+        "alphabar.training.launch.measure", lambda *_, **__: iter([Progress("measuring", 1, 1, slow)])
+    )
+    monkeypatch.setattr("alphabar.training.model_sizes.MULTIPLES", (1,))
+    command = ("plan", picture_folder, "--budget", "2s", "--size", "16", "--json", "--recipe")
+    code, out, err = call(*command, "latent")
+    assert code == 0 and "--budget 2s --recipe latent --set data.size=16" in err
+    assert json.loads(out)["recipe"]["data"]["codec"]["name"] == "latent"
+    code, _, err = call(*command, "ddpm")
+    assert code == 2 and "patches, latent" in err and "train" in err
+
+
 def test_seeds_train_repetitions_of_one_recipe_and_compare_them(call, picture_folder, tmp_path):
     command = training(picture_folder, tmp_path / "mine", "--images", 16, "--seeds", 2, "--json")
     code, out, err = call(*command)

@@ -299,6 +299,13 @@ def test_transparency_without_alpha_is_laid_on_white_and_remarked():
     assert ImageCodec(16, 4).read(encoded(opaque.convert("RGB")), "squash").item[..., 3].min() == 255
 
 
+@pytest.mark.parametrize(("fit", "enlarged"), [("squash", False), ("crop", False), ("box", True)])
+def test_a_picture_whose_used_part_is_smaller_is_remarked(fit, enlarged):
+    for (width, height), expected in (((40, 30), True), ((64, 48), enlarged)):
+        read = ImageCodec((48, 64)).read(encoded(Image.new("RGB", (width, height))), fit, (4, 4, 24, 24))
+        assert ("codecs.enlarged" in read.remarks) is expected
+
+
 def test_a_grey_codec_converts_colours_and_remarks_it():
     colored = ImageCodec(16, 1).read(encoded(Image.new("RGB", (32, 32), (255, 0, 0))), "squash")
     assert (colored.item == 76).all() and colored.remarks == ("codecs.made_grey",)

@@ -231,9 +231,23 @@ def test_a_fit_that_a_person_chose_stays(wide, tmp_path):
         assert Run(tmp_path / name).recipe.data.fit == "squash"
 
 
-def test_small_pictures_are_told_before_they_are_enlarged(wide, tmp_path):
-    options = {"settings": [*TINY[1:], "data.size=64"], "recipe": "lean"}
-    assert "training.enlarged" in notes(wide, run=tmp_path / "run", **options)
+def test_small_pictures_are_counted_and_a_smaller_size_advised_where_all_are_small(wide, trained, tmp_path):
+    large = [*TINY[1:], "data.size=64"]
+    told = notes(wide, run=tmp_path / "run", settings=large, recipe="lean")
+    assert {"codecs.enlarged", "training.size_beyond"} <= told
+    for name, options in (
+        ("squashed", {"recipe": "lean", "settings": [*large, "data.fit=squash"]}),
+        ("finetuned", {"finetune": trained, "settings": ["data.size=32"]}),
+    ):
+        assert "codecs.enlarged" in notes(wide, run=tmp_path / name, **options)
+    for i in range(36):
+        Image.new("RGB", (160, 160), (7 * i, 9, 0)).save(wide / f"large{i}.png")
+    told = launch(
+        str(wide), run=tmp_path / "mixed", recipe="lean", images=8, settings=large, runtime=Runtime()
+    )
+    messages = {r.message.identifier: r.message for r in told if hasattr(r.message, "identifier")}
+    assert messages["codecs.enlarged"].values == {"count": 12, "total": 48, "size": "64"}
+    assert "training.size_beyond" not in messages
 
 
 def test_images_alone_train_the_default_recipe(picture_folder, tmp_path):

@@ -58,6 +58,11 @@ def parse_count(text: str) -> int:
     return value
 
 
+def format_memory(count: float) -> str:
+    """Bytes as "1.5 GiB", or below one as "200 MiB"."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
 def format_number(value: float | None, digits: int = 4) -> str:
     """A number with so many significant digits; a dash where there is none or it is not finite."""
     if value is None or not math.isfinite(value):

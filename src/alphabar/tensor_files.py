@@ -2,14 +2,24 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
 
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors by name as the bytes of a safetensors file."""
-    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    """Tensors by name as the bytes of a safetensors file. Raises MemoryError where there is too little."""
+    packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    # Where memory runs out, safetensors panics or ends the process: room for its three copies is asked for
+    # before, and given back untouched.
+    np.empty(3 * sum(value.nbytes for value in packed.values()), np.uint8)
+    try:
+        return safetensors.torch.save(packed)
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # of Rust, and no Exception
+            raise MemoryError from error
+        raise
 
 
 def unpack_tensors(data: bytes) -> dict[str, Tensor]:

@@ -94,6 +94,7 @@ def distill(
 def plan(
     data: DataArgument,
     budget: Annotated[str, typer.Option(metavar="TIME", help="cli.help.plan_budget")],
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="cli.help.plan_recipe")] = None,
     size: SizeOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -102,12 +103,14 @@ def plan(
     from alphabar.training.launch import plan_training
 
     settings = with_shorthands(settings, size=size)
-    planned = run_to_end(plan_training(data, budget=parse_duration(budget), settings=settings))
+    records = plan_training(data, budget=parse_duration(budget), recipe=recipe, settings=settings)
+    planned = run_to_end(records)
     for line in aligned(planned.rows(), right=True):
         say(line)
     for note in planned.notes:
         say(message("cli.note", note=note))
     changed = [part for setting in settings for part in ("--set", setting)]
+    changed = [*(["--recipe", recipe] if recipe else []), *changed]
     command = shlex.join(["alphabar", "train", data, "--budget", budget, *changed])
     say(message("cli.to_train", command=command))
     print_json(as_json, planned.to_dict())

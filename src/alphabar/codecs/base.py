@@ -50,7 +50,7 @@ class Reading(NamedTuple):
     """An item that was read from a file, *codec.item_shape of codec.item_dtype.
 
     remarks: identifiers of messages about what reading changed, such as "codecs.laid_on_white". Their fields
-    are {count} and {total}: of how many items of a data set they are true.
+    are {count} and {total}: of how many items of a data set they are true; and {size}, of an item.
     """
 
     item: NDArray[Any]

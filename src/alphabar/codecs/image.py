@@ -69,11 +69,12 @@ class ImageCodec(Codec):
         """The picture in a file's bytes, upright and in sRGB; fit: see `image_files.FITS`.
 
         A codec without alpha lays transparent pictures on white, a grey one converts colours to their luma
-        (ITU-R 601); the remarks say so. Raises Unreadable, with the reason, for what is not a whole picture.
+        (ITU-R 601); the remarks say so, and where a picture is enlarged. Raises Unreadable, with the reason,
+        for what is not a whole picture.
         """
         image = read_image(data, self.spatial, fit, box, alpha=self.channels == 4)
         pixels = image.pixels
-        remarks: tuple[str, ...] = ()
+        remarks: tuple[str, ...] = ("codecs.enlarged",) if image.enlarged else ()
         if image.transparent and self.channels != 4:
             remarks += ("codecs.laid_on_white",)
         if self.channels == 1:

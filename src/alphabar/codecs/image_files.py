@@ -51,13 +51,15 @@ class ReadImage(NamedTuple):
     """A picture as `read_image` returns it.
 
     pixels: (h, w, 3) RGB on white, or (h, w, 4) RGBA in which colour under alpha 0 is 0.
-    width, height: of the upright picture in the file. transparent: whether any of it is.
+    width, height: of the upright picture in the file. transparent: whether any of it is. enlarged: whether
+    the part that is used has fewer pixels than the result across or down.
     """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
     transparent: bool
+    enlarged: bool
 
 
 def looks_like_picture(beginning: bytes) -> bool:
@@ -140,7 +142,8 @@ def read_image(
         pixels = np.array(resized)
         if alpha:
             pixels = np.where(pixels[..., 3:] > 0, pixels, np.uint8(0))
-        return ReadImage(pixels, width, height, transparent)
+        enlarged = round(x1 - x0) < size[1] or round(y1 - y0) < size[0]
+        return ReadImage(pixels, width, height, transparent, enlarged)
     except Unreadable:
         raise
     except Exception as error:  # decoders raise whatever a broken file leads them to

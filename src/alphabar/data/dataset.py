@@ -25,7 +25,7 @@ from alphabar.files import warn_of_cache
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 
-VERSION = 3  # of the files written here
+VERSION = 4  # of the files written here
 CHUNK = 128  # items between two progress records
 CHECKED = 4  # items on which the codec is checked
 
@@ -56,7 +56,11 @@ class Dataset:
     @property
     def notes(self) -> list[Message]:
         """Sentences for a person about what reading changed, such as transparency laid on white."""
-        return [message(name, count=n, total=len(self.keys)) for name, n in sorted(self.remarks.items())]
+        size = "×".join(map(str, dict.fromkeys(self.items.shape[1:-1])))  # of pictures: "64", or "64×128"
+        return [
+            message(name, count=n, total=len(self.keys), size=size)
+            for name, n in sorted(self.remarks.items())
+        ]
 
     def split(self, held_out: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The indices (train, held out), each ascending, with about that share held out.

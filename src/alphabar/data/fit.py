@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +21,24 @@ LOOKED_AT = 256  # pictures, evenly spaced over the data, whose shapes decide
 class Fit:
     """What suits the shapes of a data set.
 
-    name: of `FITS`. reason: why. pixels: a side that nine pictures in ten fill without being enlarged.
+    name: of `FITS`. reason: why. pixels: a side that nine pictures in ten fill without being enlarged; most:
+    one that nine in ten do not exceed.
     """
 
     name: str
     reason: Message
     pixels: int
+    most: int
 
     @property
     def size(self) -> int:
         """The largest size of a sample that the pictures have the pixels for."""
         return max([size for size in SIZES if size <= self.pixels], default=SIZES[0])
+
+    @property
+    def enough(self) -> int | None:
+        """The least size of a sample that keeps the pixels of nine pictures in ten; None beyond the sizes."""
+        return min([size for size in SIZES if size >= self.most], default=None)
 
 
 def suggest_fit(source: Source) -> Iterator[Progress[Fit]]:
@@ -74,11 +82,13 @@ def fit_of(sides: NDArray[np.int64], items: Sequence[Item]) -> Fit:
     if len(boxed) > len(items) / 2 and share < 0.75:
         return _fit("box", message("data.fit_box", share=share), np.sqrt(share) * sharp)
     if spread < 1.15:
-        return _fit("squash", message("data.fit_squash", ratio=spread), sharp)
+        return _fit("squash", message("data.fit_squash", ratio=spread), sharp, sides.max(1))
     if lost < 0.3:
         return _fit("crop", message("data.fit_crop", lost=lost), sharp)
-    return _fit("squash", message("data.fit_squash_varied", lost=lost), sharp)
+    return _fit("squash", message("data.fit_squash_varied", lost=lost), sharp, sides.max(1))
 
 
-def _fit(name: str, reason: Message, sharp: NDArray[np.float64]) -> Fit:
-    return Fit(name, reason, round(float(np.quantile(sharp, 0.1))))
+def _fit(name: str, reason: Message, sharp: NDArray[Any], longest: NDArray[Any] | None = None) -> Fit:
+    """sharp, longest: the sides (n,) of the squares that pictures fill, and that hold all their pixels."""
+    longest = sharp if longest is None else longest
+    return Fit(name, reason, round(float(np.quantile(sharp, 0.1))), round(float(np.quantile(longest, 0.9))))

@@ -172,7 +172,7 @@ def inspect(data: str | Path | Source, *, held_out: float = 0.1) -> Iterator[Pro
 def _inspect(source: Source, item: Item) -> ReadableImage | Skipped:
     try:
         data = read(source, item)
-        pixels, width, height, transparent = read_image(data, (THUMBNAIL, THUMBNAIL))
+        pixels, width, height, transparent, _ = read_image(data, (THUMBNAIL, THUMBNAIL))
         return ReadableImage(item, width, height, transparent, content_hash(data), pixels)
     except Unreadable as error:
         return Skipped(item.key, error.message)

@@ -23,7 +23,7 @@ from alphabar.codecs import build_codec
 from alphabar.codecs.base import LearnedCodec
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.formatting import format_count, format_range
+from alphabar.formatting import format_count, format_memory, format_range
 from alphabar.memory import free_memory
 from alphabar.messages import Message, message
 from alphabar.progress import Progress, staged
@@ -32,8 +32,16 @@ from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import build_denoiser
 from alphabar.runtime import Runtime, default_device
 from alphabar.training.batches import TrainingBatches, loading_threads
+from alphabar.training.fitting import Smaller, fitting_sizes
 from alphabar.training.labels import Conditions
-from alphabar.training.model_sizes import BYTES_PER_PARAMETER, Size, nearest, size_of, sizes
+from alphabar.training.model_sizes import (
+    BYTES_PER_PARAMETER,
+    MEMORY_SHARE,
+    Size,
+    nearest,
+    size_of,
+    sizes,
+)
 from alphabar.training.rates import contradictory, training_rates
 from alphabar.training.signals import Signals, StoredLatents
 
@@ -41,7 +49,6 @@ OPTIMAL_FORWARD, OPTIMAL_COMPUTE = 0.25e9, 5e13
 PASSES = 3  # of a training step, in forward passes: the backward pass takes two
 UPDATES = 30_000  # long enough for the learning rate to decay
 BATCHES = (32, 2048)  # least and most, powers of two
-MEMORY_SHARE = 0.5  # of the free memory; the rest is working space of the convolutions
 # A rule of thumb of ours: from so many epochs on the held-out error should be watched, and dropout is used.
 # With it a network of 8 M parameters still improved after 294 epochs of 6,409 images
 # (docs/results/quality_vs_compute.md).
@@ -233,11 +240,20 @@ def _loading_rate(dataset: Dataset, recipe: Recipe) -> float:
     return loading_threads(str(default_device())) * LOADED / min(times)
 
 
-def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float, *, own_size: bool = False) -> Plan:
+def plan(
+    machine: Machine,
+    recipe: Recipe,
+    pictures: int,
+    budget: float,
+    *,
+    own_size: bool = False,
+    smaller: Smaller | None = None,
+) -> Plan:
     """Chooses by the rule at the top of this file. A pure function of what was measured.
 
     recipe: for everything that is not chosen here; pictures: how many items to train on; budget: seconds.
-    own_size: keep the recipe's network, and choose batch and number of images for it.
+    own_size: keep the recipe's network, and choose batch and number of images for it. smaller: the recipe for
+    another size, to advise one.
     Raises UsageError where not even the smallest network fits into the memory, and as `sizes` does.
     """
     seconds = budget * (1 - recipe.monitor.share)
@@ -247,7 +263,7 @@ def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float, *, own_
         if (candidate := _candidate(size, machine, pictures, seconds)) is not None
     ]
     if not candidates:
-        raise UsageError("training.no_memory", gib=machine.memory / 2**30, size=recipe.data.size)
+        raise _no_memory(machine, recipe, own_size, smaller)
     chosen = candidates[nearest([candidate.off for candidate in candidates], 1.0)]
     scale = math.sqrt(chosen.batch / recipe.batch)
     network = dict(chosen.size.network)
@@ -268,6 +284,24 @@ def plan(machine: Machine, recipe: Recipe, pictures: int, budget: float, *, own_
     )
     notes = _notes(chosen, machine, None if own_size else candidates)
     return Plan(planned, budget, pictures, machine, chosen, tuple(candidates), notes)
+
+
+def _no_memory(machine: Machine, recipe: Recipe, own_size: bool, smaller: Smaller | None) -> UsageError:
+    """What is needed, what is free, and what would fit: another network in place of one's own, or a size."""
+    room = MEMORY_SHARE * machine.memory
+
+    def fitting(made: Recipe) -> list[Size]:
+        return [size for size in sizes(made) if size.memory(1, recompute=True) <= room]
+
+    least = size_of(recipe) if own_size else sizes(recipe)[0]
+    remedy = message("training.fits_nothing")
+    if own_size and (found := fitting(recipe)):
+        remedy = message("training.fits_widths", widths=json.dumps(found[-1].network["widths"]))
+    elif smaller:
+        remedy = next(fitting_sizes(recipe, smaller, lambda made: bool(fitting(made))), remedy)
+    needed = least.memory(1, recompute=True) / MEMORY_SHARE
+    told = {"needed": format_memory(needed), "free": format_memory(machine.memory), "remedy": remedy}
+    return UsageError("training.no_memory", size=recipe.data.size, **told)
 
 
 def _candidate(size: Size, machine: Machine, pictures: int, seconds: float) -> Candidate | None:

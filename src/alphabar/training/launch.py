@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from alphabar.formatting import format_duration
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
 from alphabar.progress import Progress, staged
-from alphabar.recipes.derive import distilled, finetuned, with_autoencoder
+from alphabar.recipes.derive import distilled, finetuned, first_stage, with_autoencoder
 from alphabar.recipes.overrides import named_keys, with_settings
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import Model, codec_of, load_model
@@ -39,6 +40,7 @@ from alphabar.training.first_stage import (
     seconds_of_first_stage,
     train_first_stage,
 )
+from alphabar.training.fitting import Smaller, check_memory
 from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, train
@@ -116,24 +118,31 @@ def launch(
             yield from _train_stages(begun, chosen, command, limits)
 
 
-def plan_training(data: str, *, budget: float, settings: Iterable[str] = ()) -> Iterator[Progress[Plan]]:
+def plan_training(
+    data: str, *, budget: float, recipe: str | None = None, settings: Iterable[str] = ()
+) -> Iterator[Progress[Plan]]:
     """Measures this machine for about half a minute and chooses what to train on it in a budget of seconds.
 
-    settings: changes of the recipe ``lean`` or ``patches``, "key=value"; network.widths or network.blocks
-    among them keep the network as it is. Yields records; the last has the plan, which `launch` carries out
-    when it is given only a budget. Raises as `measure` and `plan` do.
+    recipe: of `SIZED`; by default ``lean``, from 128 px on ``patches``. settings: changes of it, "key=value";
+    network.widths or network.blocks among them keep the network as it is. Yields records; the last has the
+    plan, which `launch` carries out when it is given only a budget and that recipe. Raises UsageError for
+    another recipe, and as `measure` and `plan` do.
     """
+    if recipe not in (None, *SIZED):
+        raise UsageError("training.not_planned", recipe=recipe, data=data, planned=", ".join(SIZED))
     source = open_source(data)
     settings = [*settings]
-    recipe = new_recipe(None, settings)
-    for note in about_patches(None, recipe, settings):
+    made = new_recipe(recipe, settings)
+    for note in about_patches(recipe, made, settings):
         yield _note(note)
-    recipe = yield from _with_channels(source, recipe)
+    made = yield from _with_channels(source, made)
     if not _sets(settings, "data.fit"):
-        recipe = yield from _with_fit(source, recipe)
-    dataset = yield from _prepared(source, recipe)
-    chosen = _Chosen(Path(), recipe, None, settings=settings, budget=budget)
-    planned = yield from _planned(dataset, chosen, recipe, conditions_of(dataset, recipe), _Command())
+        made = yield from _with_fit(source, made)
+    smaller = partial(_of_size, recipe, settings)
+    chosen = _Chosen(Path(), made, None, settings, budget, planned=True, smaller=smaller)
+    yield from _about_memory(made, chosen, _Command(), Run(chosen.run))
+    dataset = yield from _prepared(source, made)
+    planned = yield from _planned(dataset, chosen, made, conditions_of(dataset, made), _Command())
     yield Progress(message("training.stage_planning"), 1, 1, planned)
 
 
@@ -166,7 +175,8 @@ class _Chosen:
 
     settings: "key=value", which the recipe has taken on. budget: seconds in all. planned: whether the budget
     planner still sizes the recipe. open_fit: whether the data decides the fit; open_size, open_channels:
-    whether an autoencoder decides those. autoencoder: a trained one. notes: on the recipe.
+    whether an autoencoder decides those. autoencoder: a trained one. notes: on the recipe. smaller: the
+    recipe for another size, where there is a choice.
     """
 
     run: Path
@@ -180,6 +190,7 @@ class _Chosen:
     open_channels: bool = False
     autoencoder: Model | None = None
     notes: Iterable[Message] = ()
+    smaller: Smaller | None = None
 
     @property
     def own_size(self) -> bool:
@@ -232,7 +243,8 @@ def _choose(
         return _Chosen(path, made, model, settings)
     if finetune is not None:
         model = load_model(finetune)
-        return _Chosen(path, finetuned(model.recipe, model.path.name, settings), model, settings)
+        smaller = partial(_finetuned, model, settings)
+        return _Chosen(path, smaller(), model, settings, smaller=smaller)
     # What the budget planner made of a recipe is in the run: a second plan may be another.
     if Run(path).exists and (recipe is None or (recipe in SIZED and Run(path).recipe.name == recipe)):
         return _Chosen(path, with_settings(Run(path).recipe, settings), None, settings)
@@ -251,7 +263,16 @@ def _choose(
         open_size=named and not _sets(settings, "data.size"),
         open_channels=made.data.channels is None,
         notes=about_patches(recipe, made, settings),
+        smaller=partial(_of_size, recipe, settings),
     )
+
+
+def _finetuned(model: Model, settings: list[str], size: int | None = None) -> Recipe:
+    return finetuned(model.recipe, model.path.name, [*settings, *([f"data.size={size}"] if size else [])])
+
+
+def _of_size(recipe: str | Recipe | None, settings: list[str], size: int) -> Recipe:
+    return new_recipe(recipe, [*settings, f"data.size={size}"])
 
 
 def _with_autoencoder(chosen: _Chosen, path: str | Path | None) -> _Chosen:
@@ -281,6 +302,7 @@ def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[
     before = run.recipe if run.exists else None
     if before:
         check_changes(run.path, before, recipe, chosen.settings)
+    yield from _about_memory(recipe, chosen, command, run)
     dataset = yield from _prepared(source, recipe)
     conditions = conditions_of(dataset, recipe)
     _check_labels(chosen, conditions, data)
@@ -306,6 +328,24 @@ def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[
     for told in changes_told(before or recipe, recipe):
         yield _note(told)
     return _Begun(dataset, run, conditions, planned)
+
+
+def _about_memory(
+    recipe: Recipe, chosen: _Chosen, command: _Command, run: Run
+) -> Generator[Progress[Any], None, None]:
+    """Warnings where memory may not be enough. Raises UsageError where it is clearly too little.
+
+    Of a planned training only the autoencoder is looked at: the planner sizes the rest to the memory.
+    """
+    new, smaller = not run.exists, chosen.smaller if chosen.autoencoder is None else None
+    if not chosen.planned and (told := check_memory(recipe, command.runtime, smaller=smaller, new=new)):
+        yield _note(told)
+    learned = isinstance(build_codec(recipe.data), LearnedCodec)
+    if not learned or chosen.autoencoder or chosen.model or run.codec.exists():
+        return
+    sized = (lambda size: first_stage(smaller(size))) if smaller else None
+    if told := check_memory(first_stage(recipe), command.runtime, smaller=sized, new=new, first_stage=True):
+        yield _note(told)
 
 
 def _check_runtime(
@@ -407,10 +447,8 @@ def _with_fit(
         fit = suggested.name
         yield _note(message("training.fit", reason=suggested.reason))
         size = max(reader_of(build_codec(recipe.data)).spatial)
-        if suggested.pixels < size and suggested.size < size:
-            yield _note(
-                message("training.enlarged", pixels=suggested.pixels, size=size, smaller=suggested.size)
-            )
+        if suggested.enough and suggested.enough < size:
+            yield _note(message("training.size_beyond", pixels=suggested.most, smaller=suggested.enough))
     return with_settings(recipe, [f"data.fit={fit}"])
 
 
@@ -449,7 +487,7 @@ def _planned(
     if learned and chosen.autoencoder is None:
         left *= 1 - SHARE
     train_index, _ = dataset.split(recipe.data.held_out)
-    planned = plan(machine, recipe, len(train_index), left, own_size=chosen.own_size)
+    planned = plan(machine, recipe, len(train_index), left, own_size=chosen.own_size, smaller=chosen.smaller)
     finish = datetime.now() + timedelta(seconds=left)
     summary = message(
         "training.planned",

@@ -16,6 +16,7 @@ from alphabar.networks.resample import Level, recompute_blocks
 from alphabar.recipes.schema import Recipe
 
 BYTES_PER_PARAMETER = 20  # weight, gradient, Adam's two moments and the EMA, in float32
+MEMORY_SHARE = 0.5  # of the free memory; the rest is working space of the convolutions
 MIN_SIZE_FOR_PATCHES = (
     64  # px; on smaller images blocks of pixels cost too much quality (docs/results/ablations.md)
 )
@@ -42,6 +43,11 @@ class Size:
         """Widths and blocks, for example "64-128-256 ×2"."""
         blocks = self.network.get("blocks", 1)
         return "-".join(map(str, self.network["widths"])) + (f" ×{blocks}" if blocks > 1 else "")
+
+    def memory(self, at_once: float, recompute: bool = False) -> int:
+        """Bytes that training on so many samples at once takes, without working space."""
+        kept = self.recomputed if recompute else self.activations
+        return BYTES_PER_PARAMETER * self.parameters + round(kept * at_once)
 
 
 def sizes(recipe: Recipe) -> list[Size]:
@@ -77,6 +83,13 @@ def sizes(recipe: Recipe) -> list[Size]:
 def size_of(recipe: Recipe) -> Size:
     """The recipe's network as it is."""
     return _size(recipe.network, build_codec(recipe.data))
+
+
+def parameters_of(recipe: Recipe) -> int:
+    """The number of parameters of the recipe's network; nothing is computed."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        built = NETWORKS.build(recipe.network, channels=build_codec(recipe.data).channels)
+    return sum(p.numel() for p in built.parameters())
 
 
 def _size(network: Mapping[str, Any], codec: Codec) -> Size:
