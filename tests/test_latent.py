@@ -24,7 +24,12 @@ from alphabar.networks.autoencoder import Autoencoder
 from alphabar.progress import last
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
+from alphabar.reporting.comparison import compare
+from alphabar.reporting.report import write_report
+from alphabar.reporting.report_figures import make_report_figures
 from alphabar.restoration.degradation import parse_degradation
+from alphabar.restoration.operators.base import ROUNDING_STD
+from alphabar.restoration.operators.registry import OPERATORS, build_operator
 from alphabar.restoration.restore import restore
 from alphabar.restoration.settings import restoration_settings
 from alphabar.runs.model import CODEC, codec_of, load_model
@@ -59,6 +64,40 @@ def trained(picture_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def dataset(picture_folder):
     return last(prepare(open_source(str(picture_folder)), ImageCodec(16)))
+
+
+def test_the_autoencoder_counts_in_the_cost_of_a_run(trained, tmp_path):
+    """Against the same run without the folder of its first stage, as with an autoencoder that was given."""
+    whole, alone = (shutil.copytree(trained, tmp_path / name) for name in ("whole", "alone"))
+    shutil.rmtree(Run(alone).first_stage)
+    for run, seconds in ((Run(whole), 40.0), (Run(Run(whole).first_stage), 20.0), (Run(alone), 40.0)):
+        run.log.append("train", 32, seconds=seconds)
+    Run(whole).log.append("distance", 32, kid=0.1)
+    entries = last(compare([whole, alone])).entries
+    costs = [entry.cost for entry in entries]
+    assert (costs[0].train_seconds, costs[1].train_seconds) == (60.0, 40.0)
+    assert [point for curve in entries[0].distances.values() for point in curve] == [(60.0, 0.1)]
+    inner = Run(Run(whole).first_stage).recipe
+    autoencoder = METHODS[inner.method["name"]].training_flops(inner)
+    assert costs[0].train_flop - costs[1].train_flop == pytest.approx(32 * autoencoder)
+    model = load_model(whole, "cpu")
+    parts = (model.denoiser.network, model.codec.network())
+    assert costs[0].parameters == sum(p.numel() for part in parts for p in part.parameters())
+
+
+def test_reports_name_the_autoencoder_and_its_decoder(trained, tmp_path):
+    run = Run(shutil.copytree(trained, tmp_path / "run"))
+    run.log.append("train", 32, seconds=40.0)
+    inner = Run(run.first_stage)
+    inner.log.append("train", 32, seconds=20.0)
+    last(make_report_figures(run))
+    html = write_report(run.path, language="en").read_text(encoding="utf-8")
+    assert "1m00s" in html and "of which 20s for the autoencoder" in html
+    assert "GFLOP to decode a sample" in html
+    about = "The distance above is that of reconstructed pictures"
+    assert about in write_report(inner.path, language="en").read_text(encoding="utf-8")
+    inner.log.rewind(0)  # without any distance
+    assert about not in write_report(inner.path, language="en").read_text(encoding="utf-8")
 
 
 def test_shapes_need_no_weights_and_encoding_does():
@@ -313,15 +352,65 @@ def test_noise_is_no_part_of_the_answer(trained):
     )
 
 
+LINEAR = [name for name in OPERATORS if build_operator(name, (3, 16, 16)).linear]
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_restored_picture_agrees_with_what_is_known_of_it(trained, name):
+    """Within the noise, with the noise that rounding makes too: what the decoder cannot say, y says."""
+    model, operator = load_model(trained, "cpu"), build_operator(name, (3, 16, 16))
+    torch.manual_seed(0)
+    measured = operator.A(torch.rand(2, 3, 16, 16) * 1.6 - 0.8)
+    for sigma_y, bound in ((0.0, 1e-4), (ROUNDING_STD, 3 * ROUNDING_STD), (0.05, 3 * 0.05)):
+        y = measured + sigma_y * torch.randn_like(measured)
+        settings = restoration_settings(model, operator, sigma_y, steps=4)
+        x = last(restore(model, y, operator, sigma_y, settings=settings, precision="fp32"))[0]
+        # What a mask hides is no part of y.
+        assert operator.A(operator.project(x, y) - x).square().mean().sqrt() < bound
+
+
+def test_noise_is_weighed_against_the_error_of_the_decoder(trained):
+    """With little noise y decides a picture, with much what is decoded: it stays further from y."""
+    model, operator = load_model(trained, "cpu"), build_operator("denoise", (3, 16, 16))
+    y = torch.full((1, 3, 16, 16), 0.5)
+
+    def residual(sigma_y):
+        settings = restoration_settings(model, operator, sigma_y, steps=2)
+        x = last(restore(model, y, operator, sigma_y, settings=settings, precision="fp32"))[0]
+        return (operator.A(x) - y).abs().mean()
+
+    assert residual(1e-4) < 1e-3 < residual(0.1) < residual(1.0)
+
+
+def test_solvers_that_a_decoder_rules_out_say_so(trained):
+    model, operator = load_model(trained, "cpu"), build_operator("box", (3, 16, 16))
+    y = torch.zeros(1, 3, 16, 16)
+    for solver in ("mmps", "ddrm", "pigdm", "perturb_and_map", "direct"):
+        settings = restoration_settings(model, operator, 0.1, solver=solver, steps=2)
+        with pytest.raises(UsageError, match=r"decoder.*diffpir"):
+            last(restore(model, y, operator, 0.1, settings=settings, precision="fp32"))
+
+
+def test_restoring_says_that_models_of_pixels_are_more_exact(trained, tmp_path, call):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (16, 16), (90, 120, 200)).save(picture)
+    command = ("restore", trained, picture, "--degradation", "blur:1", "--steps", "2", "--yes")
+    for language, said in (("en", "restore more exactly"), ("es", "con más exactitud")):
+        code, out, err = call(*command, "--out", tmp_path / language, language=language)
+        assert code == 0 and said in out + err
+
+
 def test_other_sizes_are_refused(trained):
     operator = parse_degradation("box:4,4,12,12").operator((3, 32, 32))
-    with pytest.raises(UsageError, match="16×16"):
+    with pytest.raises(UsageError, match=r"latents.*16×16.*32×32.*resize.*cars64"):
         restore(load_model(trained, "cpu"), torch.zeros(1, 3, 32, 32), operator)
 
 
-def test_pictures_below_the_reduction_are_refused(picture_folder, tmp_path):
-    with pytest.raises(UsageError, match="multiples of 4"):
-        launched(picture_folder, run=tmp_path / "run", settings=[*SETTINGS, "data.size=18"])
+def test_sizes_to_choose_suit_autoencoder_and_network(picture_folder, tmp_path):
+    """SETTINGS: latents of every 4 pixels, and a U-Net of two resolutions."""
+    for size, said in (("18", "16 / 24"), ("20", "16 / 24"), ("[16,28]", "24 / 32")):
+        with pytest.raises(UsageError, match=f"multiples of 8.*{said}"):
+            launched(picture_folder, run=tmp_path / "run", settings=[*SETTINGS, f"data.size={size}"])
 
 
 def test_psnr_and_ssim():

@@ -152,7 +152,7 @@ def _restore(
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
     from alphabar.restoration.degradation import file_hash, parse_degradation
     from alphabar.restoration.restoration_folder import RestorationFolder, choose_for
-    from alphabar.restoration.settings import restoration_settings
+    from alphabar.restoration.settings import model_notes, restoration_settings
     from alphabar.restoration.task import read_task
     from alphabar.runs.model import load_model
 
@@ -160,7 +160,7 @@ def _restore(
     parsed = parse_degradation(degradation)
     loaded = load_model(model)
     task = read_task(image, parsed, reader_of(loaded.codec).channels)
-    for note in task.notes:
+    for note in (*task.notes, *model_notes(loaded)):
         say(note)
     settings = restoration_settings(
         loaded, task.operator, task.sigma_y, guidance=None if pag is None else {"pag": pag}, **chosen

@@ -22,6 +22,8 @@ class LatentCodec(LearnedCodec):
 
     size, channels: of the pictures, as of `ImageCodec`. The other settings are those of `Autoencoder`.
     Shapes are known at once; `encode` and `decode` need the autoencoder's weights, which `load` takes.
+    reduction: how many pixels a side each position of the latents has.
+    Raises WrongSize for a size that is no multiple of it.
     """
 
     name = "latent"
@@ -45,7 +47,8 @@ class LatentCodec(LearnedCodec):
         with without_memory():
             network = self.network()
         network.check_size(self.pictures.spatial)
-        self.shape = (latent, *(side // network.reduction for side in self.pictures.spatial))
+        self.reduction = network.reduction
+        self.shape = (latent, *(side // self.reduction for side in self.pictures.spatial))
         self.item_shape, self.item_dtype = self.pictures.item_shape, self.pictures.item_dtype
         self._autoencoder: Autoencoder | None = None
         self._mean = self._std = torch.empty(0)
@@ -125,6 +128,14 @@ def measured_codec(codec: LatentCodec, network: Autoencoder, pictures: Iterable[
         raise UsageError("codecs.flat_latents", channel=int(std.argmin()))
     codec.load({**network.state_dict(), "mean": mean.float(), "std": std.float()})
     return codec
+
+
+def codec_parameters(codec: Codec) -> int:
+    """How many parameters the networks of a codec have: none, unless it is latents."""
+    if not isinstance(codec, LatentCodec):
+        return 0
+    with without_memory():
+        return sum(p.numel() for p in codec.network().parameters())
 
 
 def decoding_flops(codec: Codec) -> int:

@@ -17,6 +17,12 @@ MOST_BLOCKS = 64  # residual blocks at one resolution, each way
 MOST_RESOLUTIONS = 12  # each halves the sides, which have at most 4,096 pixels
 
 
+class WrongSize(UsageError):
+    """A size that a network cannot take. reduction: what sizes must be multiples of."""
+
+    reduction: int
+
+
 class Network(nn.Module):
     """A function of a noisy signal and its noise level: ``network(x, c_noise, cond=None) -> F``.
 
@@ -77,22 +83,26 @@ class Network(nn.Module):
         own.copy_(trained)
         return True
 
-    def check_size(self, spatial: Sequence[int]) -> None:
-        """Raises UsageError, naming sizes that fit, for spatial dimensions that do not.
+    def check_size(self, spatial: Sequence[int], pixels: int = 1) -> None:
+        """Raises WrongSize, naming sizes that fit, for spatial dimensions that do not.
 
-        spatial: the sizes of a signal's spatial dimensions, for images (height, width).
+        spatial: the sizes of a sample's spatial dimensions, for images (height, width).
+        pixels: the side that one position of the signal has in the sample, more than 1 where it is latents.
         """
+        reduction = pixels * self.reduction
         for size in spatial:
-            if size < self.reduction or size % self.reduction:
-                below = size // self.reduction * self.reduction
-                fitting = [s for s in (below, below + self.reduction) if s > 0]
-                raise UsageError(
+            if size < reduction or size % reduction:
+                below = size // reduction * reduction
+                fitting = [s for s in (below, below + reduction) if s > 0]
+                error = WrongSize(
                     "networks.size",
                     size=size,
                     network=type(self).__name__,
-                    reduction=self.reduction,
+                    reduction=reduction,
                     fitting=" / ".join(map(str, fitting)),
                 )
+                error.reduction = reduction
+                raise error
 
 
 class _WithoutValues(TorchFunctionMode):

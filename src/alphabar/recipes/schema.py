@@ -9,7 +9,9 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from alphabar.codecs import CODECS, build_codec
+from alphabar.codecs.base import Codec as CodecClass
 from alphabar.codecs.base import one_line
+from alphabar.codecs.latent import LatentCodec
 from alphabar.conditioning.fields import CONDITIONS
 from alphabar.diffusion.initial_noise import INITIAL_NOISES
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS, WEIGHTS
@@ -23,7 +25,7 @@ from alphabar.files import read_given_file
 from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method, method_of
 from alphabar.networks import NETWORKS
-from alphabar.networks.base import without_memory
+from alphabar.networks.base import WrongSize, without_memory
 
 MOST_IMAGES = 10**12  # of a training; a number beyond it is a slip, and computers cannot count on
 MOST_STEPS = 100_000  # of a sampler
@@ -168,12 +170,7 @@ def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
     if recipe.condition.on not in (None, *CONDITIONS):
         raise unknown("condition", recipe.condition.on, CONDITIONS)
     check_method(recipe)
-    codec = build_codec(recipe.data)
-    with without_memory():
-        conditions = (("classes", 1),) if recipe.condition.on or recipe.data.augment else ()
-        NETWORKS.build(recipe.network, channels=codec.channels, conditions=conditions).check_size(
-            codec.spatial
-        )
+    codec = _codec_of_fitting_size(recipe)
     if recipe.coarse > 1 and (len(codec.spatial) != 2 or any(s % recipe.coarse for s in codec.spatial)):
         raise UsageError("recipes.coarse", coarse=recipe.coarse, sizes=" × ".join(map(str, codec.spatial)))
     _check_diffusion(recipe)
@@ -183,6 +180,23 @@ def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
     if recipe.monitor.patience and not measures:
         raise UsageError("recipes.patience")
     return recipe.model_copy(update={"extensions": used_by(recipe.model_dump(mode="json"))})
+
+
+def _codec_of_fitting_size(recipe: Recipe) -> CodecClass:
+    """The codec of a recipe. Raises WrongSize where its network, or the autoencoder, cannot take the size."""
+    try:
+        codec = build_codec(recipe.data)
+    except WrongSize as error:  # of the autoencoder; sizes that suit both are those to name
+        codec = build_codec(recipe.data.model_copy(update={"size": error.reduction}))
+    with without_memory():
+        conditions = (("classes", 1),) if recipe.condition.on or recipe.data.augment else ()
+        network = NETWORKS.build(recipe.network, channels=codec.channels, conditions=conditions)
+    if isinstance(codec, LatentCodec):
+        size = recipe.data.size
+        network.check_size((size, size) if isinstance(size, int) else size, codec.reduction)
+    else:
+        network.check_size(codec.spatial)
+    return codec
 
 
 def _check_diffusion(recipe: Recipe) -> None:

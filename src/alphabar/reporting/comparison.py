@@ -16,18 +16,19 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from PIL import Image
 
-from alphabar.codecs.latent import decoding_flops
+from alphabar.codecs.latent import codec_parameters, decoding_flops
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation.record import read_evaluations
 from alphabar.images import image_grid
 from alphabar.messages import Message, message
+from alphabar.methods.registry import method_of
 from alphabar.networks.base import Network, flops
 from alphabar.progress import Progress, last
-from alphabar.recipes.schema import MonitorSettings
+from alphabar.recipes.schema import MonitorSettings, Recipe
 from alphabar.reporting.evaluation_rows import shown_name
 from alphabar.reporting.ranking import Contestant, rank
 from alphabar.reporting.report_figures import patient_settings
-from alphabar.reporting.values import finite, mapping, mappings, median, series
+from alphabar.reporting.values import finite, mapping, mappings, median, series, trained
 from alphabar.runs.model import Model, load_model
 from alphabar.runs.run import Run
 from alphabar.sampling.interpolate import interpolate
@@ -48,6 +49,7 @@ METRICS = ("kid", "frechet", "frechet_infinite", "score", "precision", "density"
 class Cost(NamedTuple):
     """What a run took. flop: floating-point operations; a training step counts three forward passes.
 
+    That of an autoencoder that was trained for the run counts, and its parameters do.
     load: of the machine, while it trained and after it sampled, where that is known.
     """
 
@@ -197,7 +199,7 @@ def _entry(path: Path, model: Model, name: str) -> Entry:
         path=path,
         recipe=model.recipe.name,
         settings=model.recipe.model_copy(update={"seed": 0, "monitor": MonitorSettings()}).to_toml(),
-        cost=_cost(model, newest, train),
+        cost=_cost(model, newest, train, run),
         evaluations=evaluations,
         distances=_distances(run, model, records, train),
         samples=image_grid(codec.preview(samples)),
@@ -206,7 +208,7 @@ def _entry(path: Path, model: Model, name: str) -> Entry:
     )
 
 
-def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]]) -> Cost:
+def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]], run: Run) -> Cost:
     """What a model cost, and what the samples of an evaluation cost; without one, those of the report."""
     network = cast(Network, model.denoiser.network)
     settings = patient_settings(model)
@@ -214,11 +216,14 @@ def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]])
     with suppress(UsageError):  # of an evaluation by other means, such as an extension
         settings = SamplingSettings.from_dict(settings.to_dict() | evaluation | {"conditions": ()})
     evaluations = nfe_per_sample(model, settings)
+    first = Run(run.first_stage)
+    first_images, first_seconds = trained(first.log.records())
+    first_flop = _training_flop(first.recipe, first_images) if first.exists else 0.0
     return Cost(
         images=model.images,
-        train_flop=model.method.training_flops(model.recipe) * model.images,
-        train_seconds=train[-1]["seconds"] if train else None,
-        parameters=sum(p.numel() for p in network.parameters()),
+        train_flop=_training_flop(model.recipe, model.images) + first_flop,
+        train_seconds=first_seconds + train[-1]["seconds"] if train else None,
+        parameters=sum(p.numel() for p in network.parameters()) + codec_parameters(model.codec),
         evaluations=evaluations,
         sample_flop=float(evaluations * flops(network, model.codec.spatial) + decoding_flops(model.codec)),
         sample_seconds=evaluation.get("seconds_per_sample"),
@@ -227,17 +232,25 @@ def _cost(model: Model, evaluation: dict[str, Any], train: list[dict[str, Any]])
     )
 
 
+def _training_flop(recipe: Recipe, images: int) -> float:
+    return method_of(recipe).training_flops(recipe) * images
+
+
 def _distances(
     run: Run, model: Model, records: list[dict[str, Any]], train: list[dict[str, Any]]
 ) -> dict[tuple[Any, ...], list[tuple[float, float]]]:
-    """The quick kernel distance along the training against its seconds, by everything that decides it."""
+    """The quick kernel distance along the training against its seconds, by everything that decides it.
+
+    The seconds are those since the beginning: an autoencoder's come before.
+    """
+    _, before = trained(Run(run.first_stage).log.records())
     data = run.data_fingerprint or str(run.path)  # unknown data is comparable with itself only
     curves: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
     for r in records:
         if r["kind"] == "distance" and train and finite(r.get("kid")):
             seconds = np.interp(r["images"], [t["images"] for t in train], [t["seconds"] for t in train])
             by = (r.get("features"), r.get("n"), r.get("n_reference"), model.codec.item_shape, data)
-            curves.setdefault(by, []).append((float(seconds), float(r["kid"])))
+            curves.setdefault(by, []).append((before + float(seconds), float(r["kid"])))
     return curves
 
 

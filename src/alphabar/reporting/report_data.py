@@ -42,6 +42,7 @@ from alphabar.reporting.values import (
     percent,
     series,
     setting,
+    trained,
 )
 from alphabar.runs.run import Run
 
@@ -75,7 +76,7 @@ def report_data(path: Path, folder: Path, argument: str, language: str) -> dict[
         "data": shlex.quote(run.data) if run.data else "DATA",
         "trained_here": run.exists,
         "more": format_short_count(2 * images) if images else "500k",
-        "facts": _facts(records, images, evaluations, mapping(about.get("model")), environment),
+        "facts": _facts(run, records, images, evaluations, mapping(about.get("model")), environment),
         "warnings": problems,
         **_figures(folder, about),
         "copies": read_picture(path / "copies.png"),
@@ -217,6 +218,7 @@ Fact = tuple[str, str, tuple[str, ...]]  # name, value, remarks
 
 
 def _facts(
+    run: Run,
     records: list[dict[str, Any]],
     images: int,
     evaluations: list[dict[str, Any]],
@@ -234,10 +236,16 @@ def _facts(
         if load is not None:
             cores = setting(environment.get("cores"))
             remarks = (*remarks, message("reporting.at_load", load=number(load), cores=cores))
-        facts.append((message("reporting.trained_for"), format_duration(train[-1]["seconds"]), remarks))
+        _, before = trained(Run(run.first_stage).log.records())
+        if before:
+            remarks = (message("reporting.of_autoencoder", duration=format_duration(before)), *remarks)
+        spent = format_duration(before + train[-1]["seconds"])
+        facts.append((message("reporting.trained_for"), spent, remarks))
     if finite(model.get("parameters")):
-        cost = message("reporting.gflop", gflop=number(model.get("gflop")))
-        facts.append((message("reporting.parameters"), format_short_count(model["parameters"]), (cost,)))
+        costs: tuple[str, ...] = (message("reporting.gflop", gflop=number(model.get("gflop"))),)
+        if model.get("decoder_gflop"):
+            costs = (*costs, message("reporting.decoder_gflop", gflop=number(model["decoder_gflop"])))
+        facts.append((message("reporting.parameters"), format_short_count(model["parameters"]), costs))
     return facts
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from alphabar.codecs.latent import codec_parameters, decoding_flops
 from alphabar.data.dataset import Dataset, cache_root, prepare
 from alphabar.data.sources import open_source
 from alphabar.diffusion.forward import diffuse
@@ -65,8 +66,9 @@ def make_report_figures(
         about: dict[str, Any] = {
             "terminal_warning": terminal_warning(model.denoiser.schedule),
             "model": {
-                "parameters": sum(p.numel() for p in network.parameters()),
+                "parameters": sum(p.numel() for p in network.parameters()) + codec_parameters(model.codec),
                 "gflop": flops(network, model.codec.spatial) / 1e9,
+                "decoder_gflop": decoding_flops(model.codec) / 1e9,
             },
         }
         if model.method.samples:

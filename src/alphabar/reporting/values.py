@@ -35,6 +35,12 @@ def pairs(x: Any, y: Any) -> tuple[list[float], list[float]]:
     return [a for a, _ in both], [b for _, b in both]
 
 
+def trained(records: list[dict[str, Any]]) -> tuple[int, float]:
+    """The images and the seconds of a training, of the records of its log; (0, 0.0) where none tells them."""
+    train = [r for r in records if r.get("kind") == "train" and finite(r.get("seconds"))]
+    return (train[-1]["images"], float(train[-1]["seconds"])) if train else (0, 0.0)
+
+
 def series(records: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
     """The images seen and the value of a key, of the records that have it."""
     return pairs([r["images"] for r in records], [r.get(key) for r in records])

@@ -39,6 +39,10 @@ for each value of a tile that the network sees, without and with gradients."""
 
 MEMORY_SHARE = 0.5  # of the free memory that a batch may take
 
+DECODER_ERROR = 0.01
+"""The variance of what latents do not tell of a picture, about, in the units of [-1, 1]: held-out pictures
+come back from the recipe latent's autoencoder with 25.6 dB, or 0.011 (docs/results/larger_images.md)."""
+
 SIGMA_RESTART = 0.3
 """The noise, sigma / alpha, from which an image is restored again at a larger size."""
 
@@ -83,6 +87,9 @@ def restore(
         )
     tiles = len(operator.shape) == 3 and not isinstance(model.codec, LearnedCodec)
     if operator.shape[1:] != pictures.spatial and not tiles:
+        sizes = {"size": size_text(pictures.spatial), "given": size_text(operator.shape[1:])}
+        if isinstance(model.codec, LearnedCodec):
+            raise UsageError("restoration.latents_have_one_size", model=model.path, **sizes)
         raise UsageError("restoration.only_images_tile", size=size_text(pictures.spatial))
     if not sigma_y >= 0:
         raise UsageError("restoration.negative_noise", sigma_y=sigma_y)
@@ -278,12 +285,19 @@ class _Restoration:
         yield from self.solver.solve(denoiser, x, times, noise, observation)
 
     def finish(self, observation: Observation, x: Tensor) -> Tensor:
-        """The solver's last x without what was added around it; without noise, y holds to the last digit."""
+        """The solver's last x without what was added around it; without noise, y holds to the last digit.
+
+        Latents do not tell all of a picture: what they are decoded to is x with an error of variance
+        `DECODER_ERROR`. y tells a part of it, and the mean of p(x | decoded, y) is the prox.
+        """
         A = observation.operator
-        if isinstance(codec := self.model.codec, LatentCodec):
+        codec = self.model.codec
+        if isinstance(codec, LatentCodec):
             x = self.codec.clamp(codec.picture_signals(x))
         x = x[(slice(None), slice(None), *(slice(side) for side in A.shape[1:]))]
-        return A.prox(x, observation.y, 0.0) if A.linear and self.sigma_y == 0 else x
+        if A.linear and (isinstance(codec, LatentCodec) or self.sigma_y == 0):
+            x = A.prox(x, observation.y, self.sigma_y**2 / DECODER_ERROR)
+        return x
 
 
 def larger(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:

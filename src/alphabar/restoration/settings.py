@@ -11,6 +11,7 @@ from alphabar.diffusion.schedules import Schedule
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.guidance import guidance_class, merge_guidance
+from alphabar.messages import Message, message
 from alphabar.recipes.schema import MOST_STEPS
 from alphabar.registry import Spec
 from alphabar.restoration.operators.base import Operator
@@ -69,10 +70,17 @@ def restoration_settings(
     default: Spec = "diffpir" if operator.has_prox else "ddnm"
     if not isinstance(model.codec, LearnedCodec):
         default = operator.default_solver(sigma_y, guided=bool(chosen), smaller=smaller)
-        if default == "mmps" and model.recipe.coarse > 1:
+        if default == "mmps" and model.denoiser.coarse > 1:
             # The Jacobian of a detail that is predicted on its own is not symmetric, so it is no covariance.
-            default = {"name": "mmps", "damping": 0.3}
+            default = "pigdm"
     return RestorationSettings(seed, SOLVERS.resolve(solver or default), steps or STEPS, chosen)
+
+
+def model_notes(model: Model) -> tuple[Message, ...]:
+    """What a person should know about restoring with a model."""
+    if isinstance(model.codec, LearnedCodec):
+        return (message("restoration.latents_are_less_exact"),)
+    return ()
 
 
 def _guidance(
@@ -80,7 +88,7 @@ def _guidance(
 ) -> tuple[dict[str, Any], ...]:
     if given is not None and not given:
         return ()
-    interval = tuple(model.recipe.coarse * level for level in GUIDANCE_INTERVAL)
+    interval = tuple(model.denoiser.coarse * level for level in GUIDANCE_INTERVAL)
     specs = []
     for spec in model.recipe.sampling.guidance:
         guidance = guidance_class(spec["name"])

@@ -15,6 +15,7 @@ from alphabar.diffusion.samplers import Step
 from alphabar.diffusion.schedules import Level, Schedule, broadcast
 from alphabar.errors import UsageError
 from alphabar.restoration.operators.base import Linear, Operator
+from alphabar.restoration.operators.decoded import Decoded
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,13 @@ class Solver(ABC):
         return steps
 
     def linear_operator(self, observation: Observation) -> Linear:
-        """The operator of an observation. Raises UsageError where it is not linear."""
-        if not isinstance(observation.operator, Linear):
-            raise UsageError("restoration.solver_needs_linear", solver=type(self).__name__)
-        return observation.operator
+        """The operator of an observation. Raises UsageError where it is not linear, as through a decoder."""
+        operator = observation.operator
+        if not isinstance(operator, Linear):
+            decoded = isinstance(operator, Decoded) and operator.has_prox
+            why = "solver_not_of_latents" if decoded else "solver_needs_linear"
+            raise UsageError(f"restoration.{why}", solver=type(self).__name__)
+        return operator
 
 
 class DDIMSolver(Solver):

@@ -29,7 +29,7 @@ class Direct(DDIMSolver):
         self, denoiser: Denoiser, x: Tensor, times: Tensor, noise: Noise, observation: Observation
     ) -> Iterator[Step]:
         y, sigma_y, schedule = observation.y, observation.sigma_y, denoiser.schedule
-        if not observation.operator.is_identity or not sigma_y > 0:
+        if not self.linear_operator(observation).is_identity or not sigma_y > 0:
             raise UsageError("restoration.direct_only_denoises")
         log_sigma = math.log(sigma_y) - torch.linspace(0, math.log(20), len(times) - 1, dtype=torch.float64)
         times = torch.cat([schedule.time(-2 * log_sigma), times[-1:]])

@@ -22,7 +22,7 @@ from alphabar.restoration.degradation import Degradation, parse_degradation
 from alphabar.restoration.photo import Photo, read_photo
 from alphabar.restoration.restoration_folder import choose_for
 from alphabar.restoration.restore import restore
-from alphabar.restoration.settings import STEPS, restoration_settings
+from alphabar.restoration.settings import STEPS, model_notes, restoration_settings
 from alphabar.restoration.task import Task, degrade, panels, photo_task
 from alphabar.runs.model import Model
 from alphabar.studio.controls import SeedField, seed_to_use
@@ -360,6 +360,7 @@ class RestoreTab(Tab):
         """Samples as they form, then the finished ones."""
         page, n, task = self.page, numbers.samples, work.task
         model = page.models.load(name)
+        work = work._replace(notes=(*work.notes, *map(page.say, model_notes(model))))
         settings = restoration_settings(
             model, task.operator, task.sigma_y, seed=numbers.seed, steps=numbers.steps
         )

@@ -26,7 +26,7 @@ BY_BUDGET = ""  # in place of a recipe: what suits the machine and the time
 FINETUNE = "finetune:"  # before the name of a model, in place of a recipe
 TOYCARS = "toycars"
 CONDITIONS = ("", "class", "attributes", "text", "clusters")
-SIZES = (16, 32, 64, 128)
+SIZES = (16, 32, 64, 128, 256)
 USUAL_SIZE = 64  # suggested at most: larger ones take hours
 
 
@@ -78,7 +78,12 @@ class TrainingForm:
         )
         with gr.Row() as self.own_settings:
             self.size = gr.Dropdown(
-                list(SIZES), value=32, label=text("size"), min_width=90, elem_id="new-size"
+                list(SIZES),
+                value=32,
+                label=text("size"),
+                info=text("size_help"),
+                min_width=90,
+                elem_id="new-size",
             )
             self.fit = gr.Dropdown(
                 [(text(f"fit_{name}"), name) for name in FITS],
