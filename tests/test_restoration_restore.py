@@ -186,9 +186,9 @@ def test_where_means_are_denoised_guidance_acts_at_the_levels_of_their_noise(mod
     assert pag["interval"] == tuple(2 * level for level in GUIDANCE_INTERVAL)
 
 
-def test_where_detail_is_predicted_on_its_own_masks_do_not_need_a_symmetric_jacobian(model):
+def test_where_detail_is_predicted_on_its_own_its_covariance_is_damped(model):
     operator = parse_degradation("random:0.5").operator((3, 16, 16))
-    for coarse, solver in ((1, "mmps"), (2, "pigdm")):
+    for coarse, solver in ((1, "mmps"), (2, {"name": "mmps", "damping": 0.3})):
         settings = restoration_settings(attending(model, f"coarse={coarse}"), operator, 0.0)
         assert settings.solver == SOLVERS.resolve(solver)
 

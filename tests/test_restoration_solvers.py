@@ -15,9 +15,9 @@ from alphabar.restoration.operators.compose import PerSampleOperator, compose
 from alphabar.restoration.operators.convolution import Convolution
 from alphabar.restoration.operators.mask import Mask
 from alphabar.restoration.operators.registry import build_operator
-from alphabar.restoration.solvers.base import Observation
+from alphabar.restoration.solvers.base import Observation, trajectory
 from alphabar.restoration.solvers.ddnm import time_travel_schedule
-from alphabar.restoration.solvers.mmps import conjugate_gradients
+from alphabar.restoration.solvers.mmps import MMPS, conjugate_gradients
 from alphabar.restoration.solvers.registry import SOLVERS
 from exact import GaussianDenoiser
 from gaussian_restoration import SHAPE, exact_denoiser, law, nearness, posterior
@@ -303,3 +303,19 @@ def test_a_solve_ends_where_it_is_exact(dtype):
     v = conjugate_gradients(matrix, 0.7 * u, 20)
     torch.testing.assert_close(matrix(v), 0.7 * u)
     assert v.abs().max() < 1
+
+
+def test_damping_keeps_mmps_near_y_where_the_jacobian_is_not_symmetric():
+    schedule, generator = SCHEDULES.build("variance_exploding"), torch.Generator().manual_seed(0)
+    R = torch.randn(16, 16, generator=generator, dtype=torch.float64)
+    J = 0.3 * torch.eye(16, dtype=torch.float64) + 0.05 * (R - R.T)
+    y = torch.randn(8, 1, 4, 4, generator=generator, dtype=torch.float64)
+    observation = Observation(Mask(torch.ones(1, 4, 4), (1, 4, 4)), y, 0.0)
+    denoiser = FunctionDenoiser(schedule, lambda x, t, cond: (x.flatten(1) @ J.T).view_as(x))
+    *_, step = trajectory(schedule, TIMESTEPS.build({"name": "log_snr", "sigma_min": 0.5})(schedule, 3))
+    left = {}
+    for damping in (0.0, 0.3):
+        solver = MMPS(iterations=2, damping=damping)
+        found = solver.estimate(denoiser, torch.zeros_like(y), step, Noise(0, range(8), "none"), observation)
+        left[damping] = ((found - y).square().mean() / y.square().mean()).item()
+    assert left[0.3] < 0.3 and left[0.0] > 1  # further from y than the denoised signal

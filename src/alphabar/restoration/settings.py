@@ -70,9 +70,9 @@ def restoration_settings(
     default: Spec = "diffpir" if operator.has_prox else "ddnm"
     if not isinstance(model.codec, LearnedCodec):
         default = operator.default_solver(sigma_y, guided=bool(chosen), smaller=smaller)
-        if default == "mmps" and model.denoiser.coarse > 1:
+        if default == "mmps" and model.recipe.coarse > 1:
             # The Jacobian of a detail that is predicted on its own is not symmetric, so it is no covariance.
-            default = "pigdm"
+            default = {"name": "mmps", "damping": 0.3}
     return RestorationSettings(seed, SOLVERS.resolve(solver or default), steps or STEPS, chosen)
 
 
@@ -88,7 +88,7 @@ def _guidance(
 ) -> tuple[dict[str, Any], ...]:
     if given is not None and not given:
         return ()
-    interval = tuple(model.denoiser.coarse * level for level in GUIDANCE_INTERVAL)
+    interval = tuple(model.recipe.coarse * level for level in GUIDANCE_INTERVAL)
     specs = []
     for spec in model.recipe.sampling.guidance:
         guidance = guidance_class(spec["name"])

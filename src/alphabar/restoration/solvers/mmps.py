@@ -10,7 +10,13 @@ from torch import Tensor
 from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.random import Noise
 from alphabar.restoration.operators.base import dot
-from alphabar.restoration.solvers.base import DDIMSolver, Observation, SolverStep, denoise_with_vjp
+from alphabar.restoration.solvers.base import (
+    DDIMSolver,
+    Observation,
+    SolverStep,
+    denoise_with_vjp,
+    prior_variance,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +25,18 @@ class MMPS(DDIMSolver):
 
     xhat = D + sigma²·J Aᵀ v where (A sigma²J Aᵀ + sigma_y²) v = y - A D, by so many iterations of conjugate
     gradients. eta: as in DDIM. One backward pass for each iteration, and one more.
+
+    damping: how much of PiGDM's variance of independent pixels is added to the matrix, at least 0. The
+        Jacobian of a network is no exact covariance; where it is far from symmetric, conjugate gradients
+        diverge without. data_std: as in PiGDM, for the damping.
     """
 
     differentiates: ClassVar[bool] = True
 
     eta: float = 1.0
     iterations: int = 2
+    damping: float = 0.0
+    data_std: float = 0.5
 
     def estimate(
         self, denoiser: Denoiser, x: Tensor, step: SolverStep, noise: Noise, observation: Observation
@@ -32,9 +44,10 @@ class MMPS(DDIMSolver):
         A, sigma_y = self.linear_operator(observation), observation.sigma_y
         D, vjp = denoise_with_vjp(denoiser, x, step)
         variance = step.sigma**2
+        independent = sigma_y**2 + self.damping * prior_variance(step.sigma, self.data_std)
 
         def covariance(v: Tensor) -> Tensor:
-            return A.A(variance * vjp(A.adjoint(v))) + sigma_y**2 * v
+            return A.A(variance * vjp(A.adjoint(v))) + independent * v
 
         v = conjugate_gradients(covariance, observation.y - A.A(D), self.iterations)
         return observation.clamp(D + variance * vjp(A.adjoint(v)))
