@@ -267,7 +267,7 @@ def test_images_alone_train_the_default_recipe(picture_folder, tmp_path):
 @pytest.mark.parametrize("named", [False, True])
 def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path, size, recipe, patch, named):
     options = {"recipe": recipe} if named else {}
-    chosen = begun(picture_folder, tmp_path / "run", f"data.size={size}", **options)
+    chosen = begun(picture_folder, tmp_path / "run", f"data.size={size}", "batch=1", **options)
     assert chosen.name == recipe and chosen.network["patch"] == patch
     assert chosen.parameterization["name"] == "v" and chosen.coarse == patch // 2
     # Seen through as many times more pixels, the noise is that of 64 px.
@@ -282,7 +282,7 @@ def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path,
 ])  # fmt: skip
 @pytest.mark.parametrize("how", ["train", "plan"])
 def test_smaller_patches_than_the_size_calls_for_are_told(picture_folder, tmp_path, size, offered, how):
-    settings = [f"data.size={size}"]
+    settings = [f"data.size={size}", "batch=1"]
     if how == "plan":
         records = plan_training(str(picture_folder), budget=60.0, settings=settings)
     else:
@@ -299,7 +299,7 @@ def test_smaller_patches_than_the_size_calls_for_are_told(picture_folder, tmp_pa
 
 def test_of_patches_that_a_person_chose_nothing_is_told(picture_folder, tmp_path):
     for i, options in enumerate(({"recipe": "lean"}, {"settings": ["network=mp_unet"]})):
-        settings = [*options.pop("settings", []), "data.size=136"]
+        settings = [*options.pop("settings", []), "data.size=136", "batch=1"]
         for record in launch(
             str(picture_folder), run=tmp_path / f"{i}", images=8, settings=settings, **options
         ):

@@ -85,7 +85,9 @@ class Page:
 
         return showing_errors
 
-    def told(self, records: Iterable[Progress[T]], status: gr.HTML) -> Generator[dict[Any, Any], None, T]:
+    def with_progress(
+        self, records: Iterable[Progress[T]], status: gr.HTML
+    ) -> Generator[dict[Any, Any], None, T]:
         """The result of work without pictures, while the line next to the button says what is done."""
         for record in records:
             if record.result is None:

@@ -44,7 +44,7 @@ from alphabar.training.fitting import Smaller, check_memory
 from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, train
-from alphabar.training.new_recipe import LARGER, about_patches, new_recipe
+from alphabar.training.new_recipe import LARGER, about_patches, chooses, new_recipe, recipe_of_size
 from alphabar.training.probe import Stopped, check_runtime, unless_stopped
 from alphabar.training.records import Limits, TrainingProgress, TrainingResult
 from alphabar.training.signals import signals_of
@@ -136,9 +136,9 @@ def plan_training(
     for note in about_patches(recipe, made, settings):
         yield _note(note)
     made = yield from _with_channels(source, made)
-    if not _sets(settings, "data.fit"):
+    if not chooses(settings, "data.fit"):
         made = yield from _with_fit(source, made)
-    smaller = partial(_of_size, recipe, settings)
+    smaller = partial(recipe_of_size, recipe, settings)
     chosen = _Chosen(Path(), made, None, settings, budget, planned=True, smaller=smaller)
     yield from _about_memory(made, chosen, _Command(), Run(chosen.run))
     dataset = yield from _prepared(source, made)
@@ -259,20 +259,16 @@ def _choose(
         settings,
         budget,
         planned=recipe in (None, *SIZED) and budget is not None,
-        open_fit=named and not _sets(settings, "data.fit"),
-        open_size=named and not _sets(settings, "data.size"),
+        open_fit=named and not chooses(settings, "data.fit"),
+        open_size=named and not chooses(settings, "data.size"),
         open_channels=made.data.channels is None,
         notes=about_patches(recipe, made, settings),
-        smaller=partial(_of_size, recipe, settings),
+        smaller=partial(recipe_of_size, recipe, settings),
     )
 
 
 def _finetuned(model: Model, settings: list[str], size: int | None = None) -> Recipe:
     return finetuned(model.recipe, model.path.name, [*settings, *([f"data.size={size}"] if size else [])])
-
-
-def _of_size(recipe: str | Recipe | None, settings: list[str], size: int) -> Recipe:
-    return new_recipe(recipe, [*settings, f"data.size={size}"])
 
 
 def _with_autoencoder(chosen: _Chosen, path: str | Path | None) -> _Chosen:
@@ -426,11 +422,6 @@ def _check_colours(source: Source, chosen: _Chosen, data: str) -> Generator[Prog
 
 def _of_pictures(recipe: Recipe) -> bool:
     return isinstance(reader_of(build_codec(recipe.data)), ImageCodec)
-
-
-def _sets(settings: Iterable[str], key: str) -> bool:
-    """Whether a person chose this setting of the data."""
-    return not named_keys(settings).isdisjoint(("data", key))
 
 
 def _with_fit(

@@ -1,7 +1,7 @@
 """The recipe of a new training: the named one, or where none is named the one that suits the size."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +34,16 @@ def new_recipe(recipe: str | Recipe | None, settings: list[str]) -> Recipe:
             with suppress(UsageError):
                 return enlarged(made, n, settings)
     return made
+
+
+def recipe_of_size(recipe: str | Recipe | None, settings: list[str], size: int) -> Recipe:
+    """As `new_recipe`, for pictures of another size."""
+    return new_recipe(recipe, [*settings, f"data.size={size}"])
+
+
+def chooses(settings: Iterable[str], key: str) -> bool:
+    """Whether "key=value" settings name this setting of the data."""
+    return not named_keys(settings).isdisjoint(("data", key))
 
 
 def about_patches(recipe: str | Recipe | None, made: Recipe, settings: list[str]) -> list[Message]:

@@ -90,9 +90,9 @@ class Solver(ABC):
         """The operator of an observation. Raises UsageError where it is not linear, as through a decoder."""
         operator = observation.operator
         if not isinstance(operator, Linear):
-            decoded = isinstance(operator, Decoded) and operator.has_prox
-            why = "solver_not_of_latents" if decoded else "solver_needs_linear"
-            raise UsageError(f"restoration.{why}", solver=type(self).__name__)
+            if isinstance(operator, Decoded) and operator.has_prox:
+                raise UsageError("restoration.solver_not_of_latents", solver=type(self).__name__)
+            raise UsageError("restoration.solver_needs_linear", solver=type(self).__name__)
         return operator
 
 

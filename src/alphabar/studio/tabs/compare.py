@@ -179,7 +179,7 @@ class CompareTab(Tab):
             for settings in variants:
                 sample(model, n, settings)  # which checks the settings
             choosing = in_fastest_runtime(model, n, *variants)
-            model, runtime = yield from self.page.told(choosing, self.status)
+            model, runtime = yield from self.page.with_progress(choosing, self.status)
             for column, settings in zip(values_of_model, variants, strict=True):
                 for record in sample(model, n, settings):
                     step = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)

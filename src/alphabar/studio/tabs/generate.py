@@ -330,7 +330,7 @@ class GenerateTab(Tab):
         work(model)  # which checks the settings
         about["weights"] = weights_fingerprint(model, settings)[:16]
         choosing = in_fastest_runtime(model, n, settings)
-        model, about["runtime"] = yield from self.page.told(choosing, self.status)
+        model, about["runtime"] = yield from self.page.with_progress(choosing, self.status)
         for record in work(model):
             if record.result is None:
                 step = record.preview.step.i + 1

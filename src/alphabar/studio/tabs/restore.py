@@ -365,7 +365,7 @@ class RestoreTab(Tab):
             model, task.operator, task.sigma_y, seed=numbers.seed, steps=numbers.steps
         )
         restore(model, task.y, task.operator, task.sigma_y, n=n, settings=settings)  # which checks them
-        model, runtime = yield from page.told(choose_for(model, task, n, settings), self.status)
+        model, runtime = yield from page.with_progress(choose_for(model, task, n, settings), self.status)
         began = time.monotonic()
         for record in restore(model, task.y, task.operator, task.sigma_y, n=n, settings=settings):
             if record.result is None:
