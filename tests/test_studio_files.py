@@ -40,7 +40,8 @@ def page(picture_folder, tmp_path_factory):
     run.remember_data(str(picture_folder))
     last(train(tiny_dataset(picture_folder), run, images=16, runtime=Runtime()))
     with gr.Blocks() as blocks:
-        yield Page("en", ModelStore(folder), tmp_path_factory.mktemp("files"), blocks)
+        made = Page("en", ModelStore(folder), tmp_path_factory.mktemp("files"), blocks)
+    return made  # outside of the context, in which no other test could build a page
 
 
 @pytest.fixture
