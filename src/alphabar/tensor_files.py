@@ -11,8 +11,8 @@ from torch import Tensor
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors by name as the bytes of a safetensors file. Raises MemoryError where there is too little."""
     packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    # Where memory runs out, safetensors panics or ends the process: room for its three copies is asked for
-    # before, and given back untouched.
+    # Where memory runs out, safetensors panics or ends the process. So room for its three copies is reserved
+    # before, which fails with MemoryError, and given back untouched.
     np.empty(3 * sum(value.nbytes for value in packed.values()), np.uint8)
     try:
         return safetensors.torch.save(packed)
