@@ -123,11 +123,9 @@ def _read(path: Path, parse: Callable[[str], Any], empty: Any, problems: list[st
         value = parse(read_given_file(path).decode())
     except FileNotFoundError:
         return empty
-    except (OSError, ValueError, RecursionError) as error:
-        problems.append(message("reporting.unreadable", file=path.name, problem=error))
-        return empty
-    except AlphabarError as error:
-        problems.append(message("reporting.unreadable", file=path.name, problem=error.message))
+    except (AlphabarError, OSError, ValueError, RecursionError) as error:
+        problem = error.message if isinstance(error, AlphabarError) else error
+        problems.append(message("reporting.unreadable", file=path.name, problem=problem))
         return empty
     if not isinstance(value, type(empty)):
         problems.append(message("reporting.other_content", file=path.name))
