@@ -1,6 +1,7 @@
 """The inference runtime: what is chosen agrees with float32, is remembered, and is repeated to the bit."""
 
 import json
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 
@@ -192,8 +193,8 @@ def test_a_short_job_measures_nothing_and_a_long_one_once(model, empty_cache, mo
     monkeypatch.setattr(choice, "has_compiler", lambda device: False)
     monkeypatch.setattr("alphabar.inference.runtime.precisions", lambda device: ["fp32", "bf16"])
 
-    def chosen(evaluations, **more):
-        return runtime_of(last(choose_runtime(model, evaluations=evaluations, batch=4, **more)))
+    def chosen(evaluations, batch=4, **more):
+        return runtime_of(last(choose_runtime(model, evaluations=evaluations, batch=batch, **more)))
 
     assert chosen(7) == PLAIN and not measured
     assert chosen(100_000) == BF16 and len(measured) == 1
@@ -205,6 +206,15 @@ def test_a_short_job_measures_nothing_and_a_long_one_once(model, empty_cache, mo
     with pytest.warns(DamagedFile, match="made again"):
         assert chosen(100_000) == BF16
     assert len(measured) == 2  # damaged: measured again
+
+    # Many short jobs are a long one, but a few samples after many, which may have been cancelled, are not.
+    measured.clear()
+    monkeypatch.setattr(choice, "_EVALUATIONS", {})
+    shutil.rmtree(cache_root() / "inference")
+    assert chosen(199, batch=64) == PLAIN and chosen(7, batch=2) == PLAIN and not measured
+    for _ in range(100):
+        chosen(199, batch=64)
+    assert len(measured) == 1
 
 
 def test_compiling_is_measured_once_where_it_can_save_its_time(model, empty_cache, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 
 from alphabar.errors import AlphabarError
 from alphabar.messages import message
+from alphabar.progress import Progress
 
 pytest.importorskip("gradio", reason="the studio needs Gradio, the extra [studio]")
 
@@ -69,3 +70,17 @@ def test_both_languages_have_the_same_controls(tmp_path):
     for pair in (arrivals, leaving):
         kinds = [[type(part) for part in (*fn.inputs, *fn.outputs)] for fn in pair]
         assert kinds[0] == kinds[1] and len(kinds[0]) > 40
+
+
+def test_a_page_is_shown_no_more_than_it_can_draw_and_always_the_end(monkeypatch):
+    from alphabar.studio import page
+
+    clock = itertools.count(100.0, 0.01)
+    monkeypatch.setattr(page.time, "monotonic", lambda: next(clock))
+    shown = list(page.paced(Progress("", i, 300, result="done" if i == 300 else None) for i in range(1, 301)))
+    assert shown[0].done == 1 and shown[-1].result == "done"
+    assert 3 < len(shown) < 30
+    assert [record.done for record in page.paced([Progress("", 1, 2), Progress("", 2, 2, result=[])])] == [
+        1,
+        2,
+    ]

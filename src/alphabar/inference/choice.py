@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -98,8 +99,9 @@ def _choose(
     yield Progress(message("inference.stage"), 1, 1, model)
 
 
-_EVALUATIONS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""How often each network was evaluated in this process: in the studio many short jobs are a long one."""
+_EVALUATIONS: WeakKeyDictionary[nn.Module, Counter[int]] = WeakKeyDictionary()
+"""How often this process was asked to evaluate each network in batches of each size: in the studio many short
+jobs are a long one. Of each size, so that a few samples do not wait for what only many repay."""
 
 
 class _Job:
@@ -107,10 +109,10 @@ class _Job:
 
     def __init__(self, model: Model, evaluations: int, batch: int, precision: str, gradients: bool):
         self.model, self.precision, self.gradients = model, precision, gradients
-        network = model.denoiser.network
-        self.evaluations = evaluations + _EVALUATIONS.get(network, 0)
-        _EVALUATIONS[network] = self.evaluations
         self.rows = 1 << (max(1, batch) - 1).bit_length()
+        asked = _EVALUATIONS.setdefault(model.denoiser.network, Counter())
+        asked[self.rows] += evaluations
+        self.evaluations = asked[self.rows]
         # What the measuring builds is not ready in the next process, which must choose the same.
         self.ready = built_runtimes(model)
         self.chosen = PLAIN

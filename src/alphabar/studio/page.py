@@ -4,8 +4,9 @@ import functools
 import html
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,8 @@ LIGHT: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden"}
 
 LOOKING: dict[str, Any] = {"concurrency_id": "looking", "concurrency_limit": 1, "show_progress": "hidden"}
 """For events that unpack pictures to look at them."""
+
+BETWEEN = 0.2  # seconds between two states of work that the page shows
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Page:
         self, records: Iterable[Progress[T]], status: gr.HTML
     ) -> Generator[dict[Any, Any], None, T]:
         """The result of work without pictures, while the line next to the button says what is done."""
-        for record in records:
+        for record in paced(records):
             if record.result is None:
                 yield {status: progress_bar(record.done, record.total, self.say(record.stage))}
         assert record.result is not None
@@ -139,6 +142,19 @@ class Tab:
     def show_kept(self, model: Model, values: Sequence[Any]) -> dict[Any, Any]:
         """Updates of `views` that say in this page's language what the values of `kept` hold."""
         return {}
+
+
+def paced(records: Iterable[Progress[T]]) -> Iterator[Progress[T]]:
+    """The records of work that the page shows: not more than a browser can draw, and always the last.
+
+    A small model takes its steps faster than a browser draws their pictures. Those that wait to be drawn take
+    memory, and the end of the work, or of its cancelling, would be seen only after them.
+    """
+    shown = -BETWEEN
+    for record in records:
+        if record.result is not None or time.monotonic() - shown >= BETWEEN:
+            yield record
+            shown = time.monotonic()
 
 
 def forming(model: Model, record: Any) -> Any:

@@ -27,7 +27,7 @@ from alphabar.studio.elements import (
     progress_bar,
     scrolling,
 )
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, paced
 
 MAX_COLUMNS, MAX_ROWS = 6, 8
 MAX_STEPS = 1000
@@ -181,7 +181,7 @@ class CompareTab(Tab):
             choosing = in_fastest_runtime(model, n, *variants)
             model, runtime = yield from self.page.with_progress(choosing, self.status)
             for column, settings in zip(values_of_model, variants, strict=True):
-                for record in sample(model, n, settings):
+                for record in paced(sample(model, n, settings)):
                     step = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
                     share = (len(cells) + record.done / record.total) / len(columns)
                     table = comparison_table(columns, cells, n)

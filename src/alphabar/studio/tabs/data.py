@@ -16,7 +16,7 @@ from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.runs.model import Model
 from alphabar.studio.elements import heading, note, picture_address, placeholder, progress_bar
-from alphabar.studio.page import LIGHT, LOOKING, Page, Tab
+from alphabar.studio.page import LIGHT, LOOKING, Page, Tab, paced
 from alphabar.studio.temporary import TemporaryFiles
 from alphabar.studio.upload import unpacked
 
@@ -91,7 +91,7 @@ class DataTab(Tab):
         # What stood here is of other data.
         yield {self.status: note(""), self.report: placeholder("…"), self.inspected: None}
         with self._source(choice, files) as source:
-            for record in inspect(source):
+            for record in paced(inspect(source)):
                 line = text("inspecting", n=record.done, total=record.total)
                 yield {self.status: progress_bar(record.done, record.total, line)}
             assert record.result is not None

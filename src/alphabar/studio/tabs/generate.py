@@ -45,7 +45,7 @@ from alphabar.studio.controls import (
 )
 from alphabar.studio.elements import figures, item_files, note, picture_grid, placeholder, progress_bar
 from alphabar.studio.generated import Generated
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, forming
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, forming, paced
 from alphabar.studio.tabs.edit_panel import EditPanel, read_item
 from alphabar.studio.tabs.restore import Restored, RestoreTab
 
@@ -331,7 +331,7 @@ class GenerateTab(Tab):
         about["weights"] = weights_fingerprint(model, settings)[:16]
         choosing = in_fastest_runtime(model, n, settings)
         model, about["runtime"] = yield from self.page.with_progress(choosing, self.status)
-        for record in work(model):
+        for record in paced(work(model)):
             if record.result is None:
                 step = record.preview.step.i + 1
                 line = text("step", i=step, n=max(step, settings.steps))
@@ -433,7 +433,7 @@ class GenerateTab(Tab):
         weights = weights_fingerprint(model, settings)[:16]
         model, batch, said = as_saved(model, about, position)
         same = about.get("images") == model.images and about.get("weights", weights) == weights
-        for record in sample(model, len(batch), settings, first=batch.start, batch=len(batch)):
+        for record in paced(sample(model, len(batch), settings, first=batch.start, batch=len(batch))):
             line = self.page.text("step", i=record.preview.step.i + 1, n=settings.steps)
             yield progress_bar(record.done, record.total, line)
         assert record.result is not None

@@ -32,7 +32,7 @@ from alphabar.studio.film import (
     reverse_film,
     write_gif,
 )
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, paced
 
 # Noise levels sigma/alpha between which denoising decides something else.
 REGIONS = ((0.15, "grain"), (0.8, "texture"), (4.0, "shapes"), (math.inf, "mean"))
@@ -208,7 +208,7 @@ class ProcessTab(Tab):
         model = page.models.load(name)
         check_process(model)
         moments = None
-        for record in film(model):
+        for record in paced(film(model)):
             yield progress_bar(record.done, record.total, page.text(f"film_{kind}")), gr.skip()
             moments = record.result
         assert moments is not None
@@ -222,7 +222,7 @@ class ProcessTab(Tab):
         if data is None:
             raise UsageError("studio.no_data")
         recipe = model.recipe.data
-        for record in prepare(open_source(data), model.codec, recipe.fit):
+        for record in paced(prepare(open_source(data), model.codec, recipe.fit)):
             yield gr.skip(), progress_bar(record.done, record.total, self.page.text("reading"))
         assert record.result is not None
         train, held_out = record.result.split(recipe.held_out)
@@ -230,7 +230,7 @@ class ProcessTab(Tab):
         return torch.from_numpy(record.result.items[index[number % len(index)]].copy())[None]
 
     def _sample(self, model: Model, number: int) -> Generator[tuple[Any, str], None, Tensor]:
-        for record in sample(model, 1, patient_settings(model), first=number):
+        for record in paced(sample(model, 1, patient_settings(model), first=number)):
             yield gr.skip(), progress_bar(record.done, record.total, self.page.text("generating"))
         assert record.result is not None
         return record.result

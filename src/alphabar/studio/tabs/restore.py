@@ -27,7 +27,7 @@ from alphabar.restoration.task import Task, degrade, panels, photo_task
 from alphabar.runs.model import Model
 from alphabar.studio.controls import SeedField, seed_to_use
 from alphabar.studio.elements import error_note, figures, note, picture_grid, placeholder, progress_bar
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, forming
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, Tab, forming, paced
 from alphabar.studio.pictures import (
     MAX_SIDE,
     cropped,
@@ -367,7 +367,7 @@ class RestoreTab(Tab):
         restore(model, task.y, task.operator, task.sigma_y, n=n, settings=settings)  # which checks them
         model, runtime = yield from page.with_progress(choose_for(model, task, n, settings), self.status)
         began = time.monotonic()
-        for record in restore(model, task.y, task.operator, task.sigma_y, n=n, settings=settings):
+        for record in paced(restore(model, task.y, task.operator, task.sigma_y, n=n, settings=settings)):
             if record.result is None:
                 left = (time.monotonic() - began) / record.done * (record.total - record.done)
                 line = page.text("step_left", i=record.done, n=record.total, left=format_duration(left))

@@ -16,7 +16,7 @@ from alphabar.reporting.report import write_report
 from alphabar.reporting.report_figures import make_report_figures
 from alphabar.runs.run import Run
 from alphabar.studio.elements import error_note, note, progress_bar, terms
-from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page
+from alphabar.studio.page import LIGHT, ONE_AT_A_TIME, Page, paced
 from alphabar.studio.run_views import evaluation_view, format_bytes
 
 SAMPLES = 500  # of an evaluation, by default: enough for a first impression
@@ -104,7 +104,7 @@ class RunTools:
         if run.data_fingerprint not in (None, dataset.fingerprint):
             raise AlphabarError("studio.other_data", name=run.path.name)
         result = None
-        for record in evaluate(model, run.data, n=int(n)):
+        for record in paced(evaluate(model, run.data, n=int(n))):
             yield {self.status: self._progress(record)}
             result = record.result
         assert result is not None
@@ -119,7 +119,7 @@ class RunTools:
     def report(self, chosen: list[str]) -> Iterator[tuple[Any, Any]]:
         """Writes the report of a run and offers it."""
         run = self._run(chosen)
-        for record in make_report_figures(run):
+        for record in paced(make_report_figures(run)):
             yield self._progress(record), gr.skip()
         file = self.page.new_file(f"{run.path.name}-report.html")
         shutil.copyfile(write_report(run.path, language=self.page.language), file)

@@ -18,7 +18,7 @@ from alphabar.methods.registry import method_of
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.studio.elements import note, progress_bar
 from alphabar.studio.jobs import TrainingJobs
-from alphabar.studio.page import LIGHT, LOOKING, Page
+from alphabar.studio.page import LIGHT, LOOKING, Page, paced
 from alphabar.studio.temporary import TemporaryFiles
 from alphabar.studio.upload import unpack, unpacked
 
@@ -151,7 +151,7 @@ class TrainingForm:
             return
         report = None
         with unpacked([Path(file) for file in files], TemporaryFiles(page.files)) as folder:
-            for record in inspect(open_source(folder)):
+            for record in paced(inspect(open_source(folder))):
                 line = page.text("inspecting", n=record.done, total=record.total)
                 yield progress_bar(record.done, record.total, line), *[gr.skip()] * 3
                 report = record.result
