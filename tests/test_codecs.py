@@ -13,8 +13,11 @@ from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.image_files import is_grey
 from alphabar.codecs.latent import LatentCodec, measured_codec
 from alphabar.codecs.png_metadata import read_png_metadata
+from alphabar.data.dataset import prepare
+from alphabar.data.sources import open_source
 from alphabar.errors import UsageError
 from alphabar.networks.autoencoder import Autoencoder
+from alphabar.progress import last
 from alphabar.recipes.schema import DataSettings
 
 HEIGHT, WIDTH = 16, 24
@@ -147,6 +150,17 @@ class Transposed(ImageCodec):
 def test_a_broken_promise_is_named(codec, said):
     with pytest.raises(UsageError, match=said):
         check_codec(codec((HEIGHT, WIDTH)), noise(0, 4, HEIGHT, WIDTH, 3))
+
+
+def test_a_codec_that_reads_another_size_is_named(picture_folder, tmp_path, monkeypatch):
+    class Smaller(ImageCodec):
+        def read(self, data, fit="squash", box=None):
+            return ImageCodec(8).read(data, fit, box)
+
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match=r"read of .* returns \(8, 8, 3\) uint8 .* must be \(16, 16, 3\)"):
+        last(prepare(open_source(str(picture_folder)), Smaller(16), "squash"))
+    assert not list((tmp_path / "cache" / "datasets").glob("*"))
 
 
 def test_a_tolerance_is_respected():

@@ -176,6 +176,13 @@ def reader_of(codec: Codec) -> Codec:
     return codec.reader if isinstance(codec, LearnedCodec) else codec
 
 
+def check_item(codec: Codec, item: NDArray[Any]) -> None:
+    """Raises UsageError for what a codec has read in another shape or type than that of its items."""
+    if item.shape != tuple(codec.item_shape) or item.dtype != codec.item_dtype:
+        wanted = f"{tuple(codec.item_shape)} {np.dtype(codec.item_dtype)}"
+        raise _wrong_form(codec, "read", f"{item.shape} {item.dtype}", wanted)
+
+
 def check_codec(codec: Codec, items: NDArray[Any]) -> None:
     """Check on a few items (n, *item_shape) that a codec keeps its promises.
 
@@ -201,13 +208,11 @@ def check_codec(codec: Codec, items: NDArray[Any]) -> None:
 
 def _check_form(codec: Codec, method: str, made: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
     if tuple(made.shape[1:]) != tuple(shape) or made.dtype is not dtype:
-        raise UsageError(
-            "codecs.wrong_form",
-            codec=codec.name,
-            method=method,
-            made=f"{tuple(made.shape[1:])} {made.dtype}",
-            wanted=f"{tuple(shape)} {dtype}",
-        )
+        raise _wrong_form(codec, method, f"{tuple(made.shape[1:])} {made.dtype}", f"{tuple(shape)} {dtype}")
+
+
+def _wrong_form(codec: Codec, method: str, made: str, wanted: str) -> UsageError:
+    return UsageError("codecs.wrong_form", codec=codec.name, method=method, made=made, wanted=wanted)
 
 
 @contextmanager

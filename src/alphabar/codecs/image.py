@@ -72,7 +72,8 @@ class ImageCodec(Codec):
         (ITU-R 601); the remarks say so, and where a picture is enlarged. Raises Unreadable, with the reason,
         for what is not a whole picture.
         """
-        image = read_image(data, self.spatial, fit, box, alpha=self.channels == 4)
+        height, width, _ = self.item_shape
+        image = read_image(data, (height, width), fit, box, alpha=self.channels == 4)
         pixels = image.pixels
         remarks: tuple[str, ...] = ("codecs.enlarged",) if image.enlarged else ()
         if image.transparent and self.channels != 4:

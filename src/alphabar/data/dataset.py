@@ -18,7 +18,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alphabar.codecs.base import Codec, Reading, Unread, Unreadable, check_codec, quietly, reader_of
+from alphabar.codecs.base import (
+    Codec,
+    Reading,
+    Unread,
+    Unreadable,
+    check_codec,
+    check_item,
+    quietly,
+    reader_of,
+)
 from alphabar.data.items import Item, Skipped, Source, content_hash, held_out_position, nothing_in, read
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.files import warn_of_cache
@@ -204,9 +213,11 @@ def _read(source: Source, item: Item, codec: Codec, fit: str) -> tuple[Reading, 
     """One item and the hash of its file's bytes, or why it has none."""
     try:
         data = read(source, item)
-        return codec.read(data, fit, item.box), content_hash(data)
+        reading = codec.read(data, fit, item.box)
     except Unreadable as error:
         return error
+    check_item(codec, reading.item)
+    return reading, content_hash(data)
 
 
 class _Index:
