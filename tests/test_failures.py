@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from alphabar.errors import AlphabarError, UsageError
+from alphabar.recipes.derive import first_stage
 from alphabar.recipes.overrides import with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.runs.run import Run
@@ -103,6 +104,12 @@ def test_the_advice_fits_the_batch(tmp_path):
 
     assert "--set accumulate=3" in told("batch=9") and "--set accumulate=4" in told("batch=8", "accumulate=2")
     assert "even for one image" in told("batch=4", "accumulate=4")
+    outer = begin(tmp_path / "latent", with_settings(named_recipe("latent"), ["data.channels=3"]))
+    inner = begin(outer.first_stage, first_stage(outer.recipe))
+    said = str(
+        explained(MemoryError(), inner.recipe, inner)
+    )  # no setting of the run is one of its autoencoder
+    assert "--recipe autoencoder --set accumulate=2" in said and "--autoencoder" in said
     assert explained(RuntimeError("shapes do not match"), named_recipe("lean"), run) is None
     assert "no checkpoint yet" in told() and "no checkpoint yet" in told("batch=1")
     (run.checkpoints.path / "000000008").mkdir(parents=True)

@@ -16,7 +16,7 @@ def explained(error: Exception, recipe: Recipe, run: Run) -> AlphabarError | Non
     """The error that says what to do about a failure of the machine in a run; None for any other error."""
     text = str(error)
     if is_out_of_memory(error):
-        return _out_of_memory(recipe, kept(run))
+        return _out_of_memory(recipe, run)
     if isinstance(error, RuntimeError) and distributed() and any(sign in text for sign in LOST):
         return AlphabarError("training.process_lost", kept=kept(run))
     return None
@@ -28,15 +28,19 @@ def kept(run: Run) -> Message:
     return message("training.checkpoint_kept" if checkpoints else "training.no_checkpoint_yet")
 
 
-def _out_of_memory(recipe: Recipe, left: Message) -> AlphabarError:
+def _out_of_memory(recipe: Recipe, run: Run) -> AlphabarError:
     """Advises the least number of pieces, of equal size, that is more than now."""
+    left, outer = kept(run), Run(run.path.parent)
     world = torch.distributed.get_world_size() if distributed() else 1
     local = recipe.batch // world
     pieces = [n for n in range(recipe.accumulate + 1, local + 1) if local % n == 0]
     if not pieces:
         return AlphabarError("training.out_of_memory_for_one", size=recipe.data.size, kept=left)
+    of_autoencoder = (
+        outer.exists and run.path == outer.first_stage
+    )  # whose settings the outer run cannot change
     return AlphabarError(
-        "training.out_of_memory",
+        f"training.out_of_memory{'_of_autoencoder' if of_autoencoder else ''}",
         at_once=local // recipe.accumulate,
         batch=recipe.batch,
         pieces=pieces[0],
