@@ -36,11 +36,10 @@ def _out_of_memory(recipe: Recipe, run: Run) -> AlphabarError:
     pieces = [n for n in range(recipe.accumulate + 1, local + 1) if local % n == 0]
     if not pieces:
         return AlphabarError("training.out_of_memory_for_one", size=recipe.data.size, kept=left)
-    of_autoencoder = (
-        outer.exists and run.path == outer.first_stage
-    )  # whose settings the outer run cannot change
+    # The settings of the run are not those of the autoencoder that is trained inside it.
+    inside = outer.exists and run.path == outer.first_stage
     return AlphabarError(
-        f"training.out_of_memory{'_of_autoencoder' if of_autoencoder else ''}",
+        "training.out_of_memory_of_autoencoder" if inside else "training.out_of_memory",
         at_once=local // recipe.accumulate,
         batch=recipe.batch,
         pieces=pieces[0],
