@@ -106,9 +106,7 @@ def test_the_advice_fits_the_batch(tmp_path):
     assert "even for one image" in told("batch=4", "accumulate=4")
     outer = begin(tmp_path / "latent", with_settings(named_recipe("latent"), ["data.channels=3"]))
     inner = begin(outer.first_stage, first_stage(outer.recipe))
-    said = str(
-        explained(MemoryError(), inner.recipe, inner)
-    )  # no setting of the run is one of its autoencoder
+    said = str(explained(MemoryError(), inner.recipe, inner))
     assert "--recipe autoencoder --set accumulate=2" in said and "--autoencoder" in said
     assert explained(RuntimeError("shapes do not match"), named_recipe("lean"), run) is None
     assert "no checkpoint yet" in told() and "no checkpoint yet" in told("batch=1")
