@@ -1,5 +1,6 @@
 """Latent diffusion: an autoencoder of one's own, its codec, and trainings of two stages."""
 
+import json
 import shutil
 import threading
 from types import SimpleNamespace
@@ -172,9 +173,34 @@ def test_a_training_that_is_stopped_in_either_stage_goes_on_to_the_same_bits(
         encoding = encoding or record.stage == "encoding"
         if (encoding, getattr(record, "images", 0)) == MOMENTS[moment]:
             stop.set()
-    assert stop.is_set() and "stopped" in record.result.reason.identifier
+        if getattr(record, "loss", None):  # each stage has a name of its own, and so a time that is left
+            assert ("autoencoder" in record.stage) != encoding
+    assert stop.is_set() and record.result.stopped
+    assert ("its autoencoder is kept" in record.result.reason) == (moment != "the second stage")
     launched(picture_folder, run=tmp_path / "run")
     assert weights_of(tmp_path / "run") == weights_of(trained)
+
+
+def test_what_is_advised_for_few_pictures_can_be_followed(picture_folder, tmp_path):
+    """Augmentation is of the diffusion model, and no advice for an autoencoder."""
+    advised, alone = [], []
+    options = {"recipe": "latent", "images": 8, "runtime": Runtime()}
+    for record in launch(
+        str(picture_folder), run=tmp_path / "a", settings=[*SETTINGS, "data.augment=0.15"], **options
+    ):
+        advised.append(record.message)
+    assert any("data.augment=0.15" in (told or "") for told in advised)
+    assert Run(tmp_path / "a").recipe.data.augment == 0.15
+    options |= {"recipe": "autoencoder", "settings": AUTOENCODER, "run": tmp_path / "b"}
+    alone = [record.message for record in launch(str(picture_folder), **options)]
+    assert not any("data.augment" in (told or "") for told in alone)
+
+
+@pytest.mark.parametrize("setting", ["latent=1000", "blocks=-1", "widths=[0]"])
+def test_settings_of_the_autoencoder_are_not_told_as_those_of_the_other_network(setting):
+    with pytest.raises(UsageError) as told:
+        with_settings(named_recipe("latent"), [f"data.codec.{setting}"])
+    assert "network." not in str(told.value) and f"{setting.partition('=')[0]} = " in str(told.value)
 
 
 def test_finetuning_and_distilling_keep_the_autoencoder(trained, picture_folder, tmp_path):
@@ -457,8 +483,24 @@ def test_an_export_holds_the_decoder(trained, tmp_path, target):
     assert report.largest <= 1
 
 
+def test_an_exported_decoder_computes_in_float32_in_every_precision(trained, tmp_path):
+    pytest.importorskip("openvino", reason="the extra [export]")
+    last(export_to(load_model(trained, "cpu"), "openvino", tmp_path / "out", precision="fp16"))
+    engines = json.loads((tmp_path / "out" / "sampling.json").read_text())["engines"]
+    assert engines["decoder"] == {"INFERENCE_PRECISION_HINT": "f32"} != engines["network"]
+
+
+def test_pictures_that_are_not_held_out_are_not_called_so(picture_folder, tmp_path):
+    options = {"recipe": "autoencoder", "images": 8, "run": tmp_path / "run", "runtime": Runtime()}
+    records = launch(str(picture_folder), settings=[*AUTOENCODER, "data.held_out=0"], **options)
+    (told,) = [str(r.message) for r in records if r.message and "PSNR" in r.message]
+    assert "training pictures, since none are held out" in told
+    write_report(tmp_path / "run")
+    assert "training pictures, since none are held out" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_diffusers_has_no_place_for_latents(trained, tmp_path):
-    with pytest.raises(UsageError, match="not one of the codec 'latent'"):
+    with pytest.raises(UsageError, match=r"model of latents .* choose --to onnx"):
         last(export_to(load_model(trained, "cpu"), "diffusers", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -188,8 +188,9 @@ def train_to_end(
         main = Runtime().is_main
         records = launch(data, stop=stop, **chosen)
         result = run_to_end(records, quiet=not main, detail=_detail)
-    if main and result.reason.identifier == "training.stopped_before":
-        say(message("cli.stopped_before", reason=result.reason))
+    if main and result.reason.identifier in ("training.stopped_before", "training.stopped_between"):
+        again = result.reason.identifier == "training.stopped_before"
+        say(message("cli.stopped_before", reason=result.reason) if again else result.reason)
         print_json(as_json, result.to_dict())
     elif main:
         command = shlex.join(["alphabar", "report", str(result.run)])

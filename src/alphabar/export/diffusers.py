@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alphabar.codecs.base import LearnedCodec
 from alphabar.conditioning.fields import Text
 from alphabar.errors import UsageError
 from alphabar.export.base import Export, MakeItems, Target
@@ -49,6 +50,8 @@ class Diffusers(Target):
         """Raises UsageError for what the pipeline cannot do without alphabar, and as every target."""
         super().check(export)
         recipe = export.model.recipe
+        if isinstance(export.model.codec, LearnedCodec):
+            raise UsageError("diffusers.no_latents")
         if recipe.data.codec["name"] != "image":
             raise UsageError("export.no_pictures", codec=recipe.data.codec["name"])
         if recipe.extensions:

@@ -85,7 +85,7 @@ class NumpySampler(Target):
         floats: the names of the layers that stay in float then.
         """
 
-    def settings(self, export: Export) -> dict[str, Any]:
+    def settings(self, precision: str) -> dict[str, Any]:
         """What the engine is told when it loads a network, as JSON holds it."""
         return {}
 
@@ -151,7 +151,9 @@ class NumpySampler(Target):
             **plan.document,
             "networks": networks,
             "inputs": inputs,
-            "engine": self.settings(export),
+            "engines": {
+                name: self.settings("fp32" if name == DECODER else export.precision) for name in networks
+            },
             "files": {name: hashlib.sha256(data).hexdigest() for name, data in written.items()},
         }
         with writing(folder):

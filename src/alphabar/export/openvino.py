@@ -26,12 +26,12 @@ class Openvino(NumpySampler):
     suffix = ".xml"
     engine = """\
     import openvino
-    read = lambda file: openvino.compile_model(file, "CPU", plan["engine"])
+    read = lambda file: openvino.compile_model(file, "CPU", plan["engines"][pathlib.Path(file).stem])
 """
 
-    def settings(self, export: Export) -> dict[str, Any]:
+    def settings(self, precision: str) -> dict[str, Any]:
         """The type that the engine computes in; for int8 what is not quantized."""
-        return {"INFERENCE_PRECISION_HINT": PRECISIONS.get(export.precision, "f32")}
+        return {"INFERENCE_PRECISION_HINT": PRECISIONS.get(precision, "f32")}
 
     def convert(
         self, export: Export, plain: PlainInputs, examples: Mapping[str, np.ndarray] | None, floats: list[str]

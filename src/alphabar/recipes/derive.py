@@ -114,7 +114,7 @@ def first_stage(recipe: Recipe) -> Recipe:
     data = recipe.data.model_dump(mode="json")
     values |= {
         "name": f"autoencoder of {recipe.name}",
-        "data": data | {"codec": {"name": "image"}},
+        "data": data | {"codec": {"name": "image"}, "augment": 0.0},  # which is for diffusion models
         "network": data["codec"] | {"name": values["network"]["name"]},
         "seed": recipe.seed,
     }

@@ -250,11 +250,12 @@ def _facts(
 def _reconstruction(records: list[dict[str, Any]]) -> list[Fact]:
     """The cards of an autoencoder: how near reconstructed pictures are to held-out ones."""
     measured = [r for r in records if r.get("kind") == "reconstruction"][-1:]
+    of, of_training = "reporting.reconstruction_of", "reporting.reconstruction_of_training"
     return [
         (
             message(f"reporting.{key}"),
             number(r[key]),
-            (message("reporting.reconstruction_of", n=setting(r.get("n"))),),
+            (message(of if r.get("held_out", True) else of_training, n=setting(r.get("n"))),),
         )
         for r in measured
         for key in ("psnr", "ssim")

@@ -98,7 +98,8 @@ def train_first_stage(
             checkpoint_every=checkpoint_every,
             stop=stop,
         )
-        yield from (replace(record, result=None) for record in records)
+        stage = message("training.stage_autoencoder")  # each has a bar of its own, and a time left
+        yield from (replace(record, result=None, stage=stage) for record in records)
         if stop is not None and stop.is_set():
             return
         model = load_model(inner.path)

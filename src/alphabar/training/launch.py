@@ -43,10 +43,10 @@ from alphabar.training.first_stage import (
 from alphabar.training.fitting import Smaller, check_memory
 from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
-from alphabar.training.loop import begin, train
+from alphabar.training.loop import begin, stopped_early, train
 from alphabar.training.new_recipe import LARGER, about_patches, chooses, new_recipe, recipe_of_size
 from alphabar.training.probe import Stopped, check_runtime, unless_stopped
-from alphabar.training.records import Limits, TrainingProgress, TrainingResult
+from alphabar.training.records import Limits, TrainingResult
 from alphabar.training.signals import signals_of
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def launch(
         try:
             begun = yield from _until_stopped(_begin(data, chosen, command), stop)
         except Stopped:
-            yield _stopped(chosen.run)
+            yield stopped_early(Run(chosen.run))
             return
         with own_share():
             limits = {"images": images, "budget": budget, "checkpoint_every": checkpoint_every}
@@ -157,12 +157,12 @@ def _train_stages(
     if needs_first_stage(run):
         yield from train_first_stage(begun.dataset, run, model=chosen.autoencoder or chosen.model, **options)
         if needs_first_stage(run):
-            yield _stopped(run.path)
+            yield stopped_early(run)
             return
     try:  # the training finds the stored signals again
         yield from _until_stopped(staged(signals_of(begun.dataset, codec_of(run))), stop)
     except Stopped:
-        yield _stopped(run.path)
+        yield stopped_early(run)
         return
     yield from train(
         begun.dataset, run, conditions=begun.conditions, began=began, planned=begun.planned, **options
@@ -303,7 +303,7 @@ def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[
     conditions = conditions_of(dataset, recipe)
     _check_labels(chosen, conditions, data)
     few = len(dataset.split(recipe.data.held_out)[0])
-    if few < FEW_PICTURES and not run.exists:
+    if few < FEW_PICTURES and not run.exists and method_of(recipe).denoises:  # whose advice it is
         yield _note(message("training.few_pictures", n=few))
     for note in chosen.notes:
         yield _note(note)
@@ -367,12 +367,6 @@ def _until_stopped(
         except StopIteration as end:
             return end.value
         yield record
-
-
-def _stopped(path: Path) -> TrainingProgress:
-    """The last record of a training that was stopped before it began."""
-    result = TrainingResult(path, 0, 0.0, message("training.stopped_before"))
-    return TrainingProgress(message("training.stage_planning"), 1.0, 1.0, result)
 
 
 def _check_unchanged(run: Run, dataset: Dataset) -> None:

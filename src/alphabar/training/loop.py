@@ -118,7 +118,7 @@ def train(
         try:
             opened = open_training(dataset, run, conditions, runtime, limits, checkpoint_every, stop)
         except Stopped:
-            yield _stopped_early(run)
+            yield stopped_early(run)
             return
         except Exception as error:
             if (told := explained(error, recipe, run)) is None:
@@ -151,11 +151,16 @@ def _count_preparation(
     return counted, [message("training.preparation", spent=spent, left=left)]
 
 
-def _stopped_early(run: Run) -> TrainingProgress:
-    """The last record of a training that was stopped while the machine was measured."""
+def stopped_early(run: Run) -> TrainingProgress:
+    """The last record of a training that was stopped before the first update of this command."""
     checkpoint, _ = run.checkpoints.newest()
     images, seconds = (checkpoint.images, checkpoint.state["seconds"]) if checkpoint else (0, 0.0)
-    reason = message("training.stopped" if checkpoint else "training.stopped_before")
+    if checkpoint:
+        reason = message("training.stopped")
+    elif run.codec.exists() or Run(run.first_stage).checkpoints.folders():
+        reason = message("training.stopped_between")
+    else:
+        reason = message("training.stopped_before")
     result = TrainingResult(run.path, images, seconds, reason)
     return TrainingProgress(message("training.stage"), 0.0, 1.0, result, images=images, seconds=seconds)
 

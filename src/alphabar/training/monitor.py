@@ -179,6 +179,7 @@ class TrainingMonitor:
     def _measure_reconstructions(self, autoencoder: NetworkDenoiser, images: int) -> Measurement:
         """Writes held-out items above their reconstructions, and how near and how real these are.
 
+        Where no items are held out those of training are shown, and called so.
         The distance of reconstructed items is the best that a model of their latents can reach.
         """
         monitor, index = self.recipe.monitor, self.held_out_index
@@ -199,11 +200,13 @@ class TrainingMonitor:
         grid = self._write(nearest_panel(originals, preview(items[:n])[:, None]), images)
         values: dict[str, Any] = {
             "n": len(chosen),
+            "held_out": len(self.held_out_index) > 0,
             "psnr": torch.cat(near).mean().item(),
             "ssim": torch.cat(like).mean().item() if like else None,
         }
         self.run.log.append("reconstruction", images, **values)
-        text = message("training.reconstructions", images=images, path=grid, **values)
+        which = "training.reconstructions" if values["held_out"] else "training.reconstructions_of_training"
+        text = message(which, images=images, path=grid, psnr=values["psnr"])
         if min(len(items), monitor.distance, len(self.train_index)) < KID_NEEDS:
             return Measurement(text, grid, values)
         distance = self.distance(items)

@@ -65,7 +65,7 @@ class TrainingResult:
     @property
     def stopped(self) -> bool:
         """Whether a person stopped the training before its end."""
-        return self.reason.identifier in ("training.stopped", "training.stopped_before")
+        return self.reason.identifier.startswith("training.stopped")
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON can hold it."""
