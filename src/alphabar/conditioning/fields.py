@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alphabar.conditioning.text_encoder import IDENTITY, SIZE, embed
 from alphabar.errors import UsageError, unknown
-from alphabar.formatting import is_infinite, known_value
+from alphabar.formatting import finite_number, is_infinite, known_value
 
 CONDITIONS = ("class", "attributes", "text", "clusters")
 """What a recipe may condition on (condition.on)."""
@@ -150,12 +150,3 @@ def label_value(value: Any) -> Value:
         return str(value).lower()
     known = known_value(value)
     return known if isinstance(known, int | float | str) and not is_infinite(known) else None
-
-
-def finite_number(value: Value) -> float | None:
-    """The number that a label is or that its text writes; None where it is none."""
-    try:
-        x = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return x if math.isfinite(x) else None
