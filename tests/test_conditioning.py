@@ -69,6 +69,15 @@ def test_what_is_no_single_name_is_told(text, told):
         CARS.row(text)
 
 
+@pytest.mark.parametrize(("known", "given"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_a_name_is_found_in_either_unicode_form(known, given):
+    vocabulary = Vocabulary(
+        (Categorical("ni\u00f1o", ("bar", known)), Categorical("tone", ("dark", "light")))
+    )
+    assert vocabulary.row({"nin\u0303o": given})[0] == 1
+    assert vocabulary.attributes_in(f"{given} dark") == {"ni\u00f1o": known, "tone": "dark"}
+
+
 def test_a_whole_name_wins_over_names_that_contain_it():
     assert Categorical("color", ("dark red", "red")).row("red") == 1
 

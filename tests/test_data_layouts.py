@@ -100,6 +100,16 @@ def test_a_class_that_only_one_split_has_stays_a_class(tmp_path):
     assert classes(source) == {"cat", "dog"}
 
 
+def test_two_spellings_of_one_class_are_one(tmp_path):
+    source = open_source(pictures(tmp_path, "caf\u00e9/1.png", "cafe\u0301/2.png", "bar/3.png"))
+    assert classes(source) == {"caf\u00e9", "bar"}
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,an\u0303o,text\nbar/3.png,nin\u0303o,un nin\u0303o\n", encoding="utf-8"
+    )
+    (item,) = (item for item in open_source(tmp_path).items if item.key == "bar/3.png")
+    assert item.attributes == {"a\u00f1o": "ni\u00f1o"} and item.caption == "un ni\u00f1o"
+
+
 def test_a_picture_beside_the_folder_around_classes(tmp_path):
     source = open_source(pictures(tmp_path, "animals/cat/1.png", "animals/dog/2.png", "cover.png"))
     assert classes(source) == {"cat", "dog", None}

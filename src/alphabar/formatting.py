@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -143,3 +144,13 @@ def unknown_numbers(name: str, values: Iterable[Any]) -> list[Message]:
     if not numbers or not others:
         return []
     return [message("data.unknown_numbers", name=name, count=len(others), first=str(others[0])[:40])]
+
+
+def composed(text: str) -> str:
+    """A text in which each letter with its accents is one character (NFC), as most programs write it."""
+    return unicodedata.normalize("NFC", text)
+
+
+def folded(text: str) -> str:
+    """A name in which case and Unicode normalization make no difference."""
+    return composed(composed(text).casefold())

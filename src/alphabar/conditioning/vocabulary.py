@@ -29,7 +29,7 @@ from alphabar.conditioning.fields import (
 )
 from alphabar.conditioning.text_encoder import IDENTITY, check_installed
 from alphabar.errors import AlphabarError, UsageError, unknown
-from alphabar.formatting import finite_number, numbers_and_others
+from alphabar.formatting import composed, finite_number, folded, numbers_and_others
 from alphabar.messages import message
 
 
@@ -70,6 +70,7 @@ class Vocabulary:
         name: "BMW M3 coupe 2012". Raises UsageError for a field or a value that the model does not know.
         """
         known = {field.name: field for field in self.fields}
+        labels = {name if name in known else composed(name): text for name, text in labels.items()}
         if "class" in labels and "class" not in known and any(f.kind == "classes" for f in self.fields):
             labels = self.attributes_in(labels["class"]) | {k: v for k, v in labels.items() if k != "class"}
         for name in labels:
@@ -90,11 +91,11 @@ class Vocabulary:
         Long names are matched first; a number is a value of the one numeric field. Raises UsageError where
         words name nothing.
         """
-        left = text.casefold().split()
+        left = folded(text).split()
         found: dict[str, str] = {}
         names = [(f.name, name) for f in self.fields if isinstance(f, Categorical) for name in f.names]
         for attribute, name in sorted(names, key=lambda pair: -len(pair[1])):
-            words = name.casefold().split()
+            words = folded(name).split()
             places = [i for i in range(len(left)) if left[i : i + len(words)] == words]
             if attribute not in found and places:
                 found[attribute] = name

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from alphabar.data.names import folded, stem
+from alphabar.data.names import stem
 from alphabar.data.table_files import CODE_PAGE, read_text
+from alphabar.formatting import folded
 from alphabar.messages import Message, message
 
 CAPTION_SUFFIXES = (".txt", ".caption")

@@ -15,10 +15,11 @@ from alphabar.codecs.image_files import TIFF_BEGINNINGS, looks_like_picture
 from alphabar.data.captions import CAPTION_SUFFIXES, Captions
 from alphabar.data.items import Item, Skipped, fingerprint_of
 from alphabar.data.levels import with_labels
-from alphabar.data.names import Names, folded, printable, stem
+from alphabar.data.names import Names, printable, stem
 from alphabar.data.table_files import Row
 from alphabar.data.tables import is_table, may_be_table, read_table
 from alphabar.files import Damaged, read_document, write_document
+from alphabar.formatting import folded
 from alphabar.messages import Message, message
 
 # TIFF at heart, so that Pillow would open the thumbnail and call it the picture.
