@@ -177,6 +177,12 @@ def test_data_that_knows_nothing_is_told(kind):
         build_vocabulary(kind, label_columns(kind, [-1, -1], [], [{}, {}]))
 
 
+def test_columns_that_are_no_condition_are_named():
+    rows = [{"price": f"{i},900 €", "place": "here"} for i in range(9)]
+    with pytest.raises(AlphabarError, match=r"the data has no labels .* place, price\."):
+        build_vocabulary("attributes", label_columns("attributes", [], [], rows))
+
+
 def test_requests():
     vocabulary = Vocabulary((CARS, Numeric("year", 2000.0, 10.0)))
     row = vocabulary.row({"year": "2015"})

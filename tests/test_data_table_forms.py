@@ -256,6 +256,39 @@ def test_commas_between_thousands(data, separator, cells, read, between_semicolo
     assert found == (between_semicolons if separator == ";" else read)
 
 
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (("1,900", "2,900", "900", "n.a."), ["1900", "2900", "900", "n.a."]),
+        (("1,234.5", "2,000,000", ""), ["1234.5", "2000000", ""]),
+        (("1,9", "12,25", "3"), ["1.9", "12.25", "3"]),
+        (("255,0,0", "255,255,100"), ["255,0,0", "255,255,100"]),
+        (("small, red", "1,900"), ["small, red", "1900"]),
+    ],
+)
+def test_quoted_numbers_between_commas(data, cells, read):
+    lines = ["file_name,tone", *(f'{n},"{cell}"' for n, cell in zip(NAMES, cells, strict=False))]
+    (data / "metadata.csv").write_text("\n".join(lines))
+    assert tones(open_source(data))[: len(cells)] == read
+
+
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (("1.234,50", "12,5"), ["1234.50", "12.5"]),
+        (("1.900", "2.900", "900", "n.a."), ["1900", "2900", "900", "n.a."]),
+        (("1.234.567", "2.000"), ["1234567", "2000"]),
+        (("1.234", "2.345"), ["1.234", "2.345"]),
+        (("1.234", "0.345", "7"), ["1.234", "0.345", "7"]),
+        (("12.05.2024", "1.234"), ["12.05.2024", "1.234"]),
+    ],
+)
+def test_points_between_thousands(data, cells, read):
+    lines = ["file_name;tone", *map(";".join, zip(NAMES, cells, strict=False))]
+    (data / "metadata.csv").write_text("\n".join(lines))
+    assert tones(open_source(data))[: len(cells)] == read
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_decimal_commas(data, separator):
     (data / "metadata.csv").write_text(f"file_name{separator}size\np0.png{separator}1,5\n")

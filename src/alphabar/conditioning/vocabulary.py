@@ -155,7 +155,11 @@ def build_vocabulary(on: str, columns: Mapping[str, Sequence[Value]]) -> Vocabul
         return Vocabulary((Text(CAPTION, IDENTITY),))
     fields = tuple(_fields(columns)) if on != "text" else ()
     if not fields:
-        raise AlphabarError("conditioning.no_labels", on=on, where=message(f"conditioning.no_labels_{on}"))
+        where = message(f"conditioning.no_labels_{on}")
+        seen = [name for name, column in columns.items() if any(value is not None for value in column)]
+        if on == "attributes" and seen:
+            where = message("training.left_out_attributes", names=", ".join(seen))
+        raise AlphabarError("conditioning.no_labels", on=on, where=where)
     return Vocabulary(fields)
 
 
