@@ -363,6 +363,12 @@ def test_boxes_of_detectors_are_no_captions(data, text):
     assert captions(source)[0] is None and "data.captions_numbers" in identifiers(source)
 
 
+def test_a_file_of_boxes_is_counted_once(data):
+    (data / "p0.txt").write_text("0 .5 .5 .1 .1")
+    note = next(note for note in open_source(data).notes if note.identifier == "data.captions_numbers")
+    assert note.values == {"count": 1, "first": "p0.png"}
+
+
 @pytest.mark.parametrize("text", ["1984", "12 3 4", "5 6 7 8 apples"])
 def test_captions_of_few_numbers_are(data, text):
     (data / "p0.txt").write_text(text)

@@ -40,7 +40,8 @@ class Captions:
         Pictures that differ in their suffix, such as a raw file and its JPEG, share a caption.
         """
         exact = [f"{start}{suffix}" for start in (stem(key), key) for suffix in CAPTION_SUFFIXES]
-        for beside in (*exact, *(self._folded.get(folded(name), "") for name in exact)):
+        other = [self._folded.get(folded(name), "") for name in exact]
+        for beside in dict.fromkeys((*exact, *other)):
             path = self._files.get(beside)
             if path is None:
                 continue
