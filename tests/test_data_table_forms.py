@@ -295,6 +295,26 @@ def test_decimal_commas(data, separator):
     assert open_source(data).items[0].attributes == {"size": "1.5"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_table_whose_last_byte_is_cut_off(data, encoding):
+    (data / "metadata.csv").write_bytes(table(ROWS).encode(encoding)[:-1])
+    source = open_source(data)
+    assert tones(source) == TONES and identifiers(source) == ["data.metadata_lines"]
+
+
+@pytest.mark.parametrize("name", ["metadata.xlsx", "labels.xls", "t.ods", "metadata.csv.gz", "t.JSONL.GZ"])
+def test_a_table_of_a_form_that_is_not_read_is_named(data, name):
+    (data / name).write_bytes(b"PK")
+    source = open_source(data)
+    assert identifiers(source) == ["data.table_not_read"] and name in source.notes[0]
+
+
+def test_ndjson_is_another_name_of_jsonl(data):
+    (data / "metadata.ndjson").write_text("\n".join(map(json.dumps, ROWS)))
+    source = open_source(data)
+    assert tones(source) == TONES and source.notes == []
+
+
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_bytes_of_another_encoding_spoil_only_themselves(data, mark):
     pictures(data, "Größe.png")

@@ -45,7 +45,8 @@ def read_text(data: bytes, cut: bool = False) -> tuple[str, str]:
     """A file's text and its encoding: what the byte order mark says, else UTF-16 or UTF-8, else cp1252.
 
     Where only some bytes are no UTF-8, as in files that two programs wrote, only these are read as cp1252.
-    cut: the bytes may end within a character. Raises UnicodeDecodeError for broken UTF-16 and UTF-32.
+    cut: UTF-8 may end within a character. UTF-16 and UTF-32 always may, as half of one says nothing.
+    Raises UnicodeDecodeError where these are broken before their end.
     """
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     odd, even = data[1:200:2], data[:200:2]
@@ -55,7 +56,12 @@ def read_text(data: bytes, cut: bool = False) -> tuple[str, str]:
         if encoding == "utf-8" and len(data) > 3 and (mixed or zeros.count(0) > 0.6 * len(zeros)):
             encoding = name
     if not encoding.startswith("utf-8"):
-        return data.decode(encoding, "replace" if cut else "strict"), encoding
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError as error:
+            if error.end < len(data):
+                raise
+            return data[: error.start].decode(encoding), encoding
     try:
         return data.decode(encoding), encoding
     except UnicodeDecodeError as error:
