@@ -40,7 +40,7 @@ from alphabar.sampling.settings import (
     uses_training_conditions,
 )
 from alphabar.training.batches import TrainingBatches
-from alphabar.training.labels import conditions_of, left_out_attributes, mirror_warning
+from alphabar.training.labels import conditions_of, left_out_attributes, mirror_warning, others_than_numbers
 from alphabar.training.loop import begin, train
 from training_child import tiny_recipe
 
@@ -67,6 +67,15 @@ def test_words_of_a_name_are_enough(text, number):
 def test_what_is_no_single_name_is_told(text, told):
     with pytest.raises(UsageError, match=told):
         CARS.row(text)
+
+
+@pytest.mark.parametrize(("known", "given"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_a_name_is_found_in_either_unicode_form(known, given):
+    vocabulary = Vocabulary(
+        (Categorical("ni\u00f1o", ("bar", known)), Categorical("tone", ("dark", "light")))
+    )
+    assert vocabulary.row({"nin\u0303o": given})[0] == 1
+    assert vocabulary.attributes_in(f"{given} dark") == {"ni\u00f1o": known, "tone": "dark"}
 
 
 def test_a_whole_name_wins_over_names_that_contain_it():
@@ -112,6 +121,45 @@ def test_classes_that_look_like_numbers_are_names():
     assert vocabulary.rows(known)[:, 0].nan_to_num(-1).tolist() == [0, 1, -1, 1]
 
 
+def only_field(values):
+    columns = label_columns("attributes", [], [], [{"x": value} for value in values])
+    vocabulary = build_vocabulary("attributes", columns)
+    (field,) = vocabulary.fields
+    return vocabulary, columns, field
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("NA", "-", "--", "?", ".", "unknown", "missing", "n.a.", "#DIV/0!"),
+        *("1999?", "1990s", "soon"),
+    ],
+)
+def test_one_word_in_a_column_of_numbers_is_unknown(word):
+    vocabulary, columns, field = only_field([word, *(str(1990 + i % 9) for i in range(39))])
+    assert isinstance(field, Numeric) and 1993 < field.mean < 1995
+    assert vocabulary.rows(columns)[:, 0].isnan().tolist() == [True] + [False] * 39
+    known = vocabulary.labels(columns, range(40))
+    assert known[:2] == [{}, {"x": "1990"}] and vocabulary.row(known[0]).isnan().all()
+
+
+@pytest.mark.parametrize("values", [["1", "2", "3", "NA"], ["1", "-", "2", "?", "-"]])
+def test_words_for_unknown_numbers_do_not_depend_on_how_many_there_are(values):
+    assert isinstance(only_field(values * 5)[2], Numeric)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["1", "2", "3"] * 9 + ["other"],  # few numbers, which are names as "other" is
+        ["1", "-"] * 9,  # marked or not
+        [*(str(i) for i in range(9)), "red", "blue"] * 2,  # more than one other value in ten
+    ],
+)
+def test_columns_of_numbers_and_words_are_names(values):
+    assert only_field(values)[2] == Categorical("x", tuple(sorted(set(values))))
+
+
 def test_names_of_single_pictures_are_classes_but_no_attributes():
     names = ["a", "b", "c"]
     vocabulary = build_vocabulary("class", label_columns("class", [0, 1, 2], names, [{}] * 3))
@@ -127,6 +175,12 @@ def test_names_of_single_pictures_are_classes_but_no_attributes():
 def test_data_that_knows_nothing_is_told(kind):
     with pytest.raises(AlphabarError, match=f"--condition {kind}: the data has no labels"):
         build_vocabulary(kind, label_columns(kind, [-1, -1], [], [{}, {}]))
+
+
+def test_columns_that_are_no_condition_are_named():
+    rows = [{"price": f"{i},900 €", "place": "here"} for i in range(9)]
+    with pytest.raises(AlphabarError, match=r"the data has no labels .* place, price\."):
+        build_vocabulary("attributes", label_columns("attributes", [], [], rows))
 
 
 def test_requests():
@@ -402,6 +456,16 @@ def test_attributes_that_are_no_condition_are_told(dataset, recipe):
     assert told is not None and told.values["names"] == "id, place"
     said = replace(dataset, attributes=tuple({"tone": row["tone"]} for row in rows))
     assert left_out_attributes(said, attributes, conditions_of(said, attributes)) is None
+
+
+def test_values_that_are_no_numbers_are_told(dataset, recipe):
+    values = ["NA", "1999?", *(str(1990 + i) for i in range(22))]
+    said = replace(dataset, attributes=tuple({"year": value} for value in values))
+    attributes = with_settings(recipe, ["condition.on=attributes"])
+    (told,) = others_than_numbers(said, attributes, conditions_of(said, attributes))
+    assert told.values == {"name": "year", "count": 2, "first": "NA"}
+    said = replace(dataset, attributes=tuple({"year": value} for value in range(24)))
+    assert others_than_numbers(said, attributes, conditions_of(said, attributes)) == []
 
 
 def test_a_resumed_training_is_the_uninterrupted_one(dataset, recipe, tmp_path):

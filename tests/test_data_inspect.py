@@ -203,6 +203,15 @@ def test_attributes_are_listed_with_what_is_known_of_them():
     assert "attribute year: numbers from 1990.5 to 1996.5 in 7 of 7 pictures" in lines
 
 
+def test_values_that_are_no_numbers_are_told_in_the_report():
+    years = ["NA", *(str(1990 + i) for i in range(9))]
+    items = [Item(str(i), attributes={"year": year}) for i, year in enumerate(years)]
+    report = report_of(Files({str(i): encoded(scene(i)) for i in range(10)}, items=items))
+    (told,) = (note for note in report.notes if note != "a note")
+    assert told.values == {"name": "year", "count": 1, "first": "NA"}
+    assert "attribute year: numbers from 1990 to 1998 in 9 of 10 pictures" in report.lines()
+
+
 def test_equal_classes_count_fully():
     items = [Item(str(i), label=f"class {i % 5}") for i in range(10)]
     report = report_of(Files({str(i): encoded(scene(i)) for i in range(10)}, items=items))

@@ -95,9 +95,54 @@ def test_classes_that_only_sound_like_splits(tmp_path, names):
     assert classes(source) == set(names) and splits(source) == {None}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "eval"), ("train", "holdout"), ("entrenamiento", "prueba"), ("fold1", "fold2", "fold_10"),
+        ("train", "Held-out"), ("entrenamiento", "validacio\u0301n"),
+    ],
+)  # fmt: skip
+def test_other_names_of_splits(tmp_path, names):
+    source = open_source(pictures(tmp_path, *(f"{name}/{c}/1.png" for name in names for c in ("cat", "dog"))))
+    assert classes(source) == {"cat", "dog"} and len(splits(source)) == len(names)
+    assert identifiers(source) == ["data.splits_of_folder"]
+
+
+@pytest.mark.parametrize("other", ["mine", "second half"])
+def test_a_folder_of_the_same_classes_beside_a_split(tmp_path, other):
+    names = [f"{name}/{c}/1.png" for name in ("train", other) for c in ("cat", "dog")]
+    source = open_source(pictures(tmp_path, *names))
+    assert classes(source) == {"cat", "dog"} and splits(source) == {"train", other}
+    assert identifiers(source) == ["data.splits_of_folder", "data.beside_splits"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("red/cat/1.png", "red/dog/1.png", "blue/cat/1.png", "blue/dog/1.png"),  # no split
+        ("train/cat/1.png", "train/dog/1.png", "bus/cat/1.png"),  # not the same below
+        ("train/cat/1.png", "bus/cat/1.png"),  # a single one
+        ("train/cat/1.png", "train/dog/1.png", "bus/cat/1.png", "bus/dog/1.png", "bus/1.png"),
+    ],
+)
+def test_sub_folders_of_classes(tmp_path, names):
+    source = open_source(pictures(tmp_path, *names))
+    assert classes(source) == {name.partition("/")[0] for name in names} and splits(source) == {None}
+
+
 def test_a_class_that_only_one_split_has_stays_a_class(tmp_path):
     source = open_source(pictures(tmp_path, "train/cat/1.png", "train/dog/2.png", "test/cat/x/3.png"))
     assert classes(source) == {"cat", "dog"}
+
+
+def test_two_spellings_of_one_class_are_one(tmp_path):
+    source = open_source(pictures(tmp_path, "caf\u00e9/1.png", "cafe\u0301/2.png", "bar/3.png"))
+    assert classes(source) == {"caf\u00e9", "bar"}
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,an\u0303o,text\nbar/3.png,nin\u0303o,un nin\u0303o\n", encoding="utf-8"
+    )
+    (item,) = (item for item in open_source(tmp_path).items if item.key == "bar/3.png")
+    assert item.attributes == {"a\u00f1o": "ni\u00f1o"} and item.caption == "un ni\u00f1o"
 
 
 def test_a_picture_beside_the_folder_around_classes(tmp_path):

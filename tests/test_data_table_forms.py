@@ -256,10 +256,63 @@ def test_commas_between_thousands(data, separator, cells, read, between_semicolo
     assert found == (between_semicolons if separator == ";" else read)
 
 
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (("1,900", "2,900", "900", "n.a."), ["1900", "2900", "900", "n.a."]),
+        (("1,234.5", "2,000,000", ""), ["1234.5", "2000000", ""]),
+        (("1,9", "12,25", "3"), ["1.9", "12.25", "3"]),
+        (("255,0,0", "255,255,100"), ["255,0,0", "255,255,100"]),
+        (("small, red", "1,900"), ["small, red", "1900"]),
+    ],
+)
+def test_quoted_numbers_between_commas(data, cells, read):
+    lines = ["file_name,tone", *(f'{n},"{cell}"' for n, cell in zip(NAMES, cells, strict=False))]
+    (data / "metadata.csv").write_text("\n".join(lines))
+    assert tones(open_source(data))[: len(cells)] == read
+
+
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (("1.234,50", "12,5"), ["1234.50", "12.5"]),
+        (("1.900", "2.900", "900", "n.a."), ["1900", "2900", "900", "n.a."]),
+        (("1.234.567", "2.000"), ["1234567", "2000"]),
+        (("1.234", "2.345"), ["1.234", "2.345"]),
+        (("1.234", "0.345", "7"), ["1.234", "0.345", "7"]),
+        (("12.05.2024", "1.234"), ["12.05.2024", "1.234"]),
+    ],
+)
+def test_points_between_thousands(data, cells, read):
+    lines = ["file_name;tone", *map(";".join, zip(NAMES, cells, strict=False))]
+    (data / "metadata.csv").write_text("\n".join(lines))
+    assert tones(open_source(data))[: len(cells)] == read
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_decimal_commas(data, separator):
     (data / "metadata.csv").write_text(f"file_name{separator}size\np0.png{separator}1,5\n")
     assert open_source(data).items[0].attributes == {"size": "1.5"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_table_whose_last_byte_is_cut_off(data, encoding):
+    (data / "metadata.csv").write_bytes(table(ROWS).encode(encoding)[:-1])
+    source = open_source(data)
+    assert tones(source) == TONES and identifiers(source) == ["data.metadata_lines"]
+
+
+@pytest.mark.parametrize("name", ["metadata.xlsx", "labels.xls", "t.ods", "metadata.csv.gz", "t.JSONL.GZ"])
+def test_a_table_of_a_form_that_is_not_read_is_named(data, name):
+    (data / name).write_bytes(b"PK")
+    source = open_source(data)
+    assert identifiers(source) == ["data.table_not_read"] and name in source.notes[0]
+
+
+def test_ndjson_is_another_name_of_jsonl(data):
+    (data / "metadata.ndjson").write_text("\n".join(map(json.dumps, ROWS)))
+    source = open_source(data)
+    assert tones(source) == TONES and source.notes == []
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -328,6 +381,12 @@ def test_boxes_of_detectors_are_no_captions(data, text):
     (data / "p0.txt").write_text(text)
     source = open_source(data)
     assert captions(source)[0] is None and "data.captions_numbers" in identifiers(source)
+
+
+def test_a_file_of_boxes_is_counted_once(data):
+    (data / "p0.txt").write_text("0 .5 .5 .1 .1")
+    note = next(note for note in open_source(data).notes if note.identifier == "data.captions_numbers")
+    assert note.values == {"count": 1, "first": "p0.png"}
 
 
 @pytest.mark.parametrize("text", ["1984", "12 3 4", "5 6 7 8 apples"])

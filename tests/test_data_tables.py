@@ -6,9 +6,10 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from alphabar.conditioning.fields import Categorical, Numeric, finite_number, label_value
+from alphabar.conditioning.fields import Categorical, Numeric, label_value
 from alphabar.conditioning.vocabulary import build_vocabulary, label_columns
 from alphabar.data.sources import open_source
+from alphabar.formatting import finite_number
 
 NAMES = tuple(f"p{i}.png" for i in range(6))
 

@@ -2,9 +2,12 @@
 
 import math
 import re
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from alphabar.errors import UsageError
+from alphabar.messages import Message, message
 
 
 def format_duration(seconds: float) -> str:
@@ -79,6 +82,14 @@ def format_range(low: float, high: float) -> str:
 UNKNOWN_WORDS = frozenset({"nan", "-nan", "n/a", "#n/a", "<na>", "none", "null", "nat"})
 """How tables write that a value is missing, apart from leaving the cell blank; case does not matter."""
 
+UNKNOWN_NUMBERS = frozenset(
+    {"na", "n.a.", "#na", "-", "--", "–", "—", "?", ".", "unknown", "missing"}
+    | {"desconocido", "#div/0!", "#value!", "#¡valor!", "#ref!", "#num!", "#name?"}
+)
+"""What says so too in a column of numbers, but may be a name in others; case does not matter."""
+
+FEW_NUMBERS = 5  # distinct ones, which may be names as well: "1", "2", "3", "other"
+
 
 def known_value(value: Any) -> Any:
     """A cell of a table, or None where it says that nothing is known: None, NaN, blank, "N/A", "null"."""
@@ -97,3 +108,49 @@ def is_infinite(value: Any) -> bool:
         return True
     except ValueError:
         return False
+
+
+def finite_number(value: Any) -> float | None:
+    """The number that a value is or that its text writes; None where it is none."""
+    try:
+        x = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return x if math.isfinite(x) else None
+
+
+def numbers_and_others(values: Iterable[Any]) -> tuple[list[float], list[Any]]:
+    """The numbers of a column, and its other values, which are unknown numbers; no numbers if it is of names.
+
+    values: the known ones. A column is of numbers where all values are, or more than one number and words
+    of `UNKNOWN_NUMBERS`, or more than a few numbers and at most one other value in ten.
+    """
+    values = list(values)
+    others = [value for value in values if finite_number(value) is None]
+    numbers = [x for value in values if (x := finite_number(value)) is not None]
+    words = [value for value in others if str(value).strip().casefold() not in UNKNOWN_NUMBERS]
+    few = FEW_NUMBERS if words else min(1, len(others))
+    if len(set(numbers)) > few and 10 * len(words) <= len(numbers) + len(words):
+        return numbers, others
+    return [], values
+
+
+def unknown_numbers(name: str, values: Iterable[Any]) -> list[Message]:
+    """The sentence about values of a column of numbers that are none, in a list; none where there are none.
+
+    values: those of the column, None where unknown.
+    """
+    numbers, others = numbers_and_others(value for value in values if value is not None)
+    if not numbers or not others:
+        return []
+    return [message("data.unknown_numbers", name=name, count=len(others), first=str(others[0])[:40])]
+
+
+def composed(text: str) -> str:
+    """A text in which each letter with its accents is one character (NFC), as most programs write it."""
+    return unicodedata.normalize("NFC", text)
+
+
+def folded(text: str) -> str:
+    """A name in which case and Unicode normalization make no difference."""
+    return composed(composed(text).casefold())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alphabar.conditioning.text_encoder import IDENTITY, SIZE, embed
 from alphabar.errors import UsageError, unknown
-from alphabar.formatting import is_infinite, known_value
+from alphabar.formatting import composed, finite_number, folded, is_infinite, known_value
 
 CONDITIONS = ("class", "attributes", "text", "clusters")
 """What a recipe may condition on (condition.on)."""
@@ -55,9 +55,9 @@ class Categorical:
 
         Case does not matter. Raises UsageError naming all that fit, or the nearest where none does.
         """
-        words = set(text.casefold().split())
-        same = [name for name in self.names if name.casefold().split() == text.casefold().split()]
-        found = same or [name for name in self.names if words and words <= set(name.casefold().split())]
+        words = set(folded(text).split())
+        same = [name for name in self.names if folded(name).split() == folded(text).split()]
+        found = same or [name for name in self.names if words and words <= set(folded(name).split())]
         if len(found) > 1:
             raise UsageError("conditioning.ambiguous", field=self.name, value=text, names=", ".join(found))
         if not found:
@@ -128,7 +128,7 @@ class Text:
 
     def row(self, text: str) -> Tensor:
         """The embedding (size,) of one sentence."""
-        return self.rows([text])[0]
+        return self.rows([composed(text)])[0]
 
 
 Field = Categorical | Numeric | Text
@@ -150,12 +150,3 @@ def label_value(value: Any) -> Value:
         return str(value).lower()
     known = known_value(value)
     return known if isinstance(known, int | float | str) and not is_infinite(known) else None
-
-
-def finite_number(value: Value) -> float | None:
-    """The number that a label is or that its text writes; None where it is none."""
-    try:
-        x = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return x if math.isfinite(x) else None

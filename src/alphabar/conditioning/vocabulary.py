@@ -25,11 +25,11 @@ from alphabar.conditioning.fields import (
     Text,
     Value,
     field_from_dict,
-    finite_number,
     label_value,
 )
 from alphabar.conditioning.text_encoder import IDENTITY, check_installed
 from alphabar.errors import AlphabarError, UsageError, unknown
+from alphabar.formatting import composed, finite_number, folded, numbers_and_others
 from alphabar.messages import message
 
 
@@ -61,10 +61,7 @@ class Vocabulary:
 
         columns: the labels of all items by field name. index: which items.
         """
-        return [
-            {f.name: str(columns[f.name][i]) for f in self.fields if columns[f.name][i] is not None}
-            for i in index
-        ]
+        return [{f.name: str(v) for f in self.fields if _knows(f, v := columns[f.name][i])} for i in index]
 
     def row(self, labels: Mapping[str, str]) -> Tensor:
         """The condition row (columns,) of labels by field name; fields that are left out are unknown.
@@ -73,6 +70,7 @@ class Vocabulary:
         name: "BMW M3 coupe 2012". Raises UsageError for a field or a value that the model does not know.
         """
         known = {field.name: field for field in self.fields}
+        labels = {name if name in known else composed(name): text for name, text in labels.items()}
         if "class" in labels and "class" not in known and any(f.kind == "classes" for f in self.fields):
             labels = self.attributes_in(labels["class"]) | {k: v for k, v in labels.items() if k != "class"}
         for name in labels:
@@ -93,11 +91,11 @@ class Vocabulary:
         Long names are matched first; a number is a value of the one numeric field. Raises UsageError where
         words name nothing.
         """
-        left = text.casefold().split()
+        left = folded(text).split()
         found: dict[str, str] = {}
         names = [(f.name, name) for f in self.fields if isinstance(f, Categorical) for name in f.names]
         for attribute, name in sorted(names, key=lambda pair: -len(pair[1])):
-            words = name.casefold().split()
+            words = folded(name).split()
             places = [i for i in range(len(left)) if left[i : i + len(words)] == words]
             if attribute not in found and places:
                 found[attribute] = name
@@ -147,9 +145,9 @@ def label_columns(
 def build_vocabulary(on: str, columns: Mapping[str, Sequence[Value]]) -> Vocabulary:
     """The vocabulary of labels by field name: a field for each column that distinguishes items.
 
-    A column whose every value is a number is numeric, also where numbers are written as text; others are
-    categorical. Columns of a single value are left out, and so are attributes (never classes) that hardly two
-    items share: they identify an item and do not describe it.
+    A column of numbers is numeric, also where they are written as text and a few cells hold something else
+    (`numbers_and_others`); others are categorical. Columns of a single value are left out, and so are
+    attributes (never classes) that hardly two items share: they identify an item and do not describe it.
     Raises AlphabarError where no column is left.
     """
     if on == "text" and any(columns[CAPTION]):
@@ -157,15 +155,24 @@ def build_vocabulary(on: str, columns: Mapping[str, Sequence[Value]]) -> Vocabul
         return Vocabulary((Text(CAPTION, IDENTITY),))
     fields = tuple(_fields(columns)) if on != "text" else ()
     if not fields:
-        raise AlphabarError("conditioning.no_labels", on=on, where=message(f"conditioning.no_labels_{on}"))
+        where = message(f"conditioning.no_labels_{on}")
+        seen = [name for name, column in columns.items() if any(value is not None for value in column)]
+        if on == "attributes" and seen:
+            where = message("training.left_out_attributes", names=", ".join(seen))
+        raise AlphabarError("conditioning.no_labels", on=on, where=where)
     return Vocabulary(fields)
+
+
+def _knows(field: Field, value: Value) -> bool:
+    """Whether a label says something: it is there and, of a column of numbers, it is one."""
+    return value is not None and (not isinstance(field, Numeric) or finite_number(value) is not None)
 
 
 def _fields(columns: Mapping[str, Sequence[Value]]) -> Iterator[Field]:
     for name, column in columns.items():
         values = [value for value in column if value is not None]
-        numbers = [x for value in values if (x := finite_number(value)) is not None]
-        if name != "class" and values and len(numbers) == len(values):
+        numbers, _ = numbers_and_others(values)
+        if name != "class" and numbers:
             if (std := float(np.std(numbers))) > 0:
                 yield Numeric(name, float(np.mean(numbers)), std)
             continue

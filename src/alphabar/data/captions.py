@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from alphabar.data.names import folded, stem
+from alphabar.data.names import stem
 from alphabar.data.table_files import CODE_PAGE, read_text
+from alphabar.formatting import folded
 from alphabar.messages import Message, message
 
 CAPTION_SUFFIXES = (".txt", ".caption")
@@ -39,7 +40,8 @@ class Captions:
         Pictures that differ in their suffix, such as a raw file and its JPEG, share a caption.
         """
         exact = [f"{start}{suffix}" for start in (stem(key), key) for suffix in CAPTION_SUFFIXES]
-        for beside in (*exact, *(self._folded.get(folded(name), "") for name in exact)):
+        other = [self._folded.get(folded(name), "") for name in exact]
+        for beside in dict.fromkeys((*exact, *other)):
             path = self._files.get(beside)
             if path is None:
                 continue

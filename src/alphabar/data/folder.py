@@ -15,10 +15,11 @@ from alphabar.codecs.image_files import TIFF_BEGINNINGS, looks_like_picture
 from alphabar.data.captions import CAPTION_SUFFIXES, Captions
 from alphabar.data.items import Item, Skipped, fingerprint_of
 from alphabar.data.levels import with_labels
-from alphabar.data.names import Names, folded, printable, stem
+from alphabar.data.names import Names, printable, stem
 from alphabar.data.table_files import Row
-from alphabar.data.tables import is_table, may_be_table, read_table
+from alphabar.data.tables import UNREAD_TABLES, is_table, may_be_table, read_table
 from alphabar.files import Damaged, read_document, write_document
+from alphabar.formatting import folded
 from alphabar.messages import Message, message
 
 # TIFF at heart, so that Pillow would open the thumbnail and call it the picture.
@@ -45,7 +46,20 @@ LEFT_OUT = ".left_out.json"  # in an uploaded folder: what was not put into it
 SUFFIX_WITHIN = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?|avif)(?![a-z0-9])", re.I)
 
 NO_PICTURES = frozenset(
-    {".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xml", ".md", ".html", ".py"}
+    {
+        ".txt",
+        ".caption",
+        ".json",
+        ".jsonl",
+        ".ndjson",
+        ".csv",
+        ".tsv",
+        ".parquet",
+        ".xml",
+        ".md",
+        ".html",
+        ".py",
+    }
 )
 """Files that are not looked into: there is one beside each picture in many a data set."""
 
@@ -83,6 +97,7 @@ class Folder:
         self._paths: dict[str, Path] = {}
         self._others: Counter[str] = Counter(_left_out(root))
         self._tables: list[Path] = []
+        self._unread: list[str] = []  # tables of a form that is not read, by their keys
         self._beside: dict[str, Path] = {}  # files that may be captions or tables, by their keys
         self._paths = dict(sorted(self._walk()))
         self.skipped.sort(key=lambda skipped: skipped.key)
@@ -100,6 +115,8 @@ class Folder:
             self.items = [
                 _described(item, rows[item.key]) if item.key in rows else item for item in self.items
             ]
+        if unread := sorted(self._unread):
+            self.notes.append(message("data.table_not_read", count=len(unread), first=unread[0]))
         if self._others:
             most = sorted(self._others.items(), key=lambda other: (-other[1], not other[0], other[0]))[:5]
             suffixes = ", ".join(f"{count} {suffix or repr('')}" for suffix, count in most)
@@ -197,6 +214,8 @@ class Folder:
             self._beside[self._key(path)] = path
         elif _may_be_picture(path):
             return True
+        elif path.name.lower().endswith(UNREAD_TABLES):
+            self._unread.append(self._key(path))
         else:
             self._others[suffix] += 1
         return False

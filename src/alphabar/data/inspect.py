@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -19,7 +19,7 @@ from alphabar.data.fit import Fit, fit_of, some_of
 from alphabar.data.items import Item, Skipped, Source, content_hash, nothing_in, read
 from alphabar.data.near_duplicates import COPIES, THUMBNAIL, Copies, ReadableImage, find_copies
 from alphabar.data.sources import open_source
-from alphabar.formatting import known_value
+from alphabar.formatting import known_value, numbers_and_others, unknown_numbers
 from alphabar.messages import Message, message
 from alphabar.progress import Progress
 
@@ -123,8 +123,9 @@ class Report:
             shown = [f"{value} ({count:,})" for value, count in list(values.items())[:SHOWN_VALUES]]
             if len(values) == len(shown):
                 lines.append(message("data.inspect_values", **about, n=len(values), values=", ".join(shown)))
-            elif numbers := _numbers(values):
-                lines.append(message("data.inspect_numbers", **about, low=numbers[0], high=numbers[-1]))
+            elif numbers := numbers_and_others(Counter(values).elements())[0]:
+                about["known"] = len(numbers)
+                lines.append(message("data.inspect_numbers", **about, low=min(numbers), high=max(numbers)))
             else:
                 listed = ", ".join([*shown, "…"])
                 lines.append(message("data.inspect_values", **about, n=len(values), values=listed))
@@ -188,6 +189,9 @@ def _report(source: Source, seen: list[ReadableImage], skipped: list[Skipped], h
         notes.append(message("codecs.laid_on_white", count=transparent, total=len(seen)))
     if grey == len(seen):
         notes.append(message("data.all_grey"))
+    attributes = _attributes([s.item for s in seen])
+    for name, values in attributes.items():
+        notes += unknown_numbers(name, Counter(values).elements())
     fit = _suggestion(source, seen)
     return Report(
         name=source.name,
@@ -202,7 +206,7 @@ def _report(source: Source, seen: list[ReadableImage], skipped: list[Skipped], h
         classes=dict(counted.most_common()),
         unlabelled=len(seen) - counted.total(),
         effective_classes=float(np.exp(-(shares * np.log(shares)).sum())),
-        attributes=_attributes([s.item for s in seen]),
+        attributes=attributes,
         captions=sum(s.item.caption is not None for s in seen),
         boxes=sum(s.item.box is not None for s in seen),
         held_out=held_out,
@@ -221,14 +225,6 @@ def _attributes(items: Sequence[Item]) -> dict[str, dict[str, int]]:
             if known_value(value) is not None:
                 counted.setdefault(name, Counter())[str(value)] += 1
     return {name: dict(values.most_common()) for name, values in sorted(counted.items())}
-
-
-def _numbers(values: Iterable[str]) -> list[float]:
-    """The values in ascending order, where all of them are numbers; else none."""
-    try:
-        return sorted(map(float, values))
-    except ValueError:
-        return []
 
 
 def _spread(values: NDArray[np.int64]) -> tuple[int, int, int]:

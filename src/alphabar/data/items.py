@@ -10,6 +10,7 @@ from PIL import Image
 
 from alphabar.codecs.base import Box, Raw, Unread, one_line
 from alphabar.errors import AlphabarError
+from alphabar.formatting import composed
 from alphabar.messages import Message, message
 
 
@@ -18,6 +19,7 @@ class Item:
     """One item of a source and all that is known about it before it is decoded.
 
     key: unique within its source and the same on every machine, for example ``"cats/001.jpg"``.
+    label, caption, attributes: their texts are kept in NFC, so that two ways to write "café" are one name.
     attributes: anything else that the source knows; values are what JSON can hold.
     box: the annotated object as (x0, y0, x1, y1) in pixels of the upright picture, x1 and y1 exclusive.
     """
@@ -27,6 +29,16 @@ class Item:
     caption: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     box: Box | None = None
+
+    def __post_init__(self) -> None:
+        known = {_composed(name): _composed(value) for name, value in self.attributes.items()}
+        object.__setattr__(self, "attributes", known)
+        object.__setattr__(self, "label", _composed(self.label))
+        object.__setattr__(self, "caption", _composed(self.caption))
+
+
+def _composed(value: Any) -> Any:
+    return composed(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)

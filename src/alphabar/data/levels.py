@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from alphabar.data.items import Item
+from alphabar.formatting import folded
 from alphabar.messages import Message, message
 
 SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("train", "training", "entrenamiento"), "train"),
+    **dict.fromkeys(("test", "testing", "prueba", "pruebas"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "validacion", "validación"), "validation"),
+    **dict.fromkeys(("eval", "evaluation", "evaluacion", "evaluación"), "evaluation"),
+    **dict.fromkeys(("holdout", "hold_out", "held_out", "hold-out", "held-out"), "held out"),
     **dict.fromkeys(("unlabeled", "unlabelled"), "unlabeled"),
+    **{f"fold{mark}{i}": f"fold {i}" for mark in ("", "_", "-", " ") for i in range(100)},
 }
-"""Names of splits and which of the four splits each means."""
+"""Names of splits and which split each means."""
 
 APART = re.compile(r"~\d+")
 """Folders that an upload makes for files whose names were there before: they are no classes."""
@@ -26,14 +30,15 @@ def with_labels(items: Sequence[Item], notes: list[Message]) -> list[Item]:
     """The items with the first meaningful folder level as label, and the split above it as attribute.
 
     A folder around everything is a wrapping, not a class. A level of splits is recognized by two splits side
-    by side, whatever else lies beside them, or where there is nothing else; notes say what that was.
+    by side, whatever else lies beside them, or where there is nothing else, or by one where every folder has
+    the same sub-folders, two or more, which are the classes; notes say what lies beside splits.
     """
     parents = [item.key.split("/")[:-1] for item in items]
     parents = [parts[1:] if parts and APART.fullmatch(parts[0]) else parts for parts in parents]
     items = list(items)
     while True:
         tops = Counter(parts[0] for parts in parents if parts)
-        if splits := _splits_among(tops):
+        if splits := _splits_among(tops, parents):
             items = _with_splits(items, parents, splits, notes)
             _unwrap_each(parents, [item.attributes.get("split") for item in items])
             break
@@ -47,16 +52,29 @@ def with_labels(items: Sequence[Item], notes: list[Message]) -> list[Item]:
     return [replace(item, label=label) for item, label in zip(items, labels, strict=True)]
 
 
-def _splits_among(names: Counter[str]) -> dict[str, str]:
-    """The folders that are splits, and which; empty where the level is one of classes."""
-    exact = {name: SPLITS[name.lower()] for name in names if name.lower() in SPLITS}
-    if exact and (len(exact) == len(names) or len({*exact.values()}) > 1):
+def _splits_among(names: Counter[str], parents: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The folders that are splits, and which; empty where the level is one of classes.
+
+    names: of the level's folders. parents: the folders around each picture, from that level on.
+    """
+    exact = {name: SPLITS[folded(name)] for name in names if folded(name) in SPLITS}
+    if exact and (len(exact) == len(names) or len({*exact.values()}) > 1 or _same_below(parents)):
         return exact
     # "seg_train" beside "seg_test", "train2017" beside "val2017": apart from the split, names are the same.
-    found = {name: _SPLIT_WORD.search(name.lower()) for name in names}
-    rests = {_SPLIT_WORD.sub("", name.lower(), count=1) for name, split in found.items() if split}
+    found = {name: _SPLIT_WORD.search(folded(name)) for name in names}
+    rests = {_SPLIT_WORD.sub("", folded(name), count=1) for name, split in found.items() if split}
     kinds = {name: SPLITS[split[1]] for name, split in found.items() if split}
     return kinds if len(rests) == 1 and len({*kinds.values()}) > 1 else {}
+
+
+def _same_below(parents: Sequence[Sequence[str]]) -> bool:
+    """Whether all folders of a level hold the same sub-folders, two or more, and no pictures beside them."""
+    below: dict[str, set[str]] = {}
+    for parts in parents:
+        if parts:
+            below.setdefault(parts[0], set()).add(folded(parts[1]) if len(parts) > 1 else "")
+    inner = next(iter(below.values()))
+    return len(inner) > 1 and "" not in inner and all(each == inner for each in below.values())
 
 
 def _with_splits(

@@ -1,9 +1,10 @@
 """Which picture a name in a table means."""
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+
+from alphabar.formatting import folded
 
 
 class Names:
@@ -89,11 +90,6 @@ class Names:
             elif part not in ("", "."):
                 parts.append(part)
         return "/".join(parts)
-
-
-def folded(text: str) -> str:
-    """A name in which case and Unicode normalization make no difference."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 def stem(name: str) -> str:

@@ -21,6 +21,8 @@ FILE_COLUMNS = (
 DELIMITERS = ",;\t|"
 
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")  # in English
+THOUSANDS_BY_POINTS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?")  # in Spanish, German and others
+NUMERAL = re.compile(r"[-+]?[\d.,]*\d")
 
 LONGEST_NUMBER = 400  # digits; longer ones are beyond the range of floats in any case
 
@@ -43,7 +45,8 @@ def read_text(data: bytes, cut: bool = False) -> tuple[str, str]:
     """A file's text and its encoding: what the byte order mark says, else UTF-16 or UTF-8, else cp1252.
 
     Where only some bytes are no UTF-8, as in files that two programs wrote, only these are read as cp1252.
-    cut: the bytes may end within a character. Raises UnicodeDecodeError for broken UTF-16 and UTF-32.
+    cut: UTF-8 may end within a character. UTF-16 and UTF-32 always may, as half of one says nothing.
+    Raises UnicodeDecodeError where these are broken before their end.
     """
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     odd, even = data[1:200:2], data[:200:2]
@@ -53,7 +56,12 @@ def read_text(data: bytes, cut: bool = False) -> tuple[str, str]:
         if encoding == "utf-8" and len(data) > 3 and (mixed or zeros.count(0) > 0.6 * len(zeros)):
             encoding = name
     if not encoding.startswith("utf-8"):
-        return data.decode(encoding, "replace" if cut else "strict"), encoding
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError as error:
+            if error.end < len(data):
+                raise
+            return data[: error.start].decode(encoding), encoding
     try:
         return data.decode(encoding), encoding
     except UnicodeDecodeError as error:
@@ -115,8 +123,9 @@ def csv_rows(text: str, broken: list[str]) -> Iterator[Row]:
     if not lines:
         return
     delimiter = _delimiter(lines[0])
-    rows = _rows_of_cells(_records(lines, delimiter, skipped, broken), broken)
-    yield from rows if delimiter == "," else _with_points(list(rows), delimiter)
+    yield from _with_points(
+        list(_rows_of_cells(_records(lines, delimiter, skipped, broken), broken)), delimiter
+    )
 
 
 def _rows_of_cells(records: Iterable[tuple[int, list[str]]], broken: list[str]) -> Iterator[Row]:
@@ -189,22 +198,39 @@ def _split_otherwise(line: str, columns: int) -> list[str]:
 
 
 def _with_points(rows: Sequence[Row], delimiter: str) -> Iterator[Row]:
-    """Rows of a table without commas between cells, their numbers as Python writes them.
+    """Rows with their numbers as Python writes them.
 
     A comma is a decimal one, but separates thousands in a column where every comma may: "1,234" beside "987".
-    Not between semicolons, which spreadsheets write where the comma is the decimal one.
+    Between semicolons, which spreadsheets write where the comma is the decimal one, points may instead.
     """
-    commas: dict[str, list[bool]] = {}
+    numerals: dict[str, list[str]] = {}
     for row in rows:
         for column, cell in row.items():
-            if "," in cell:
-                commas.setdefault(column, []).append(THOUSANDS.fullmatch(cell.strip()) is not None)
-    thousands = {column for column, found in commas.items() if all(found) and delimiter != ";"}
+            if NUMERAL.fullmatch(cell.strip()):
+                numerals.setdefault(column, []).append(cell.strip())
+    separate, mark = (_points_separate, ".") if delimiter == ";" else (_commas_separate, ",")
+    thousands = {column for column, cells in numerals.items() if separate(cells)}
     for row in rows:
         yield {
-            column: cell.replace(",", "") if column in thousands else _decimal(cell)
+            column: _decimal(
+                cell.replace(mark, "") if column in thousands and NUMERAL.fullmatch(cell.strip()) else cell
+            )
             for column, cell in row.items()
         }
+
+
+def _commas_separate(cells: Sequence[str]) -> bool:
+    """Whether the commas in the numerals of a column separate thousands: each may."""
+    found = [cell for cell in cells if "," in cell]
+    return bool(found) and all(map(THOUSANDS.fullmatch, found))
+
+
+def _points_separate(cells: Sequence[str]) -> bool:
+    """Whether points do: each may, and some numeral is not as "1.234", which may be one and a bit."""
+    found = [cell for cell in cells if "." in cell]
+    if not found or not all(map(THOUSANDS_BY_POINTS.fullmatch, found)):
+        return False
+    return any(cell.count(".") != 1 or "," in cell for cell in cells)
 
 
 def _decimal(cell: str) -> str:

@@ -25,11 +25,14 @@ from alphabar.data.table_files import (
 from alphabar.formatting import is_infinite, known_value
 from alphabar.messages import Message, message
 
-TABLES = tuple(f"metadata.{suffix}" for suffix in ("csv", "tsv", "jsonl", "json", "parquet"))
+TABLES = tuple(f"metadata.{suffix}" for suffix in ("csv", "tsv", "jsonl", "ndjson", "json", "parquet"))
 """Tables that are about the pictures beside and below them, without a doubt."""
 
-OTHER_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+OTHER_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt")
 """How other files end that are tables of the pictures where they turn out to name them."""
+
+UNREAD_TABLES = (".xlsx", ".xls", ".ods", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz")
+"""How files end that are tables, too, but in a form that is not read."""
 
 # The columns with a meaning of their own, the best first; case, spaces and hyphens do not matter.
 CAPTION_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "comment")
@@ -191,9 +194,12 @@ def read_table(path: Path, key: str) -> Table:
         if suffix == ".parquet":
             rows = iter(parquet_rows(path))
         else:
-            text, encoding = read_text(path.read_bytes())
+            data = path.read_bytes()
+            text, encoding = read_text(data)
             if encoding == CODE_PAGE:
                 table.notes.append(message("data.metadata_code_page", file=key))
+            if len(data) % {"utf-16": 2, "utf-32": 4}.get(encoding[:6], 1):
+                broken.append(str(text.count("\n") + 1))  # half a character at the end
             rows = (json_rows if "json" in suffix else csv_rows)(text, broken)
         table.rows += (row for row in rows if any(known_value(value) is not None for value in row.values()))
     except (OSError, ValueError, ImportError) as error:  # pyarrow's ArrowInvalid is a ValueError

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 
 from alphabar.data.captions import CAPTION_SUFFIXES
 from alphabar.data.folder import PICTURE_SUFFIXES, SUFFIX_WITHIN, begins_like_picture, write_left_out
-from alphabar.data.names import folded
 from alphabar.data.tables import is_table, may_be_table
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.files import writing_folder
+from alphabar.formatting import folded
 from alphabar.studio.temporary import TemporaryFiles
 
 MAX_BYTES = 4 * 2**30

@@ -9,10 +9,12 @@ from torch import Tensor
 from alphabar.codecs import build_codec
 from alphabar.codecs.base import Codec
 from alphabar.conditioning.clusters import clusters, number_of_clusters
+from alphabar.conditioning.fields import Numeric
 from alphabar.conditioning.label_frequencies import LabelFrequencies, label_frequencies
 from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label_columns
 from alphabar.data.dataset import Dataset, cache_root
 from alphabar.errors import UsageError
+from alphabar.formatting import unknown_numbers
 from alphabar.messages import Message, message
 from alphabar.methods.registry import method_of
 from alphabar.metrics.features import EXTRACTORS, extract
@@ -76,6 +78,15 @@ def mirror_warning(dataset: Dataset, recipe: Recipe) -> Message | None:
             if isinstance(value, str) and {"left", "right"} & set(re.findall(r"[a-z]+", value.lower())):
                 return message("training.mirrored_labels", field=name, value=value)
     return None
+
+
+def others_than_numbers(dataset: Dataset, recipe: Recipe, conditions: Conditions | None) -> list[Message]:
+    """A sentence for each column of numbers with other values, which count as unknown."""
+    if recipe.condition.on != "attributes" or conditions is None:
+        return []
+    known = known_columns(dataset, "attributes", build_codec(recipe.data))
+    numeric = [field.name for field in conditions.vocabulary.fields if isinstance(field, Numeric)]
+    return [note for name in numeric for note in unknown_numbers(name, known[name])]
 
 
 def left_out_attributes(dataset: Dataset, recipe: Recipe, conditions: Conditions | None) -> Message | None:

@@ -24,7 +24,7 @@ from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.given_runtime import FILE, same_runtime, write_runtime
-from alphabar.training.labels import Conditions, left_out_attributes, mirror_warning
+from alphabar.training.labels import Conditions, left_out_attributes, mirror_warning, others_than_numbers
 from alphabar.training.monitor import TrainingMonitor
 from alphabar.training.probe import probe
 from alphabar.training.records import Limits
@@ -83,6 +83,7 @@ def open_training(
         mirror_warning(dataset, recipe),
         run.log.problem(),
         left_out_attributes(dataset, recipe, conditions),
+        *others_than_numbers(dataset, recipe, conditions),
         _runtime_note(run, runtime, measured, state),
     )
     notes: list[str] = [*problems, *runtime.notes, *(warning for warning in warnings if warning)]
