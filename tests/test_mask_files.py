@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from alphabar.errors import UsageError
 from alphabar.restoration.degradation import parse_degradation
@@ -108,6 +108,77 @@ def test_lossy_strokes_of_one_colour_are_no_photograph(tmp_path):
     assert (read_mask(tmp_path / "mask.webp") != LOWER).mean() < 0.02
 
 
+def stroke(colors):
+    """A stroke on a clear layer, in the colours (64, 64, 3)."""
+    pixels = np.dstack([colors, np.full((64, 64), 255)]) * SQUARE[..., None]
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def photograph():
+    """Colours of many kinds, (64, 64, 3)."""
+    return np.array(erased_photograph(0))[..., :3]
+
+
+@pytest.mark.parametrize("brush", ["gradient", "texture", "photograph"])
+def test_what_is_painted_on_a_clear_layer_is_filled_in_whatever_its_colours(tmp_path, brush):
+    y, x = np.mgrid[:64, :64]
+    colors = {
+        "gradient": np.stack([4 * x, 4 * y, 255 - 4 * x], 2),
+        "texture": np.random.default_rng(0).integers(0, 256, (64, 64, 3)),
+        "photograph": photograph(),
+    }
+    stroke(colors[brush]).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), SQUARE)
+
+
+@pytest.mark.parametrize("quality", [30, 80])
+def test_a_thin_stroke_in_a_lossy_file_is_filled_in(tmp_path, quality):
+    pixels = np.zeros((256, 256, 4), np.uint8)
+    pixels[100:108, 60:200] = (255, 0, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "mask.webp", quality=quality)
+    assert np.array_equal(read_mask(tmp_path / "mask.webp"), pixels[..., 3] > 0)
+
+
+@pytest.mark.parametrize("alpha", [0, 60, 150, 230])
+def test_a_hole_in_a_photograph_is_filled_in_however_transparent_it_is(tmp_path, alpha):
+    pixels = np.dstack([photograph(), np.where(SQUARE, alpha, 255)])
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), SQUARE)
+
+
+@pytest.mark.parametrize("painted", [None, (255, 255, 255), (255, 0, 0), (0, 0, 0)])
+@pytest.mark.parametrize("opaque", [True, False])
+def test_a_photograph_is_no_mask(tmp_path, painted, opaque):
+    pixels, path = photograph(), tmp_path / "photo.png"
+    if painted:
+        pixels[SQUARE] = painted
+    if not opaque:
+        pixels = np.dstack([pixels, np.full((64, 64), 200, np.uint8)])
+    Image.fromarray(pixels).save(path)
+    with refused("restoration.mask_is_photograph", UsageError, file=path):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("quality", [10, 90])
+def test_labels_of_many_colours_in_a_lossy_file_are_no_photograph(tmp_path, quality):
+    pixels, marked = np.zeros((256, 256, 3), np.uint8), np.zeros((256, 256), bool)
+    for i, color in enumerate([(255, 0, 0), (0, 255, 0), (255, 255, 0), (0, 255, 255), (255, 0, 255)]):
+        area = np.s_[48 * i : 48 * i + 40, 16:240]
+        pixels[area], marked[area] = color, True
+    Image.fromarray(pixels).save(tmp_path / "mask.jpg", quality=quality)
+    assert (read_mask(tmp_path / "mask.jpg") != marked).mean() < 0.05
+
+
+@pytest.mark.parametrize("colors", [((255, 255, 255), (0, 0, 0)), ((255, 0, 0), (255, 255, 255))])
+def test_soft_edges_and_poor_compression_are_no_photograph(tmp_path, colors):
+    mask = levels(*colors).resize((256, 256), Image.Resampling.BICUBIC)
+    whole = np.kron(SQUARE, np.ones((4, 4), bool))
+    mask.filter(ImageFilter.GaussianBlur(12)).save(tmp_path / "soft.png")
+    mask.save(tmp_path / "poor.jpg", quality=10)
+    for name in ("soft.png", "poor.jpg"):
+        assert (read_mask(tmp_path / name) != whole).mean() < 0.03
+
+
 def test_alpha_that_is_clear_nowhere_is_ignored(tmp_path):
     pixels = np.array(MASKS["opaque, with alpha"])
     pixels[0, 0, 3] = 200
@@ -120,6 +191,21 @@ def test_labels_are_filled_in_whatever_their_number(tmp_path):
     labels[20:40, 20:30], labels[20:40, 30:40] = 1, 2
     Image.fromarray(labels).save(tmp_path / "mask.png")
     assert np.array_equal(read_mask(tmp_path / "mask.png"), SQUARE)
+
+
+@pytest.mark.parametrize("most", [2, 7, 12])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_more_than_two_levels_are_labels_where_they_form_areas_and_else_noise(tmp_path, most, mode):
+    path = tmp_path / "mask.png"
+    noise = np.random.default_rng(0).integers(0, most + 1, (64, 64), np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+    with refused("restoration.mask_marks_nothing", UsageError, file=path):
+        read_mask(path)
+    labels = np.minimum(np.arange(64) // 4, most).astype(np.uint8)
+    Image.fromarray(np.where(SQUARE, labels, 0)).convert(mode).save(path)
+    assert np.array_equal(read_mask(path), SQUARE & (labels > 0))
+    Image.fromarray(noise // most).convert(mode).save(path)  # exactly two levels mean something anywhere
+    assert np.array_equal(read_mask(path), noise == most)
 
 
 def test_a_grey_mask_is_divided_at_half_of_white(tmp_path):

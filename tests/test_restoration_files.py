@@ -9,7 +9,7 @@ from PIL import Image
 
 import hostile
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.restoration.degradation import Degradation, parse_degradation
+from alphabar.restoration.degradation import Degradation, inpainting, parse_degradation
 from alphabar.restoration.noise_estimation import estimate_noise
 from alphabar.restoration.operators.jpeg import JPEG
 from alphabar.restoration.photo import levels_to_signal, on_white, read_photo, signal_to_levels
@@ -97,6 +97,42 @@ def test_what_does_not_parse_is_refused_with_the_grammar(text, message):
     assert said.identifier == "restoration.bad_degradation"
     assert message in said and "blur:STD" in said and "\n" not in said
     assert "Escriba partes" in said.in_language("es")
+
+
+@pytest.mark.parametrize("text", ["blurr:1", "jpeg:0.5", "box:x", "noise:x", "mask", "noise:1+blur"])
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_what_does_not_parse_and_the_grammar_are_two_sentences(text, language):
+    with pytest.raises(UsageError) as error:
+        parse_degradation(text)
+    values = error.value.message.values
+    problem, grammar = (values[key].in_language(language) for key in ("problem", "grammar"))
+    assert problem.endswith(".") and not problem.endswith("..")
+    assert error.value.in_language(language).endswith(f"{problem} {grammar}")
+
+
+@pytest.mark.parametrize("numbers", ["10", "0,0", "0,0,5"])
+def test_a_box_has_four_numbers_or_none(numbers):
+    with refused("restoration.box_incomplete", UsageError, given=len(numbers.split(","))):
+        parse_degradation(f"box:{numbers}").operator((3, 16, 16))
+    middle = parse_degradation("box").operator((3, 16, 16)).s
+    assert torch.equal(middle, parse_degradation("box:4,4,12,12").operator((3, 16, 16)).s)
+
+
+def test_the_name_of_a_file_ends_where_a_part_follows():
+    parsed = parse_degradation("kernel:a+b+c.png+downsample:2+mask:my+noise.png+noise:0.1")
+    assert parsed.parts == (
+        {"name": "kernel", "file": "a+b+c.png"},
+        {"name": "downsample", "factor": 2},
+        {"name": "mask", "file": "my+noise.png"},
+    )
+    assert parsed.sigma == 0.1
+
+
+@pytest.mark.parametrize("name", ["my+mask.png", "a+blur", "b+noise:1"])
+def test_a_mask_file_to_inpaint_with_may_have_any_name(name):
+    made = inpainting(name, "0.1")
+    assert made.parts == ({"name": "mask", "file": name},) and made.sigma == 0.1
+    assert inpainting("box:1,2,3,4", "auto") == parse_degradation("box:1,2,3,4+noise:auto")
 
 
 def test_a_degradation_without_parts_is_the_image_itself():
@@ -313,6 +349,17 @@ def test_a_folder_is_degraded_with_noise_of_its_own_for_each(tmp_path, call):
     assert {path.name for path in (tmp_path / "x").glob("a*.png")} == {"a.png", "a.bmp.png"}
     assert np.array_equal(a, np.asarray(Image.open(tmp_path / "y/a.png")))
     assert np.std(a / 127.5 - 1) == pytest.approx(0.2, rel=0.2)
+
+
+@pytest.mark.parametrize("names", [["a.png"], ["a.png", "b.png"]])
+def test_why_an_image_cannot_be_degraded_is_said_once(tmp_path, call, names):
+    (tmp_path / "in").mkdir()
+    for name in names:
+        save(tmp_path / "in", ramp(8, 8), name)
+    source = tmp_path / "in" if len(names) > 1 else tmp_path / "in/a.png"
+    code, _, err = call("degrade", source, "--degradation", "blur:-2", "--out", tmp_path / "out")
+    assert code == 2 and not (tmp_path / "out").exists()
+    assert [err.count(f"{name} cannot be degraded") for name in names] == [1] * len(names)
 
 
 def test_a_damaged_image_among_others_is_named_and_left_out(tmp_path, call):

@@ -34,6 +34,7 @@ from alphabar.messages import message
 from alphabar.result_folder import check_count
 
 if TYPE_CHECKING:
+    from alphabar.restoration.degradation import Degradation
     from alphabar.restoration.restoration_folder import RestorationFolder
     from alphabar.restoration.settings import RestorationSettings
     from alphabar.runs.model import Model
@@ -63,10 +64,10 @@ def inpaint(
     as_json: JsonOption = False,
 ) -> None:
     """Fill in the missing part of a picture. Without noise, the known pixels stay untouched."""
-    generated = mask.partition(":")[0] in ("box", "random", "strokes")
-    degradation = f"{mask if generated else f'mask:{mask}'}+noise:{noise}"
+    from alphabar.restoration.degradation import inpainting
+
     _restore(
-        model, image, degradation, out, as_json, yes, show,
+        model, image, inpainting(mask, noise), out, as_json, yes, show,
         n=n, solver=solver, steps=steps, pag=pag, precision=precision, seed=seed,
     )  # fmt: skip
 
@@ -88,9 +89,10 @@ def upscale(
     as_json: JsonOption = False,
 ) -> None:
     """Enlarge a picture that was reduced bicubically."""
-    degradation = f"downsample:{factor}+noise:{noise}"
+    from alphabar.restoration.degradation import parse_degradation
+
     _restore(
-        model, image, degradation, out, as_json, yes, show,
+        model, image, parse_degradation(f"downsample:{factor}+noise:{noise}"), out, as_json, yes, show,
         n=n, solver=solver, steps=steps, pag=pag, precision=precision, seed=seed,
     )  # fmt: skip
 
@@ -111,8 +113,10 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Undo blur, noise, compression, missing colour or missing pixels, or several of them."""
+    from alphabar.restoration.degradation import parse_degradation
+
     _restore(
-        model, image, degradation, out, as_json, yes, show,
+        model, image, parse_degradation(degradation), out, as_json, yes, show,
         n=n, solver=solver, steps=steps, pag=pag, precision=precision, seed=seed,
     )  # fmt: skip
 
@@ -138,7 +142,7 @@ def degrade(
 def _restore(
     model: Path,
     image: Path,
-    degradation: str,
+    degradation: "Degradation",
     out: Path,
     as_json: bool,
     yes: bool,
@@ -150,16 +154,15 @@ def _restore(
     **chosen: Any,
 ) -> None:
     """Restore one picture and write the results. chosen: what `restoration_settings` takes."""
-    from alphabar.restoration.degradation import file_hash, parse_degradation
+    from alphabar.restoration.degradation import file_hash
     from alphabar.restoration.restoration_folder import RestorationFolder, choose_for
     from alphabar.restoration.settings import model_notes, restoration_settings
     from alphabar.restoration.task import read_task
     from alphabar.runs.model import load_model
 
     check_count(n)
-    parsed = parse_degradation(degradation)
     loaded = load_model(model)
-    task = read_task(image, parsed, reader_of(loaded.codec).channels)
+    task = read_task(image, degradation, reader_of(loaded.codec).channels)
     for note in (*task.notes, *model_notes(loaded)):
         say(note)
     settings = restoration_settings(
@@ -171,12 +174,12 @@ def _restore(
         "model": str(model),
         "images": loaded.images,
         "image": str(image),
-        "degradation": degradation,
+        "degradation": degradation.text,
         "sigma_y": task.sigma_y,
         **settings.to_dict(),
         "runtime": runtime,
     }
-    contents = [file_hash(image), *parsed.contents]
+    contents = [file_hash(image), *degradation.contents]
     decisive = {**about, "weights": loaded.fingerprint[:16], "contents": contents}
     folder = RestorationFolder(out, task, decisive, n)
     with told_when_stopped(lambda: kept(folder)):

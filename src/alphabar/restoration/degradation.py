@@ -24,6 +24,9 @@ from alphabar.restoration.photo import read_photo
 FILES = ("mask", "kernel")
 """Parts whose value is an image file."""
 
+GENERATED = ("box", "random", "strokes")
+"""Parts that make a mask without a file."""
+
 
 def grammar() -> Message:
     """How to write a degradation, with the names of all parts."""
@@ -82,12 +85,13 @@ def file_hash(path: Path) -> str:
 def parse_degradation(text: str) -> Degradation:
     """A degradation such as "downsample:4", "blur:1.5+noise:0.05" or "jpeg:10" (`grammar`).
 
-    Values follow the order of the operator's settings; those left out have their defaults. Raises
-    UsageError, with the grammar, for what does not parse.
+    Values follow the order of the operator's settings; those left out have their defaults. The name of a
+    file may have a + in it, unless the name of a part follows. Raises UsageError, with the grammar, for what
+    does not parse.
     """
     parts: list[dict[str, Any]] = []
     sigma: float | None = 0.0
-    words = text.split("+")
+    words = _split(text)
     try:
         for i, word in enumerate(words):
             name, _, values = word.strip().partition(":")
@@ -104,6 +108,13 @@ def parse_degradation(text: str) -> Degradation:
     return Degradation(text, tuple(parts), sigma)
 
 
+def inpainting(mask: str, noise: str) -> Degradation:
+    """What `inpaint` undoes. mask: a generated one ("box", "random:0.7", …), else a file of any name."""
+    if mask.partition(":")[0] in GENERATED:
+        return parse_degradation(f"{mask}+noise:{noise}")
+    return Degradation(f"mask:{mask}+noise:{noise}", ({"name": "mask", "file": mask},), parse_noise(noise))
+
+
 def parse_noise(text: str) -> float | None:
     """A standard deviation from 0, or None for "auto". Raises UsageError for anything else."""
     if text == "auto":
@@ -115,6 +126,18 @@ def parse_noise(text: str) -> float | None:
     if not 0 <= sigma < math.inf:
         raise UsageError("restoration.bad_noise", text=text)
     return sigma
+
+
+def _split(text: str) -> list[str]:
+    """The parts of a degradation, each as it is written."""
+    words: list[str] = []
+    for word in text.split("+"):
+        in_file = bool(words) and words[-1].strip().startswith(tuple(f"{name}:" for name in FILES))
+        if in_file and word.strip().partition(":")[0] not in (*OPERATORS, "noise", *FILES):
+            words[-1] += f"+{word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _parse_part(name: str, values: str) -> dict[str, Any]:

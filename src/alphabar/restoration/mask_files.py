@@ -15,6 +15,9 @@ NOTICEABLE = 12
 COLORFUL = 64
 """Levels of 255 between the largest and the smallest channel of a pixel that has a colour."""
 
+STRAY = 0.001
+"""Share of the pixels below which alpha that is clear nowhere is an accident."""
+
 FEW = 16
 """Values that a mask without soft edges has at most."""
 
@@ -22,32 +25,40 @@ FEW = 16
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Which pixels a mask picture marks to be filled in, (h, w) bool.
 
-    Where some of it is transparent, that alone counts: the hole in a photograph or in a layer of one colour,
-    else what is painted on a clear layer, in any colour. Without, in colours, whatever differs from the
-    background. In grey, white; where the file holds no white beside black (0 and 1, 16 bits that go to
-    255, two greys), the lighter part. Raises AlphabarError for a file that cannot be read, and UsageError for
-    a mask that marks nothing or everything.
+    Where its transparency varies, that alone counts: what is painted, in any colours, on a layer most of
+    whose border is clear; else the hole in a photograph or in a layer of one colour. Without, in colours,
+    whatever differs from the background. In grey, white; where the file holds no white beside black (0 and 1,
+    16 bits that go to 255, two greys), the lighter part. Raises AlphabarError for a file that cannot be read,
+    and UsageError for a photograph and for a mask that marks nothing or everything.
     """
     photo = read_photo(path)
     filled = _by_transparency(photo)
+    by_color = filled is None
     if filled is None:
         filled = _by_color(photo)
     if not filled.any():
         raise UsageError("restoration.mask_marks_nothing", file=path)
     if filled.all():
         raise UsageError("restoration.mask_marks_everything", file=path)
+    if by_color and _is_scattered(photo.pixels * (255 / photo.white), filled):
+        raise UsageError("restoration.mask_is_photograph", file=path)
     return filled
 
 
 def _by_transparency(photo: Photo) -> NDArray[np.bool_] | None:
-    """What the transparency of a mask marks; None where it says nothing: it is alike or opaque everywhere."""
+    """What the transparency of a mask marks; None where it says nothing: it is alike all but everywhere."""
     if photo.alpha is None:
         return None
     alpha = photo.alpha.astype(int)
     lowest, highest = alpha.min(), alpha.max()
-    if lowest > 127 or highest - lowest <= NOTICEABLE:
+    if highest - lowest <= NOTICEABLE:
         return None
     painted, hole = alpha > lowest + NOTICEABLE, alpha < highest - NOTICEABLE
+    if lowest > 127 and min(painted.mean(), hole.mean()) < STRAY:
+        return None
+    # Strokes may have many colours (gradients, textures, lossy files); a photograph reaches the border.
+    if _border(painted).mean() < 0.25:
+        return painted
     # A layer of one colour with a hole is painted all around it; strokes leave some of the border clear.
     if _is_photograph(photo.pixels[~hole] / photo.white) or _border(painted).all():
         return hole
@@ -60,6 +71,22 @@ def _is_photograph(colors: NDArray[np.float64]) -> bool:
         return False
     apart = np.abs(colors - np.median(colors, axis=0)).max(1)
     return bool((apart > NOTICEABLE / 255).mean() > 0.1)
+
+
+def _is_scattered(pixels: NDArray[Any], filled: NDArray[np.bool_]) -> bool:
+    """Whether colours are those of a photograph: many, and not all but those of edges near one of two.
+
+    In grey a photograph is not told from a soft mask, which has every level too.
+    """
+    if not np.ptp(pixels, axis=2).any():
+        return False
+    groups = [np.median(pixels[part], axis=0) for part in (filled, ~filled)]
+    apart = np.minimum(*(np.abs(pixels - color).max(2) for color in groups))
+    if (apart > 2 * NOTICEABLE).mean() <= 0.25:
+        return False
+    coarse = (pixels.astype(int) + 8) // 16 @ [1 << 16, 1 << 8, 1]  # labels in a lossy file vary by less
+    counts = np.sort(np.unique(coarse, return_counts=True)[1])
+    return bool(counts[-FEW:].sum() < 0.85 * filled.size)
 
 
 def _by_color(photo: Photo) -> NDArray[np.bool_]:
@@ -87,8 +114,14 @@ def _light(grey: NDArray[np.int_], white: int) -> NDArray[np.bool_]:
     """The lighter part of a grey mask: from half of white where that divides it."""
     filled = 2 * grey >= white
     values = np.unique(grey)
-    if len(values) == 2 or (len(values) <= FEW and not filled.any()):
+    if len(values) == 2 or (len(values) <= FEW and not filled.any() and _is_flat(grey)):
         return grey > values[0]
     if (filled.all() or not filled.any()) and values[-1] - values[0] > NOTICEABLE:
         return 2 * grey >= values[0] + values[-1]
     return filled
+
+
+def _is_flat(levels: NDArray[np.int_]) -> bool:
+    """Whether levels form areas, as labels do; those of noise change from pixel to pixel."""
+    steps = np.concatenate([np.diff(levels, axis=axis).ravel() for axis in (0, 1)])
+    return bool((steps == 0).mean() > 0.8)

@@ -162,7 +162,7 @@ def degrade_into(folder: DegradedFolder) -> Iterator[Progress[int]]:
 
     Yields a record for each image, with a message where it cannot be used: the others are degraded all the
     same. The last one's result is the number of images in the folder, which is made with the first one.
-    Raises AlphabarError where no image can be degraded, with the reason of the first, and as
+    Raises AlphabarError where no image can be degraded, with the reason of the last, and as
     `ResultFolder.begin` does; UsageError for noise that is to be estimated.
     """
     if folder.degradation.sigma is None:
@@ -172,13 +172,15 @@ def degrade_into(folder: DegradedFolder) -> Iterator[Progress[int]]:
         text = message("restoration.unusable_image", path=skip.key, reason=skip.reason)
         yield Progress(stage, 0, n, message=text)
     begun = folder.begun()
-    errors: list[AlphabarError] = []
+    failed = 0
     for i, path in enumerate(folder.images.values()):
         if is_file(folder.file(i)):
             continue
         degraded = _degraded(path, folder.degradation, folder.seed, i)
         error = degraded if isinstance(degraded, AlphabarError) else None
-        errors += [error] if error else []
+        failed += error is not None
+        if error and failed == n:
+            raise error
         if not isinstance(degraded, AlphabarError):
             if not begun:
                 folder.begin()
@@ -188,9 +190,7 @@ def degrade_into(folder: DegradedFolder) -> Iterator[Progress[int]]:
             with writing_file(folder.file(i)) as beside:
                 degraded.save(beside)
         yield Progress(stage, i + 1, n, message=error.message if error else None)
-    if len(errors) == n:
-        raise errors[0]
-    yield Progress(stage, n, n, n - len(errors))
+    yield Progress(stage, n, n, n - failed)
 
 
 def _degraded(path: Path, degradation: Degradation, seed: int, position: int) -> Image.Image | AlphabarError:

@@ -84,11 +84,13 @@ def box(
 ) -> Mask:
     """A box is missing: columns x0 to x1 - 1 and rows y0 to y1 - 1. Without numbers, the middle half.
 
-    Raises UsageError for a box that is empty or does not lie inside the image.
+    Raises UsageError for some but not all numbers, and for a box that is empty or not inside the image.
     """
     h, w = image_size(shape)
-    x0, x1 = w // 4 if x0 is None else x0, w - w // 4 if x1 is None else x1
-    y0, y1 = h // 4 if y0 is None else y0, h - h // 4 if y1 is None else y1
+    if x0 is None or y0 is None or x1 is None or y1 is None:
+        if given := sum(corner is not None for corner in (x0, y0, x1, y1)):
+            raise UsageError("restoration.box_incomplete", given=given)
+        x0, y0, x1, y1 = w // 4, h // 4, w - w // 4, h - h // 4
     if not (0 <= x0 < x1 <= w and 0 <= y0 < y1 <= h):
         raise UsageError("restoration.box_outside", box=f"{x0},{y0},{x1},{y1}", image=size_text((h, w)))
     known = torch.ones(1, h, w)
