@@ -26,6 +26,7 @@ from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method, method_of
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import WrongSize, without_memory
+from alphabar.validation import problem_of
 
 MOST_IMAGES = 10**12  # of a training; a number beyond it is a slip, and computers cannot count on
 MOST_STEPS = 100_000  # of a sampler
@@ -265,7 +266,7 @@ def _usage_error(error: ValidationError) -> UsageError:
         return unknown("recipe key", where, [".".join([*keys[:-1], field]) for field in section.model_fields])
     if first["type"] == "missing":
         return UsageError("recipes.missing_key", key=where)
-    return UsageError("recipes.bad_value", key=where, value=repr(first["input"]), reason=first["msg"].lower())
+    return UsageError("recipes.bad_value", key=where, value=repr(first["input"]), reason=problem_of(first))
 
 
 def _location(parts: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
