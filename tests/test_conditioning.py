@@ -589,3 +589,8 @@ class TestClassifier:
                 sample(sampled, 1, sampling_settings(sampled, **wrong))
         with pytest.raises(UsageError, match="needs labels"):
             conditions_of(dataset, named_recipe("classifier"))
+
+
+def test_a_name_in_full_is_not_mistaken_for_one_that_differs_in_case():
+    field = Categorical("size", ("XL", "xl"))
+    assert [field.row(name).item() for name in field.names] == [0, 1]

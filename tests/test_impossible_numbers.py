@@ -27,6 +27,22 @@ def test_in_a_recipe(key, value):
     assert len(error.value.message) < 500
 
 
+ABSURD = {
+    "schedule.steps": 10**10, "schedule.offset": 1e308, "sampling.sampler.order": 10**9,
+    "noise_distribution.mean": 1e300, "noise_distribution.std": 1e300, "seed": -1,
+    "coarse": 10**9, "accumulate": 10**9, "optimizer.learning_rate": 1e300,
+    "optimizer.weight_decay": 1e300, "optimizer.clip": 1e300, "ema.ramp": 1e300,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ABSURD)
+def test_in_a_recipe_where_a_computer_could_count_on(key):
+    with pytest.raises(UsageError) as error:
+        with_settings(named_recipe("lean"), [f"{key}={ABSURD[key]}"])
+    spoken = error.value.message
+    assert key.rpartition(".")[2] in spoken and "it must be at" in spoken and len(spoken) < 500
+
+
 @pytest.mark.parametrize("text", [DIGITS, f"{DIGITS}k", f"{'9' * 305}M", f"{DIGITS}h", f"{'9' * 306}h"])
 @pytest.mark.parametrize("parse", [parse_count, parse_duration])
 def test_in_times_and_counts(parse, text):

@@ -236,6 +236,68 @@ DAMAGES = {
 }  # fmt: skip
 
 
+def retyped(name, dtype):
+    """Every tensor of a file in another type."""
+    return tensors(name, lambda held: held.update({key: t.to(dtype) for key, t in held.items()}))
+
+
+VOCABULARY, FREQUENCIES = "vocabulary.json", "label_frequencies.json"
+FIELD = (VOCABULARY, "fields")
+MISFITS = {
+    "a spread of zero": (values(*FIELD, 1, "std", value=0), VOCABULARY, "fields.1.numeric.std = 0: "),
+    "a negative spread": (values(*FIELD, 1, "std", value=-1), VOCABULARY, "std = -1: "),
+    "a mean of infinity": (values(*FIELD, 1, "mean", value=float("inf")), VOCABULARY, "mean = inf: "),
+    "a mean of text": (values(*FIELD, 1, "mean", value="middle"), VOCABULARY, "mean = 'middle': "),
+    "names that are the same": (values(*FIELD, 0, "names", value=["a", "b", "a"]), VOCABULARY, "'a' "),
+    "an empty name": (values(*FIELD, 0, "names", value=["", "b"]), VOCABULARY, "names.0 = '': "),
+    "no names": (values(*FIELD, 0, "names", value=[]), VOCABULARY, "names = []: "),
+    "fields that are the same": (values(*FIELD, 1, "name", value="kind"), VOCABULARY, "'kind' "),
+    "no fields": (values(*FIELD, value=[]), VOCABULARY, "fields = []: "),
+    "fields of text": (values(*FIELD, value=["kind"]), VOCABULARY, "fields.0"),
+    "no list of fields": (written(VOCABULARY, b"{}"), VOCABULARY, "fields: "),
+    "a thousand fields": (
+        values(*FIELD, value=[{"name": str(i), "mean": 0, "std": 1} for i in range(1000)]), VOCABULARY, "500"
+    ),
+    "a hundred thousand names": (
+        values(*FIELD, 0, "names", value=[str(i) for i in range(100_000)]), VOCABULARY, "50000"
+    ),
+    "a vocabulary beyond bounds": (written(VOCABULARY, b" " * (2**26 + 1)), VOCABULARY, "67108864"),
+    "frequencies of another name": (
+        written(FREQUENCIES, b'[{"kind": "third"}]'), FREQUENCIES, "kind = third"
+    ),
+    "frequencies of another field": (written(FREQUENCIES, b'[{"colour": "1"}]'), FREQUENCIES, "colour = 1"),
+    "a frequency of no number": (written(FREQUENCIES, b'[{"year": "old"}]'), FREQUENCIES, "year = old"),
+    "frequencies of numbers": (written(FREQUENCIES, b"[1]"), FREQUENCIES, "0 = 1: "),
+    "no frequencies": (manifest(lambda known, f: known.pop(FREQUENCIES) and None), FREQUENCIES, ""),
+    "weights of whole numbers": (retyped(WEIGHTS, torch.int32), "", "torch.int32"),
+    "weights of truth values": (retyped(WEIGHTS, torch.bool), "", "torch.bool"),
+    "weights of complex numbers": (retyped(WEIGHTS, torch.complex64), "", "torch.complex64"),
+    "weights that are no tensors": (written(WEIGHTS, b"PK"), WEIGHTS, ""),
+    "statistics of whole numbers": (retyped(STATISTICS, torch.int64), STATISTICS, "torch.int64"),
+    "a factor of another size": (
+        tensors(STATISTICS, lambda held: held.update(factor=torch.zeros(5, 5))), STATISTICS, "(5, 5)"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_a_folder_whose_files_do_not_fit_names_the_file_and_the_value(whole, tmp_path, misfit):
+    folder = shutil.copytree(whole, tmp_path / "model")
+    damage, file, named = MISFITS[misfit]
+    damage(folder)
+    with pytest.raises(AlphabarError) as error:
+        load_model(folder, "cpu")
+    for said in (error.value.message, error.value.in_language("es")):
+        assert str(folder) in said and file in said and named in said and "ValidationError" not in said
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_may_be_of_fewer_bits(whole, tmp_path, dtype):
+    folder = shutil.copytree(whole, tmp_path / "model")
+    retyped(WEIGHTS, dtype)(folder)
+    assert load_model(folder, "cpu").fingerprint
+
+
 def test_the_whole_folder_is_one(whole):
     model = load_model(whole, "cpu")
     settings = sampling_settings(model, steps=1, guidance={})

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from alphabar.errors import UsageError, unknown
 from alphabar.messages import message
+from alphabar.validation import problem_of
 
 Spec = str | Mapping[str, Any]
 
@@ -85,5 +86,5 @@ def _convert(where: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
-        problem = error.errors()[0]["msg"].lower()
+        problem = problem_of(error.errors()[0])
         raise UsageError("registry.bad_value", setting=where, value=repr(value), problem=problem) from None

@@ -1,11 +1,16 @@
 """Tensors and optimizer states as the bytes of safetensors files: nothing is pickled."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
+
+from alphabar.files import Damaged, interpreting
+
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
@@ -25,6 +30,29 @@ def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
 def unpack_tensors(data: bytes) -> dict[str, Tensor]:
     """The inverse of ``pack_tensors``."""
     return safetensors.torch.load(data)
+
+
+def tensors_in(files: Mapping[str, bytes], name: str, path: Path) -> dict[str, Tensor]:
+    """The tensors in one of the files of the folder ``path``. Raises Damaged naming that file."""
+    if name not in files:
+        raise Damaged("files.incomplete", path=path, missing=name)
+    with interpreting(path / name):
+        return unpack_tensors(files[name])
+
+
+def difference(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[str, str, str] | None:
+    """The first name whose tensors cannot stand for each other, and what both are; None where all can.
+
+    They have the same shape, and are both of real numbers in `FLOATS` or of the same type.
+    """
+    for name in sorted({*own, *theirs}):
+        shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (own, theirs)]
+        if shapes[0] != shapes[1]:
+            return name, str(shapes[0]), str(shapes[1])
+        types = own[name].dtype, theirs[name].dtype
+        if types[0] != types[1] and not FLOATS.issuperset(types):
+            return name, str(types[0]), str(types[1])
+    return None
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:

@@ -12,6 +12,7 @@ from alphabar.codecs.image import ImageCodec, enlarge_thumbnails, thumbnail_shap
 from alphabar.errors import UsageError
 from alphabar.networks.autoencoder import Autoencoder
 from alphabar.networks.base import without_memory
+from alphabar.tensor_files import difference
 
 AT_ONCE = 16  # pictures that the networks take at a time
 LEAST_STD = 1e-6  # of a channel of latents; one that does not vary has no scale
@@ -57,10 +58,8 @@ class LatentCodec(LearnedCodec):
         """Takes over what `weights` gave. Raises UsageError for weights of another autoencoder."""
         network = self.network()
         own = {**network.state_dict(), "mean": torch.empty(self.shape[0]), "std": torch.empty(self.shape[0])}
-        for name in sorted({*own, *weights}):
-            shapes = [tuple(part[name].shape) if name in part else None for part in (own, weights)]
-            if shapes[0] != shapes[1]:
-                raise UsageError("codecs.other_autoencoder", name=name, own=shapes[0], theirs=shapes[1])
+        if found := difference(own, weights):
+            raise UsageError("codecs.other_autoencoder", name=found[0], own=found[1], theirs=found[2])
         network.load_state_dict({name: w for name, w in weights.items() if name not in ("mean", "std")})
         self._autoencoder = network.eval().requires_grad_(False).to(device)
         self._mean, self._std = (weights[name].float().to(device)[:, None, None] for name in ("mean", "std"))

@@ -4,17 +4,21 @@ Each field turns labels into numbers: its columns in a condition row, NaN where 
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+import pydantic
 import torch
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from alphabar.conditioning.text_encoder import IDENTITY, SIZE, embed
 from alphabar.errors import UsageError, unknown
 from alphabar.formatting import composed, finite_number, folded, is_infinite, known_value
+from alphabar.messages import message
 
 CONDITIONS = ("class", "attributes", "text", "clusters")
 """What a recipe may condition on (condition.on)."""
@@ -24,9 +28,30 @@ CAPTION = "caption"
 
 MAX_NAMES = 1000  # values of one attribute
 
+MOST_NAMES = 50_000  # classes, each of which gets an embedding
+
+MOST_FIELDS = 500  # of one model
+
 IGNORED_ATTRIBUTES = ("split",)  # they say where an image lies, not what it shows
 
 Value = Any  # of a label: a string, a number, or None where unknown
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, of which none may stand there twice."""
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise PydanticCustomError("twice", "{said}", {"said": message("validation.twice", name=twice)})
+    return names
+
+
+Names = Annotated[
+    tuple[Annotated[str, pydantic.Field(min_length=1)], ...],
+    pydantic.Field(min_length=1, max_length=MOST_NAMES),
+    pydantic.AfterValidator(_distinct),
+]
+Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +60,7 @@ class Categorical:
 
     kind: ClassVar[str] = "classes"
     name: str
-    names: tuple[str, ...]
+    names: Names
 
     @property
     def size(self) -> int:
@@ -50,6 +75,10 @@ class Categorical:
         """The index of a label; NaN for an unknown one."""
         return self.names.index(str(value)) if value is not None and str(value) in self.names else math.nan
 
+    def knows(self, text: str) -> bool:
+        """Whether a text is a label of the training data."""
+        return text in self.names
+
     def row(self, text: str) -> Tensor:
         """The number (1,) of a name that a person gives in full, or by words that only one name has.
 
@@ -57,6 +86,7 @@ class Categorical:
         """
         words = set(folded(text).split())
         same = [name for name in self.names if folded(name).split() == folded(text).split()]
+        same = [text] if text in same else same
         found = same or [name for name in self.names if words and words <= set(folded(name).split())]
         if len(found) > 1:
             raise UsageError("conditioning.ambiguous", field=self.name, value=text, names=", ".join(found))
@@ -71,8 +101,8 @@ class Numeric:
 
     kind: ClassVar[str] = "numbers"
     name: str
-    mean: float
-    std: float
+    mean: Finite
+    std: Positive
 
     @property
     def size(self) -> int:
@@ -86,6 +116,10 @@ class Numeric:
     def number(self, value: Value) -> float:
         """The standardized value; NaN for an unknown one."""
         return math.nan if (x := finite_number(value)) is None else (x - self.mean) / self.std
+
+    def knows(self, text: str) -> bool:
+        """Whether a text can be a label of the training data."""
+        return math.isfinite(self.number(text))
 
     def row(self, text: str) -> Tensor:
         """The standardized value (1,) of a number that a person gives. Raises UsageError for other text."""
@@ -112,6 +146,10 @@ class Text:
         """The columns of an embedding."""
         return SIZE
 
+    def knows(self, text: str) -> bool:
+        """Whether a text can be a label of the training data: any sentence can."""
+        return True
+
     def rows(self, values: Sequence[Value], cache: Path | None = None) -> Tensor:
         """The embeddings (n, size) of sentences, of variance one on average; NaN where there is no sentence.
 
@@ -134,11 +172,16 @@ class Text:
 Field = Categorical | Numeric | Text
 
 
+def field_type(values: Any) -> type[Field]:
+    """What kind of field ``dataclasses.asdict`` made these values of."""
+    return Categorical if "names" in values else Text if "encoder" in values else Numeric
+
+
 def field_from_dict(values: Mapping[str, Any]) -> Field:
     """The inverse of ``dataclasses.asdict`` for a field, also after JSON."""
     if "names" in values:
         return Categorical(values["name"], tuple(values["names"]))
-    return (Text if "encoder" in values else Numeric)(**values)
+    return field_type(values)(**values)
 
 
 def label_value(value: Any) -> Value:

@@ -19,6 +19,8 @@ from alphabar.conditioning.fields import (
     CONDITIONS,
     IGNORED_ATTRIBUTES,
     MAX_NAMES,
+    MOST_FIELDS,
+    MOST_NAMES,
     Categorical,
     Field,
     Numeric,
@@ -137,7 +139,7 @@ def label_columns(
     if on == "text":
         return {CAPTION: list(captions)}
     if on == "class":
-        return {"class": [classes[i] if i >= 0 else None for i in labels]}
+        return {"class": [(classes[i] or None) if i >= 0 else None for i in labels]}
     names = sorted({name for row in attributes for name in row} - set(IGNORED_ATTRIBUTES))
     return {name: [label_value(row.get(name)) for row in attributes] for name in names}
 
@@ -148,7 +150,7 @@ def build_vocabulary(on: str, columns: Mapping[str, Sequence[Value]]) -> Vocabul
     A column of numbers is numeric, also where they are written as text and a few cells hold something else
     (`numbers_and_others`); others are categorical. Columns of a single value are left out, and so are
     attributes (never classes) that hardly two items share: they identify an item and do not describe it.
-    Raises AlphabarError where no column is left.
+    Raises AlphabarError where no column is left, and where there are more fields or names than a model takes.
     """
     if on == "text" and any(columns[CAPTION]):
         check_installed()
@@ -160,6 +162,13 @@ def build_vocabulary(on: str, columns: Mapping[str, Sequence[Value]]) -> Vocabul
         if on == "attributes" and seen:
             where = message("training.left_out_attributes", names=", ".join(seen))
         raise AlphabarError("conditioning.no_labels", on=on, where=where)
+    if len(fields) > MOST_FIELDS:
+        raise AlphabarError("conditioning.too_many_fields", n=len(fields), most=MOST_FIELDS)
+    for field in fields:
+        if isinstance(field, Categorical) and field.size > MOST_NAMES:
+            raise AlphabarError(
+                "conditioning.too_many_names", n=field.size, field=field.name, most=MOST_NAMES
+            )
     return Vocabulary(fields)
 
 
@@ -173,7 +182,7 @@ def _fields(columns: Mapping[str, Sequence[Value]]) -> Iterator[Field]:
         values = [value for value in column if value is not None]
         numbers, _ = numbers_and_others(values)
         if name != "class" and numbers:
-            if (std := float(np.std(numbers))) > 0:
+            if 0 < (std := float(np.std(numbers))) < math.inf:
                 yield Numeric(name, float(np.mean(numbers)), std)
             continue
         names = sorted({str(value) for value in values})

@@ -13,14 +13,16 @@ from alphabar.registry import Registry
 NoiseDistribution = Callable[[Schedule, Tensor], Tensor]
 """(schedule, u) -> times (n,) in (0, 1], for u (n,) uniform in [0, 1)."""
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Mean = Annotated[float, Field(ge=-100, le=100)]
+Spread = Annotated[float, Field(gt=0, le=100)]
 
 Weight = Callable[[Level], Tensor]
 """level -> the weight (n,) of the loss at n noise levels, positive."""
 
 
-def uniform(schedule: Schedule, u: Tensor, *, discrete: Annotated[int, Field(ge=0)] = 0) -> Tensor:
+def uniform(
+    schedule: Schedule, u: Tensor, *, discrete: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+) -> Tensor:
     """t uniform in (0, 1]; with discrete = T > 0, uniform over 1/T, 2/T, ..., 1 as in DDPM."""
     t = 1 - u
     return (t * discrete).ceil() / discrete if discrete else t
@@ -30,8 +32,8 @@ def log_normal(
     schedule: Schedule,
     u: Tensor,
     *,
-    mean: Finite = -1.2,
-    std: Positive = 1.2,
+    mean: Mean = -1.2,
+    std: Spread = 1.2,
     uniform_share: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> Tensor:
     """ln(sigma / alpha) ~ N(mean, std²), as in Karras et al. 2022, table 1; beyond the end t = 1.
@@ -44,7 +46,7 @@ def log_normal(
     return torch.where(u < uniform_share, uniform(schedule, u / uniform_share), t) if uniform_share else t
 
 
-def logit_normal(schedule: Schedule, u: Tensor, *, mean: Finite = 0.0, std: Positive = 1.0) -> Tensor:
+def logit_normal(schedule: Schedule, u: Tensor, *, mean: Mean = 0.0, std: Spread = 1.0) -> Tensor:
     """ln(t / (1 - t)) ~ N(mean, std²), as in Esser et al. 2024 ("SD3"), section 3.1, for rectified flow."""
     return torch.sigmoid(mean + std * _normal_quantile(u))
 

@@ -63,7 +63,9 @@ def flow(level: Level, t: Tensor) -> Preconditioning:
     return Preconditioning(1 / total, 1 / total, -sigma / total, t)
 
 
-def edm(level: Level, t: Tensor, *, sigma_data: Annotated[float, Field(gt=0)] = 0.5) -> Preconditioning:
+def edm(
+    level: Level, t: Tensor, *, sigma_data: Annotated[float, Field(gt=0, le=1000)] = 0.5
+) -> Preconditioning:
     """The preconditioning of Karras et al. 2022, table 1, for x / alpha at noise level sigma / alpha.
 
     sigma_data: standard deviation of the data. c_noise = ln(sigma / alpha) / 4, held within ±2.5

@@ -204,7 +204,7 @@ def unipc(
     noise: Noise,
     cond: Condition | None = None,
     *,
-    order: Annotated[int, Field(ge=1)] = 2,
+    order: Annotated[int, Field(ge=1, le=10)] = 2,
 ) -> Iterator[Step]:
     """UniPC (Zhao et al. 2023, algorithms 1 and 2 with B(h) = e^h - 1): order + 1, one evaluation a step.
 

@@ -7,9 +7,10 @@ differences, and some accelerators have no float64. What multiplies a signal is 
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -50,7 +51,7 @@ class LinearBeta:
     beta constant there. Variance preserving: alpha² = alpha_bar, sigma² = 1 - alpha_bar.
     """
 
-    steps: int = 1000
+    steps: Annotated[int, Field(le=1_000_000)] = 1000
     beta_min: float = 1e-4
     beta_max: float = 0.02
 
@@ -94,8 +95,8 @@ class Cosine:
     instead of to minus infinity. At t = i / steps this is the paper's discrete schedule.
     """
 
-    offset: float = 0.008
-    steps: int = 1000
+    offset: Annotated[float, Field(le=10)] = 0.008
+    steps: Annotated[int, Field(le=1_000_000)] = 1000
 
     def __post_init__(self) -> None:
         if self.offset <= 0 or self.steps < 2:
@@ -151,7 +152,7 @@ class VarianceExploding:
     """
 
     sigma_min: float = 0.002
-    sigma_max: float = 80.0
+    sigma_max: Annotated[float, Field(le=1e6)] = 80.0
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:

@@ -26,7 +26,7 @@ def karras(
     schedule: Schedule,
     steps: int,
     *,
-    rho: Annotated[float, Field(gt=0)] = 7.0,
+    rho: Annotated[float, Field(gt=0, le=100)] = 7.0,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
 ) -> Tensor:

@@ -35,9 +35,9 @@ class Autoencoding(Method):
         denoiser: NetworkDenoiser,
         recipe: Choices,
         runtime: Runtime,
-        noise: Annotated[float, Field(ge=0)] = 0.08,
-        scales: Annotated[int, Field(ge=1)] = 3,
-        equivariance: Annotated[float, Field(ge=0)] = 0.25,
+        noise: Annotated[float, Field(ge=0, le=100)] = 0.08,
+        scales: Annotated[int, Field(ge=1, le=16)] = 3,
+        equivariance: Annotated[float, Field(ge=0, le=1000)] = 0.25,
     ):
         require_single_process(Autoencoding, runtime)
         assert isinstance(denoiser.network, Autoencoder)

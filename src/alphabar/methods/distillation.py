@@ -66,8 +66,8 @@ class Distillation(Diffusion):
         denoiser: NetworkDenoiser,
         recipe: Choices,
         runtime: Runtime,
-        teacher_steps: Annotated[int, Field(ge=1)] = 3,
-        sigma_min: Annotated[float, Field(gt=0)] = 0.02,
+        teacher_steps: Annotated[int, Field(ge=1, le=1000)] = 3,
+        sigma_min: Annotated[float, Field(gt=0, le=1000)] = 0.02,
         guidance: list[dict[str, Any]] | None = None,
     ):
         super().__init__(denoiser=denoiser, recipe=recipe, runtime=runtime)

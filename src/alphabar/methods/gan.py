@@ -44,8 +44,8 @@ class Gan(Method):
         denoiser: NetworkDenoiser,
         recipe: Choices,
         runtime: Runtime,
-        gamma: Annotated[float, Field(ge=0)] = 1.0,
-        every: Annotated[int, Field(ge=1)] = 4,
+        gamma: Annotated[float, Field(ge=0, le=1e6)] = 1.0,
+        every: Annotated[int, Field(ge=1, le=1_000_000)] = 4,
         augment: bool = True,
     ):
         require_single_process(Gan, runtime)

@@ -26,6 +26,7 @@ from alphabar.guidance import resolve_guidance
 from alphabar.methods.registry import METHODS, check_method, method_of
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import WrongSize, without_memory
+from alphabar.validation import problem_of
 
 MOST_IMAGES = 10**12  # of a training; a number beyond it is a slip, and computers cannot count on
 MOST_STEPS = 100_000  # of a sampler
@@ -77,19 +78,19 @@ class OptimizerSettings(Section):
     """Adam, AdamW or Muon; the learning rate warms up linearly, stays, then decays to zero."""
 
     name: Literal["adam", "adamw", "muon"] = "adamw"
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, le=1000)
     betas: tuple[Share, Share] = (0.9, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     warm_up: int = Field(0, ge=0, le=MOST_IMAGES)  # images
     decay_from: float = Field(1.0, gt=0, le=1)  # share of the training after which the rate decays; 1 = never
-    clip: float | None = Field(None, gt=0)  # largest norm of the gradient
+    clip: float | None = Field(None, gt=0, le=1e9)  # largest norm of the gradient
 
 
 class EmaSettings(Section):
     """The exponential moving average (EMA) of the weights that sampling uses; half_life 0 means none."""
 
     half_life: int = Field(0, ge=0, le=MOST_IMAGES)  # images
-    ramp: float = Field(0.05, gt=0)  # largest half-life as a share of the images seen
+    ramp: float = Field(0.05, gt=0, le=1000)  # largest half-life as a share of the images seen
     snapshots: int = Field(0, ge=0, le=10_000)  # averages kept for post-hoc EMA; 0 keeps none
 
 
@@ -126,7 +127,9 @@ class Recipe(Section):
     condition: ConditionSettings = ConditionSettings()
     schedule: Schedule
     parameterization: Parameterization
-    coarse: int = Field(1, ge=1)  # the parameterization is for means over squares of so many pixels a side
+    coarse: int = Field(
+        1, ge=1, le=4096
+    )  # the parameterization is for means over squares of so many pixels a side
     noise_distribution: NoiseDistribution
     stratified: bool = False  # noise levels spread evenly over each batch
     weight: Weight = {"name": "unit"}
@@ -136,10 +139,10 @@ class Recipe(Section):
     sampling: SamplingDefaults
     monitor: MonitorSettings = MonitorSettings()
     batch: int = Field(128, ge=1, le=1_000_000)  # images of one update, over all processes
-    accumulate: int = Field(1, ge=1)  # equal pieces a batch is computed in, to save memory
+    accumulate: int = Field(1, ge=1, le=1_000_000)  # equal pieces a batch is computed in, to save memory
     recompute: bool = False  # what is inside a U-Net's blocks is computed again in the backward pass, too
     images: int = Field(ge=1, le=MOST_IMAGES)  # seen in the whole training, unless a budget is given
-    seed: int = Field(0, ge=-(2**63), lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63)
     extensions: list[dict[str, str]] = []  # name and SHA-256 of each that a choice above comes from
 
     def to_toml(self) -> str:
@@ -265,7 +268,7 @@ def _usage_error(error: ValidationError) -> UsageError:
         return unknown("recipe key", where, [".".join([*keys[:-1], field]) for field in section.model_fields])
     if first["type"] == "missing":
         return UsageError("recipes.missing_key", key=where)
-    return UsageError("recipes.bad_value", key=where, value=repr(first["input"]), reason=first["msg"].lower())
+    return UsageError("recipes.bad_value", key=where, value=repr(first["input"]), reason=problem_of(first))
 
 
 def _location(parts: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:

@@ -8,12 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor, nn
 
 from alphabar.codecs import build_codec
 from alphabar.codecs.base import Codec, LearnedCodec
-from alphabar.conditioning.fields import Field
+from alphabar.conditioning.label_files import read_labels
 from alphabar.conditioning.label_frequencies import LabelFrequencies
 from alphabar.conditioning.vocabulary import Vocabulary
 from alphabar.data.augment import COLUMNS
@@ -40,11 +39,11 @@ from alphabar.recipes.schema import Recipe, make_recipe
 from alphabar.runs.hub import fetch_model, hub_model
 from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import default_device
-from alphabar.tensor_files import unpack_tensors
+from alphabar.tensor_files import difference, tensors_in
+
+WHOLE, EARLY, STATISTICS = "model.safetensors", "early.safetensors", "statistics.safetensors"
 
 CODEC = "codec.safetensors"  # in a model folder: the weights of a learned codec
-
-FINITE = ConfigDict(allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _codec_weights(recipe: Recipe, files: Mapping[str, bytes], path: Path) -> di
         return {}
     if CODEC not in files:
         raise AlphabarError("runs.without_autoencoder", path=path)
-    weights = unpack_tensors(files[CODEC])
+    weights = tensors_in(files, CODEC, path)
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise AlphabarError("runs.not_finite", path=path)
     trained_codec(recipe, weights)
@@ -203,17 +202,17 @@ def load_model(
     """
     path = locate(path)
     run = Run(path)
-    files, recipe, images = _read_run(run) if run.exists else _read_model_folder(path)
+    folder, files, recipe, images = _read_run(run) if run.exists else _read_model_folder(path)
     if ema is not None and not run.exists:
         raise UsageError("runs.ema_of_a_model", path=path)
     replaced = {} if ema is None else run.snapshots.average(ema)
-    with interpreting(path):
-        vocabulary, frequencies = _read_labels(files, path)
-        statistics = read_statistics(files, recipe, path)
-        weights = unpack_tensors(files.get("ema.safetensors") or files["model.safetensors"])
-        denoiser = _denoiser(recipe, vocabulary, {**weights, **replaced}, path)
-        early = files.get("early.safetensors")
-        early_denoiser = early and _denoiser(recipe, vocabulary, unpack_tensors(early), path)
+    with interpreting(folder):
+        vocabulary, frequencies = read_labels(files, folder)
+        statistics = read_statistics(files, recipe, folder)
+        weights = tensors_in(files, "ema.safetensors" if files.get("ema.safetensors") else WHOLE, folder)
+        denoiser = _denoiser(recipe, vocabulary, {**weights, **replaced}, folder)
+        early = tensors_in(files, EARLY, folder) if files.get(EARLY) else None
+        early_denoiser = early and _denoiser(recipe, vocabulary, early, folder)
         codec_weights = _codec_weights(recipe, files, path)
     device = device or default_device()
     return Model(
@@ -235,24 +234,18 @@ def read_statistics(files: Mapping[str, bytes], recipe: Recipe, path: Path) -> D
     Raises AlphabarError naming ``path`` where they do not fit the recipe.
     """
     with interpreting(path):
-        statistics = DataStatistics(**unpack_tensors(files["statistics.safetensors"]))
-        if statistics.mean.shape != build_codec(recipe.data).shape or statistics.factor.ndim != 2:
-            raise AlphabarError("runs.other_statistics", path=path, shape=tuple(statistics.mean.shape))
+        tensors, codec = tensors_in(files, STATISTICS, path), build_codec(recipe.data)
+        own = {"mean": torch.empty(codec.shape, device="meta")}
+        found = difference(own, {name: tensors[name] for name in tensors if name == "mean"})
+        if not found:
+            m = codec.coarsen(tensors["mean"].float()[None]).shape[1]
+            found = difference({**own, "factor": torch.empty(m, m, device="meta")}, tensors)
+        if found:
+            raise AlphabarError("runs.other_statistics", path=path, reason="{}: {}, {}".format(*found))
+        statistics = DataStatistics(**tensors)
         if not all(part.isfinite().all() for part in statistics):
             raise AlphabarError("runs.not_finite", path=path)
     return statistics
-
-
-def _read_labels(files: Mapping[str, bytes], path: Path) -> tuple[Vocabulary | None, LabelFrequencies]:
-    """What samples can be conditioned on, and how often the data has each condition."""
-    if "vocabulary.json" not in files:
-        return None, ()
-    fields = parse_json(files["vocabulary.json"], path / "vocabulary.json", dict)["fields"]
-    frequencies = parse_json(files["label_frequencies.json"], path / "label_frequencies.json", list)
-    return (
-        Vocabulary(TypeAdapter(tuple[Field, ...], config=FINITE).validate_python(fields)),
-        TypeAdapter(tuple[dict[str, str], ...]).validate_python(frequencies),
-    )
 
 
 def _denoiser(
@@ -268,23 +261,17 @@ def _denoiser(
 
 def check_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Raises AlphabarError naming ``path`` for weights that do not fit a network or are not finite."""
-    own = network.state_dict()
-    for name in sorted({*own, *weights}):
-        shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (own, weights)]
-        if shapes[0] != shapes[1]:
-            reason = f"{name}: {shapes[0]}, {shapes[1]}"
-            raise AlphabarError("runs.other_weights", path=path, reason=reason)
-        if not weights[name].isfinite().all():
-            raise AlphabarError("runs.not_finite", path=path)
+    if found := difference(network.state_dict(), weights):
+        raise AlphabarError("runs.other_weights", path=path, reason="{}: {}, {}".format(*found))
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise AlphabarError("runs.not_finite", path=path)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Fills a network with weights. Raises AlphabarError naming ``path`` where they do not fit."""
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise AlphabarError("runs.other_weights", path=path, reason=first) from None
+    if found := difference(network.state_dict(), weights):
+        raise AlphabarError("runs.other_weights", path=path, reason="{}: {}, {}".format(*found))
+    network.load_state_dict(weights)
 
 
 def write_model_folder(folder: Path, recipe: Recipe, images: int, files: Mapping[str, bytes]) -> None:
@@ -296,22 +283,22 @@ def write_model_folder(folder: Path, recipe: Recipe, images: int, files: Mapping
     write_folder(folder, {"recipe.json": pack_json(about), **files})
 
 
-def _read_run(run: Run) -> tuple[Mapping[str, bytes], Recipe, int]:
+def _read_run(run: Run) -> tuple[Path, Mapping[str, bytes], Recipe, int]:
     checkpoint, problems = run.checkpoints.newest()
     if checkpoint is None:
         if problems:
             raise AlphabarError("runs.all_damaged", path=run.path, problem=problems[0].values["problem"])
         raise AlphabarError("runs.no_checkpoint", path=run.path)
-    return {**checkpoint.files, **codec_file(run)}, run.recipe, checkpoint.images
+    return checkpoint.path, {**checkpoint.files, **codec_file(run)}, run.recipe, checkpoint.images
 
 
-def _read_model_folder(path: Path) -> tuple[Mapping[str, bytes], Recipe, int]:
+def _read_model_folder(path: Path) -> tuple[Path, Mapping[str, bytes], Recipe, int]:
     if not holds_model(path):
         if os.path.exists(path):
             raise AlphabarError("runs.neither", path=path)
         raise AlphabarError("runs.no_model", path=path, shipped=", ".join(s.name for s in shipped()) or "–")
     files, file = read_folder(path), path / "recipe.json"
-    for name in ("recipe.json", "model.safetensors", "statistics.safetensors"):
+    for name in ("recipe.json", WHOLE, STATISTICS):
         if name not in files:
             raise Damaged("files.incomplete", path=path, missing=name)
     about = parse_json(files["recipe.json"], file, dict)
@@ -319,6 +306,6 @@ def _read_model_folder(path: Path) -> tuple[Mapping[str, bytes], Recipe, int]:
     if not isinstance(values, dict) or type(images) is not int or images < 0:
         raise Damaged("files.other_content", path=file)
     try:
-        return files, make_recipe(values, path), images
+        return path, files, make_recipe(values, path), images
     except UsageError as error:
         raise UsageError("recipes.in_file", path=file, problem=error.message) from None

@@ -15,6 +15,7 @@ from alphabar.guidance.base import check_interval, evaluations_at
 from alphabar.recipes.schema import MOST_STEPS, SamplingDefaults
 from alphabar.registry import Spec
 from alphabar.runs.model import Model
+from alphabar.validation import first_problem
 
 DETERMINISTIC: dict[str, Any] = {"sampler": "dpmpp_2m", "timesteps": "log_snr", "steps": 20}
 """A sampling that adds no noise of its own, for models whose recipe's sampler does."""
@@ -50,7 +51,7 @@ class SamplingSettings:
         try:
             settings = TypeAdapter(SamplingSettings).validate_python(known)
         except ValidationError as error:
-            raise UsageError("sampling.not_settings", problem=str(error).splitlines()[0]) from None
+            raise UsageError("sampling.not_settings", problem=first_problem(error)) from None
         return replace(
             settings,
             conditions=tuple(dict(condition) for condition in settings.conditions),

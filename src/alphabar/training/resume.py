@@ -138,8 +138,8 @@ def probe_for(
 def _load(training: TrainingState, checkpoint: Checkpoint, run: Run) -> Iterator[str]:
     """Puts back the state in a checkpoint. Yields sentences about it."""
     state = checkpoint.state
-    with interpreting(run.path):
-        training.load(checkpoint.files, state, run.path)
+    with interpreting(checkpoint.path):
+        training.load(checkpoint.files, state, checkpoint.path)
     if state["processes"] != training.runtime.world_size:
         yield message("training.other_processes", before=state["processes"], now=training.runtime.world_size)
     yield message("training.resuming", path=run.path, images=training.images)

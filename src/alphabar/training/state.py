@@ -22,7 +22,7 @@ from alphabar.recipes.schema import Recipe
 from alphabar.runs.ema import EMA, SIGMA_RELS, PowerFunctionEMA
 from alphabar.runs.model import build_denoiser, load_weights
 from alphabar.runtime import Runtime, accumulating
-from alphabar.tensor_files import pack_optimizer, pack_tensors, unpack_optimizer, unpack_tensors
+from alphabar.tensor_files import pack_optimizer, pack_tensors, tensors_in, unpack_optimizer
 from alphabar.training.batches import Batch, BatchLoader, TrainingBatches
 from alphabar.training.labels import Conditions
 from alphabar.training.optimizers import make_optimizer
@@ -244,11 +244,11 @@ class TrainingState:
 
     def load(self, files: Mapping[str, bytes], state: Mapping[str, Any], path: Path) -> None:
         """Puts back what `files` took. Raises AlphabarError naming ``path`` where the weights do not fit."""
-        load_weights(self.network, unpack_tensors(files["model.safetensors"]), path)
+        load_weights(self.network, tensors_in(files, "model.safetensors", path), path)
         if self.ema:
-            load_weights(self.ema.network, unpack_tensors(files["ema.safetensors"]), path)
+            load_weights(self.ema.network, tensors_in(files, "ema.safetensors", path), path)
         if self.averages:
-            saved = unpack_tensors(files["averages.safetensors"])
+            saved = tensors_in(files, "averages.safetensors", path)
             for name, value in self.averaged().items():
                 value.copy_(saved[name])
         unpack_optimizer(files["optimizer.safetensors"], self.optimizer)
