@@ -29,7 +29,7 @@ def test_in_a_recipe(key, value):
 
 ABSURD = {
     "schedule.steps": 10**10, "schedule.offset": 1e308, "sampling.sampler.order": 10**9,
-    "noise_distribution.mean": 1e300, "noise_distribution.std": 1e300, "seed": -1,
+    "noise_distribution.mean": 1e300, "noise_distribution.std": 1e300,
     "coarse": 10**9, "accumulate": 10**9, "optimizer.learning_rate": 1e300,
     "optimizer.weight_decay": 1e300, "optimizer.clip": 1e300, "ema.ramp": 1e300,
 }  # fmt: skip

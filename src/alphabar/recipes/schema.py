@@ -127,9 +127,8 @@ class Recipe(Section):
     condition: ConditionSettings = ConditionSettings()
     schedule: Schedule
     parameterization: Parameterization
-    coarse: int = Field(
-        1, ge=1, le=4096
-    )  # the parameterization is for means over squares of so many pixels a side
+    # The parameterization is for means over squares of so many pixels a side.
+    coarse: int = Field(1, ge=1, le=4096)
     noise_distribution: NoiseDistribution
     stratified: bool = False  # noise levels spread evenly over each batch
     weight: Weight = {"name": "unit"}
@@ -142,7 +141,7 @@ class Recipe(Section):
     accumulate: int = Field(1, ge=1, le=1_000_000)  # equal pieces a batch is computed in, to save memory
     recompute: bool = False  # what is inside a U-Net's blocks is computed again in the backward pass, too
     images: int = Field(ge=1, le=MOST_IMAGES)  # seen in the whole training, unless a budget is given
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
     extensions: list[dict[str, str]] = []  # name and SHA-256 of each that a choice above comes from
 
     def to_toml(self) -> str:
