@@ -262,7 +262,11 @@ def test_masks_miss_what_they_should():
     [
         ({"name": "downsample", "factor": 5}, "factor_does_not_divide", {"factor": 5, "image": "24×16"}),
         ({"name": "area_downsample", "factor": 0}, "bad_factor", {"factor": 0}),
-        ({"name": "box", "x0": 3, "x1": 30}, "box_outside", {"box": "3,4,30,12", "image": "24×16"}),
+        (
+            {"name": "box", "x0": 3, "y0": 4, "x1": 30, "y1": 12},
+            "box_outside",
+            {"box": "3,4,30,12", "image": "24×16"},
+        ),
         ({"name": "random", "share": 1.0}, "bad_share", {"name": "random", "share": "1"}),
         ({"name": "strokes", "share": 0.0}, "bad_share", {"name": "strokes", "share": "0"}),
         ({"name": "blur", "std": 0.0}, "bad_blur", {"std": "0", "image": "24×16"}),

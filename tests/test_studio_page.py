@@ -297,7 +297,10 @@ def test_spanish_and_a_telephone(page, opened):
 
     tab(page, "Data")  # the tab that is open stays open, which says that the page has arrived
     page.set_viewport_size({"width": 390, "height": 844})
+    browser = page.context.new_cdp_session(page)
+    browser.send("Emulation.setCPUThrottlingRate", {"rate": 6})  # telephones are slow
     leave("Español", "#inspect-button:has-text('Inspeccionar')")
+    browser.send("Emulation.setCPUThrottlingRate", {"rate": 1})
     assert page.evaluate("document.documentElement.lang") == "es"
     for name in ("Generar", "Proceso", "Restaurar", "Entrenamientos", "Comparar", "Datos"):
         if not page.get_by_role("tab", name=name, exact=True).is_visible():

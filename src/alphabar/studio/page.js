@@ -60,6 +60,12 @@
     return [null];
   };
 
+  // The names of all tabs in their order, and their buttons: on a narrow page some are in the menu beside.
+  const inTabs = (found) => [...(document.querySelector("#tabs .tab-wrapper")?.querySelectorAll(found) ?? [])];
+  const tabNames = () => inTabs(".visually-hidden button").map((each) => each.textContent);
+  const tabButtons = () => inTabs("[role=tab], .overflow-dropdown button");
+  const isOpen = (button) => button.classList.contains("selected");
+
   // The link to the other language leaves by way of the server, which keeps what is on the page.
   let elsewhere = null;
   document.addEventListener("click", (event) => {
@@ -72,9 +78,9 @@
   });
   window.goToLanguage = (ticket) => {
     if (!elsewhere) return;
-    const tabs = [...document.querySelectorAll("#tabs [id^='tab-'][role=tabpanel]")];
     sessionStorage.setItem("left", ticket);
-    sessionStorage.setItem("tab", tabs.find((each) => each.offsetParent)?.id ?? "");
+    const current = tabButtons().find(isOpen)?.textContent;
+    sessionStorage.setItem("tab", Math.max(0, tabNames().indexOf(current)));
     location.href = elsewhere;
     elsewhere = null;
   };
@@ -91,10 +97,10 @@
   for (const name of ["pointerdown", "keydown"]) addEventListener(name, decided, { capture: true });
   function openWanted() {
     if (!wanted) return;
-    const button = document.getElementById(`${wanted}-button`);
-    if (!button) return setTimeout(openWanted, 20);
-    wanted = "";
-    button.click();
+    const button = tabButtons().find((each) => each.textContent === tabNames()[wanted]);
+    if (button && isOpen(button)) return (wanted = "");
+    button?.click(); // again where it comes too early
+    setTimeout(openWanted, 20);
   }
   openWanted();
 
