@@ -177,6 +177,7 @@ def test_a_training_that_is_stopped_in_either_stage_goes_on_to_the_same_bits(
             assert ("autoencoder" in record.stage) != encoding
     assert stop.is_set() and record.result.stopped
     assert ("its autoencoder is kept" in record.result.reason) == (moment != "the second stage")
+    assert ("autoencoder" in record.stage) == (moment == "the first stage")
     launched(picture_folder, run=tmp_path / "run")
     assert weights_of(tmp_path / "run") == weights_of(trained)
 

@@ -45,21 +45,8 @@ LEFT_OUT = ".left_out.json"  # in an uploaded folder: what was not put into it
 # A picture's suffix somewhere in a name: "a.jpg_large", "c.tif?w=640", "d.jpeg.1", "e.tif~".
 SUFFIX_WITHIN = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?|avif)(?![a-z0-9])", re.I)
 
-NO_PICTURES = frozenset(
-    {
-        ".txt",
-        ".caption",
-        ".json",
-        ".jsonl",
-        ".ndjson",
-        ".csv",
-        ".tsv",
-        ".parquet",
-        ".xml",
-        ".md",
-        ".html",
-        ".py",
-    }
+NO_PICTURES = frozenset({".txt", ".caption", ".xml", ".md", ".html", ".py"}) | frozenset(
+    {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"}
 )
 """Files that are not looked into: there is one beside each picture in many a data set."""
 

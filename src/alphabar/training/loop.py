@@ -155,14 +155,17 @@ def stopped_early(run: Run) -> TrainingProgress:
     """The last record of a training that was stopped before the first update of this command."""
     checkpoint, _ = run.checkpoints.newest()
     images, seconds = (checkpoint.images, checkpoint.state["seconds"]) if checkpoint else (0, 0.0)
+    stage = message("training.stage")
     if checkpoint:
         reason = message("training.stopped")
-    elif run.codec.exists() or Run(run.first_stage).checkpoints.folders():
+    elif run.codec.exists():
         reason = message("training.stopped_between")
+    elif Run(run.first_stage).checkpoints.folders():
+        reason, stage = message("training.stopped_between"), message("training.stage_autoencoder")
     else:
         reason = message("training.stopped_before")
     result = TrainingResult(run.path, images, seconds, reason)
-    return TrainingProgress(message("training.stage"), 0.0, 1.0, result, images=images, seconds=seconds)
+    return TrainingProgress(stage, 0.0, 1.0, result, images=images, seconds=seconds)
 
 
 class Trainer:
