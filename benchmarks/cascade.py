@@ -34,10 +34,11 @@ COMMON = ["data.channels=3", "monitor.share=0", "monitor.distance=0"]
 STEPS, NOISE, AT_ONCE = 10, 0.05, 50
 
 
-def recipes() -> tuple[Recipe, Recipe]:
+def recipes(seed: int = 0) -> tuple[Recipe, Recipe]:
     """Those of the model of 64 px and of the upscaler."""
-    small = [*COMMON, f"data.size={SIZE}", "network.widths=[32,64,128]"]
-    large = [*COMMON, "method=upscaling", "network=upscaler", "sampling.guidance=[]"]
+    common = [*COMMON, f"seed={seed}"]
+    small = [*common, f"data.size={SIZE}", "network.widths=[32,64,128]"]
+    large = [*common, "method=upscaling", "network=upscaler", "sampling.guidance=[]"]
     return (
         alphabar.with_settings(alphabar.named_recipe("lean"), small),
         alphabar.with_settings(alphabar.named_recipe("patches"), large),
@@ -70,9 +71,9 @@ def upscaled(model: Model, pictures: Tensor, seed: int = 0) -> Tensor:
     return torch.cat(found)
 
 
-def trained(folder: Path, data: str, minutes: float, share: float) -> tuple[Model, Model]:
+def trained(folder: Path, data: str, minutes: float, share: float, seed: int) -> tuple[Model, Model]:
     """The two models."""
-    chosen, file = recipes(), folder / "plan.json"
+    chosen, file = recipes(seed), folder / "plan.json"
     if not file.exists():
         timed = seconds_of(chosen)
         plan = [
@@ -102,11 +103,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="of one thread")
     parser.add_argument("--share", type=float, default=0.7, help="of the minutes, for the model of 64 px")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings")
     parser.add_argument("-n", type=int, default=500, help="samples")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    small, large = trained(chosen.out, chosen.data, chosen.minutes, chosen.share)
+    small, large = trained(chosen.out, chosen.data, chosen.minutes, chosen.share, chosen.seed)
     samples = chosen.out / "samples"
     if not samples.exists():
         pictures = upscaled(large, last(alphabar.sample(small, chosen.n)))

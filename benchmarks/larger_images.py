@@ -95,10 +95,10 @@ class Row(NamedTuple):
     evaluation: dict[str, Any]
 
 
-def recipe_of(name: str, size: int) -> Recipe:
+def recipe_of(name: str, size: int, seed: int = 0) -> Recipe:
     """The recipe of a candidate."""
     preset, settings = (CANDIDATES | AUTOENCODERS)[name]
-    common = [f"data.size={size}", "data.channels=3", "monitor.share=0"]
+    common = [f"seed={seed}", f"data.size={size}", "data.channels=3", "monitor.share=0"]
     common += [] if preset == "autoencoder" else ["monitor.distance=0"]
     return with_settings(named_recipe(preset), [*common, *settings.split()])
 
@@ -151,11 +151,11 @@ def folder_of(out: Path, name: str) -> Path:
     return out / name.translate(str.maketrans({" ": "-", ",": None, ":": None, "×": "x"}))
 
 
-def work(name: str, data: str, size: int, folder: Path) -> None:
+def work(name: str, data: str, size: int, seed: int, folder: Path) -> None:
     """Trains and evaluates a candidate by its plan."""
     torch.set_num_threads(1)
     chosen = json.loads((folder / "plan.json").read_text())[name]
-    run, recipe = folder_of(folder, name), recipe_of(name, size)
+    run, recipe = folder_of(folder, name), recipe_of(name, size, seed)
     options: dict[str, Any] = {"runtime": Runtime.from_dict(chosen["runtime"])}
     if "autoencoder" in chosen:
         inner = run.with_name(run.name + "-autoencoder")
@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--minutes", type=float, default=10.0, help="of one thread, for each candidate")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings")
     parser.add_argument("-n", type=int, default=1000, help="samples of an evaluation")
     parser.add_argument(
         "--items", type=int, default=7126, help="pictures of the data, for the time to encode"
@@ -207,7 +208,7 @@ def main() -> None:
     parser.add_argument("--work", help="a candidate; used by the benchmark itself")
     chosen = parser.parse_args()
     if chosen.work:
-        work(chosen.work, chosen.data, chosen.size, chosen.out)
+        work(chosen.work, chosen.data, chosen.size, chosen.seed, chosen.out)
         return
     names = chosen.only or list(AUTOENCODERS if chosen.autoencoders else CANDIDATES)
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -219,7 +220,7 @@ def main() -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for pair in (names[i : i + 2] for i in range(0, len(names), 2)):
         note(f"training: {'; '.join(pair)}")
-        own = [chosen.data, "--out", str(chosen.out), "--size", str(chosen.size)]
+        own = [chosen.data, "--out", str(chosen.out), "--size", str(chosen.size), "--seed", str(chosen.seed)]
         children = [
             subprocess.Popen([sys.executable, __file__, *own, "--work", name], env=environment)
             for name in pair
