@@ -37,7 +37,7 @@ from alphabar.networks.base import Network, without_memory
 from alphabar.networks.layers import Attention
 from alphabar.recipes.schema import Recipe, make_recipe
 from alphabar.runs.hub import fetch_model, hub_model
-from alphabar.runs.run import WEIGHTS, Run
+from alphabar.runs.run import WEIGHTS, Run, without_checkpoints
 from alphabar.runtime import default_device
 from alphabar.tensor_files import difference, tensors_in
 
@@ -287,7 +287,8 @@ def _read_run(run: Run) -> tuple[Path, Mapping[str, bytes], Recipe, int]:
     checkpoint, problems = run.checkpoints.newest()
     if checkpoint is None:
         if problems:
-            raise AlphabarError("runs.all_damaged", path=run.path, problem=problems[0].values["problem"])
+            problem = problems[0].values["problem"]
+            raise without_checkpoints(run, AlphabarError("runs.all_damaged", path=run.path, problem=problem))
         raise AlphabarError("runs.no_checkpoint", path=run.path)
     return checkpoint.path, {**checkpoint.files, **codec_file(run)}, run.recipe, checkpoint.images
 
