@@ -73,7 +73,7 @@ def open_training(
     runtime = runtime or probe_for(recipe, conditions, limits, state, stop)
     if "cuda" in runtime.device:
         torch.set_float32_matmul_precision("high")  # as convolutions compute anyway
-    codec = codec_of(run)
+    codec = codec_of(run, checkpoint)
     signals = last(signals_of(dataset, codec))
     training = TrainingState(dataset, recipe, runtime, conditions, signals)
     if state and state["data"] != training.fingerprint:
