@@ -7,7 +7,7 @@ import pytest
 
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.recipes.derive import finetuned
+from alphabar.recipes.derive import distilled, finetuned
 from alphabar.recipes.overrides import differences, with_settings
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.recipes.schema import make_recipe, read_recipe
@@ -143,24 +143,30 @@ def test_the_commented_recipe_of_the_guide_is_lean():
     assert read_recipe(guide) == named_recipe("lean")
 
 
-def test_finetuning_on_larger_pictures_enlarges_patches_and_noise():
+def test_finetuning_on_larger_pictures_enlarges_network_and_noise():
     lean = named_recipe("lean")
     larger = finetuned(lean, "m", ["data.size=128"])
-    assert larger.network["patch"] == 2 * lean.network["patch"]
+    assert larger.network.items() >= (lean.network | {"name": "nested_unet", "times": 2}).items()
     assert larger.noise_distribution["mean"] == pytest.approx(lean.noise_distribution["mean"] + math.log(2))
     assert larger.sampling.guidance[0]["interval"] == (0.4, 5.0)
     assert larger.parameterization == lean.parameterization and larger.coarse == 2  # the weights' own
-    own = ["network.patch=2", "noise_distribution.mean=-1", "sampling.guidance=[]"]
+    own = ["network.patch=4", "coarse=1", "noise_distribution.mean=-1", "sampling.guidance=[]"]
     chosen = finetuned(lean, "m", ["data.size=128", *own])
-    assert chosen.network["patch"] == 2 and chosen.noise_distribution["mean"] == -1 and chosen.coarse == 1
-    assert finetuned(lean, "m", ["data.size=128", "coarse=1"]).coarse == 1
-    assert finetuned(larger, "m", ["data.size=256"]).coarse == 4
+    assert chosen.network == lean.network | {"patch": 4}
+    assert chosen.noise_distribution["mean"] == -1 and chosen.coarse == 1
     assert not chosen.sampling.guidance
-    assert finetuned(lean, "m", ["data.size=96"]).network["patch"] == lean.network["patch"]
+    largest = finetuned(larger, "m", ["data.size=256"])
+    assert largest.coarse == 4 and largest.network == larger.network | {"times": 4}
+    assert finetuned(lean, "m", ["data.size=96"]).network == lean.network
+    detail = finetuned(lean, "m", ["data.size=128", "network.only_detail=true"])
+    assert detail.network == larger.network | {"only_detail": True}
+    odd = finetuned(lean, "m", ["data.size=36", "network.widths=[16,64]"])
+    assert odd.data.size == 36 and odd.network["name"] == "unet"
+    assert finetuned(detail, "m").network == distilled(detail).network == larger.network
     # Noise levels that are uniform in t are those of the schedule.
     ddpm = named_recipe("ddpm")
     uniform = finetuned(ddpm, "m", ["data.size=128"])
-    assert uniform.network["patch"] == 2 and uniform.noise_distribution == ddpm.noise_distribution
+    assert uniform.network["times"] == 2 and uniform.noise_distribution == ddpm.noise_distribution
 
 
 def test_noise_that_a_person_names_stays_as_it_is():

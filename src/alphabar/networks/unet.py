@@ -89,6 +89,7 @@ class UNet(Network):
     """
 
     spreads = True
+    nested = "nested_unet"
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class UNet(Network):
         self.channels = channels
         self.patch = patch
         self.reduction = patch * 2 ** (len(widths) - 1)
-        embedding_dim = 4 * widths[0]
+        self.embedding_dim = embedding_dim = 4 * widths[0]
 
         self.sinusoid = Sinusoid(widths[0])
         self.embed = nn.Sequential(
@@ -148,12 +149,19 @@ class UNet(Network):
         NaN in cond is unknown; None is unknown throughout. Raises UsageError for a condition of another
         size, and for any where the network was made without.
         """
+        return self.prediction(self.features(x, self.embedding(x, c_noise, cond)))
+
+    def embedding(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        """The embedding (n, embedding_dim) of noise level and condition, as `forward` takes them."""
         # DDPM embeds steps 1 ... 1000; times in [0, 1] would all look alike to the sinusoids.
         embedding = self.embed(self.sinusoid(1000 * c_noise).to(x.dtype))
         condition_embedding = self.embed_condition(self.embed_cond, cond, x.shape[0])
         if condition_embedding is not None:
             embedding = embedding + condition_embedding.to(x.dtype)
-        embedding = F.silu(embedding)
+        return F.silu(embedding)
+
+    def features(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """The features (n, widths[0], h/patch, w/patch) of x (n, channels, h, w) that `prediction` takes."""
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips: list[Tensor] = []
         for down in self.downs:
@@ -162,7 +170,11 @@ class UNet(Network):
             h = block(h, embedding)
         for up in self.ups:
             h = up(h, embedding, skips)
-        return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch)
+        return F.silu(self.norm(h))
+
+    def prediction(self, features: Tensor) -> Tensor:
+        """F (n, channels, h, w) of `features`."""
+        return F.pixel_shuffle(self.output(features), self.patch)
 
     def load_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
         """Overwrite a weight with a trained one, also of a network with patches of a fraction of the side.

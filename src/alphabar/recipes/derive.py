@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from alphabar.diffusion.schedules import SCHEDULES
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import UsageError
 from alphabar.methods.registry import method_of
-from alphabar.recipes.overrides import changed, enlarged, with_settings
+from alphabar.recipes.overrides import changed, nested, with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, make_recipe
 
@@ -29,7 +30,7 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
 
     recipe, model: of the trained model, and its name. settings: changes to the result, as of `with_settings`.
     It is the same recipe but for its name, for the condition, which the new data decides, and for large
-    batches (`_in_small_batches`). For pictures of a multiple of the size it is `enlarged`.
+    batches (`_in_small_batches`). For pictures of a multiple of the size it is `nested`.
     Raises UsageError for a model that is no denoiser, for settings that its autoencoder does not have, and as
     `with_settings` does.
     """
@@ -40,11 +41,14 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
         "name": f"{recipe.name}, finetuned from {model}",
         "condition": values["condition"] | {"on": None},
     }
-    settings = [*settings]
-    made = with_settings(make_recipe(values), settings)
+    settings, base = [*settings], make_recipe(values)
+    with suppress(UsageError):  # for a size that the network takes only with other settings
+        sized = with_settings(base, [each for each in settings if each.strip().startswith("data")])
+        if (times := _times_larger(recipe, sized)) > 1:
+            base = nested(sized, times, settings)
+    made = with_settings(base, settings)
     _check_latents(recipe, made, model)
-    times = _times_larger(recipe, made)
-    return made if times == 1 else enlarged(made, times, settings)
+    return made
 
 
 def _times_larger(before: Recipe, after: Recipe) -> int:
@@ -161,9 +165,11 @@ def _in_small_batches(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values with batches of 32 at most; the learning rate falls by the root of the factor.
 
     A model that was trained on a GPU may be finetuned where an update with its batch would take a minute. For
-    the root see Malladi et al. 2022.
+    the root see Malladi et al. 2022. All of the network is learned, whatever was learned before.
     """
     values = recipe.model_dump(mode="json")
+    if "only_detail" in values["network"]:
+        values["network"]["only_detail"] = False
     batch = min(recipe.batch, LARGEST_BATCH)
     values |= {"batch": batch, "accumulate": 1 if batch < recipe.batch else recipe.accumulate}
     values["optimizer"]["learning_rate"] *= (batch / recipe.batch) ** 0.5

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from alphabar.errors import UsageError, unknown
+from alphabar.networks import NETWORKS
 from alphabar.recipes.schema import Recipe, make_recipe
 
 
@@ -73,13 +74,33 @@ def enlarged(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe
     squares of times × times pixels (`NetworkDenoiser`). The standard deviation of the noise in such a mean is
     as many times smaller, so the noise levels of training and of guidance are as many times higher (Hoogeboom
     et al. 2023, section 2.1).
-    settings: "key=value", which have been applied; what they name stays.
+    settings: the person's own, "key=value"; what they name stays.
     """
     named, values = named_keys(settings), recipe.model_dump(mode="json")
-    network, noise = values["network"], values["noise_distribution"]
-    if "patch" in network and not named & {"network", "network.name", "network.patch"}:
-        network["patch"] *= times
+    if "patch" in values["network"] and not named & {"network", "network.name", "network.patch"}:
+        values["network"]["patch"] *= times
         values["coarse"] *= 1 if "coarse" in named else times
+    return _with_higher_noise(values, times, named)
+
+
+def nested(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe:
+    """The recipe for pictures whose sides are ``times`` as long, with the network that it has inside.
+
+    That sees the means over squares of times × times pixels, and a small network beside it predicts the
+    detail (`NestedUNet`). Noise levels are as of `enlarged`. settings: the person's own, "key=value"; what
+    they name stays. A network that cannot be nested stays as it is.
+    """
+    named, values = named_keys(settings), recipe.model_dump(mode="json")
+    network = values["network"]
+    larger = getattr(NETWORKS[network["name"]], "nested", None)
+    if larger and not named & {"network", "network.name", "network.times", "coarse"}:
+        values["network"] = network | {"name": larger, "times": times * network.get("times", 1)}
+        values["coarse"] *= times
+    return _with_higher_noise(values, times, named)
+
+
+def _with_higher_noise(values: dict[str, Any], times: int, named: set[str]) -> Recipe:
+    noise = values["noise_distribution"]
     own_noise = {"noise_distribution", "noise_distribution.name", "noise_distribution.mean"}
     if noise["name"] == "log_normal" and not named & own_noise:
         noise["mean"] += math.log(times)
