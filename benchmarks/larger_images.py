@@ -51,6 +51,7 @@ CANDIDATES = {
         f"network.widths=[32,64,128] network.patch=4 parameterization=x0 {SHIFTED}",
     ),
     "pixels, patch 4, means and detail": ("patches", "network.widths=[32,64,128]"),
+    "a nested network": ("patches", 'network={"name":"nested_unet","widths":[32,64,128]}'),
     "a transformer on patches of 8×8, x0": (
         "lean",
         f"network=transformer parameterization=x0 {SHIFTED}",
