@@ -132,7 +132,7 @@ def test_a_recipe_that_is_sized_can_be_planned(call, picture_folder, monkeypatch
     assert code == 0 and "--budget 2s --recipe latent --set data.size=16" in err
     assert json.loads(out)["recipe"]["data"]["codec"]["name"] == "latent"
     code, _, err = call(*command, "ddpm")
-    assert code == 2 and "patches, latent" in err and "train" in err
+    assert code == 2 and "nested, latent" in err and "train" in err
 
 
 def test_seeds_train_repetitions_of_one_recipe_and_compare_them(call, picture_folder, tmp_path):

@@ -259,19 +259,19 @@ def test_images_alone_train_the_default_recipe(picture_folder, tmp_path):
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize(("size", "recipe", "patch"), [
-    ("64", "lean", 2), ("[64,256]", "lean", 2), ("128", "patches", 4), ("[128,256]", "patches", 4),
-    ("160", "patches", 4), ("256", "patches", 8), ("384", "patches", 12), ("[384,512]", "patches", 8),
-    ("272", "patches", 4), ("136", "lean", 2),  # what larger patches do not divide
+@pytest.mark.parametrize(("size", "recipe", "times"), [
+    ("64", "lean", 1), ("[64,256]", "lean", 1), ("128", "nested", 2), ("[128,256]", "nested", 2),
+    ("160", "nested", 2), ("256", "nested", 4), ("384", "nested", 6), ("[384,512]", "nested", 4),
+    ("272", "nested", 2), ("136", "lean", 1),  # what the network for their size does not divide
 ])  # fmt: skip
 @pytest.mark.parametrize("named", [False, True])
-def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path, size, recipe, patch, named):
+def test_from_128_px_on_squares_grow_with_the_pictures(picture_folder, tmp_path, size, recipe, times, named):
     options = {"recipe": recipe} if named else {}
     chosen = begun(picture_folder, tmp_path / "run", f"data.size={size}", "batch=1", **options)
-    assert chosen.name == recipe and chosen.network["patch"] == patch
-    assert chosen.parameterization["name"] == "v" and chosen.coarse == patch // 2
+    assert chosen.name == recipe and chosen.network.get("times", 1) == times
+    assert chosen.parameterization["name"] == "v" and chosen.coarse == times
     # Seen through as many times more pixels, the noise is that of 64 px.
-    levels = chosen.noise_distribution["mean"] - math.log(patch / 2)
+    levels = chosen.noise_distribution["mean"] - math.log(times)
     assert levels == pytest.approx(named_recipe("lean").noise_distribution["mean"])
 
 
@@ -281,7 +281,7 @@ def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path,
     ("[136,264]", "data.size=[128,256]"), ("64", None), ("144", None), ("256", None), ("[128,272]", None),
 ])  # fmt: skip
 @pytest.mark.parametrize("how", ["train", "plan"])
-def test_smaller_patches_than_the_size_calls_for_are_told(picture_folder, tmp_path, size, offered, how):
+def test_a_network_for_smaller_pictures_is_told(picture_folder, tmp_path, size, offered, how):
     settings = [f"data.size={size}", "batch=1"]
     if how == "plan":
         records = plan_training(str(picture_folder), budget=60.0, settings=settings)
@@ -291,19 +291,19 @@ def test_smaller_patches_than_the_size_calls_for_are_told(picture_folder, tmp_pa
     for record in records:
         if Run(tmp_path / "run").exists or record.stage == "measuring this machine":
             break
-        if getattr(record.message, "identifier", None) == "training.smaller_patches":
+        if getattr(record.message, "identifier", None) == "training.smaller_network":
             told.append(record.message.values["offered"])
     records.close()
     assert told == ([offered] if offered else [])
 
 
-def test_of_patches_that_a_person_chose_nothing_is_told(picture_folder, tmp_path):
+def test_of_a_network_that_a_person_chose_nothing_is_told(picture_folder, tmp_path):
     for i, options in enumerate(({"recipe": "lean"}, {"settings": ["network=mp_unet"]})):
         settings = [*options.pop("settings", []), "data.size=136", "batch=1"]
         for record in launch(
             str(picture_folder), run=tmp_path / f"{i}", images=8, settings=settings, **options
         ):
-            assert getattr(record.message, "identifier", None) != "training.smaller_patches"
+            assert getattr(record.message, "identifier", None) != "training.smaller_network"
             if Run(tmp_path / f"{i}").exists:
                 break
 
@@ -319,20 +319,20 @@ def begun(data, run, *settings, **options):
 
 
 @pytest.mark.parametrize("setting", ["parameterization=eps", "network=mp_unet"])
-def test_what_patches_cannot_have_is_trained_as_lean(picture_folder, tmp_path, setting):
-    """A parameterization that means cannot have, and a network without patches."""
+def test_what_nested_networks_cannot_have_is_trained_as_lean(picture_folder, tmp_path, setting):
+    """A parameterization that means cannot have, and a network without a larger one."""
     recipe = begun(picture_folder, tmp_path / "run", "data.size=128", setting)
     assert recipe.name == "lean" and recipe.coarse == 1
 
 
 def test_the_advice_of_another_size_keeps_the_squares_of_the_plan(picture_folder, tmp_path):
     recipe = begun(picture_folder, tmp_path / "planned", "data.size=256")
-    machine = Machine("cpu", ((1e9, 30.0),), loading=1e6, memory=2**36)
+    machine = Machine("cpu", ((1e9, 200.0),), loading=1e6, memory=2**36)
     planned = plan(machine, recipe, 8000, 7200.0)
     told = far_from_plan(planned, planned.chosen.rate / 8, Limits(None, 7200.0))
     settings = told[1].values["settings"].replace("--set ", "").split()
     again = begun(picture_folder, tmp_path / "again", "data.size=256", *settings)
-    assert (again.coarse, again.network["patch"]) == (4, 8) == (recipe.coarse, recipe.network["patch"])
+    assert (again.coarse, again.network["times"]) == (4, 4) == (recipe.coarse, recipe.network["times"])
     assert again.noise_distribution == recipe.noise_distribution
 
 

@@ -3,6 +3,7 @@
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,7 +98,8 @@ class TestEveryNetwork:
         for size in (0, 1, network.reduction + 1, 3 * network.reduction - 1):
             with pytest.raises(UsageError, match=f"size = {size}: .* multiples of {network.reduction}"):
                 network.check_size((size, size))
-        with pytest.raises(UsageError, match="choose 48 / 56"):
+        below = 50 // network.reduction * network.reduction
+        with pytest.raises(UsageError, match=f"choose {below} / {below + network.reduction}"):
             network.check_size((48, 50))
 
     def test_an_unasked_condition_is_refused(self, network: nn.Module) -> None:
@@ -576,28 +578,73 @@ class TestUpsample:
         assert {"ups.0.grow.1.weight", "ups.0.grow.1.bias"} <= names.keys()
 
 
-class TestLargerPatches:
-    def test_a_network_of_larger_patches_begins_as_the_trained_one_on_means_of_pixels(self):
-        small = UNet(channels=3, widths=(8, 16), head_dim=8, patch=2).eval()
-        for parameter in small.parameters():
-            parameter.data += 0.1 * torch.randn(parameter.shape)
-        large = UNet(channels=3, widths=(8, 16), head_dim=8, patch=4).eval()
+PLAIN = {"widths": (8, 16), "head_dim": 8, "patch": 2, "attention": 1}
+NESTED = {**PLAIN, "name": "nested_unet", "detail_width": 8}
+
+
+class TestNestedUNet:
+    @pytest.mark.parametrize(("times", "patch"), [(2, 2), (3, 2), (4, 2), (2, 1), (2, 3)])
+    def test_it_begins_as_the_trained_network_of_the_coarse_picture(self, times, patch):
+        small = disturbed(UNet(channels=3, **PLAIN | {"patch": patch}))
+        large = NETWORKS.build(NESTED | {"times": times, "patch": patch}, channels=3).eval()
         large.load_compatible(small.state_dict())
-        x, t = torch.randn(2, 3, 32, 32), torch.rand(2)
-        wanted = (
-            small(torch.nn.functional.avg_pool2d(x, 2), t).repeat_interleave(2, 2).repeat_interleave(2, 3)
-        )
+        side = times * patch * 4
+        x, t = torch.randn(2, 3, side, side), torch.rand(2)
+        wanted = small(F.avg_pool2d(x, times), t).repeat_interleave(times, 2).repeat_interleave(times, 3)
         assert torch.allclose(large(x, t), wanted, atol=1e-5)
 
-    def test_other_patches_are_refused(self):
-        small = UNet(channels=3, widths=(8, 16), head_dim=8, patch=2)
-        for patch in (1, 3):
-            other = UNet(channels=3, widths=(8, 16), head_dim=8, patch=patch)
-            with pytest.raises(UsageError, match=r"stem\.weight"):
-                other.load_compatible(small.state_dict())
+    def test_the_detail_leaves_the_coarse_picture_as_it_is(self):
+        small, large = UNet(channels=3, **PLAIN), disturbed(NETWORKS.build(NESTED, channels=3))
+        small.load_state_dict(large.coarse.state_dict())
+        x, t = torch.randn(2, 3, 32, 32), torch.rand(2)
+        found = large(x, t)
+        assert torch.allclose(F.avg_pool2d(found, 2), small.eval()(F.avg_pool2d(x, 2), t), atol=1e-5)
+        assert (found - F.avg_pool2d(found, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)).std() > 0.1
+
+    def test_in_training_one_sample_in_four_has_detail(self):
+        network = disturbed(NETWORKS.build(NESTED, channels=3))
+        x, t = torch.randn(6, 3, 32, 32), torch.rand(6)
+        whole, some = network.eval()(x, t), network.train()(x, t)
+        flat = F.avg_pool2d(whole, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        wanted = torch.where((torch.arange(6) % 4 == 0)[:, None, None, None], whole, flat)
+        assert torch.allclose(some, wanted, atol=1e-5)
+
+    def test_the_coarse_network_learns_as_if_it_were_alone(self):
+        large = disturbed(NETWORKS.build(NESTED, channels=3)).train()
+        small = UNet(channels=3, **PLAIN).train()
+        small.load_state_dict(large.coarse.state_dict())
+        x, t, wanted = torch.randn(4, 3, 32, 32), torch.rand(4), torch.randn(4, 3, 32, 32)
+        (large(x, t) - wanted).square().mean().backward()
+        (small(F.avg_pool2d(x, 2), t) - F.avg_pool2d(wanted, 2)).square().mean().backward()
+        for name, parameter in small.named_parameters():
+            found = large.coarse.get_parameter(name).grad
+            assert torch.allclose(found, parameter.grad, atol=1e-5), name
+        assert all(p.grad is not None and p.grad.any() for p in large.detail.parameters())
+
+    def test_trained_detail_is_taken_over_where_its_form_is_the_same(self):
+        trained = disturbed(NETWORKS.build(NESTED, channels=3))
+        same, larger = (NETWORKS.build(NESTED | {"times": n}, channels=3).eval() for n in (2, 3))
+        for network in (same, larger):
+            network.load_compatible(trained.state_dict())
+        x, t = torch.randn(1, 3, 32, 32), torch.rand(1)
+        assert torch.equal(same(x, t), trained(x, t))
+        assert torch.equal(larger.coarse.stem.weight, trained.coarse.stem.weight)
+        assert not larger.detail.output.weight.any()
+
+    def test_another_coarse_network_is_refused(self):
+        large = NETWORKS.build(NESTED, channels=3)
+        with pytest.raises(UsageError, match=r"stem\.weight"):
+            large.load_compatible(UNet(channels=3, **PLAIN | {"patch": 1}).state_dict())
 
 
-@pytest.mark.parametrize("name", ["unet", "mp_unet"])
+def disturbed(network: nn.Module) -> Any:
+    """A network whose weights that begin at zero are not."""
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["unet", "nested_unet", "mp_unet"])
 def test_recomputed_blocks_have_the_same_gradients(name):
     settings = {"name": name, "widths": (8, 16), "head_dim": 8, "dropout": 0.2}
     gradients = []

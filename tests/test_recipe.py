@@ -124,24 +124,25 @@ def test_the_commented_recipe_of_the_guide_is_lean():
     assert read_recipe(guide) == named_recipe("lean")
 
 
-def test_finetuning_on_larger_pictures_enlarges_patches_and_noise():
+def test_finetuning_on_larger_pictures_enlarges_network_and_noise():
     lean = named_recipe("lean")
     larger = finetuned(lean, "m", ["data.size=128"])
-    assert larger.network["patch"] == 2 * lean.network["patch"]
+    assert larger.network.items() >= (lean.network | {"name": "nested_unet", "times": 2}).items()
     assert larger.noise_distribution["mean"] == pytest.approx(lean.noise_distribution["mean"] + math.log(2))
     assert larger.sampling.guidance[0]["interval"] == (0.4, 5.0)
     assert larger.parameterization == lean.parameterization and larger.coarse == 2  # the weights' own
-    own = ["network.patch=2", "noise_distribution.mean=-1", "sampling.guidance=[]"]
+    own = ["network.patch=4", "coarse=1", "noise_distribution.mean=-1", "sampling.guidance=[]"]
     chosen = finetuned(lean, "m", ["data.size=128", *own])
-    assert chosen.network["patch"] == 2 and chosen.noise_distribution["mean"] == -1 and chosen.coarse == 1
-    assert finetuned(lean, "m", ["data.size=128", "coarse=1"]).coarse == 1
-    assert finetuned(larger, "m", ["data.size=256"]).coarse == 4
+    assert chosen.network == lean.network | {"patch": 4}
+    assert chosen.noise_distribution["mean"] == -1 and chosen.coarse == 1
     assert not chosen.sampling.guidance
-    assert finetuned(lean, "m", ["data.size=96"]).network["patch"] == lean.network["patch"]
+    largest = finetuned(larger, "m", ["data.size=256"])
+    assert largest.coarse == 4 and largest.network == larger.network | {"times": 4}
+    assert finetuned(lean, "m", ["data.size=96"]).network == lean.network
     # Noise levels that are uniform in t are those of the schedule.
     ddpm = named_recipe("ddpm")
     uniform = finetuned(ddpm, "m", ["data.size=128"])
-    assert uniform.network["patch"] == 2 and uniform.noise_distribution == ddpm.noise_distribution
+    assert uniform.network["times"] == 2 and uniform.noise_distribution == ddpm.noise_distribution
 
 
 def test_noise_that_a_person_names_stays_as_it_is():
@@ -168,7 +169,7 @@ def test_noise_that_a_person_names_stays_as_it_is():
     ("autoencoder", "method.noise=-1", r"method\.noise"),
     ("autoencoder", "method.scales=0", r"method\.scales"),
     ("autoencoder", "method.equivariance=-1", r"method\.equivariance"),
-    ("patches", "parameterization=eps", "choose v"),
+    ("nested", "parameterization=eps", "choose v"),
     ("gan", "coarse=2", "method 'gan'"),
     ("classifier", "coarse=2", "method 'classifier'"),
 ])  # fmt: skip
@@ -180,4 +181,4 @@ def test_settings_out_of_range_are_refused_before_anything_begins(name, setting,
 @pytest.mark.parametrize(("coarse", "said"), [(3, "coarse = 3"), (0, "coarse")])
 def test_squares_of_a_coarse_picture_must_fit(coarse, said):
     with pytest.raises(UsageError, match=said):
-        with_settings(named_recipe("patches"), [f"coarse={coarse}"])
+        with_settings(named_recipe("nested"), [f"coarse={coarse}"])

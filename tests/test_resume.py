@@ -28,7 +28,7 @@ NETWORKS = {
     "ddpm": UNET,
     "edm": UNET,
     "lean": UNET,
-    "patches": UNET,
+    "nested": UNET,
     "autoencoder": ["network.widths=[8,8,8]"],
     "gan": ["network.width=4"],
     "vae": ["network.width=4"],
@@ -124,7 +124,7 @@ def test_ten_updates_and_five_are_fifteen(dataset, tmp_path, name, runtime):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", [Runtime(), EAGER[-1]], ids=described)
-@pytest.mark.parametrize("name", ["classic", "ddpm", "edm", "lean", "patches", "distilled"])
+@pytest.mark.parametrize("name", ["classic", "ddpm", "edm", "lean", "nested", "distilled"])
 def test_two_processes_resume_bit_for_bit(picture_folder, tmp_path, name, runtime):
     (tmp_path / "runtime.json").write_text(json.dumps(runtime.to_dict()))
     settings = ["data.size=16", "batch=4", "monitor.share=0", "monitor.samples=1", "monitor.distance=0"]

@@ -8,6 +8,7 @@ from alphabar.networks.base import Network, flops
 from alphabar.networks.classifier import Classifier
 from alphabar.networks.gan import Generator
 from alphabar.networks.mp_unet import MPUNet
+from alphabar.networks.nested_unet import NestedUNet
 from alphabar.networks.tutorial_unet import TutorialUNet
 from alphabar.networks.unet import UNet
 from alphabar.networks.vae import VariationalAutoencoder
@@ -19,6 +20,7 @@ __all__ = [
     "Classifier",
     "Generator",
     "MPUNet",
+    "NestedUNet",
     "Network",
     "TutorialUNet",
     "UNet",
@@ -31,6 +33,7 @@ NETWORKS = Registry(
     {
         "tutorial_unet": TutorialUNet,
         "unet": UNet,
+        "nested_unet": NestedUNet,
         "mp_unet": MPUNet,
         "generator": Generator,
         "vae": VariationalAutoencoder,

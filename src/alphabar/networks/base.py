@@ -29,12 +29,13 @@ class Network(nn.Module):
     channels: of the signal.
     reduction: the factor between the signal's size and its smallest features'; sizes must be multiples of it.
 
-    spreads: whether `load_weight` takes weights of a network whose patches are smaller.
+    enlarged: the name of the network for pictures whose sides are ``times`` as long, a setting beside those of
+        this one, which begins as this one on the coarse picture; None where there is none.
 
     Every architecture takes ``conditions`` when it is made: the fields of its condition, none by default.
     """
 
-    spreads: ClassVar[bool] = False
+    enlarged: ClassVar[str | None] = None
 
     channels: int
     reduction: int

@@ -7,18 +7,23 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-class Upsample(nn.Module):
-    """Each position becomes a square of four: nearest neighbours, twice as many rows and columns.
+def repeated(x: Tensor, times: int) -> Tensor:
+    """Each position becomes a square of times × times: (n, c, h, w) → (n, c, times·h, times·w).
 
-    It computes what ``nn.Upsample(scale_factor=2)`` does. That one (as F.interpolate in every mode) must not
-    be used between convolutions: with torch 2.13 on a CPU, compiled by torch.compile under bf16 autocast, it
-    passes a gradient of exactly zero to everything below. Eager, or in float32, its gradient is right there.
+    It computes what ``nn.Upsample(scale_factor=times)`` does. That one (as F.interpolate in every mode) must
+    not be used between convolutions: with torch 2.13 on a CPU, compiled by torch.compile under bf16 autocast,
+    it passes a gradient of exactly zero to everything below. Eager, or in float32, its gradient is right.
     """
+    n, c, h, w = x.shape
+    return x[:, :, :, None, :, None].expand(n, c, h, times, w, times).reshape(n, c, times * h, times * w)
+
+
+class Upsample(nn.Module):
+    """Each position becomes a square of four: nearest neighbours, twice as many rows and columns."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, width, h, w) → (n, width, 2h, 2w)."""
-        n, c, h, w = x.shape
-        return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
+        return repeated(x, 2)
 
 
 class Level(nn.Module):

@@ -1,7 +1,5 @@
 """A residual U-Net with self-attention: DDPM (Ho et al. 2020, B), ADM (Dhariwal and Nichol 2021, 3)."""
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -80,7 +78,7 @@ class UNet(Network):
     dropout: in the residual blocks, in training.
     """
 
-    spreads = True
+    enlarged = "nested_unet"
 
     def __init__(
         self,
@@ -102,7 +100,7 @@ class UNet(Network):
         self.channels = channels
         self.patch = patch
         self.reduction = patch * 2 ** (len(widths) - 1)
-        embedding_dim = 4 * widths[0]
+        self.embedding_dim = embedding_dim = 4 * widths[0]
 
         self.sinusoid = Sinusoid(widths[0])
         self.embed = nn.Sequential(
@@ -140,12 +138,19 @@ class UNet(Network):
         NaN in cond is unknown; None is unknown throughout. Raises UsageError for a condition of another
         size, and for any where the network was made without.
         """
+        return self.prediction(self.features(x, self.embedding(x, c_noise, cond)))
+
+    def embedding(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        """The embedding (n, embedding_dim) of noise level and condition, as `forward` takes them."""
         # DDPM embeds steps 1 ... 1000; times in [0, 1] would all look alike to the sinusoids.
         embedding = self.embed(self.sinusoid(1000 * c_noise).to(x.dtype))
         condition_embedding = self.embed_condition(self.embed_cond, cond, x.shape[0])
         if condition_embedding is not None:
             embedding = embedding + condition_embedding.to(x.dtype)
-        embedding = F.silu(embedding)
+        return F.silu(embedding)
+
+    def features(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """The features (n, widths[0], h/patch, w/patch) of x (n, channels, h, w) that `prediction` takes."""
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips: list[Tensor] = []
         for down in self.downs:
@@ -154,30 +159,11 @@ class UNet(Network):
             h = block(h, embedding)
         for up in self.ups:
             h = up(h, embedding, skips)
-        return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch)
+        return F.silu(self.norm(h))
 
-    def load_weight(self, name: str, own: Tensor, trained: Tensor) -> bool:
-        """Overwrite a weight with a trained one, also of a network with patches of a fraction of the side.
-
-        Then each pixel of its patches stands for a square of pixels here: their mean goes in, and all of
-        them come out the same.
-        """
-        if own.shape != trained.shape and name in ("stem.weight", "output.weight", "output.bias"):
-            trained = self._spread(name, trained)
-        return super().load_weight(name, own, trained)
-
-    def _spread(self, name: str, trained: Tensor) -> Tensor:
-        """A weight of the first or the last convolution for patches of this network's size, if it can be."""
-        pixels = trained.shape[1] if name == "stem.weight" else trained.shape[0]
-        patch = math.isqrt(pixels // self.channels)
-        times = self.patch // patch if patch else 0
-        if times < 2 or patch * times != self.patch or self.channels * patch**2 != pixels:
-            return trained
-        dim = 1 if name == "stem.weight" else 0
-        parts = trained.unflatten(dim, (self.channels, patch, patch))
-        for side in (dim + 1, dim + 2):
-            parts = parts.repeat_interleave(times, side)
-        return parts.flatten(dim, dim + 2) / (times**2 if name == "stem.weight" else 1)
+    def prediction(self, features: Tensor) -> Tensor:
+        """F (n, channels, h, w) of `features`."""
+        return F.pixel_shuffle(self.output(features), self.patch)
 
     def middle_attention(self) -> Attention | None:
         """The self-attention of the first block in the middle, where there is one."""

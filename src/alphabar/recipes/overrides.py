@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from alphabar.errors import UsageError, unknown
+from alphabar.networks import NETWORKS
 from alphabar.recipes.schema import Recipe, make_recipe
 
 
@@ -64,19 +65,20 @@ def named_keys(settings: Iterable[str]) -> set[str]:
 
 
 def enlarged(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe:
-    """The recipe for pictures whose sides are ``times`` as long, at the cost that it has.
+    """The recipe for pictures whose sides are ``times`` as long.
 
-    Patches of a U-Net are as many times larger, and what it predicted of pixels it predicts of means over
-    squares of times × times pixels (`NetworkDenoiser`). The standard deviation of the noise in such a mean is
-    as many times smaller, so the noise levels of training and of guidance are as many times higher (Hoogeboom
-    et al. 2023, section 2.1).
+    What a U-Net predicted of pixels it predicts of means over squares of times × times pixels
+    (`NetworkDenoiser`), and a small network beside it predicts the detail (`NestedUNet`). The standard
+    deviation of the noise in such a mean is as many times smaller, so the noise levels of training and of
+    guidance are as many times higher (Hoogeboom et al. 2023, section 2.1).
     settings: "key=value", which have been applied; what they name stays.
     """
     named, values = named_keys(settings), recipe.model_dump(mode="json")
     network, noise = values["network"], values["noise_distribution"]
-    if "patch" in network and not named & {"network", "network.name", "network.patch"}:
-        network["patch"] *= times
-        values["coarse"] *= 1 if "coarse" in named else times
+    larger = getattr(NETWORKS[network["name"]], "enlarged", None)
+    if larger and not named & {"network", "network.name", "network.times", "coarse"}:
+        values["network"] = network | {"name": larger, "times": times * network.get("times", 1)}
+        values["coarse"] *= times
     own_noise = {"noise_distribution", "noise_distribution.name", "noise_distribution.mean"}
     if noise["name"] == "log_normal" and not named & own_noise:
         noise["mean"] += math.log(times)

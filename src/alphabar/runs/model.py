@@ -157,14 +157,9 @@ def _build_network(recipe: Recipe, vocabulary: Vocabulary | None) -> nn.Module:
         conditions = (*conditions, ("transformation", COLUMNS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        own = {"channels": build_codec(recipe.data).channels, "conditions": conditions}
-        network = NETWORKS.build(recipe.network, **own)
-        patch, rest = divmod(recipe.network.get("patch", 1), recipe.coarse)
-        if recipe.coarse > 1 and network.spreads and not rest:
-            # It begins as one of coarse pictures: their detail changes nothing, and that of noise is ignored.
-            small = NETWORKS.build(recipe.network | {"patch": patch}, **own)
-            network.load_compatible(small.state_dict())
-        return network
+        return NETWORKS.build(
+            recipe.network, channels=build_codec(recipe.data).channels, conditions=conditions
+        )
 
 
 def shipped() -> list[Path]:

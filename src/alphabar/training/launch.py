@@ -44,7 +44,7 @@ from alphabar.training.fitting import Smaller, check_memory
 from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, stopped_early, train
-from alphabar.training.new_recipe import LARGER, about_patches, chooses, new_recipe, recipe_of_size
+from alphabar.training.new_recipe import LARGER, about_size, chooses, new_recipe, recipe_of_size
 from alphabar.training.probe import Stopped, check_runtime, unless_stopped
 from alphabar.training.records import Limits, TrainingResult
 from alphabar.training.signals import signals_of
@@ -78,7 +78,7 @@ def launch(
     data: a folder of images, "toycars" or hf://datasets/owner/name.
     run: the run folder; by default runs/NAME of the data, with "-finetuned" or "-distilled" behind it.
     recipe: a name, the path of a recipe.toml, or a recipe; by default that of the run, or for a new run what
-        the budget planner makes of ``lean`` (from 128 px on of ``patches``), or with ``images`` alone that
+        the budget planner makes of ``lean`` (from 128 px on of ``nested``), or with ``images`` alone that
         recipe as it is. Where pictures have another shape than the signals, a named recipe takes the fit
         that suits them, unless data.fit is set.
     finetune: a trained model to continue on this data; distill: one to distill to ``steps`` network
@@ -123,7 +123,7 @@ def plan_training(
 ) -> Iterator[Progress[Plan]]:
     """Measures this machine for about half a minute and chooses what to train on it in a budget of seconds.
 
-    recipe: of `SIZED`; by default ``lean``, from 128 px on ``patches``. settings: changes of it, "key=value";
+    recipe: of `SIZED`; by default ``lean``, from 128 px on ``nested``. settings: changes of it, "key=value";
     network.widths or network.blocks among them keep the network as it is. Yields records; the last has the
     plan, which `launch` carries out when it is given only a budget and that recipe. Raises UsageError for
     another recipe, and as `measure` and `plan` do.
@@ -133,7 +133,7 @@ def plan_training(
     source = open_source(data)
     settings = [*settings]
     made = new_recipe(recipe, settings)
-    for note in about_patches(recipe, made, settings):
+    for note in about_size(recipe, made, settings):
         yield _note(note)
     made = yield from _with_channels(source, made)
     if not chooses(settings, "data.fit"):
@@ -262,7 +262,7 @@ def _choose(
         open_fit=named and not chooses(settings, "data.fit"),
         open_size=named and not chooses(settings, "data.size"),
         open_channels=made.data.channels is None,
-        notes=about_patches(recipe, made, settings),
+        notes=about_size(recipe, made, settings),
         smaller=partial(recipe_of_size, recipe, settings),
     )
 

@@ -15,7 +15,7 @@ from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, read_recipe
 
 PLANNED = "lean"  # the recipe that is trained where none is named
-LARGER, LARGER_FROM = "patches", 128  # px: for larger pictures it is this one (docs/results/larger_images.md)
+LARGER, LARGER_FROM = "nested", 128  # px: for larger pictures it is this one (docs/results/larger_images.md)
 
 
 def new_recipe(recipe: str | Recipe | None, settings: list[str]) -> Recipe:
@@ -27,7 +27,7 @@ def new_recipe(recipe: str | Recipe | None, settings: list[str]) -> Recipe:
     times = min(build_codec(made.data).spatial) // LARGER_FROM
     own = {"data.codec", "network", "network.name"}
     if recipe is None and times and named_keys(settings).isdisjoint(own):
-        with suppress(UsageError):  # where its patches do not divide the size, PLANNED has smaller ones
+        with suppress(UsageError):  # where its network does not divide the size, that of PLANNED may
             return new_recipe(LARGER, settings)
     if recipe == LARGER:
         for n in range(times, 1, -1):
@@ -46,45 +46,38 @@ def chooses(settings: Iterable[str], key: str) -> bool:
     return not named_keys(settings).isdisjoint(("data", key))
 
 
-def about_patches(recipe: str | Recipe | None, made: Recipe, settings: list[str]) -> list[Message]:
-    """A sentence where pictures have smaller patches than their size calls for, which larger do not divide.
+def about_size(recipe: str | Recipe | None, made: Recipe, settings: list[str]) -> list[Message]:
+    """A sentence where the network is one for smaller pictures, because that for their size does not fit.
 
-    recipe, settings: as of `new_recipe`, which made ``made`` of them. The sentence names sizes near by whose
-    patches are large enough.
+    recipe, settings: as of `new_recipe`, which made ``made`` of them. The sentence names sizes near by.
     """
-    patch, sides = made.network.get("patch"), build_codec(made.data).spatial
+    sides = build_codec(made.data).spatial
     times = min(sides) // LARGER_FROM
-    wanted = named_recipe(LARGER).network["patch"] * times
-    if recipe not in (None, LARGER) or not times or patch is None or patch >= wanted:
+    wanted = named_recipe(LARGER).network["times"] * times
+    network = NETWORKS[made.network["name"]]
+    if recipe not in (None, LARGER) or not times or getattr(network, "enlarged", None) is None:
+        return []
+    own = made.network.get("times", 1)
+    if own >= wanted:
         return []
     with without_memory():
-        network = NETWORKS.build(made.network, channels=build_codec(made.data).channels)
+        built = NETWORKS.build(made.network, channels=build_codec(made.data).channels)
     fitting = []
-    for height, width in _near(sides, network.reduction // patch * wanted, LARGER_FROM * (times + 1)):
+    for height, width in _near(sides, built.reduction // own * wanted, LARGER_FROM * (times + 1)):
         size = json.dumps(height if height == width else [height, width], separators=(",", ":"))
         with suppress(UsageError):
-            if new_recipe(recipe, [*settings, f"data.size={size}"]).network.get("patch", 0) >= wanted:
+            if new_recipe(recipe, [*settings, f"data.size={size}"]).network.get("times", 1) >= wanted:
                 fitting.append(f"data.size={size}")
     if not fitting:  # something else than the size is in the way
         return []
     size = "×".join(map(str, reversed(sides)))
-    offered = " / ".join(fitting)
-    return [
-        message(
-            "training.smaller_patches",
-            recipe=made.name,
-            patch=patch,
-            wanted=wanted,
-            size=size,
-            offered=offered,
-        )
-    ]
+    return [message("training.smaller_network", recipe=made.name, size=size, offered=" / ".join(fitting))]
 
 
 def _near(sides: tuple[int, ...], multiple: int, next_step: int) -> Iterator[tuple[int, int]]:
     """The nearest smaller size whose sides are multiples, and of squares the nearest larger one.
 
-    next_step: the side from which on patches are larger again, which is a multiple of theirs.
+    next_step: the side from which on another network is wanted, which is a multiple of what that needs.
     """
     height, width = (side // multiple * multiple for side in sides)
     yield height, width

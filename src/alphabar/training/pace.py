@@ -69,8 +69,6 @@ def far_from_plan(planned: Plan, rate: float, limits: Limits) -> list[Message]:
             f"--set network.{key}={json.dumps(value, separators=(',', ':'))}"
             for key, value in network.items()
         )
-        if planned.recipe.coarse > 1:  # where the patch is named, it is not chosen by the size
-            settings += f" --set coarse={planned.recipe.coarse}"
         budget = format_duration(limits.whole_budget)
         told.append(message("training.other_size", widths=better.shape, budget=budget, settings=settings))
     return told
