@@ -250,6 +250,24 @@ def test_small_pictures_are_counted_and_a_smaller_size_advised_where_all_are_sma
     assert "training.size_beyond" not in messages
 
 
+def test_only_the_detail_of_larger_pictures_is_learned_on_request(trained, picture_folder, tmp_path):
+    only = ["data.size=32", "network.only_detail=true", "network.detail_width=8"]
+    options = {"finetune": trained, "settings": only, "runtime": Runtime(channels_last=True, fused=True)}
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    launched(picture_folder, run=straight, **options, images=32)
+    for images in (16, 32):
+        launched(picture_folder, run=resumed, **options, images=images)
+    before, *after = (load_model(run, "cpu").denoiser.network for run in (trained, straight, resumed))
+    for name, weight in before.state_dict().items():
+        assert torch.equal(after[0].coarse.state_dict()[name], weight), name
+    assert after[0].detail.output.weight.any()
+    for name, weight in after[0].state_dict().items():
+        assert torch.equal(after[1].state_dict()[name], weight), name
+    with pytest.raises(UsageError, match="alphabar finetune MODEL"):
+        launched(picture_folder, run=tmp_path / "new", settings=[*TINY, *only], recipe="nested")
+    assert not (tmp_path / "new").exists()
+
+
 def test_images_alone_train_the_default_recipe(picture_folder, tmp_path):
     for name, options in (("alone", {}), ("named", {"recipe": "lean"})):
         launched(picture_folder, run=tmp_path / name, **options)

@@ -631,6 +631,22 @@ class TestNestedUNet:
         assert torch.equal(larger.coarse.stem.weight, trained.coarse.stem.weight)
         assert not larger.detail.output.weight.any()
 
+    def test_only_the_detail_is_learned_on_request(self):
+        small = UNet((("class", 3),), channels=3, dropout=0.5, **PLAIN)
+        settings = NESTED | {"only_detail": True, "dropout": 0.5}
+        large = NETWORKS.build(settings, channels=3, conditions=(("class", 3),))
+        large.load_compatible(small.state_dict())
+        x, t, cond = torch.randn(4, 3, 32, 32), torch.rand(4), torch.eye(3)[[0, 1, 2, 1]]
+        found = large.train()(x, t, cond)
+        (found - torch.randn(found.shape)).square().mean().backward()
+        coarse = small.eval()(F.avg_pool2d(x, 2), t, cond)
+        assert torch.allclose(F.avg_pool2d(found, 2), coarse, atol=1e-5)  # no dropout either
+        assert all(p.grad is None for p in large.coarse.parameters())
+        assert large.detail.output.weight.grad.any()
+        other = NETWORKS.build(settings, channels=3)
+        with pytest.raises(UsageError, match="network.only_detail"):
+            other.load_compatible(small.state_dict())
+
     def test_another_coarse_network_is_refused(self):
         large = NETWORKS.build(NESTED, channels=3)
         with pytest.raises(UsageError, match=r"stem\.weight"):

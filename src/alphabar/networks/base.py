@@ -29,8 +29,8 @@ class Network(nn.Module):
     channels: of the signal.
     reduction: the factor between the signal's size and its smallest features'; sizes must be multiples of it.
 
-    enlarged: the name of the network for pictures whose sides are ``times`` as long, a setting beside those of
-        this one, which begins as this one on the coarse picture; None where there is none.
+    enlarged: the name of the network for pictures whose sides are ``times`` as long, a setting beside those
+        of this one, which begins as this one on the coarse picture; None where there is none.
 
     Every architecture takes ``conditions`` when it is made: the fields of its condition, none by default.
     """

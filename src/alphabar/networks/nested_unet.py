@@ -1,15 +1,18 @@
 """A U-Net of the coarse picture, and a small network of the detail (Gu et al. 2023, "Matryoshka")."""
 
 from collections.abc import Mapping
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alphabar.errors import UsageError
 from alphabar.networks.base import Network, check_blocks, check_positive
 from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions, group_norm, zero
 from alphabar.networks.resample import Level, repeated
 from alphabar.networks.unet import ResidualBlock, UNet
+from alphabar.tensor_files import difference
 
 LARGEST_PATCH = 4  # pixels of a side that a position of the detail's network has
 EVERY = 4  # in training the detail of one sample in so many is computed
@@ -47,7 +50,7 @@ class NestedUNet(Network):
 
     conditions, channels, widths, blocks, patch, attention, head_dim, dropout: of the `UNet`.
     times: pixels to a side of a square. detail_width, detail_blocks: channels and residual blocks of the
-    network of the detail.
+    network of the detail. only_detail: whether the U-Net stays as it is, one that was trained before.
     """
 
     enlarged = "nested_unet"
@@ -66,6 +69,7 @@ class NestedUNet(Network):
         times: int = 2,
         detail_width: int = 64,
         detail_blocks: int = 2,
+        only_detail: bool = False,
     ):
         super().__init__()
         check_positive(times=times, detail_width=detail_width)
@@ -80,7 +84,8 @@ class NestedUNet(Network):
             head_dim=head_dim,
             dropout=dropout,
         )
-        self.channels, self.times = channels, times
+        self.coarse.requires_grad_(not only_detail)
+        self.channels, self.times, self.only_detail = channels, times, only_detail
         self.reduction = times * self.coarse.reduction
         pixels = times * patch  # to a side of a position of the U-Net's features
         own = max(divisor for divisor in range(1, LARGEST_PATCH + 1) if pixels % divisor == 0)
@@ -88,6 +93,13 @@ class NestedUNet(Network):
         self.detail = DetailNetwork(
             channels, own, widths[0], detail_width, detail_blocks, self.coarse.embedding_dim
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; a U-Net that stays as it is has no dropout."""
+        super().train(mode)
+        if self.only_detail:
+            self.coarse.eval()
+        return self
 
     @property
     def embed_cond(self) -> ConditionEmbedding | None:
@@ -100,7 +112,7 @@ class NestedUNet(Network):
         embedding = self.coarse.embedding(means, c_noise, cond)
         features = self.coarse.features(means, embedding)
         F_coarse = self.coarse.prediction(features)
-        every = EVERY if self.training else 1
+        every = EVERY if self.training and not self.only_detail else 1
         seen = repeated(features.detach()[::every], self.repeats)
         detail = self.detail(x[::every], seen, embedding.detach()[::every])
         detail = detail - repeated(F.avg_pool2d(detail, self.times), self.times)
@@ -114,9 +126,12 @@ class NestedUNet(Network):
         """Replace the random weights by those of a trained network of this class, or of a `UNet`.
 
         The detail is learned from the beginning where there was none, or none of this form. Otherwise as
-        `Network.load_compatible`.
+        `Network.load_compatible`; and raises UsageError for a U-Net that is to stay as it is, where the
+        trained one has other conditions.
         """
         inside = {n.removeprefix("coarse."): w for n, w in weights.items() if n.startswith("coarse.")}
+        if self.only_detail and (found := difference(self.coarse.state_dict(), inside or weights)):
+            raise UsageError("networks.other_conditions", name=found[0], own=found[1], theirs=found[2])
         self.coarse.load_compatible(inside or weights)
         own = {f"detail.{name}": weight for name, weight in self.detail.state_dict().items()}
         if all(name in weights and weights[name].shape == weight.shape for name, weight in own.items()):

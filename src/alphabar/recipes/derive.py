@@ -41,10 +41,11 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
         "condition": values["condition"] | {"on": None},
     }
     settings = [*settings]
-    made = with_settings(make_recipe(values), settings)
+    about_data = [each for each in settings if each.strip().startswith("data")]
+    made = with_settings(make_recipe(values), about_data)
     _check_latents(recipe, made, model)
     times = _times_larger(recipe, made)
-    return made if times == 1 else enlarged(made, times, settings)
+    return with_settings(made if times == 1 else enlarged(made, times, settings), settings)
 
 
 def _times_larger(before: Recipe, after: Recipe) -> int:

@@ -71,7 +71,7 @@ def enlarged(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe
     (`NetworkDenoiser`), and a small network beside it predicts the detail (`NestedUNet`). The standard
     deviation of the noise in such a mean is as many times smaller, so the noise levels of training and of
     guidance are as many times higher (Hoogeboom et al. 2023, section 2.1).
-    settings: "key=value", which have been applied; what they name stays.
+    settings: the person's own, "key=value"; what they name stays.
     """
     named, values = named_keys(settings), recipe.model_dump(mode="json")
     network, noise = values["network"], values["noise_distribution"]

@@ -21,9 +21,12 @@ LARGER, LARGER_FROM = "nested", 128  # px: for larger pictures it is this one (d
 def new_recipe(recipe: str | Recipe | None, settings: list[str]) -> Recipe:
     """The recipe of a new training, with a person's settings; where none is named, it depends on the size.
 
-    recipe: a name, the path of a recipe.toml, or a recipe. Raises as `with_settings` and `read_recipe` do.
+    recipe: a name, the path of a recipe.toml, or a recipe. Raises UsageError
+    for a network that only learns the detail, and as `with_settings` and `read_recipe` do.
     """
     made = with_settings(_named(recipe or PLANNED), settings)
+    if made.network.get("only_detail"):
+        raise UsageError("training.only_detail")
     times = min(build_codec(made.data).spatial) // LARGER_FROM
     own = {"data.codec", "network", "network.name"}
     if recipe is None and times and named_keys(settings).isdisjoint(own):

@@ -76,7 +76,8 @@ class TrainingState:
             recompute_blocks(self.network)
         runtime.place(self.network)
         # Looked up once: a GPU would wait for it at every update.
-        self.parameters, self.buffers = list(self.network.parameters()), list(self.network.buffers())
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.buffers = list(self.network.buffers())
         self.denoiser = denoiser.with_network(runtime.parallel(self.network))
         self.method = METHODS.build(
             recipe.method,

@@ -106,6 +106,7 @@ class Trial:
         found = {
             name: torch.zeros_like(p) if p.grad is None else p.grad.float() / self._scale
             for name, p in self.network.named_parameters()
+            if p.requires_grad
         }
         return found | {
             name: torch.zeros_like(p) if p.grad is None else p.grad.float().clone()
