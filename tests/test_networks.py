@@ -644,7 +644,7 @@ class TestNestedUNet:
         assert all(p.grad is None for p in large.coarse.parameters())
         assert large.detail.output.weight.grad.any()
         other = NETWORKS.build(settings, channels=3)
-        with pytest.raises(UsageError, match="network.only_detail"):
+        with pytest.raises(UsageError, match=r"network\.only_detail"):
             other.load_compatible(small.state_dict())
 
     def test_another_coarse_network_is_refused(self):
