@@ -1,4 +1,4 @@
-"""Ways to larger pictures beside `patches`: a transformer, coefficients of blocks, an upscaler.
+"""Ways to larger pictures beside a nested network: a transformer, coefficients of blocks, an upscaler.
 
 They are extensions as docs/extend.md has them; larger_images.py and cascade.py compare them.
 """
@@ -139,8 +139,6 @@ class Beside(nn.Module):
 
 class Upscaler(UNet):
     """A U-Net that is given a smaller picture, enlarged; the second model of a cascade (Ho et al. 2022)."""
-
-    spreads = False
 
     def __init__(
         self,

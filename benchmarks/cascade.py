@@ -1,4 +1,4 @@
-"""Is a cascade, a model of 64 px and one that upscales, a better way to 128 px than `patches`?
+"""Is a cascade, a model of 64 px and one that upscales, a better way to 128 px than one?
 
     python benchmarks/cascade.py stanford_cars --out runs/cascade --minutes 10 -n 500
 
@@ -27,7 +27,7 @@ from alphabar.recipes.schema import Recipe
 from alphabar.runs.model import Model, build_denoiser
 from alphabar.runtime import Runtime
 from common import argument_parser, print_command, print_section, print_table
-from larger_images import seconds_of
+from larger_images import SHIFTED, seconds_of
 
 SIZE = 64
 COMMON = ["data.channels=3", "monitor.share=0", "monitor.distance=0"]
@@ -38,10 +38,11 @@ def recipes(seed: int = 0) -> tuple[Recipe, Recipe]:
     """Those of the model of 64 px and of the upscaler."""
     common = [*COMMON, f"seed={seed}"]
     small = [*common, f"data.size={SIZE}", "network.widths=[32,64,128]"]
-    large = [*common, "method=upscaling", "network=upscaler", "sampling.guidance=[]"]
+    large = [*common, "data.size=128", "name=upscaler", "method=upscaling", "network=upscaler"]
+    large += [SHIFTED, "coarse=2", "sampling.guidance=[]"]
     return (
         alphabar.with_settings(alphabar.named_recipe("lean"), small),
-        alphabar.with_settings(alphabar.named_recipe("patches"), large),
+        alphabar.with_settings(alphabar.named_recipe("lean"), large),
     )
 
 

@@ -50,7 +50,12 @@ CANDIDATES = {
         "lean",
         f"network.widths=[32,64,128] network.patch=4 parameterization=x0 {SHIFTED}",
     ),
-    "pixels, patch 4, means and detail": ("patches", "network.widths=[32,64,128]"),
+    "pixels, patch 4, means and detail": (
+        "lean",
+        f"network.widths=[32,64,128] network.patch=4 coarse=2 {SHIFTED}"
+        ' sampling.guidance=[{"name":"pag","scale":4,"interval":[0.4,5]}]',
+    ),
+    "a nested network": ("nested", "network.widths=[32,64,128]"),
     "a transformer on patches of 8×8, x0": (
         "lean",
         f"network=transformer parameterization=x0 {SHIFTED}",

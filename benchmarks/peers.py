@@ -8,7 +8,7 @@ Prints section 2 of docs/results/quality_vs_compute.md. Three trainings get the 
 in alphabar's trainer, and a tuned baseline, diffusers' U-Net reduced to the FLOPs of `lean`, whose learning
 rate is chosen beforehand. Three that have hardly begun by then get the short time: a student's DDPM notebook
 as it is written, denoising-diffusion-pytorch and diffusers' example, both with their default settings. With
-``--size 128`` it prints a section of larger_images.md: `patches`, the tuned baseline, and diffusers'
+``--size 128`` it prints a section of larger_images.md: `nested`, the tuned baseline, and diffusers'
 autoencoder with the tuned U-Net on its latents. Each computes in bf16 and channels_last where that is faster
 here, except for the notebook. The time of foreign models is that at work of the thread that trains, which
 other programs hardly change. Results are kept in ``--out``: an interrupted benchmark goes on with the next.
@@ -303,7 +303,7 @@ def _encoder(benchmark: Benchmark, network: Any) -> Callable[[NDArray], Tensor]:
 
 
 NAMES = {
-    "patches": "**`patches`**",
+    "nested": "**`nested`**",
     "latents": "diffusers' AutoencoderKL and tuned U-Net",
     "notebook": "(a) the notebook's loop, DDIM",
     "classic": "(b) `classic` in alphabar's trainer, DDIM",
@@ -313,7 +313,7 @@ NAMES = {
     "lean": "**`lean`**",
 }
 AT_SIZE = {64: ("notebook", "classic", "denoising", "diffusers", "tuned", "lean")}
-LARGER = ("tuned", "latents", "patches")  # at other sizes
+LARGER = ("tuned", "latents", "nested")  # at other sizes
 
 
 def compute(benchmark: Benchmark, key: str) -> Result:
@@ -377,7 +377,7 @@ def arguments() -> Any:
     parser.add_argument("--tuning", type=float, default=3.0, help="minutes for each learning rate of (e)")
     parser.add_argument("--rate", type=float, help="the learning rate of (e), if it is known")
     parser.add_argument("--size", type=int, default=64, help="of the pictures")
-    parser.add_argument("--settings", default="network.widths=[32,64,128]", help="of lean or patches")
+    parser.add_argument("--settings", default="network.widths=[32,64,128]", help="of lean or nested")
     parser.add_argument(
         "-n", type=int, default=500, help=f"samples; the slow ones get 1/{SLOW_SHARE} of them"
     )
@@ -416,7 +416,7 @@ ABOUT = {
     " of `lean`,",
 }
 LARGER_ABOUT = (
-    "diffusers' `UNet2DModel` is reduced to about the FLOPs of `patches`. Its `AutoencoderKL`, f4 with 4"
+    "diffusers' `UNet2DModel` is reduced to about the FLOPs of `nested`. Its `AutoencoderKL`, f4 with 4"
     f" channels and a decoder of about the FLOPs of that of `latent`, has {SHARE:.0%} of the time, encoding"
     " counts, and the `UNet2DModel` on the standardised latents has the rest. The U-Nets are tuned:"
 )
