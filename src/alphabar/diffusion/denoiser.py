@@ -88,7 +88,9 @@ class NetworkDenoiser(nn.Module):
 
 def means(x: Tensor, k: int) -> Tensor:
     """The coarse picture: means over squares of k×k pixels, (n, c, k·h, k·w) → (n, c, h, w)."""
-    return nn.functional.avg_pool2d(x, k)
+    # Twice as fast as avg_pool2d, whose backward pass is slow for the few channels of a picture.
+    rows = sum((x[:, :, i::k] for i in range(1, k)), x[:, :, ::k])
+    return sum((rows[..., i::k] for i in range(1, k)), rows[..., ::k]) / k**2
 
 
 def detail(x: Tensor, k: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alphabar.diffusion.denoiser import means
 from alphabar.errors import UsageError
 from alphabar.networks.base import Network, check_blocks, check_positive
 from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions, group_norm, zero
@@ -108,14 +109,14 @@ class NestedUNet(Network):
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """F (n, channels, h, w), as `UNet` has it: its means over squares are that of the U-Net."""
-        means = F.avg_pool2d(x, self.times)
-        embedding = self.coarse.embedding(means, c_noise, cond)
-        features = self.coarse.features(means, embedding)
+        coarse = means(x, self.times)
+        embedding = self.coarse.embedding(coarse, c_noise, cond)
+        features = self.coarse.features(coarse, embedding)
         F_coarse = self.coarse.prediction(features)
         every = EVERY if self.training and not self.only_detail else 1
         seen = repeated(features.detach()[::every], self.repeats)
         detail = self.detail(x[::every], seen, embedding.detach()[::every])
-        detail = detail - repeated(F.avg_pool2d(detail, self.times), self.times)
+        detail = detail - repeated(means(detail, self.times), self.times)
         if every > 1:
             others = detail.new_zeros(len(detail), every - 1, *detail.shape[1:])
             detail = torch.cat([detail[:, None], others], 1).flatten(0, 1)[: len(x)]
