@@ -263,6 +263,8 @@ def test_only_the_detail_of_larger_pictures_is_learned_on_request(trained, pictu
     assert after[0].detail.output.weight.any()
     for name, weight in after[0].state_dict().items():
         assert torch.equal(after[1].state_dict()[name], weight), name
+    with pytest.raises(UsageError, match=r"network\.only_detail keeps"):
+        launched(picture_folder, run=tmp_path / "new", **options, condition="clusters")
     with pytest.raises(UsageError, match="alphabar finetune MODEL"):
         launched(picture_folder, run=tmp_path / "new", settings=[*TINY, *only], recipe="nested")
     assert not (tmp_path / "new").exists()

@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.diffusion.denoiser import means
-from alphabar.errors import UsageError
 from alphabar.networks.base import Network, check_blocks, check_positive
 from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions, group_norm, zero
 from alphabar.networks.resample import Level, repeated
 from alphabar.networks.unet import ResidualBlock, UNet
-from alphabar.tensor_files import difference
 
 LARGEST_PATCH = 4  # pixels of a side that a position of the detail's network has
 EVERY = 4  # in training the detail of one sample in so many is computed
@@ -127,12 +125,9 @@ class NestedUNet(Network):
         """Replace the random weights by those of a trained network of this class, or of a `UNet`.
 
         The detail is learned from the beginning where there was none, or none of this form. Otherwise as
-        `Network.load_compatible`; and raises UsageError for a U-Net that is to stay as it is, where the
-        trained one has other conditions.
+        `Network.load_compatible`.
         """
         inside = {n.removeprefix("coarse."): w for n, w in weights.items() if n.startswith("coarse.")}
-        if self.only_detail and (found := difference(self.coarse.state_dict(), inside or weights)):
-            raise UsageError("networks.other_conditions", name=found[0], own=found[1], theirs=found[2])
         self.coarse.load_compatible(inside or weights)
         own = {f"detail.{name}": weight for name, weight in self.detail.state_dict().items()}
         if all(name in weights and weights[name].shape == weight.shape for name, weight in own.items()):

@@ -450,11 +450,13 @@ def _about_data(source: Source, dataset: Dataset) -> list[Message]:
 
 
 def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> None:
-    """Raises UsageError where a model is to be distilled on other labels than it was trained on."""
+    """Raises UsageError for other labels than a model has that is distilled, or stays as it is in part."""
     model, vocabulary = chosen.model, conditions.vocabulary if conditions else None
-    distills = method_of(chosen.recipe).needs_trained_weights
-    if distills and model and vocabulary != model.vocabulary:
-        raise UsageError("training.distill_other_labels", model=model.path, data=data)
+    if model and vocabulary != model.vocabulary:
+        if method_of(chosen.recipe).needs_trained_weights:
+            raise UsageError("training.distill_other_labels", model=model.path, data=data)
+        if chosen.recipe.network.get("only_detail"):
+            raise UsageError("training.detail_other_labels", model=model.path, data=data)
 
 
 def _planned(
