@@ -7,7 +7,7 @@ import pytest
 
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.recipes.derive import finetuned
+from alphabar.recipes.derive import distilled, finetuned
 from alphabar.recipes.overrides import differences, with_settings
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.recipes.schema import make_recipe, read_recipe
@@ -139,6 +139,9 @@ def test_finetuning_on_larger_pictures_enlarges_network_and_noise():
     largest = finetuned(larger, "m", ["data.size=256"])
     assert largest.coarse == 4 and largest.network == larger.network | {"times": 4}
     assert finetuned(lean, "m", ["data.size=96"]).network == lean.network
+    detail = finetuned(lean, "m", ["data.size=128", "network.only_detail=true"])
+    assert detail.network == larger.network | {"only_detail": True}
+    assert finetuned(detail, "m").network == distilled(detail).network == larger.network
     # Noise levels that are uniform in t are those of the schedule.
     ddpm = named_recipe("ddpm")
     uniform = finetuned(ddpm, "m", ["data.size=128"])

@@ -162,9 +162,11 @@ def _in_small_batches(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values with batches of 32 at most; the learning rate falls by the root of the factor.
 
     A model that was trained on a GPU may be finetuned where an update with its batch would take a minute. For
-    the root see Malladi et al. 2022.
+    the root see Malladi et al. 2022. All of the network is learned, whatever was learned before.
     """
     values = recipe.model_dump(mode="json")
+    if "only_detail" in values["network"]:
+        values["network"]["only_detail"] = False
     batch = min(recipe.batch, LARGEST_BATCH)
     values |= {"batch": batch, "accumulate": 1 if batch < recipe.batch else recipe.accumulate}
     values["optimizer"]["learning_rate"] *= (batch / recipe.batch) ** 0.5
