@@ -327,7 +327,7 @@ class TestLife:
     def test_what_does_not_belong_together_is_refused(self, name):
         with pytest.raises(UsageError, match=r"choose one of (generator|vae)"):
             with_settings(named_recipe(name), ["network=unet"])
-        with pytest.raises(UsageError, match="choose one of tutorial_unet, unet, mp_unet"):
+        with pytest.raises(UsageError, match="choose one of tutorial_unet, unet, nested_unet, mp_unet"):
             with_settings(named_recipe("lean"), [f"network={named_recipe(name).network['name']}"])
         with pytest.raises(UsageError, match="takes no condition"):
             with_settings(named_recipe(name), ["condition.on=class"])
