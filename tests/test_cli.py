@@ -76,6 +76,20 @@ def test_ctrl_c_while_modules_are_loaded_ends_in_silence(module):
     assert done.returncode == -signal.SIGINT and not done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="exit codes of signals are Unix's")
+def test_ctrl_c_while_libraries_tidy_up_ends_in_silence():
+    code = (
+        "import atexit, signal, sys\n"
+        "from alphabar import versions\n"
+        "from alphabar.cli.__main__ import main\n"
+        "versions.version_line = lambda: atexit.register(signal.raise_signal, signal.SIGINT)\n"
+        "sys.argv = ['alphabar', '--version']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and not done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(call, command):
     code, out, _ = call(command, "--help")

@@ -64,3 +64,20 @@ def test_an_evaluation_is_kept_before_it_is_printed(call, monkeypatch, picture_f
     assert code == 1
     (kept,) = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     assert kept["n"] == 8
+
+
+@needs_full
+def test_a_comparison_is_written_before_it_is_printed(call, monkeypatch, tmp_path):
+    runs, page = [make_run(tmp_path / name) for name in ("one", "two")], tmp_path / "page.html"
+    with FULL.open("w", buffering=1) as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        code, _, _ = call("compare", *runs, "--out", page)
+    assert code == 1
+    assert "</html>" in page.read_text(encoding="utf-8")
+
+
+def test_a_comparison_is_printed_where_its_page_cannot_be_written(call, tmp_path):
+    runs, page = [make_run(tmp_path / name) for name in ("one", "two")], tmp_path / "page.html"
+    page.mkdir()
+    code, out, err = call("compare", *runs, "--out", page)
+    assert code == 1 and "parameters" in out and "page.html" in err

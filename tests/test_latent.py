@@ -17,7 +17,7 @@ from alphabar.data.sources import open_source
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.export.export import export_to
 from alphabar.export.hub import model_files
-from alphabar.files import DamagedFile, pack_json
+from alphabar.files import DamagedFile, pack_json, read_folder, write_folder
 from alphabar.messages import Message
 from alphabar.methods.registry import METHODS
 from alphabar.metrics.reconstruction import psnr, ssim
@@ -40,6 +40,7 @@ from alphabar.sampling.sample import sample
 from alphabar.sampling.settings import sampling_settings
 from alphabar.training.launch import launch
 from alphabar.training.signals import signals_of
+from refusals import refused
 
 SETTINGS = ["data.size=16", "data.codec.widths=[8,8]", "network.widths=[8,16]", "network.head_dim=16"]
 SETTINGS += ["batch=8", "monitor.samples=2", "monitor.steps=2", "monitor.levels=2", "monitor.distance=0"]
@@ -528,3 +529,27 @@ def test_the_error_of_an_autoencoder_is_that_of_what_it_decodes():
     # Latents of half the size here are means over pixels four apart, not the latents of the small picture.
     smaller = METHODS.build({"name": "autoencoder", "noise": 0.0, "equivariance": 1.0}, **exact)
     assert (smaller.losses(x0, torch.zeros(2), torch.zeros_like(x0), None) > 0.1).all()
+
+
+def test_the_autoencoder_of_another_run_is_refused(trained, picture_folder, tmp_path):
+    """One of the same shapes would decode to other pictures without a word."""
+    other, run = tmp_path / "other", tmp_path / "run"
+    launched(picture_folder, run=other, settings=[*SETTINGS, "seed=1"], images=8)
+    shutil.copytree(trained, run)
+    shutil.rmtree(run / "codec")
+    shutil.copytree(other / "codec", run / "codec")
+    with refused("runs.other_codec", AlphabarError, path=run, codec=run / "codec"):
+        load_model(run, "cpu")
+    with refused("runs.other_codec", AlphabarError, path=run):
+        launched(picture_folder, run=run, recipe=None, settings=[], images=48)
+    shutil.rmtree(run / "codec")
+    shutil.copytree(trained / "codec", run / "codec")
+    assert weights_of(run) == weights_of(trained)
+
+
+def test_weights_of_another_autoencoder_name_their_model(trained, tmp_path):
+    model = tmp_path / "model"
+    files = read_folder(trained / "model")
+    write_folder(model, {**files, CODEC: files["model.safetensors"]})
+    with refused("recipes.in_file", path=model):
+        load_model(model, "cpu")

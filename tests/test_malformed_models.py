@@ -364,3 +364,15 @@ def test_a_changed_recipe_is_named_and_its_copy_puts_it_right(tmp_path):
     assert run.recipe == original
     shutil.rmtree(copy.parent)
     assert run.recipe == original
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"name = 'le", None])
+def test_a_recipe_that_cannot_be_read_names_its_copy(tmp_path, content):
+    run = Run(tmp_path / "run")
+    run.create(with_settings(named_recipe("lean"), SETTINGS))
+    file = run.path / "recipe.toml"
+    file.write_bytes(content if content is not None else file.read_bytes()[:-30])
+    with refused(
+        "runs.other_recipe", AlphabarError, path=file, original=run.path / ".recipe" / "recipe.toml"
+    ):
+        run.recipe  # noqa: B018

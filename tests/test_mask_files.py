@@ -251,3 +251,36 @@ def test_the_command_says_how_much_is_filled_in(tmp_path, call):
     args = ("--mask", "box:0,0,8,8", "--out", out, "-n", 1, "--steps", 1)
     code, _, err = call("inpaint", "cars64", tmp_path / "photo.png", *args)
     assert code == 0 and "25 % of the image is filled in" in err
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "LA"])
+def test_a_grey_photograph_is_no_mask(tmp_path, mode):
+    """Detail on every scale, as photographs have it."""
+    grey, path = np.zeros((64, 64)), tmp_path / "photo.png"
+    for side in (4, 8, 16, 32, 64):
+        detail = np.random.default_rng(side).normal(0, 60 / side**0.5, (side, side)).astype(np.float32)
+        grey += np.asarray(Image.fromarray(detail).resize((64, 64), Image.Resampling.BICUBIC))
+    grey = Image.fromarray((128 + 2 * grey).clip(0, 255).astype(np.uint8))
+    image = (
+        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    )
+    image.save(path)
+    with refused("restoration.mask_is_photograph", UsageError, file=path):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("kind", ["blurred", "ramp", "paper", "labels"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_grey_masks_of_many_levels_are_no_photographs(tmp_path, kind, suffix):
+    y, x = np.mgrid[:256, :256]
+    round_ones = np.hypot(x % 64 - 32, y % 64 - 32) < 24
+    noise = np.random.default_rng(0).integers(-20, 20, (256, 256))
+    blurred = Image.fromarray(np.uint8(255 * round_ones)).filter(ImageFilter.GaussianBlur(6))
+    grey, marked = {
+        "blurred": (np.asarray(blurred), np.asarray(blurred) > 127),
+        "ramp": (x, x > 127),
+        "paper": (np.where(round_ones, 200, 40) + noise, round_ones),
+        "labels": (x // 32 * 32 + y // 128 * 16, x // 32 * 32 + y // 128 * 16 > 127),
+    }[kind]
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / f"mask.{suffix}")
+    assert (read_mask(tmp_path / f"mask.{suffix}") != marked).mean() < 0.06

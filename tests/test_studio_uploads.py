@@ -2,12 +2,17 @@
 
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from alphabar.data.sources import open_source
-from alphabar.errors import UsageError
+from alphabar.errors import AlphabarError, UsageError
+from alphabar.studio.jobs import TrainingJobs
+from alphabar.studio.models import ModelStore
 from alphabar.studio.upload import unpack
+from refusals import refused
+from test_studio_faults import page_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ONE, TWO = PNG + b"one", PNG + b"two"
@@ -118,3 +123,45 @@ def test_a_record_of_what_was_left_out_is_not_trusted(tmp_path, content):
     (tmp_path / "a.png").write_bytes(ONE)
     (tmp_path / ".left_out.json").write_text(content)
     assert open_source(tmp_path).notes == []
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "labels.tsv", "a.txt", "metadata.jsonl"])
+def test_tables_and_captions_alone_are_no_pictures(loose, archive, tmp_path, name):
+    with refused("studio.upload_without_pictures", UsageError):
+        unpack([loose(name, labels("cat"), "1")], tmp_path / "out")
+    with refused("studio.upload_without_pictures", UsageError):
+        unpack([archive("1.zip", (name, labels("cat")))], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_long_names_in_other_alphabets_keep_their_ends(archive, known):
+    found = known(archive("1.zip", ("猫" * 120 + "/日" + "本" * 120 + ".png", ONE), ("dogs/a.png", TWO)))
+    assert sorted(found) == sorted([(ONE, "猫" * 50, None), (TWO, "dogs", None)])
+
+
+@pytest.mark.parametrize(
+    "members",
+    [["a.png", "a.png/b.png"], ["a.png/b.png", "a.png"], ["d" * 100 + "/" + "/d" * 3000 + "/a.png"]],
+)
+def test_names_that_no_folder_can_hold_are_named(archive, tmp_path, members):
+    file = archive("1.zip", *((name, ONE) for name in members))
+    with refused("studio.archive_name", AlphabarError, file="1.zip", name=members[-1][-80:]):
+        unpack([file], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("tab", ["DataTab", "TrainingForm"])
+def test_the_page_takes_tables_captions_and_names_that_gradio_does_not_know(tmp_path, tab):
+    page = page_of(ModelStore(tmp_path / "opened"), tmp_path)
+    from alphabar.studio.tabs.data import DataTab
+    from alphabar.studio.tabs.training_form import TrainingForm
+
+    with page.blocks:
+        upload = (DataTab(page) if tab == "DataTab" else TrainingForm(page, TrainingJobs(page.models))).files
+    from gradio.data_classes import FileData, ListFiles
+
+    names = ("a.png", "metadata.jsonl", "labels.csv", "a.txt", "b.jpg_large", "c.pjpeg", "d.zip")
+    for name in names:
+        (tmp_path / name).write_bytes(ONE)
+    given = ListFiles(root=[FileData(path=str(tmp_path / name), orig_name=name) for name in names])
+    assert [Path(file).name for file in upload.preprocess(given)] == list(names)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,10 +139,16 @@ def test_all_checkpoints_damaged_is_an_error_not_a_new_beginning(dataset, tmp_pa
     run_all(dataset, run, images=16)
     for folder in run.checkpoints.folders():
         (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(AlphabarError, match="Every checkpoint"):
-        run_all(dataset, run, images=32)
-    with pytest.raises(AlphabarError, match="nothing to load"):
-        load_model(run.path)
+    trains, loads = partial(run_all, dataset, run, images=32), partial(load_model, run.path)
+    for reads in (trains, loads):
+        with refused("runs.only_the_model", AlphabarError, path=run.path, model=run.model_folder):
+            reads()
+    assert load_model(run.model_folder).images == 16
+    (run.model_folder / "model.safetensors").write_bytes(b"")
+    with refused("training.all_damaged", AlphabarError, path=run.path):
+        trains()
+    with refused("runs.all_damaged", AlphabarError, path=run.path):
+        loads()
 
 
 def test_old_checkpoints_go_but_one(dataset, tmp_path):

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import signal
 import sys
 import warnings
 from contextlib import suppress
@@ -42,8 +41,6 @@ def run_command() -> None:
         _fail_on_system(error)
     except typer.Abort:
         sys.exit(1)
-    except KeyboardInterrupt:  # before the command line is read
-        sys.exit(128 + signal.SIGINT)
     if code:
         sys.exit(code)
 

@@ -55,7 +55,7 @@ def compare(
 
 
 def write_and_print_comparison(runs: list[Path], out: Path, language: str | None = None) -> Any:
-    """Compare runs, print the tables and write the page. Returns the comparison."""
+    """Compare runs, write the page and print the tables. Returns the comparison."""
     from alphabar.reporting.comparison import compare as compare_runs
     from alphabar.reporting.comparison_page import comparison_rows, write_comparison
     from alphabar.reporting.pages import files_folder
@@ -63,16 +63,23 @@ def write_and_print_comparison(runs: list[Path], out: Path, language: str | None
     _check(language)
     files_folder(out)  # refuses a name that is no page before the work begins
     result = run_to_end(compare_runs(runs))
+    try:
+        write_comparison(result, out, language)  # before anything is printed, which may fail
+    finally:
+        _print_comparison(comparison_rows(result), result)
+    say(message("cli.page_written", path=out))
+    return result
+
+
+def _print_comparison(tables: list[Any], result: Any) -> None:
+    """Print the tables of a comparison, each with its ranking, and the notes."""
     rankings = [(), *(table.ranking for table in result.tables)]
-    for (title, (head, *body)), ranking in zip(comparison_rows(result), rankings, strict=True):
+    for (title, (head, *body)), ranking in zip(tables, rankings, strict=True):
         print(localized(title))
         print_table(head, [tuple(map(localized, row)) for row in body])
         print("\n".join((*map(localized, ranking), "")))
     for note in (message("reporting.cost_caption"), *result.notes):
         print(localized(message("cli.note", note=note)))
-    write_comparison(result, out, language)
-    say(message("cli.page_written", path=out))
-    return result
 
 
 def _check(language: str | None) -> None:

@@ -76,17 +76,30 @@ def _is_photograph(colors: NDArray[np.float64]) -> bool:
 def _is_scattered(pixels: NDArray[Any], filled: NDArray[np.bool_]) -> bool:
     """Whether colours are those of a photograph: many, and not all but those of edges near one of two.
 
-    In grey a photograph is not told from a soft mask, which has every level too.
+    A soft mask in grey has every level too, but they change slowly along its edges.
     """
-    if not np.ptp(pixels, axis=2).any():
-        return False
     groups = [np.median(pixels[part], axis=0) for part in (filled, ~filled)]
     apart = np.minimum(*(np.abs(pixels - color).max(2) for color in groups))
     if (apart > 2 * NOTICEABLE).mean() <= 0.25:
         return False
-    coarse = (pixels.astype(int) + 8) // 16 @ [1 << 16, 1 << 8, 1]  # labels in a lossy file vary by less
-    counts = np.sort(np.unique(coarse, return_counts=True)[1])
-    return bool(counts[-FEW:].sum() < 0.85 * filled.size)
+    if not np.ptp(pixels, axis=2).any():
+        grey = pixels[..., 0]
+        return _share_of_few((grey.astype(int) + 2) // 4) < 0.7 and _roughness(grey) > 0.15
+    # Labels in a lossy file vary by less than 16 levels.
+    return _share_of_few((pixels.astype(int) + 8) // 16 @ [1 << 16, 1 << 8, 1]) < 0.85
+
+
+def _share_of_few(values: NDArray[np.int_]) -> float:
+    """The share of the pixels that have one of the `FEW` most frequent values."""
+    counts = np.sort(np.unique(values, return_counts=True)[1])
+    return float(counts[-FEW:].sum() / values.size)
+
+
+def _roughness(grey: NDArray[Any]) -> float:
+    """The share of the pixels that noticeably differ from the mean of their four neighbours."""
+    around = np.pad(grey, 1, mode="edge")
+    neighbours = around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]
+    return float((np.abs(grey - neighbours / 4) > NOTICEABLE / 2).mean())
 
 
 def _by_color(photo: Photo) -> NDArray[np.bool_]:

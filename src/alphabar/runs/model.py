@@ -36,14 +36,17 @@ from alphabar.networks import NETWORKS
 from alphabar.networks.base import Network, without_memory
 from alphabar.networks.layers import Attention
 from alphabar.recipes.schema import Recipe, make_recipe
+from alphabar.runs.checkpoints import Checkpoint
 from alphabar.runs.hub import fetch_model, hub_model
-from alphabar.runs.run import WEIGHTS, Run
+from alphabar.runs.run import WEIGHTS, Run, without_checkpoints
 from alphabar.runtime import default_device
 from alphabar.tensor_files import difference, tensors_in
 
 WHOLE, EARLY, STATISTICS = "model.safetensors", "early.safetensors", "statistics.safetensors"
 
 CODEC = "codec.safetensors"  # in a model folder: the weights of a learned codec
+
+CODEC_SUM = "codec.sha256"  # in a checkpoint: which weights these are
 
 
 @dataclass(frozen=True)
@@ -115,17 +118,33 @@ def trained_codec(recipe: Recipe, weights: Mapping[str, Tensor], device: str | t
     return codec
 
 
-def codec_of(run: Run) -> Codec:
+def codec_of(run: Run, checkpoint: Checkpoint | None = None) -> Codec:
     """The codec of a run, with its weights where it is learned.
 
-    Raises AlphabarError where they are missing or damaged, UsageError where they do not fit.
+    Raises AlphabarError where they are missing, damaged or not those of the checkpoint, UsageError where they
+    do not fit.
     """
-    return trained_codec(run.recipe, _codec_weights(run.recipe, codec_file(run), run.path))
+    return trained_codec(run.recipe, _codec_weights(run.recipe, codec_file(run, checkpoint), run.path))
 
 
-def codec_file(run: Run) -> dict[str, bytes]:
-    """The file of a model folder with the weights of a run's learned codec, where it has any."""
-    return {CODEC: read_folder(run.codec).get(WEIGHTS, b"")} if run.codec.exists() else {}
+def codec_file(run: Run, checkpoint: Checkpoint | None = None) -> dict[str, bytes]:
+    """The file of a model folder with the weights of a run's learned codec, where it has any.
+
+    Raises AlphabarError where they are not those that the checkpoint was trained with, which it knows by
+    `codec_sum`.
+    """
+    if not run.codec.exists():
+        return {}
+    files = {CODEC: read_folder(run.codec).get(WEIGHTS, b"")}
+    known = {name: data for name, data in checkpoint.files.items() if name == CODEC_SUM} if checkpoint else {}
+    if known and known != codec_sum(files):
+        raise AlphabarError("runs.other_codec", path=run.path, codec=run.codec)
+    return files
+
+
+def codec_sum(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The file of a checkpoint with the SHA-256 of the weights of a learned codec, where there are any."""
+    return {CODEC_SUM: hashlib.sha256(files[CODEC]).hexdigest().encode()} if CODEC in files else {}
 
 
 def _codec_weights(recipe: Recipe, files: Mapping[str, bytes], path: Path) -> dict[str, Tensor]:
@@ -137,7 +156,10 @@ def _codec_weights(recipe: Recipe, files: Mapping[str, bytes], path: Path) -> di
     weights = tensors_in(files, CODEC, path)
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise AlphabarError("runs.not_finite", path=path)
-    trained_codec(recipe, weights)
+    try:
+        trained_codec(recipe, weights)
+    except UsageError as error:
+        raise UsageError("recipes.in_file", path=path, problem=error.message) from None
     return weights
 
 
@@ -282,9 +304,10 @@ def _read_run(run: Run) -> tuple[Path, Mapping[str, bytes], Recipe, int]:
     checkpoint, problems = run.checkpoints.newest()
     if checkpoint is None:
         if problems:
-            raise AlphabarError("runs.all_damaged", path=run.path, problem=problems[0].values["problem"])
+            problem = problems[0].values["problem"]
+            raise without_checkpoints(run, AlphabarError("runs.all_damaged", path=run.path, problem=problem))
         raise AlphabarError("runs.no_checkpoint", path=run.path)
-    return checkpoint.path, {**checkpoint.files, **codec_file(run)}, run.recipe, checkpoint.images
+    return checkpoint.path, {**checkpoint.files, **codec_file(run, checkpoint)}, run.recipe, checkpoint.images
 
 
 def _read_model_folder(path: Path) -> tuple[Path, Mapping[str, bytes], Recipe, int]:

@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from alphabar.errors import AlphabarError
@@ -65,14 +65,11 @@ class Run:
         Raises AlphabarError where it cannot be read, and where it is not the one that the run began with.
         """
         file = self.path / "recipe.toml"
-        recipe = read_recipe(file)
-        try:
-            same = read_folder(self._original).get(file.name) == file.read_bytes()
-        except Damaged:  # a copy that is missing or damaged says nothing about the recipe
-            same = True
-        if not same:
-            raise AlphabarError("runs.other_recipe", path=file, original=self._original / file.name)
-        return recipe
+        with suppress(Damaged, OSError):  # a copy that is missing or damaged says nothing about the recipe
+            original = read_folder(self._original).get(file.name)
+            if file.is_file() and original != file.read_bytes():
+                raise AlphabarError("runs.other_recipe", path=file, original=self._original / file.name)
+        return read_recipe(file)
 
     def create(self, recipe: Recipe) -> None:
         """Begins a new run. Raises AlphabarError where the folder holds something else."""
@@ -156,6 +153,20 @@ def check_free(run: Run) -> None:
     if taken and (not run.path.is_dir() or any(_visible(run.path))):
         raise AlphabarError("runs.not_a_run", path=run.path)
     check_name(run.path)
+
+
+def without_checkpoints(run: Run, damaged: AlphabarError) -> AlphabarError:
+    """What to raise where every checkpoint of a run is damaged: it names the model where that is whole.
+
+    damaged: what to raise where it is not; its value ``problem`` is what is damaged in the newest checkpoint.
+    """
+    assert isinstance(damaged.message, Message)
+    try:
+        read_folder(run.model_folder)
+    except Damaged:
+        return damaged
+    problem = damaged.message.values["problem"]
+    return AlphabarError("runs.only_the_model", path=run.path, problem=problem, model=run.model_folder)
 
 
 def data_notes(run: Run) -> list[str]:

@@ -8,7 +8,9 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from errno import EEXIST, EISDIR, ENAMETOOLONG, ENOTDIR
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from alphabar.data.captions import CAPTION_SUFFIXES
 from alphabar.data.folder import PICTURE_SUFFIXES, SUFFIX_WITHIN, begins_like_picture, write_left_out
@@ -28,6 +30,8 @@ MAX_FILES = 200_000
 """Of one upload."""
 
 TOO_LARGE = ("studio.archive_too_large", "studio.upload_too_large")
+
+LONGEST_NAME = 150  # bytes; systems take 255 at least, and others come in front
 
 BLOCK = 2**20  # bytes that are unpacked at once
 
@@ -67,7 +71,7 @@ def unpack(
                 raise AlphabarError(
                     "studio.upload_too_large", files=f"{max_files:,}", megabytes=f"{max_bytes // 2**20:,}"
                 )
-        if not count:
+        if all(_describes(file.name) for file in beside.rglob("*") if file.is_file()):
             raise UsageError("studio.upload_without_pictures")
         if left_out:
             write_left_out(beside, left_out)
@@ -120,8 +124,7 @@ def _extract(
             for member, path in members:
                 own = first[folded(str(path))] is member  # else a name that the archive has twice
                 target = folder / (apart if own else places.apart([path])) / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as packed, open(target, "wb") as out:
+                with archive.open(member) as packed, _new_file(target, file.name, str(path)) as out:
                     while block := packed.read(BLOCK):
                         left -= len(block)
                         if left < 0:
@@ -137,6 +140,18 @@ def _extract(
         # zlib.error and its like
         raise AlphabarError("studio.archive_damaged", file=file.name, problem=type(error).__name__) from None
     return len(members), left
+
+
+def _new_file(target: Path, archive: str, name: str) -> BinaryIO:
+    """A file for a member. Raises AlphabarError where no file can have its name, as where a folder has it."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return open(target, "wb")
+    except OSError as error:
+        if error.errno not in (ENAMETOOLONG, EEXIST, EISDIR, ENOTDIR):
+            raise
+        values = {"file": archive, "name": name[-80:], "problem": error.strerror}
+        raise AlphabarError("studio.archive_name", **values) from None
 
 
 def _members(
@@ -184,10 +199,16 @@ def _inside(member: zipfile.ZipInfo) -> PurePosixPath | None:
 
 def _belongs(name: str) -> bool:
     """Whether a folder of pictures reads a file of this name in any case: as picture, caption or table."""
-    known = PurePosixPath(name).suffix.lower() in (*PICTURE_SUFFIXES, *CAPTION_SUFFIXES)
-    return known or may_be_table(name) or SUFFIX_WITHIN.search(name) is not None
+    picture = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
+    return picture or _describes(name) or SUFFIX_WITHIN.search(name) is not None
+
+
+def _describes(name: str) -> bool:
+    """Whether a file of this name is a caption or a table, and no picture."""
+    return PurePosixPath(name).suffix.lower() in CAPTION_SUFFIXES or may_be_table(name)
 
 
 def _plain(name: str) -> str:
     """A file name that every system takes, and that is no folder of `_Places`."""
-    return re.sub(r'[\x00-\x1f<>:"/\\|?*]|^~(?=\d+$)', "_", name)[-150:] or "_"
+    plain = re.sub(r'[\x00-\x1f<>:"/\\|?*]|^~(?=\d+$)', "_", name)
+    return plain.encode(errors="ignore")[-LONGEST_NAME:].decode(errors="ignore") or "_"

@@ -20,7 +20,7 @@ from alphabar.progress import last
 from alphabar.recipes.schema import Recipe
 from alphabar.runs.checkpoints import Checkpoint
 from alphabar.runs.model import codec_of, read_statistics
-from alphabar.runs.run import WEIGHTS, Run
+from alphabar.runs.run import WEIGHTS, Run, without_checkpoints
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors, unpack_tensors
 from alphabar.training.given_runtime import FILE, same_runtime, write_runtime
@@ -66,13 +66,14 @@ def open_training(
     """
     checkpoint, problems = run.checkpoints.newest()
     if checkpoint is None and problems:
-        raise AlphabarError("training.all_damaged", path=run.path)
+        problem = problems[0].values["problem"]
+        raise without_checkpoints(run, AlphabarError("training.all_damaged", path=run.path, problem=problem))
     recipe, state = run.recipe, checkpoint.state if checkpoint else None
     measured = runtime is None
     runtime = runtime or probe_for(recipe, conditions, limits, state, stop)
     if "cuda" in runtime.device:
         torch.set_float32_matmul_precision("high")  # as convolutions compute anyway
-    codec = codec_of(run)
+    codec = codec_of(run, checkpoint)
     signals = last(signals_of(dataset, codec))
     training = TrainingState(dataset, recipe, runtime, conditions, signals)
     if state and state["data"] != training.fingerprint:

@@ -17,7 +17,7 @@ from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError
 from alphabar.files import write_document, writing
 from alphabar.messages import Message, message
-from alphabar.runs.model import codec_file, write_model_folder
+from alphabar.runs.model import codec_file, codec_sum, write_model_folder
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime, machine_load, machine_memory
 from alphabar.tensor_files import pack_tensors
@@ -53,6 +53,7 @@ class RunWriter:
     ):
         self.run, self.training, self.monitor, self.statistics = run, training, monitor, statistics
         self.checkpoint_every = checkpoint_every
+        self._codec_sum = codec_sum(codec_file(run))
         self._events = TensorBoardEvents(run.path, training.images)
         self._losses: list[float] = []
         self._last: TrainingProgress | None = None
@@ -131,7 +132,7 @@ class RunWriter:
     def _save_checkpoint(self) -> None:
         training = self.training
         files = training.files(self.statistics)
-        self.run.checkpoints.save(training.images, files)
+        self.run.checkpoints.save(training.images, {**files, **self._codec_sum})
         self._saved_at = training.images
         model = {
             "model.safetensors": files.get("ema.safetensors", files["model.safetensors"]),

@@ -50,7 +50,6 @@ class DataTab(Tab):
                 self.files = gr.File(
                     label=text("upload"),
                     file_count="multiple",
-                    file_types=[".zip", "image"],
                     height=150,
                     visible=not names,
                     elem_id="data-files",

@@ -52,7 +52,6 @@ class TrainingForm:
         self.files = gr.File(
             label=text("upload"),
             file_count="multiple",
-            file_types=[".zip", "image"],
             height=150,
             elem_id="new-files",
         )
