@@ -1,6 +1,7 @@
 """A training that runs out of memory or diverges: what it says, what it keeps, and how it goes on."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from alphabar.training.launch import launch
 from alphabar.training.loop import MAX_BAD_STEPS, begin, train
 from alphabar.training.muon import Muon
 from alphabar.training.state import TrainingState
+from refusals import refused
 from test_given_runtime import notes
 from test_launch import TINY, launched
 from training_child import tiny_dataset
@@ -136,10 +138,32 @@ def test_a_loss_that_stays_not_finite_keeps_the_last_good_checkpoint(picture_fol
     assert len(calls) == 3 + MAX_BAD_STEPS
     for advice in ("--set optimizer.learning_rate=0.001", "--set optimizer.clip=1", "--runtime plain"):
         assert advice in str(told.value)
-    # One update without a finite loss is nothing; several are, and what was saved before them stays.
-    assert 24 <= run.checkpoints.newest()[0].images <= 32
+    assert run.checkpoints.newest()[0].images == 24
     launched(picture_folder, run=run.path, images=48, settings=["optimizer.learning_rate=0.001"])
     assert run.recipe.optimizer.learning_rate == 0.001 and run.checkpoints.newest()[0].images == 48
+
+
+def test_a_checkpoint_after_which_nothing_is_finite_is_named(picture_folder, tmp_path, monkeypatch):
+    recipe = with_settings(named_recipe("lean"), [*TINY, "data.channels=3"])
+    run, whole = begin(tmp_path / "run", recipe), TrainingState._backward
+    launched(picture_folder, run=run.path, images=16, settings=[])
+    launched(picture_folder, run=run.path, images=24, settings=[])
+
+    def lost(self, batch):
+        return whole(self, batch) * (math.nan if self.images >= 24 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "_backward", lost)
+        for again, folder in enumerate(("000000024", "000000016")):
+            with pytest.raises(AlphabarError) as told:
+                launched(picture_folder, run=run.path, images=999, settings=[])
+            kept = told.value.message.values["kept"]
+            if again:
+                assert kept.identifier == "training.checkpoint_kept"
+            else:
+                assert kept.values == {"folder": run.path / "checkpoints" / folder}
+                shutil.rmtree(kept.values["folder"])
+    assert launched(picture_folder, run=run.path, images=48, settings=[]).images == 48
 
 
 def test_a_smaller_batch_is_taken_when_it_is_asked_for(picture_folder, tmp_path):
@@ -153,12 +177,15 @@ def test_a_smaller_batch_is_taken_when_it_is_asked_for(picture_folder, tmp_path)
     run = Run(tmp_path / "run")
     assert (run.recipe.batch, run.recipe.accumulate) == (4, 2) and records[-1].result.images == 24
     # Not by accident: the command without it means another recipe, and nothing else may change with it.
-    for settings, differs in (
-        (TINY, "batch: 4 → 8"),
-        ([*smaller, "data.flip=false"], "data.flip: True → False"),
-    ):
-        with pytest.raises(UsageError, match=differs):
-            launched(picture_folder, **options, images=32, settings=settings)
+    plain = [setting for setting in TINY if setting != "batch=8"]
+    with refused("training.unnamed_settings", own="--set batch=4 --set accumulate=2"):
+        launched(picture_folder, **options, images=32, settings=plain)
+    own = ["batch=4", "accumulate=2"]  # as the message says
+    assert launched(picture_folder, **options, settings=[*plain, *own]).images == 24
+    # What may change is not named where something else may not.
+    with refused("training.other_recipe", differences="data.flip: True → False"):
+        settings = [*smaller, "sampling.steps=3", "monitor.samples=2", "data.flip=false"]
+        launched(picture_folder, **options, images=32, settings=settings)
     assert (run.recipe.batch, run.recipe.data.flip) == (4, True)
     assert launched(picture_folder, run=run.path, images=32, settings=[]).images == 32
 

@@ -63,6 +63,15 @@ def test_plain_means_plain_and_a_change_is_told(picture_folder, tmp_path):
     assert {**written(run), "notes": 0} == {**kept, "notes": 0}
 
 
+def test_another_machine_is_told_in_a_given_runtime_too(picture_folder, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    notes(picture_folder, run=run, recipe="lean", runtime="plain")
+    again = {"run": run, "settings": [], "runtime": "plain"}
+    assert "training.other_machine" not in notes(picture_folder, images=24, **again)
+    monkeypatch.setattr("alphabar.training.given_runtime.describe_machine", lambda device: "another one")
+    assert "training.other_machine" in notes(picture_folder, images=32, **again)
+
+
 def test_a_run_folder_stands_for_its_file(tmp_path):
     file(tmp_path / "runtime.json", dtype="bfloat16")
     assert given_runtime(tmp_path).dtype is given_runtime(tmp_path / "runtime.json").dtype

@@ -12,6 +12,7 @@ from alphabar.recipes.presets import named_recipe
 from alphabar.registry import Registry
 from alphabar.restoration.degradation import parse_degradation
 from alphabar.restoration.task import degrade, read_photo, read_task
+from refusals import refused
 
 DIGITS = "9" * 400
 KEYS = ("batch", "images", "seed", "data.size", "data.held_out", "network.widths", "network.blocks",
@@ -41,6 +42,42 @@ def test_in_a_recipe_where_a_computer_could_count_on(key):
         with_settings(named_recipe("lean"), [f"{key}={ABSURD[key]}"])
     spoken = error.value.message
     assert key.rpartition(".")[2] in spoken and "it must be at" in spoken and len(spoken) < 500
+
+
+UNBUILDABLE = [
+    ("lean", "network.patch=1000000000"), ("lean", "network.patch=9e99"), ("lean", "network.head_dim=-1"),
+    ("lean", "network.widths=[1e9,1e9]"), ("gan", "network.width=1000000000"), ("vae", "network.width=1e18"),
+    ("classic", "network.time_dim=1e18"), ("classic", "network.steps=-1"),
+    ("classifier", "network.head_dim=0"),
+    ("autoencoder", "network.widths=[1e9,1e9]"), ("latent", "data.codec.patch=1e18"),
+    ("edm", "network.widths=[1e9,1e9]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "setting"), UNBUILDABLE)
+def test_a_network_that_cannot_even_be_described(recipe, setting):
+    key = setting.partition("=")[0].removeprefix("data.")
+    with refused("registry.bad_value", setting=key):
+        with_settings(named_recipe(recipe), [setting])
+
+
+NOT_FINITE = ["sampling.timesteps.sigma_max=Infinity", "sampling.timesteps.sigma_min=NaN",
+              'sampling.guidance=[{"name":"sag","blur":-1}]', 'sampling.guidance=[{"name":"sag","blur":NaN}]',
+              'sampling.timesteps={"name":"karras","rho":1e-300}']  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", NOT_FINITE)
+def test_a_setting_of_a_choice_that_no_sampling_can_use(setting):
+    with refused("registry.bad_value"):
+        with_settings(named_recipe("lean"), [setting])
+
+
+@pytest.mark.parametrize("timesteps", ["karras", "log_snr"])
+def test_a_noise_level_that_is_zero_in_float32(timesteps):
+    with refused("diffusion.timesteps_sigma"):
+        with_settings(
+            named_recipe("lean"), [f"sampling.timesteps={timesteps}", "sampling.timesteps.sigma_min=1e-300"]
+        )
 
 
 @pytest.mark.parametrize("text", [DIGITS, f"{DIGITS}k", f"{'9' * 305}M", f"{DIGITS}h", f"{'9' * 306}h"])

@@ -23,6 +23,7 @@ from alphabar.training.launch import default_run, launch, plan_training
 from alphabar.training.loop import begin
 from alphabar.training.pace import far_from_plan
 from alphabar.training.records import Limits
+from refusals import refused
 
 TINY = [
     "data.size=16", "network.widths=[8,16]", "network.head_dim=16", "batch=8", "monitor.share=0",
@@ -60,6 +61,21 @@ def test_a_run_with_other_settings_of_the_monitor_goes_on_and_again(picture_fold
     for images in (24, 32):
         launched(picture_folder, run=run, images=images, settings=["monitor.samples=2"])
     assert Run(run).recipe.monitor.samples == 2
+
+
+def test_a_method_that_needs_a_model_is_refused_without_one(picture_folder, tmp_path):
+    with refused("training.needs_model", method="distillation", data=str(picture_folder)):
+        launched(picture_folder, run=tmp_path / "run", recipe="lean", settings=[*TINY, "method=distillation"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_before_anything_is_written(
+    picture_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Runtime, "world_size", 3)
+    with refused("training.batch_shares", batch=8, processes=3):
+        launched(picture_folder, run=tmp_path / "run", recipe="lean")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_whose_recipe_leaves_the_channels_open_continues(picture_folder, tmp_path):

@@ -163,10 +163,11 @@ class TestLosses:
         monkeypatch.setattr(Gan, name, bad_in_the_third_update)
         run = begin(tmp_path / "run", tiny("gan"))
         files, bad_steps = {}, {}
-        for _ in train(dataset, run, images=32, runtime=Runtime(), checkpoint_every=0):
-            if checkpoint := run.checkpoints.newest()[0]:
-                files[checkpoint.images] = checkpoint.files
-                bad_steps[checkpoint.images] = checkpoint.state["bad_steps"]
+        for images in (8, 16, 24, 32):
+            list(train(dataset, run, images=images, runtime=Runtime()))
+            checkpoint = run.checkpoints.newest()[0]
+            files[checkpoint.images] = checkpoint.files
+            bad_steps[checkpoint.images] = checkpoint.state["bad_steps"]
         for part in ("critic", "critic_optimizer", "model", "ema", "optimizer"):
             file = f"{part}.safetensors"
             assert files[8][file] != files[16][file] == files[24][file] != files[32][file], part

@@ -11,6 +11,7 @@ from alphabar.recipes.derive import distilled, finetuned
 from alphabar.recipes.overrides import differences, with_settings
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.recipes.schema import make_recipe, read_recipe
+from refusals import refused
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -29,6 +30,24 @@ def test_classic_is_the_notebooks():
     assert recipe.optimizer.clip is None and recipe.ema.half_life == 0
     assert recipe.batch == 128 and recipe.data.size == 64 and recipe.data.fit == "squash"
     assert recipe.sampling.sampler == {"name": "ancestral", "clamp": True} and recipe.sampling.steps == 300
+
+
+@pytest.mark.parametrize(
+    ("setting", "identifier"),
+    [
+        ("sampling=ddim", "recipes.section"),
+        ("monitor=3", "recipes.section"),
+        ("optimizer.betas=[]", "recipes.bad_value"),
+        ("optimizer.betas=[0.5]", "recipes.bad_value"),
+        ("extensions=3", "recipes.bad_extensions"),
+        ("extensions=abc", "recipes.bad_extensions"),
+        ('extensions=[{"name":"mine"}]', "recipes.bad_extensions"),
+        ("schedule.name=none", "registry.no_name"),
+    ],
+)
+def test_what_is_no_value_of_its_key_is_said(setting, identifier):
+    with refused(identifier):
+        with_settings(named_recipe("lean"), [setting])
 
 
 def test_settings_reach_every_depth():

@@ -48,6 +48,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     listed = ", ".join(shown)
     if len(shown) < len(known):
         listed = message("registry.some", names=listed, n=len(known))
-    if f"kind.{kind}" in catalogue():
-        kind = message(f"kind.{kind}")
-    return UsageError("registry.unknown", kind=kind, name=repr(name), hint=hint, known=listed)
+    return UsageError("registry.unknown", kind=kind_word(kind), name=repr(name), hint=hint, known=listed)
+
+
+def kind_word(kind: str) -> Message | str:
+    """What the choices of a registry are called, in the reader's language where the catalogue says it."""
+    return message(f"kind.{kind}") if f"kind.{kind}" in catalogue() else kind

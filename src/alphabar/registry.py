@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from alphabar.errors import UsageError, unknown
+from alphabar.errors import UsageError, kind_word, unknown
 from alphabar.messages import message
 from alphabar.validation import problem_of
 
@@ -57,11 +57,17 @@ class Registry(dict[str, Callable[..., Any]]):
             try:
                 spec = json.loads(spec)
             except (ValueError, RecursionError) as error:
-                raise UsageError("registry.not_json", kind=self.kind, text=spec, problem=str(error)) from None
+                kind = kind_word(self.kind)
+                raise UsageError("registry.not_json", kind=kind, text=spec, problem=str(error)) from None
         given: dict[str, Any] = {**spec} if isinstance(spec, Mapping) else {"name": spec}
         name = given.pop("name", None)
         if not isinstance(name, str):
-            raise UsageError("registry.no_name", kind=self.kind, text=repr(spec))
+            raise UsageError(
+                "registry.no_name",
+                kind=kind_word(self.kind),
+                text=repr(spec if name is None else name),
+                known=", ".join(sorted(self)),
+            )
         settings = self.settings(name)
         choice = self[name]
         hints = get_type_hints(choice.__init__ if inspect.isclass(choice) else choice, include_extras=True)
@@ -83,8 +89,9 @@ class Registry(dict[str, Callable[..., Any]]):
 
 
 def _convert(where: str, value: Any, hint: Any) -> Any:
+    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        return TypeAdapter(hint, config=config).validate_python(value)
     except ValidationError as error:
         problem = problem_of(error.errors()[0])
         raise UsageError("registry.bad_value", setting=where, value=repr(value), problem=problem) from None

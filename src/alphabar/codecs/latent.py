@@ -11,7 +11,7 @@ from alphabar.codecs.base import Codec, LearnedCodec
 from alphabar.codecs.image import ImageCodec, enlarge_thumbnails, thumbnail_shape
 from alphabar.errors import UsageError
 from alphabar.networks.autoencoder import Autoencoder
-from alphabar.networks.base import without_memory
+from alphabar.networks.base import Extent, without_memory
 from alphabar.tensor_files import difference
 
 AT_ONCE = 16  # pictures that the networks take at a time
@@ -38,10 +38,10 @@ class LatentCodec(LearnedCodec):
         size: int | tuple[int, int],
         channels: int = 3,
         *,
-        latent: int = 4,
-        widths: tuple[int, ...] = (32, 96),
+        latent: Extent = 4,
+        widths: tuple[Extent, ...] = (32, 96),
         blocks: int = 1,
-        patch: int = 2,
+        patch: Extent = 2,
     ):
         self.reader = self.pictures = ImageCodec(size, channels)
         self.settings: dict[str, Any] = {"latent": latent, "widths": widths, "blocks": blocks, "patch": patch}

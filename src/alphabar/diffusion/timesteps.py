@@ -13,6 +13,8 @@ from alphabar.diffusion.schedules import Schedule, terminal_snr
 from alphabar.errors import UsageError
 from alphabar.registry import Registry
 
+LEAST_SIGMA = 1e-9  # sigma_min; samplers compute in float32, in which far smaller levels are zero
+
 Timesteps = Callable[[Schedule, int], Tensor]
 """(schedule, steps) -> times (steps + 1,), float64, falling strictly from the first to 0."""
 
@@ -26,7 +28,7 @@ def karras(
     schedule: Schedule,
     steps: int,
     *,
-    rho: Annotated[float, Field(gt=0, le=100)] = 7.0,
+    rho: Annotated[float, Field(ge=0.1, le=100)] = 7.0,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
 ) -> Tensor:
@@ -69,8 +71,10 @@ def _reached(schedule: Schedule, sigma_min: float, sigma_max: float) -> tuple[fl
     """sigma_max, lowered to the sigma / alpha where the schedule ends, and sigma_min."""
     snr = terminal_snr(schedule)
     reached = min(sigma_max, snr**-0.5) if snr > 0 else sigma_max
-    if not 0 < sigma_min < reached:
-        raise UsageError("diffusion.timesteps_sigma", sigma_min=sigma_min, sigma_max=reached)
+    if not LEAST_SIGMA <= sigma_min < reached:
+        raise UsageError(
+            "diffusion.timesteps_sigma", sigma_min=sigma_min, sigma_max=reached, least=LEAST_SIGMA
+        )
     return reached, sigma_min
 
 

@@ -3,10 +3,11 @@
 import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from alphabar.diffusion.schedules import broadcast
@@ -31,7 +32,7 @@ class SelfAttentionGuidance(Guidance):
     scale_range: ClassVar[tuple[float, float]] = (0.0, 2.0)
     help: ClassVar[str] = message("guidance.sag_help")
 
-    blur: float = 1.0
+    blur: Annotated[float, Field(ge=0, le=4096)] = 1.0
     attention: Attention | None = field(default=None, init=False, repr=False)
 
     @classmethod

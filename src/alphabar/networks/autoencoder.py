@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import MOST_RESOLUTIONS, Network, check_blocks, check_positive
+from alphabar.networks.base import MOST_RESOLUTIONS, Extent, Network, check_blocks, check_positive
 from alphabar.networks.encoder_decoder import Residual
 from alphabar.networks.layers import Conditions
 from alphabar.networks.resample import Upsample
@@ -28,10 +28,10 @@ class Autoencoder(Network):
         conditions: Conditions = (),
         *,
         channels: int,
-        latent: int = 4,
-        widths: tuple[int, ...] = (32, 96),
+        latent: Extent = 4,
+        widths: tuple[Extent, ...] = (32, 96),
         blocks: int = 1,
-        patch: int = 2,
+        patch: Extent = 2,
     ):
         super().__init__()
         if conditions:

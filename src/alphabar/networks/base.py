@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,6 +16,12 @@ from alphabar.networks.layers import Attention, ConditionEmbedding
 
 MOST_BLOCKS = 64  # residual blocks at one resolution, each way
 MOST_RESOLUTIONS = 12  # each halves the sides, which have at most 4,096 pixels
+
+Extent = Annotated[int, Field(le=65_536)]
+"""A width or a side in a network's settings. PyTorch cannot even count the weights of far larger ones."""
+
+HeadDim = Annotated[int, Field(ge=1, le=65_536)]
+"""Channels of an attention head."""
 
 
 class WrongSize(UsageError):

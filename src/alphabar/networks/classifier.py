@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alphabar.networks.base import Network, check_blocks, check_dropout
+from alphabar.networks.base import Extent, HeadDim, Network, check_blocks, check_dropout
 from alphabar.networks.layers import Conditions, Sinusoid, group_norm
 from alphabar.networks.unet import ResidualBlock, check_resolutions
 
@@ -24,10 +24,10 @@ class Classifier(Network):
         conditions: Conditions = (),
         *,
         channels: int,
-        widths: tuple[int, ...] = (32, 64, 128, 128),
+        widths: tuple[Extent, ...] = (32, 64, 128, 128),
         blocks: int = 1,
         attention: int = 1,
-        head_dim: int = 64,
+        head_dim: HeadDim = 64,
         dropout: float = 0.1,
     ):
         super().__init__()

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import Network, check_blocks, check_positive
+from alphabar.networks.base import Extent, Network, check_blocks, check_positive
 from alphabar.networks.encoder_decoder import HALVINGS, Decoder, latents
 from alphabar.networks.layers import Conditions
 
@@ -24,9 +24,9 @@ class Generator(Network):
         conditions: Conditions = (),
         *,
         channels: int,
-        width: int = 16,
+        width: Extent = 16,
         blocks: int = 1,
-        latent: int = 128,
+        latent: Extent = 128,
     ):
         super().__init__()
         if conditions:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import Network, check_blocks, check_dropout
+from alphabar.networks.base import Extent, HeadDim, Network, check_blocks, check_dropout
 from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions
 from alphabar.networks.resample import Down, Up
 
@@ -145,9 +145,9 @@ class MPUNet(Network):
         conditions: Conditions = (),
         *,
         channels: int,
-        widths: tuple[int, ...] = (64, 128, 256),
+        widths: tuple[Extent, ...] = (64, 128, 256),
         blocks: int = 1,
-        head_dim: int = 64,
+        head_dim: HeadDim = 64,
         dropout: float = 0.0,
     ):
         super().__init__()

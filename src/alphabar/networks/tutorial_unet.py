@@ -5,13 +5,15 @@ no residual connections, a 32-dimensional embedding of the step.
 """
 
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import MOST_RESOLUTIONS, Network
+from alphabar.networks.base import MOST_RESOLUTIONS, Extent, Network
 from alphabar.networks.layers import BatchNorm2d, Conditions, Sinusoid
 
 
@@ -54,9 +56,9 @@ class TutorialUNet(Network):
         conditions: Conditions = (),
         *,
         channels: int,
-        widths: tuple[int, ...] = (64, 128, 256, 512),
-        time_dim: int = 32,
-        steps: int = 300,
+        widths: tuple[Extent, ...] = (64, 128, 256, 512),
+        time_dim: Extent = 32,
+        steps: Annotated[int, Field(ge=1, le=1_000_000)] = 300,
     ):
         super().__init__()
         if conditions:

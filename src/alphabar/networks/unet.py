@@ -4,7 +4,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.errors import UsageError
-from alphabar.networks.base import MOST_RESOLUTIONS, Network, check_blocks, check_dropout, check_positive
+from alphabar.networks.base import (
+    MOST_RESOLUTIONS,
+    Extent,
+    HeadDim,
+    Network,
+    check_blocks,
+    check_dropout,
+    check_positive,
+)
 from alphabar.networks.layers import (
     Attention,
     ConditionEmbedding,
@@ -85,11 +93,11 @@ class UNet(Network):
         conditions: Conditions = (),
         *,
         channels: int,
-        widths: tuple[int, ...] = (48, 96, 192, 192),
+        widths: tuple[Extent, ...] = (48, 96, 192, 192),
         blocks: int = 1,
-        patch: int = 1,
+        patch: Extent = 1,
         attention: int = 2,
-        head_dim: int = 64,
+        head_dim: HeadDim = 64,
         dropout: float = 0.0,
     ):
         super().__init__()

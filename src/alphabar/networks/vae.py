@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from alphabar.networks.base import Extent
 from alphabar.networks.encoder_decoder import Encoder, latents
 from alphabar.networks.gan import Generator
 from alphabar.networks.layers import Conditions
@@ -22,9 +23,9 @@ class VariationalAutoencoder(Generator):
         conditions: Conditions = (),
         *,
         channels: int,
-        width: int = 16,
+        width: Extent = 16,
         blocks: int = 1,
-        latent: int = 128,
+        latent: Extent = 128,
     ):
         super().__init__(conditions, channels=channels, width=width, blocks=blocks, latent=latent)
         self.encoder = Encoder(channels, width, blocks, 2 * latent)

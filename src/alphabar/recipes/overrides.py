@@ -31,6 +31,9 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             here = here[parent]
         value = _parse(text.strip())
         if isinstance(here.get(last), dict) and not isinstance(value, dict):
+            if "name" not in here[last]:
+                inside = " ".join(f"{key.strip()}.{name}" for name in here[last])
+                raise UsageError("recipes.section", key=key.strip(), value=text.strip(), inside=inside)
             value = {"name": value}
         elif last == "name" and parents and value != here.get("name"):
             here.clear()

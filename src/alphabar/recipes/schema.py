@@ -1,5 +1,6 @@
 """A recipe: everything that decides a training except the data. One TOML file, checked and complete."""
 
+import reprlib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,7 @@ from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.extensions import check_loaded, used_by
 from alphabar.files import read_given_file
 from alphabar.guidance import resolve_guidance
+from alphabar.messages import message
 from alphabar.methods.registry import METHODS, check_method, method_of
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import WrongSize, without_memory
@@ -164,7 +166,7 @@ def make_recipe(values: dict[str, Any], where: str | Path = "recipe") -> Recipe:
 
 
 def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
-    check_loaded(values.get("extensions") or (), where)
+    _check_extensions(values.get("extensions") or [], where)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -182,6 +184,19 @@ def _checked(values: dict[str, Any], where: str | Path) -> Recipe:
     if recipe.monitor.patience and not measures:
         raise UsageError("recipes.patience")
     return recipe.model_copy(update={"extensions": used_by(recipe.model_dump(mode="json"))})
+
+
+def _check_extensions(records: Any, where: str | Path) -> None:
+    """Raises UsageError for an extension that is not loaded, and for what is no list of extensions."""
+    fits = isinstance(records, list) and all(
+        isinstance(record, dict)
+        and {"name", "sha256"} <= record.keys()
+        and all(isinstance(value, str) for value in record.values())
+        for record in records
+    )
+    if not fits:
+        raise UsageError("recipes.bad_extensions", value=reprlib.repr(records))
+    check_loaded(records, where)
 
 
 def _codec_of_fitting_size(recipe: Recipe) -> CodecClass:
@@ -265,6 +280,9 @@ def _usage_error(error: ValidationError) -> UsageError:
         if inside := [key for key in setting_keys() if key.endswith(f".{where}")]:
             return UsageError("recipes.key_of_section", key=where, inside=" ".join(inside))
         return unknown("recipe key", where, [".".join([*keys[:-1], field]) for field in section.model_fields])
+    if first["type"] == "missing" and any(isinstance(part, int) for part in first["loc"]):
+        reason = message("validation.list")  # that has too few entries
+        return UsageError("recipes.bad_value", key=where, value=repr(first["input"]), reason=reason)
     if first["type"] == "missing":
         return UsageError("recipes.missing_key", key=where)
     return UsageError("recipes.bad_value", key=where, value=repr(first["input"]), reason=problem_of(first))

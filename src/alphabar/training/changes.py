@@ -1,7 +1,8 @@
 """Which settings a run may take on when it continues: those that change no weights, and a few on request."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from alphabar.errors import UsageError
 from alphabar.messages import Message, message
@@ -24,12 +25,33 @@ def check_changes(path: str | Path, before: Recipe, recipe: Recipe, settings: It
     """
     free = ("monitor.",) if method_of(before).fixed_sampling else ("monitor.", "sampling.")
     named = named_keys(settings)
-    allowed = {key for key in ON_REQUEST if key in named}
-    if all(key.startswith(free) or key in allowed for key in changed(before, recipe)):
+    fixed = {
+        key: values
+        for key, values in changed(before, recipe).items()
+        if not key.startswith(free) and not (key in ON_REQUEST and key in named)
+    }
+    if not fixed:
         return
-    found = differences(before, recipe)
-    shown = "; ".join(found[:SHOWN]) + ("; …" if len(found) > SHOWN else "")
-    raise UsageError("training.other_recipe", path=path, differences=shown)
+    if set(fixed) <= {*ON_REQUEST}:  # the person named them once, and gives the first command again
+        own = " ".join(f"--set {key}={_as_setting(value)}" for key, (value, _) in fixed.items())
+        raise UsageError("training.unnamed_settings", path=path, differences=_shown(fixed), own=own)
+    raise UsageError("training.other_recipe", path=path, differences=_shown(fixed))
+
+
+def _shown(found: Mapping[str, tuple[Any, Any]]) -> str:
+    entries = [f"{key}: {a} → {b}" for key, (a, b) in found.items()]
+    return "; ".join(entries[:SHOWN]) + ("; …" if len(entries) > SHOWN else "")
+
+
+def _as_setting(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def check_shares(recipe: Recipe, runtime: Runtime) -> None:
+    """Raises UsageError where a batch cannot be shared evenly by the processes and their pieces."""
+    processes, pieces = runtime.world_size, recipe.accumulate
+    if recipe.batch % (processes * pieces):
+        raise UsageError("training.batch_shares", batch=recipe.batch, processes=processes, pieces=pieces)
 
 
 def changes_told(before: Recipe, recipe: Recipe) -> Iterator[Message]:

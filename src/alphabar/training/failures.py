@@ -22,9 +22,14 @@ def explained(error: Exception, recipe: Recipe, run: Run) -> AlphabarError | Non
     return None
 
 
-def kept(run: Run) -> Message:
-    """What a run continues from: a sentence that promises no checkpoint where there is none."""
+def kept(run: Run, finite: bool = True) -> Message:
+    """What a run continues from: a sentence that promises no checkpoint where there is none.
+
+    finite: whether any update since the newest one was finite; where none was, its weights may be lost.
+    """
     checkpoints = run.checkpoints.folders()
+    if checkpoints and not finite:
+        return message("training.checkpoint_not_finite", folder=checkpoints[-1])
     return message("training.checkpoint_kept" if checkpoints else "training.no_checkpoint_yet")
 
 

@@ -32,7 +32,7 @@ from alphabar.runs.model import Model, codec_of, load_model
 from alphabar.runs.run import Run, check_free
 from alphabar.runtime import Runtime, own_share, processes
 from alphabar.training.budget import Plan, measure, plan
-from alphabar.training.changes import changes_told, check_changes
+from alphabar.training.changes import changes_told, check_changes, check_shares
 from alphabar.training.first_stage import (
     SHARE,
     check_autoencoder,
@@ -250,8 +250,10 @@ def _choose(
         return _Chosen(path, with_settings(Run(path).recipe, settings), None, settings)
     if recipe is None and budget is None and images is None:
         raise UsageError("training.no_recipe", path=path, data=data)
-    named = not isinstance(recipe, Recipe) and not (recipe or "").endswith(".toml")
     made = new_recipe(recipe, settings)
+    if method_of(made).needs_trained_weights and not Run(path).exists:
+        raise UsageError("training.needs_model", method=made.method["name"], data=data)
+    named = not isinstance(recipe, Recipe) and not (recipe or "").endswith(".toml")
     return _Chosen(
         path,
         made,
@@ -315,6 +317,7 @@ def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[
         # What was named of the data has been applied, and an autoencoder may have decided more of it.
         own = [s for s in chosen.settings if not s.strip().startswith("data")]
         recipe = with_settings(planned.recipe, own)
+    check_shares(recipe, Runtime())
     _check_runtime(command, recipe, conditions)
     _check_unchanged(run, dataset)
     if Runtime().is_main:

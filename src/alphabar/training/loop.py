@@ -251,7 +251,7 @@ class Trainer:
                 images=training.images,
                 path=self.run.path,
                 rate=training.recipe.optimizer.learning_rate / 4,
-                kept=kept(self.run),
+                kept=kept(self.run, finite=len(self._recent) > training.bad_steps),
             )
         busy, waiting = (sum(column) for column in zip(*self._recent, strict=True))
         rate = len(self._recent) * training.recipe.batch / busy

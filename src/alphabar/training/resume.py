@@ -113,8 +113,12 @@ def _runtime_note(
     """Where a measured runtime is written down, or that a given one is not that of the checkpoint."""
     if measured and not state:
         return message("training.runtime_written", path=run.path / FILE)
-    if state and not measured and not same_runtime(state["runtime"], runtime.to_dict()):
+    if not state or measured:  # what is measured says itself where it goes on on another machine
+        return None
+    if not same_runtime(before := state["runtime"], runtime.to_dict()):
         return message("training.other_runtime", path=run.path)
+    if before["machine"] and runtime.machine and before["machine"] != runtime.machine:
+        return message("training.other_machine", machine=before["machine"])
     return None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from alphabar.data.dataset import Dataset
 from alphabar.diffusion.denoiser import NetworkDenoiser
 from alphabar.diffusion.random import Purpose, stream_seed
-from alphabar.errors import AlphabarError, UsageError
+from alphabar.errors import AlphabarError
 from alphabar.files import pack_json
 from alphabar.methods.registry import METHODS, method_of
 from alphabar.networks.base import Network
@@ -24,6 +24,7 @@ from alphabar.runs.model import build_denoiser, load_weights
 from alphabar.runtime import Runtime, accumulating
 from alphabar.tensor_files import pack_optimizer, pack_tensors, tensors_in, unpack_optimizer
 from alphabar.training.batches import Batch, BatchLoader, TrainingBatches
+from alphabar.training.changes import check_shares
 from alphabar.training.labels import Conditions
 from alphabar.training.optimizers import make_optimizer
 from alphabar.training.signals import Signals
@@ -59,13 +60,7 @@ class TrainingState:
         signals: Signals | None = None,
     ):
         self.recipe, self.runtime, self.conditions = recipe, runtime, conditions
-        if recipe.batch % (runtime.world_size * recipe.accumulate):
-            raise UsageError(
-                "training.batch_shares",
-                batch=recipe.batch,
-                processes=runtime.world_size,
-                pieces=recipe.accumulate,
-            )
+        check_shares(recipe, runtime)
         self.train_index, _ = dataset.split(recipe.data.held_out)
         if len(self.train_index) == 0:
             raise AlphabarError("training.no_items", n=len(dataset.items), held_out=recipe.data.held_out)

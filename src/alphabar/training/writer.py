@@ -76,8 +76,8 @@ class RunWriter:
         if now >= self._next_log:
             self._next_log = now + LOG_EVERY
             yield from self._attempt(self.log_losses, "training.write_failed")
-        # While the loss stays not finite the last checkpoint stays too: the weights may be the reason.
-        if now >= self._next_save and self.training.bad_steps <= 1:
+        # Where the loss is not finite the last checkpoint stays: the weights may be the reason.
+        if now >= self._next_save and not self.training.bad_steps:
             self._next_save = now + self.checkpoint_every
             yield from self._attempt(self.save, "training.write_failed")
         if self.monitor.is_due(record.seconds, record.rate):
