@@ -50,7 +50,8 @@ UNBUILDABLE = [
     ("classic", "network.time_dim=1e18"), ("classic", "network.steps=-1"),
     ("classifier", "network.head_dim=0"),
     ("autoencoder", "network.widths=[1e9,1e9]"), ("latent", "data.codec.patch=1e18"),
-    ("edm", "network.widths=[1e9,1e9]"),
+    ("edm", "network.widths=[1e9,1e9]"), ("nested", "network.detail_width=1e18"),
+    ("nested", "network.times=1e9"),
 ]  # fmt: skip
 
 

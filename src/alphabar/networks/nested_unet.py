@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alphabar.diffusion.denoiser import means
-from alphabar.networks.base import Network, check_blocks, check_positive
+from alphabar.networks.base import Extent, HeadDim, Network, check_blocks, check_positive
 from alphabar.networks.layers import Attention, ConditionEmbedding, Conditions, group_norm, zero
 from alphabar.networks.resample import Level, repeated
 from alphabar.networks.unet import ResidualBlock, UNet
@@ -59,14 +59,14 @@ class NestedUNet(Network):
         conditions: Conditions = (),
         *,
         channels: int,
-        widths: tuple[int, ...] = (64, 128, 256),
+        widths: tuple[Extent, ...] = (64, 128, 256),
         blocks: int = 1,
-        patch: int = 2,
+        patch: Extent = 2,
         attention: int = 1,
-        head_dim: int = 64,
+        head_dim: HeadDim = 64,
         dropout: float = 0.0,
-        times: int = 2,
-        detail_width: int = 64,
+        times: Extent = 2,
+        detail_width: Extent = 64,
         detail_blocks: int = 2,
         only_detail: bool = False,
     ):
