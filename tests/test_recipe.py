@@ -160,6 +160,8 @@ def test_finetuning_on_larger_pictures_enlarges_network_and_noise():
     assert finetuned(lean, "m", ["data.size=96"]).network == lean.network
     detail = finetuned(lean, "m", ["data.size=128", "network.only_detail=true"])
     assert detail.network == larger.network | {"only_detail": True}
+    odd = finetuned(lean, "m", ["data.size=36", "network.widths=[16,64]"])
+    assert odd.data.size == 36 and odd.network["name"] == "unet"
     assert finetuned(detail, "m").network == distilled(detail).network == larger.network
     # Noise levels that are uniform in t are those of the schedule.
     ddpm = named_recipe("ddpm")

@@ -45,7 +45,7 @@ class NestedUNet(Network):
     The U-Net is given the means over squares of times × times pixels, and does what it would with pictures of
     that size. The other network sees its last features and the noisy pixels, and predicts what the means
     leave out. It passes no gradient on, so the U-Net learns as if it were alone. Detail is learned from far
-    fewer samples than shapes are: in training one in four has any, which takes a third less time.
+    fewer samples than shapes are, so in training it is computed for one in four, and zero for the others.
 
     conditions, channels, widths, blocks, patch, attention, head_dim, dropout: of the `UNet`.
     times: pixels to a side of a square. detail_width, detail_blocks: channels and residual blocks of the

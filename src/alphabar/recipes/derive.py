@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,14 @@ def finetuned(recipe: Recipe, model: str, settings: Iterable[str] = ()) -> Recip
         "name": f"{recipe.name}, finetuned from {model}",
         "condition": values["condition"] | {"on": None},
     }
-    settings = [*settings]
-    about_data = [each for each in settings if each.strip().startswith("data")]
-    made = with_settings(make_recipe(values), about_data)
+    settings, base = [*settings], make_recipe(values)
+    with suppress(UsageError):  # for a size that the network takes only with other settings
+        sized = with_settings(base, [each for each in settings if each.strip().startswith("data")])
+        if (times := _times_larger(recipe, sized)) > 1:
+            base = enlarged(sized, times, settings)
+    made = with_settings(base, settings)
     _check_latents(recipe, made, model)
-    times = _times_larger(recipe, made)
-    return with_settings(made if times == 1 else enlarged(made, times, settings), settings)
+    return made
 
 
 def _times_larger(before: Recipe, after: Recipe) -> int:

@@ -21,8 +21,8 @@ LARGER, LARGER_FROM = "nested", 128  # px: for larger pictures it is this one (d
 def new_recipe(recipe: str | Recipe | None, settings: list[str]) -> Recipe:
     """The recipe of a new training, with a person's settings; where none is named, it depends on the size.
 
-    recipe: a name, the path of a recipe.toml, or a recipe. Raises UsageError
-    for a network that only learns the detail, and as `with_settings` and `read_recipe` do.
+    recipe: a name, the path of a recipe.toml, or a recipe. Raises UsageError for a network that learns only
+    the detail, and as `with_settings` and `read_recipe` do.
     """
     made = with_settings(_named(recipe or PLANNED), settings)
     if made.network.get("only_detail"):
