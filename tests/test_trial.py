@@ -29,6 +29,7 @@ SIZES = {
 # kind, augmentation, dropout.
 VARIANTS = {
     "unet with everything": ("lean", ["network.attention=2", "network.blocks=2", "network.dropout=0.1"]),
+    "nested": ("lean", ["network=nested_unet", "coarse=2", "network.detail_width=8"]),
     "mp_unet with everything": ("edm", ["network.blocks=2", "network.dropout=0.1"]),
     "augmented": ("ddpm", ["data.augment=0.5"]),
     "grey and oblong": ("ddpm", ["data.size=[16,24]", "data.channels=1"]),
