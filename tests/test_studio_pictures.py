@@ -121,6 +121,7 @@ def test_inpaint_go_on_and_undo(page, tmp_path):
     page.click("#picture-undo")
     facts(page, "cat.png")
     page.fill("#restore-seed input", "3")
+    set_slider(page, "#restore-steps", 40)  # a few may be over before one of them is seen
     for _ in range(10):  # what was painted is there again, too; the editor says nowhere when it is
         page.wait_for_timeout(1500)
         page.click("#inpaint-button")
