@@ -539,8 +539,10 @@ def test_without_gradio_one_line_names_the_extra(tmp_path, monkeypatch):
     from alphabar.studio.server import serve
 
     monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "before")
     with pytest.raises(AlphabarError, match=r"alphabar\[studio\]"):
         serve(tmp_path)
+    assert os.environ["GRADIO_TEMP_DIR"] == "before"  # the folder of the page is gone
 
 
 def test_names_of_new_runs(runs):

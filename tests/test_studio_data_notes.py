@@ -1,6 +1,7 @@
 """What a training cannot use of its data is remembered, and said in the studio's form and beside its runs."""
 
 import html
+import shutil
 import io
 import zipfile
 
@@ -94,6 +95,27 @@ def test_notes_that_come_while_a_run_is_shown_are_shown(runs, tmp_path):
     run.remember_data("elsewhere", before)
     (again,) = tab.update(["tiny"], state, 100)
     assert any(isinstance(each, str) and "metadata.csv" in each for each in again)
+
+
+def test_a_run_with_another_name_stays_the_one_that_is_shown(runs, tmp_path):
+    models = ModelStore(runs)
+    shutil.copytree(runs / "tiny", runs / "another")
+    page = page_of(models, tmp_path)
+    from alphabar.studio.jobs import TrainingJobs
+    from alphabar.studio.tabs.runs import RunsTab
+
+    with page.blocks:
+        tab = RunsTab(page, TrainingJobs(models))
+    models.rename("tiny", "my dogs")
+    models.rename("my dogs", "dogs")
+    (shown,) = tab.update(["tiny"], None, 100)  # of a page that has not heard of the new name yet
+    (choice,) = [each for each in shown if isinstance(each, dict) and "choices" in each]
+    assert choice["value"] == ["dogs"] and tab.views
+    assert models.still_there(["another", "tiny", "dogs", "missing"], models.runs()) == ["another", "dogs"]
+    models.rename("dogs", "tiny")
+    assert models.still_there(["my dogs", "tiny"], models.runs()) == ["tiny"]
+    models.delete("tiny")
+    assert models.still_there(["tiny", "my dogs"], models.runs()) == []
 
 
 def test_the_form_says_what_cannot_be_used(tmp_path):

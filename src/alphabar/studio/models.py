@@ -5,6 +5,7 @@ import secrets
 import shutil
 import threading
 import tomllib
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ class ModelStore:
         self.single = holds_model(self.path)
         self._lock = threading.Lock()
         self._loaded: tuple[object, Model] | None = None
+        self._renamed: dict[str, str] = {}  # from a former name to the one that came after it
 
     def _folders(self) -> list[Path]:
         if self.single:
@@ -64,6 +66,19 @@ class ModelStore:
         run, place = self._idle(name), self.free_place(new)
         with writing(place):
             run.path.rename(place)
+        self._renamed[run.path.name] = new
+
+    def still_there(self, names: Iterable[str], there: Sequence[str]) -> list[str]:
+        """Those of the names that are there, by the names that they have now."""
+        found = []
+        for name in names:
+            former = set()
+            while name not in there and name in self._renamed and name not in former:
+                former.add(name)
+                name = self._renamed[name]
+            if name in there and name not in found:
+                found.append(name)
+        return found
 
     def delete(self, name: str | None) -> None:
         """Deletes a run, and the pictures that were uploaded for it where no other run was trained on them.

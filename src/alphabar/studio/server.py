@@ -6,8 +6,8 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,7 @@ def serve(
     check_address(host, port)
     share_heaps()
     models = ModelStore(path)
-    with tempfile.TemporaryDirectory(prefix="alphabar-studio-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with tempfile.TemporaryDirectory(prefix="alphabar-studio-") as folder, _gradio_files_in(folder):
         import_gradio()
         from PIL import Image
 
@@ -85,6 +84,19 @@ def serve(
             closing.set()
             jobs.close()
             blocks.close()
+
+
+@contextmanager
+def _gradio_files_in(folder: str) -> Iterator[None]:
+    """Let Gradio keep its files in a folder, and afterwards where it did before."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["GRADIO_TEMP_DIR"]
+        if before is not None:
+            os.environ["GRADIO_TEMP_DIR"] = before
 
 
 def interrupted_by_signals() -> list[signal.Signals]:

@@ -125,7 +125,7 @@ class RunsTab(Tab):
         """The last evaluation, and the runs that were shown."""
         evaluation, _, chosen, *_ = values
         names = self.names()
-        kept = [name for name in chosen or [] if name in names]
+        kept = self.page.models.still_there(chosen or [], names)
         updates: dict[Any, Any] = {self.chosen: gr.update(choices=names, value=kept)}
         if evaluation is not None:
             updates[self.tools.result] = evaluation_view(self.page, evaluation)
@@ -150,7 +150,7 @@ class RunsTab(Tab):
         """The table and the line, and the curves, the notes and the frame where they are out of date."""
         names = self.names()
         live = runs_table(self.page, self.jobs, names), job_line(self.page, self.jobs), *self._buttons(chosen)
-        kept = [name for name in chosen or [] if name in names] or self._preferred(names)
+        kept = self.page.models.still_there(chosen or [], names) or self._preferred(names)
         choice = gr.update(choices=names, value=kept) if kept != chosen else gr.update(choices=names)
         runs = self._runs(kept)
         state = [(run.path.name, last_change(run)) for run in runs]
