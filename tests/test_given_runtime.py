@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from alphabar.cli.studio import read_password
 from alphabar.errors import UsageError
+from alphabar.recipes.presets import named_recipe
+from alphabar.recipes.schema import read_recipe
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime
 from alphabar.training.given_runtime import given_runtime
@@ -78,6 +81,17 @@ def test_a_run_folder_stands_for_its_file(tmp_path):
     assert given_runtime("auto") is None
     short = file(tmp_path / "short.json", machine=..., notes=...)  # what a person wrote by hand
     assert given_runtime(short).channels_last
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_texts_that_editors_of_windows_write_are_read(tmp_path, encoding):
+    (tmp_path / "runtime.json").write_text(json.dumps(GOOD), encoding)
+    assert given_runtime(tmp_path / "runtime.json").channels_last
+    recipe = named_recipe("lean")
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding)
+    assert read_recipe(tmp_path / "recipe.toml") == recipe
+    (tmp_path / "password").write_text("ñandú\n", encoding)
+    assert read_password(tmp_path / "password") == "ñandú"
 
 
 @pytest.mark.parametrize(

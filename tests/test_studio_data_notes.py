@@ -1,8 +1,8 @@
 """What a training cannot use of its data is remembered, and said in the studio's form and beside its runs."""
 
 import html
-import shutil
 import io
+import shutil
 import zipfile
 
 import pytest

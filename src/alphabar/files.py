@@ -7,6 +7,7 @@ same without checksums for folders that are written file by file. A JSON documen
 carries a checksum of its content (`write_document`, `read_document`). Nothing is pickled.
 """
 
+import codecs
 import ctypes
 import errno
 import hashlib
@@ -34,6 +35,13 @@ WRITING = ".writing-"  # what the names of unfinished files and folders begin wi
 LARGEST_FILE = 2**35  # bytes that `read_plain_file` takes into memory
 LARGEST_DOCUMENT = 2**24  # bytes of a JSON document that people may read
 LONGEST_NAME = 255  # bytes of a file's name that usual disks take
+BYTE_ORDER_MARKS = (  # UTF-32's first: in little endian it begins with that of UTF-16
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 T = TypeVar("T")
 ABANDONED_AFTER = 86_400.0  # seconds after which an unfinished folder belongs to a process that was killed
 
@@ -231,6 +239,20 @@ def read_given_file(file: Path) -> bytes:
     """
     check_no_pipe(file)
     return file.read_bytes()
+
+
+def read_given_text(file: Path) -> str:
+    """The text of a file that a person gives, in UTF-8 or as its byte order mark says.
+
+    Raises what `read_given_file` raises, and ValueError for what is no text.
+    """
+    data = read_given_file(file)
+    return data.decode(marked_encoding(data))
+
+
+def marked_encoding(data: bytes) -> str:
+    """The encoding that a text's byte order mark says, else UTF-8. Programs on Windows write marks."""
+    return next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
 
 
 def parse_json(data: bytes, path: Path, kind: type[T]) -> T:

@@ -10,7 +10,7 @@ import typer
 from alphabar.cli.console import has_display, open_path, print_json, say
 from alphabar.cli.options import JsonOption
 from alphabar.errors import UsageError
-from alphabar.files import read_given_file
+from alphabar.files import read_given_text
 from alphabar.messages import message
 
 
@@ -49,7 +49,7 @@ def read_password(file: Path | None) -> str | None:
     if file is None:
         return given
     try:
-        return read_given_file(file).decode().rstrip("\r\n")
+        return read_given_text(file).rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or error
         raise UsageError("studio.no_password_file", path=file, problem=problem) from None

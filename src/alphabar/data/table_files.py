@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.codecs.base import one_line
+from alphabar.files import marked_encoding
 
 # The columns that name the pictures, the best first; case, spaces and hyphens do not matter.
 FILE_COLUMNS = (
@@ -28,14 +29,6 @@ LONGEST_NUMBER = 400  # digits; longer ones are beyond the range of floats in an
 
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: without its other half it is no text
 
-BYTE_ORDER_MARKS = (  # UTF-32's first: in little endian it begins with that of UTF-16
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-
 CODE_PAGE = "cp1252"  # what spreadsheets write where they do not write Unicode
 
 Row = dict[str, Any]
@@ -48,7 +41,7 @@ def read_text(data: bytes, cut: bool = False) -> tuple[str, str]:
     cut: UTF-8 may end within a character. UTF-16 and UTF-32 always may, as half of one says nothing.
     Raises UnicodeDecodeError where these are broken before their end.
     """
-    encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    encoding = marked_encoding(data)
     odd, even = data[1:200:2], data[:200:2]
     for name, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
         # A table in Chinese is in Latin letters only in its header and the names of pictures.

@@ -22,7 +22,7 @@ from alphabar.diffusion.schedules import SCHEDULES, Level
 from alphabar.diffusion.timesteps import TIMESTEPS
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.extensions import check_loaded, used_by
-from alphabar.files import read_given_file
+from alphabar.files import read_given_text
 from alphabar.guidance import resolve_guidance
 from alphabar.messages import message
 from alphabar.methods.registry import METHODS, check_method, method_of
@@ -252,7 +252,7 @@ def read_recipe(path: Path) -> Recipe:
     where it is a pipe.
     """
     try:
-        values = tomllib.loads(read_given_file(path).decode())
+        values = tomllib.loads(read_given_text(path))
     except FileNotFoundError:
         raise AlphabarError("recipes.missing", path=path) from None
     except (OSError, ValueError, RecursionError) as error:  # no text or no TOML are ValueErrors

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alphabar.errors import UsageError
-from alphabar.files import pack_json, read_given_file, write_file
+from alphabar.files import pack_json, read_given_text, write_file
 from alphabar.messages import message
 from alphabar.runtime import Runtime, default_device, describe_machine
 
@@ -59,7 +59,7 @@ def write_runtime(run: Path, runtime: Runtime) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(read_given_file(path).decode())
+        record = json.loads(read_given_text(path))
     except FileNotFoundError:
         raise UsageError("training.runtime_missing", path=path) from None
     except (OSError, ValueError, RecursionError) as error:
