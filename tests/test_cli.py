@@ -22,6 +22,7 @@ from alphabar.runs.run import Run
 from alphabar.training.budget import Machine
 from alphabar.training.records import TrainingResult
 from delivered import deliver
+from refusals import refused
 
 TINY = [
     "data.size=16", "network.widths=[16,32]", "network.attention=0", "batch=8",
@@ -517,3 +518,14 @@ def test_what_is_no_number(text):
         parse_duration(text)
     with pytest.raises(UsageError):
         parse_count(text)
+
+
+def test_an_option_and_a_setting_that_contradict_each_other_are_refused():
+    from alphabar.cli.train import with_shorthands
+
+    with refused("cli.two_values", UsageError, option="--size", setting="data.size=64"):
+        with_shorthands([" data.size = 64 "], size=128)
+    with refused("cli.two_values", UsageError, option="--patience", setting="monitor.patience=2"):
+        with_shorthands(["monitor.patience=2"], 3)
+    assert with_shorthands(["data.size=128"], size=128)
+    assert with_shorthands(["batch=8", "batch=4"]) == ["batch=8", "batch=4"]

@@ -183,6 +183,22 @@ def test_a_training_that_is_stopped_in_either_stage_goes_on_to_the_same_bits(
     assert weights_of(tmp_path / "run") == weights_of(trained)
 
 
+def test_measuring_the_latents_is_stopped_too(trained, picture_folder, tmp_path, monkeypatch):
+    stop, run = threading.Event(), Run(tmp_path / "run")
+
+    def measured(*arguments):
+        stop.set()
+        return measured_codec(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("alphabar.training.first_stage.measured_codec", measured)
+        chosen = {"recipe": "latent", "images": 32, "settings": SETTINGS, "runtime": Runtime()}
+        *_, record = launch(str(picture_folder), run=run.path, stop=stop, **chosen)
+    assert record.result.stopped and not run.codec.exists() and not run.checkpoints.folders()
+    launched(picture_folder, run=run.path)
+    assert weights_of(run.path) == weights_of(trained)
+
+
 def test_what_is_advised_for_few_pictures_can_be_followed(picture_folder, tmp_path):
     """Augmentation is of the diffusion model, and no advice for an autoencoder."""
     advised, alone = [], []

@@ -119,9 +119,20 @@ def plan(
 def with_shorthands(
     settings: list[str] | None, patience: int | None = None, size: int | None = None
 ) -> list[str]:
-    """The settings, and those that have an option of their own, where it is given."""
-    own = {"monitor.patience": patience, "data.size": size}
-    return [*(settings or []), *(f"{key}={value}" for key, value in own.items() if value is not None)]
+    """The settings, and those that have an option of their own, where it is given.
+
+    Raises UsageError where a setting and its option have different values; of two settings the last counts.
+    """
+    options = {"monitor.patience": ("--patience", patience), "data.size": ("--size", size)}
+    given = [*(settings or [])]
+    values = {key.strip(): value.strip() for key, _, value in (each.partition("=") for each in given)}
+    for key, (option, value) in options.items():
+        if value is None:
+            continue
+        if values.get(key, str(value)) != str(value):
+            raise UsageError("cli.two_values", option=option, value=value, setting=f"{key}={values[key]}")
+        given.append(f"{key}={value}")
+    return given
 
 
 def _train_seeds(

@@ -23,6 +23,7 @@ from alphabar.runs.run import WEIGHTS, Run
 from alphabar.runtime import Runtime
 from alphabar.tensor_files import pack_tensors
 from alphabar.training.loop import begin, train
+from alphabar.training.probe import Stopped, unless_stopped
 from alphabar.training.records import TrainingProgress
 
 SHARE = 0.3  # of the budget, that the autoencoder is trained for
@@ -108,7 +109,10 @@ def train_first_stage(
     codec = build_codec(run.recipe.data)
     assert isinstance(codec, LatentCodec)
     train_index, _ = dataset.split(run.recipe.data.held_out)
-    measured_codec(codec, network.cpu(), _pictures(dataset, codec, train_index))
+    try:
+        measured_codec(codec, network.cpu(), _pictures(dataset, codec, train_index, stop))
+    except Stopped:
+        return
     _write_codec(run, codec.weights())
 
 
@@ -118,10 +122,17 @@ def _write_codec(run: Run, weights: Mapping[str, Tensor]) -> None:
     Runtime().barrier()
 
 
-def _pictures(dataset: Dataset, codec: LatentCodec, index: np.ndarray) -> Iterator[Tensor]:
-    """The signals of pictures spread evenly over the training data, batch by batch."""
+def _pictures(
+    dataset: Dataset, codec: LatentCodec, index: np.ndarray, stop: threading.Event | None
+) -> Iterator[Tensor]:
+    """The signals of pictures spread evenly over the training data, batch by batch.
+
+    Raises `Stopped` between two of them, once it is wished; of several processes none leaves alone.
+    """
     chosen = index[:: max(1, len(index) // MEASURED)]
     for first in range(0, len(chosen), AT_ONCE):
+        if Runtime().world_size == 1:
+            unless_stopped(stop)
         yield codec.pictures.encode(torch.from_numpy(dataset.items[chosen[first : first + AT_ONCE]]))
 
 

@@ -66,7 +66,7 @@ def signals_of(dataset: Dataset, codec: Codec) -> Iterator[Progress[Signals]]:
     """
     stage, n = message("training.stage_latents"), len(dataset.items)
     if not isinstance(codec, LearnedCodec):
-        yield Progress(stage, n, n, ItemSignals(dataset, codec))
+        yield Progress(message("training.stage"), n, n, ItemSignals(dataset, codec))  # nothing to do before
         return
     known = [dataset.fingerprint, fingerprint(codec.weights()), codec.name, codec.version]
     folder = cache_root() / "latents" / hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
