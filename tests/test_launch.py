@@ -279,6 +279,11 @@ def test_only_the_detail_of_larger_pictures_is_learned_on_request(trained, pictu
     assert after[0].detail.output.weight.any()
     for name, weight in after[0].state_dict().items():
         assert torch.equal(after[1].state_dict()[name], weight), name
+    told = {"finetune": trained, "images": 8, "runtime": Runtime()}
+    for number, settings in enumerate([["data.size=32", "network.detail_width=8"], only, []]):
+        records = launch(str(picture_folder), run=tmp_path / str(number), settings=settings, **told)
+        said = [getattr(record.message, "identifier", "") for record in records]
+        assert ("training.detail_alone" in said) == (number == 0)
     with pytest.raises(UsageError, match=r"network\.only_detail keeps"):
         launched(picture_folder, run=tmp_path / "new", **options, condition="clusters")
     nested = ["network=nested_unet", "coarse=2", *only]

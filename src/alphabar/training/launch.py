@@ -44,7 +44,14 @@ from alphabar.training.fitting import Smaller, check_memory
 from alphabar.training.given_runtime import given_runtime
 from alphabar.training.labels import Conditions, conditions_of
 from alphabar.training.loop import begin, stopped_early, train
-from alphabar.training.new_recipe import LARGER, about_patches, chooses, new_recipe, recipe_of_size
+from alphabar.training.new_recipe import (
+    LARGER,
+    about_labels,
+    about_patches,
+    chooses,
+    new_recipe,
+    recipe_of_size,
+)
 from alphabar.training.probe import Stopped, check_runtime, unless_stopped
 from alphabar.training.records import Limits, TrainingResult
 from alphabar.training.signals import signals_of
@@ -303,11 +310,11 @@ def _begin(data: str, chosen: _Chosen, command: _Command) -> Generator[Progress[
     yield from _about_memory(recipe, chosen, command, run)
     dataset = yield from _prepared(source, recipe)
     conditions = conditions_of(dataset, recipe)
-    _check_labels(chosen, conditions, data)
+    notes = [*about_labels(recipe, chosen.model, conditions, data), *chosen.notes]
     few = len(dataset.split(recipe.data.held_out)[0])
     if few < FEW_PICTURES and not run.exists and method_of(recipe).denoises:  # whose advice it is
         yield _note(message("training.few_pictures", n=few))
-    for note in chosen.notes:
+    for note in notes:
         yield _note(note)
     planned = None
     if chosen.planned:
@@ -450,16 +457,6 @@ def _prepared(source: Source, recipe: Recipe) -> Generator[Progress[Any], None, 
 
 def _about_data(source: Source, dataset: Dataset) -> list[Message]:
     return [*skipped_files(dataset.skipped), *source.notes, *dataset.notes]
-
-
-def _check_labels(chosen: _Chosen, conditions: Conditions | None, data: str) -> None:
-    """Raises UsageError for other labels than a model has that is distilled, or stays as it is in part."""
-    model, vocabulary = chosen.model, conditions.vocabulary if conditions else None
-    if model and vocabulary != model.vocabulary:
-        if method_of(chosen.recipe).needs_trained_weights:
-            raise UsageError("training.distill_other_labels", model=model.path, data=data)
-        if chosen.recipe.network.get("only_detail"):
-            raise UsageError("training.detail_other_labels", model=model.path, data=data)
 
 
 def _planned(

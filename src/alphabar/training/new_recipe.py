@@ -8,11 +8,14 @@ from pathlib import Path
 from alphabar.codecs import build_codec
 from alphabar.errors import UsageError
 from alphabar.messages import Message, message
+from alphabar.methods.registry import method_of
 from alphabar.networks import NETWORKS
 from alphabar.networks.base import without_memory
 from alphabar.recipes.overrides import enlarged, named_keys, with_settings
 from alphabar.recipes.presets import named_recipe
 from alphabar.recipes.schema import Recipe, read_recipe
+from alphabar.runs.model import Model
+from alphabar.training.labels import Conditions
 
 PLANNED = "lean"  # the recipe that is trained where none is named
 LARGER, LARGER_FROM = "patches", 128  # px: for larger pictures it is this one (docs/results/larger_images.md)
@@ -82,6 +85,28 @@ def about_patches(recipe: str | Recipe | None, made: Recipe, settings: list[str]
             offered=offered,
         )
     ]
+
+
+def about_labels(
+    recipe: Recipe, model: Model | None, conditions: Conditions | None, data: str
+) -> list[Message]:
+    """A sentence where only the detail could be learned, of larger pictures that a model has seen.
+
+    model: what the training begins with. Raises UsageError for other labels than a model has that is
+    distilled, or stays as it is in part.
+    """
+    if model is None:
+        return []
+    only_detail = recipe.network.get("only_detail")
+    if (conditions.vocabulary if conditions else None) != model.vocabulary:
+        if method_of(recipe).needs_trained_weights:
+            raise UsageError("training.distill_other_labels", model=model.path, data=data)
+        if only_detail:
+            raise UsageError("training.detail_other_labels", model=model.path, data=data)
+        return []
+    if only_detail is not False or recipe.coarse == model.recipe.coarse:
+        return []
+    return [message("training.detail_alone", model=model.path.name, data=data)]
 
 
 def _near(sides: tuple[int, ...], multiple: int, next_step: int) -> Iterator[tuple[int, int]]:
