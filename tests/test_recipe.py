@@ -149,8 +149,14 @@ def test_finetuning_on_larger_pictures_enlarges_network_and_noise():
     assert larger.network.items() >= (lean.network | {"name": "nested_unet", "times": 2}).items()
     assert larger.noise_distribution["mean"] == pytest.approx(lean.noise_distribution["mean"] + math.log(2))
     assert larger.sampling.guidance[0]["interval"] == (0.4, 5.0)
+    before, after = lean.sampling.timesteps, larger.sampling.timesteps
+    assert [after[level] for level in ("sigma_min", "sigma_max")] == [
+        2 * before[level] for level in ("sigma_min", "sigma_max")
+    ]
     assert larger.parameterization == lean.parameterization and larger.coarse == 2  # the weights' own
     own = ["network.patch=4", "coarse=1", "noise_distribution.mean=-1", "sampling.guidance=[]"]
+    named = finetuned(lean, "m", ["data.size=128", "sampling.timesteps.sigma_min=0.1"]).sampling.timesteps
+    assert named["sigma_min"] == 0.1 and named["sigma_max"] == after["sigma_max"]
     chosen = finetuned(lean, "m", ["data.size=128", *own])
     assert chosen.network == lean.network | {"patch": 4}
     assert chosen.noise_distribution["mean"] == -1 and chosen.coarse == 1

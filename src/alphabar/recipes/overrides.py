@@ -87,8 +87,9 @@ def nested(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe:
     """The recipe for pictures whose sides are ``times`` as long, with the network that it has inside.
 
     That sees the means over squares of times × times pixels, and a small network beside it predicts the
-    detail (`NestedUNet`). Noise levels are as of `enlarged`. settings: the person's own, "key=value"; what
-    they name stays. A network that cannot be nested stays as it is.
+    detail (`NestedUNet`). Noise levels are as of `enlarged`, and those of sampling are as many times higher
+    too: so it is sampled at the levels that it was before. settings: the person's own, "key=value"; what they
+    name stays. A network that cannot be nested stays as it is.
     """
     named, values = named_keys(settings), recipe.model_dump(mode="json")
     network = values["network"]
@@ -96,6 +97,10 @@ def nested(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe:
     if larger and not named & {"network", "network.name", "network.times", "coarse"}:
         values["network"] = network | {"name": larger, "times": times * network.get("times", 1)}
         values["coarse"] *= times
+        timesteps = values["sampling"]["timesteps"]
+        for level in {"sigma_min", "sigma_max"} & timesteps.keys():
+            if not named & {"sampling.timesteps", "sampling.timesteps.name", f"sampling.timesteps.{level}"}:
+                timesteps[level] *= times
     return _with_higher_noise(values, times, named)
 
 
