@@ -642,6 +642,17 @@ class TestNestedUNet:
             assert torch.allclose(found, parameter.grad, atol=1e-5), name
         assert all(p.grad is not None and p.grad.any() for p in large.detail.parameters())
 
+    def test_restoration_has_the_whole_derivative(self):
+        network = disturbed(NETWORKS.build(NESTED, channels=3)).double()
+        x, v, w = torch.randn(3, 2, 3, 32, 32, dtype=torch.float64).unbind()
+        t = torch.rand(2, dtype=torch.float64)
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad((network(x, t) * w).sum(), x)
+        step = 1e-5
+        with torch.no_grad():
+            change = (network(x + step * v, t) - network(x - step * v, t)) / (2 * step)
+        assert (gradient * v).sum().item() == pytest.approx((change * w).sum().item(), rel=1e-5)
+
     def test_trained_detail_is_taken_over_where_its_form_is_the_same(self):
         trained = disturbed(NETWORKS.build(NESTED, channels=3))
         same, larger = (NETWORKS.build(NESTED | {"times": n}, channels=3).eval() for n in (2, 3))

@@ -44,8 +44,8 @@ class NestedUNet(Network):
 
     The U-Net is given the means over squares of times × times pixels, and does what it would with pictures of
     that size. The other network sees its last features and the noisy pixels, and predicts what the means
-    leave out. It passes no gradient on, so the U-Net learns as if it were alone. Detail is learned from far
-    fewer samples than shapes are, so in training it is computed for one in four, and zero for the others.
+    leave out. In training it passes no gradient on, so the U-Net learns as if it were alone. Detail is learned
+    from far fewer samples than shapes are, so it is computed there for one in four, and zero for the others.
 
     conditions, channels, widths, blocks, patch, attention, head_dim, dropout: of the `UNet`.
     times: pixels to a side of a square. detail_width, detail_blocks: channels and residual blocks of the
@@ -112,8 +112,9 @@ class NestedUNet(Network):
         features = self.coarse.features(coarse, embedding)
         F_coarse = self.coarse.prediction(features)
         every = EVERY if self.training and not self.only_detail else 1
-        seen = repeated(features.detach()[::every], self.repeats)
-        detail = self.detail(x[::every], seen, embedding.detach()[::every])
+        if self.training:
+            features, embedding = features.detach(), embedding.detach()
+        detail = self.detail(x[::every], repeated(features[::every], self.repeats), embedding[::every])
         detail = detail - repeated(means(detail, self.times), self.times)
         if every > 1:
             others = detail.new_zeros(len(detail), every - 1, *detail.shape[1:])
