@@ -55,6 +55,31 @@ def test_a_run_begins_with_a_recipe_and_continues_without(trained, picture_folde
         launched(picture_folder, run=trained, settings=["seed=4"])
 
 
+@pytest.mark.parametrize("damage", ["sampling", "missing", "older"])
+def test_the_model_folder_is_that_of_the_run_though_nothing_is_left_to_train(trained, tmp_path, damage):
+    run, other = Run(tmp_path / "run"), Run(tmp_path / "other")
+    shutil.copytree(trained, run.path)
+    settings, data = [], str(run.data)
+    if damage == "sampling":
+        settings = ["sampling.steps=5", "sampling.timesteps.sigma_min=0.3"]
+    elif damage == "missing":
+        shutil.rmtree(run.model_folder)  # a kill may come after the checkpoint and before it
+    else:
+        launched(data, run=other.path, recipe="lean", images=8)
+        shutil.rmtree(run.model_folder)
+        shutil.copytree(other.model_folder, run.model_folder)
+    images = run.checkpoints.newest()[0].images
+    again = launched(data, run=run.path, recipe="lean", images=images, settings=[*TINY, *settings])
+    assert again.reason.identifier == "training.already_trained"
+    whole, folder = load_model(run.path, "cpu"), load_model(run.model_folder, "cpu")
+    assert folder.recipe == whole.recipe and folder.images == whole.images == images
+    assert folder.fingerprint == whole.fingerprint
+    assert damage != "sampling" or folder.recipe.sampling.steps == 5
+    before = (run.model_folder / "model.safetensors").stat().st_mtime_ns
+    launched(data, run=run.path, recipe="lean", images=images, settings=[*TINY, *settings])
+    assert (run.model_folder / "model.safetensors").stat().st_mtime_ns == before
+
+
 def test_a_run_with_other_settings_of_the_monitor_goes_on_and_again(picture_folder, tmp_path):
     run = tmp_path / "run"
     launched(picture_folder, run=run, recipe="lean")

@@ -70,8 +70,9 @@ def restoration_settings(
     default: Spec = "diffpir" if operator.has_prox else "ddnm"
     if not isinstance(model.codec, LearnedCodec):
         default = operator.default_solver(sigma_y, guided=bool(chosen), smaller=smaller)
-        if default == "mmps" and model.recipe.coarse > 1:
-            # The Jacobian of a detail that is predicted on its own is not symmetric, so it is no covariance.
+        nested = model.recipe.network.get("times", 1)
+        if default == "mmps" and model.recipe.coarse > nested:
+            # Patches hold means and detail, and the Jacobian is far from symmetric, so it is no covariance.
             default = {"name": "mmps", "damping": 0.3}
     return RestorationSettings(seed, SOLVERS.resolve(solver or default), steps or STEPS, chosen)
 

@@ -301,8 +301,13 @@ def write_model_folder(folder: Path, recipe: Recipe, images: int, files: Mapping
 
     images: seen in training. files: model.safetensors, statistics.safetensors and what only some models have.
     """
+    write_folder(folder, model_folder_files(recipe, images, files))
+
+
+def model_folder_files(recipe: Recipe, images: int, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """All files of a model folder. The arguments are those of `write_model_folder`."""
     about = {"images": images, "recipe": recipe.model_dump(mode="json")}
-    write_folder(folder, {"recipe.json": pack_json(about), **files})
+    return {"recipe.json": pack_json(about), **files}
 
 
 def _read_run(run: Run) -> tuple[Path, Mapping[str, bytes], Recipe, int]:

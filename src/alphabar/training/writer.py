@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import torch
 
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError
-from alphabar.files import write_document, writing
+from alphabar.files import Damaged, read_folder, write_document, write_folder, writing
 from alphabar.messages import Message, message
-from alphabar.runs.model import codec_file, codec_sum, write_model_folder
+from alphabar.runs.model import codec_file, codec_sum, model_folder_files
 from alphabar.runs.run import Run
 from alphabar.runtime import Runtime, machine_load, machine_memory
 from alphabar.tensor_files import pack_tensors
@@ -134,18 +134,36 @@ class RunWriter:
         files = training.files(self.statistics)
         self.run.checkpoints.save(training.images, {**files, **self._codec_sum})
         self._saved_at = training.images
-        model = {
-            "model.safetensors": files.get("ema.safetensors", files["model.safetensors"]),
-            "statistics.safetensors": self.statistics,
-            **codec_file(self.run),
-            **training.shared_files(),
-        }
-        write_model_folder(self.run.model_folder, training.recipe, training.images, model)
+        write_folder(self.run.model_folder, self._model(files))
+
+    def _model(self, files: Mapping[str, bytes]) -> dict[str, bytes]:
+        """The files of the model folder, of those of a checkpoint."""
+        return model_folder_files(
+            self.training.recipe,
+            self.training.images,
+            {
+                "model.safetensors": files.get("ema.safetensors", files["model.safetensors"]),
+                "statistics.safetensors": self.statistics,
+                **codec_file(self.run),
+                **self.training.shared_files(),
+            },
+        )
 
     def save_if_new(self) -> None:
-        """Writes a checkpoint unless there is one of this moment."""
+        """Writes a checkpoint unless there is one of this moment; then the model folder where it is another.
+
+        It is, where settings of sampling were changed, and where a kill came before it was written.
+        """
         if self._saved_at != self.training.images:
             self.save()
+            return
+        wanted = self._model(self.training.files(self.statistics))
+        try:
+            there = read_folder(self.run.model_folder)
+        except (Damaged, OSError):
+            there = {}
+        if there != wanted:
+            write_folder(self.run.model_folder, wanted)
 
     def save_averages(self) -> None:
         """Saves the averages for post-hoc EMA as they are now, in half precision."""
