@@ -44,8 +44,9 @@ class NestedUNet(Network):
 
     The U-Net is given the means over squares of times × times pixels, and does what it would with pictures of
     that size. The other network sees its last features and the noisy pixels, and predicts what the means
-    leave out. In training it passes no gradient on, so the U-Net learns as if it were alone. Detail is learned
-    from far fewer samples than shapes are, so it is computed there for one in four, and zero for the others.
+    leave out. In training it passes no gradient on, so the U-Net learns as if it were alone. Detail is
+    learned from far fewer samples than shapes are, so it is computed there for one in four, and zero for the
+    others.
 
     conditions, channels, widths, blocks, patch, attention, head_dim, dropout: of the `UNet`.
     times: pixels to a side of a square. detail_width, detail_blocks: channels and residual blocks of the
