@@ -7,7 +7,7 @@ import pytest
 
 from alphabar.diffusion.noise_distributions import NOISE_DISTRIBUTIONS
 from alphabar.errors import AlphabarError, UsageError
-from alphabar.recipes.derive import distilled, finetuned
+from alphabar.recipes.derive import distilled, finetuned, first_stage
 from alphabar.recipes.overrides import differences, with_settings
 from alphabar.recipes.presets import RECIPES, named_recipe
 from alphabar.recipes.schema import make_recipe, read_recipe
@@ -173,6 +173,13 @@ def test_finetuning_on_larger_pictures_enlarges_network_and_noise():
     ddpm = named_recipe("ddpm")
     uniform = finetuned(ddpm, "m", ["data.size=128"])
     assert uniform.network["times"] == 2 and uniform.noise_distribution == ddpm.noise_distribution
+
+
+def test_the_autoencoder_of_latents_is_measured_as_often_as_they_are():
+    inner = first_stage(with_settings(named_recipe("latent"), ["monitor.share=0", "monitor.distance=32"]))
+    own = named_recipe("autoencoder").monitor
+    assert inner.monitor == own.model_copy(update={"share": 0.0, "distance": 32})
+    assert first_stage(named_recipe("latent")).monitor == own
 
 
 def test_noise_that_a_person_names_stays_as_it_is():

@@ -113,13 +113,17 @@ def _check_latents(before: Recipe, after: Recipe, model: str) -> None:
 
 
 def first_stage(recipe: Recipe) -> Recipe:
-    """The recipe of the autoencoder that a recipe of latent diffusion needs, for the same pictures."""
+    """The recipe of the autoencoder that a recipe of latent diffusion needs, for the same pictures.
+
+    It is measured as often, and with as many samples.
+    """
     values = named_recipe("autoencoder").model_dump(mode="json")
     data = recipe.data.model_dump(mode="json")
     values |= {
         "name": f"autoencoder of {recipe.name}",
         "data": data | {"codec": {"name": "image"}, "augment": 0.0},  # which is for diffusion models
         "network": data["codec"] | {"name": values["network"]["name"]},
+        "monitor": values["monitor"] | recipe.monitor.model_dump(include={"share", "distance"}),
         "seed": recipe.seed,
     }
     return make_recipe(values)
