@@ -92,6 +92,15 @@ def test_reports_name_the_autoencoder_and_its_decoder(trained, tmp_path):
     run.log.append("train", 32, seconds=40.0)
     inner = Run(run.first_stage)
     inner.log.append("train", 32, seconds=20.0)
+    measured = {
+        "frechet": 400.0,
+        "kid": 0.2,
+        "kid_error": 0.03,
+        "kid_baseline": 0.01,
+        "frechet_baseline": 390.0,
+    }
+    about = {"features": "lite0_96", "n": 32, "n_reference": 43, "reference": "pictures"}
+    inner.log.append("distance", 32, **about, **measured)
     last(make_report_figures(run))
     html = write_report(run.path, language="en").read_text(encoding="utf-8")
     assert "1m00s" in html and "of which 20s for the autoencoder" in html
