@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from alphabar.errors import AlphabarError
+from alphabar.evaluation.copies import pictures_of_the_same
 from alphabar.metrics.intervals import wilson
 from alphabar.metrics.memorization import (
     FeaturePair,
@@ -17,6 +18,7 @@ from alphabar.metrics.memorization import (
     nearest_pixels,
     thresholds,
 )
+from alphabar.parts import Rows
 
 
 def pictures(n: int, seed: int, size: int = 32) -> Tensor:
@@ -122,6 +124,28 @@ def test_a_distance_is_measured_by_its_neighbourhood():
     assert float(near.distance) == pytest.approx(2 / (30 / 8)) and int(near.which) == 0
     crowd = nearest_features(torch.zeros(1, 2), torch.zeros(1, 2) + 100, train[1:])
     assert float(crowd.distance) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("times", [2, 8, 40])
+@pytest.mark.parametrize("change", ["exact", "noisy", "shifted", "softer"])
+def test_copies_of_a_picture_that_the_data_holds_often_are_found(times, change):
+    """It is copied the soonest; all eight nearest would be as near as the nearest."""
+    often = torch.cat([TRAIN, *[TRAIN[7:8]] * (times // 2), *[noisy(TRAIN[7:8].flip(2))] * (times // 2)])
+    rows = Rows.of(often)
+    same = pictures_of_the_same(rows)
+    assert (same == 7).sum() == 1 + 2 * (times // 2) and same.unique().numel() == len(TRAIN)
+    below = thresholds(seen(pictures(400, 2)), rows, features(often), same)
+    sample = CHANGES[change](TRAIN[7:8])
+    found = memorization(seen(torch.cat([sample, pictures(20, 4)])), rows, features(often), below, same)
+    assert found.copies <= 2 and found.nearest[0].sample == 0 and found.nearest[0].closeness < 1
+    assert int(same[found.nearest[0].train]) == 7
+
+
+def test_pictures_of_the_same_count_once_among_the_eight():
+    train = torch.tensor([[2.0, 0.0], *[[0.0, 4.0]] * 20, [0.0, 5.0], [0.0, 6.0]])
+    same = torch.tensor([0, *[1] * 20, 21, 22])
+    near = nearest_features(torch.zeros(1, 2), torch.zeros(1, 2) + 100, train, same)
+    assert float(near.distance) == pytest.approx(2 / ((2 + 4 + 5 + 6) / 4))
 
 
 def test_large_pictures_and_pictures_of_one_colour_are_taken():

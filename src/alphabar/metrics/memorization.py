@@ -43,6 +43,8 @@ class Nearest(NamedTuple):
 
     distance: to the nearest over the mean distance to the eight nearest (Carlini et al. 2023, section 5.1):
     0 for a copy, near 1 where many are about as near, as they are in a crowded region without any copying.
+    Training pictures that show the same count once among the eight: of a picture that the data holds often,
+    which is copied the soonest, all eight would be as near as the nearest.
     """
 
     distance: Tensor
@@ -106,9 +108,12 @@ class Memorization:
         return {**asdict(self), "thresholds": thresholds, "nearest": nearest, "sentence": self.sentence}
 
 
-def thresholds(held_out: FeaturePair, train: Tensor | Rows, train_features: Tensor) -> Thresholds:
+def thresholds(
+    held_out: FeaturePair, train: Tensor | Rows, train_features: Tensor, same: Tensor | None = None
+) -> Thresholds:
     """How near pictures that are not copies come to training pictures (m, h, w, 3) of features (m, d).
 
+    same: (m,) a number for each training picture, equal where they show the same; None where all differ.
     Each space gets half of the false alarms: its threshold is the r-th smallest distance of N held-out
     pictures, below which an unseen one falls with probability r/(N + 1), r the largest that keeps this within
     half of FALSE_ALARMS, and at least 1: with fewer than 199 held-out pictures there are more false alarms.
@@ -118,21 +123,25 @@ def thresholds(held_out: FeaturePair, train: Tensor | Rows, train_features: Tens
     if n == 0:
         raise AlphabarError("metrics.nothing_held_out")
     rank = max(1, math.floor(FALSE_ALARMS / 2 * (n + 1)))
-    near = _nearest(held_out, train, train_features)
+    near = _nearest(held_out, train, train_features, same)
     pixels, features = (float(near[s].distance.kthvalue(rank).values) for s in ("pixels", "features"))
     return Thresholds(pixels, features, 2 * rank / (n + 1), n)
 
 
 def memorization(
-    samples: FeaturePair, train: Tensor | Rows, train_features: Tensor, below: Thresholds
+    samples: FeaturePair,
+    train: Tensor | Rows,
+    train_features: Tensor,
+    below: Thresholds,
+    same: Tensor | None = None,
 ) -> Memorization:
     """Which samples are copies of training pictures (m, h, w, 3) of features (m, d).
 
     A sample is one where it is nearer than the threshold to a training picture in pixels
-    (``nearest_pixels``) or in features (``nearest_features``), mirrored or not.
+    (``nearest_pixels``) or in features (``nearest_features``), mirrored or not. same: as of `thresholds`.
     """
     n = len(samples.pictures)
-    near = _nearest(samples, train, train_features)
+    near = _nearest(samples, train, train_features, same)
     limits = {"pixels": below.pixels, "features": below.features}
     closeness = torch.stack([near[space].distance / max(limits[space], 1e-9) for space in limits], dim=1)
     closest = closeness.min(dim=1)
@@ -145,47 +154,82 @@ def memorization(
     return Memorization(n, len(train), copies, (copies / n, *wilson(copies, n)), below, tuple(nearest))
 
 
-def _nearest(pair: FeaturePair, train: Tensor | Rows, train_features: Tensor) -> dict[str, Nearest]:
+def _nearest(
+    pair: FeaturePair, train: Tensor | Rows, train_features: Tensor, same: Tensor | None
+) -> dict[str, Nearest]:
     return {
-        "pixels": nearest_pixels(pair.pictures, train),
-        "features": nearest_features(pair.features, pair.mirrored, train_features),
+        "pixels": nearest_pixels(pair.pictures, train, same),
+        "features": nearest_features(pair.features, pair.mirrored, train_features, same),
     }
 
 
-def nearest_features(features: Tensor, mirrored: Tensor, train: Tensor) -> Nearest:
-    """The nearest of train (m, d) to each picture by its features or those of its mirror image, (n, d)."""
-    center = train.mean(dim=0, dtype=torch.float64)
+def nearest_features(
+    features: Tensor, mirrored: Tensor, train: Tensor, same: Tensor | None = None
+) -> Nearest:
+    """The nearest of train (m, d) to each picture by its features or those of its mirror image, (n, d).
 
-    def nearest(features: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [_nearest_rows(rows.double() - center, train, center) for rows in features.split(TILE)]
+    same: as of `thresholds`.
+    """
+    center, groups = train.mean(dim=0, dtype=torch.float64), _numbered(same, len(train))
+
+    def nearest(features: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+        own = train if len(among) == len(train) else train[among]
+        parts = [_nearest_rows(rows.double() - center, own, center) for rows in features.split(TILE)]
         distances, indices = zip(*parts, strict=True)
-        return torch.cat(distances), torch.cat(indices)
+        return torch.cat(distances), among[torch.cat(indices)]
 
-    return _nearer(nearest(features), nearest(mirrored))
+    choices = _choices(groups)
+    plain, flipped = ([nearest(x, among) for among in choices] for x in (features, mirrored))
+    return _nearer(plain, flipped, groups)
 
 
-def nearest_pixels(pictures: Tensor | Rows, train: Tensor | Rows) -> Nearest:
+def nearest_pixels(pictures: Tensor | Rows, train: Tensor | Rows, same: Tensor | None = None) -> Nearest:
     """The nearest of train (m, h, w, 3) uint8 to each picture (n, h, w, 3), pixel by pixel.
 
     Distances are √(1 − correlation) over all pixels and channels, which brightness and contrast do not
     change, after means that take the sharpness off (``_soft``), at the best of the nine shifts by at most a
     pixel. Pictures above 64 px are shrunk to 64. They are computed for the eight training pictures whose
-    16×16 thumbnails correlate best, of the picture and of its mirror image.
+    16×16 thumbnails correlate best, of the picture and of its mirror image. same: as of `thresholds`.
     """
     thumbnails = torch.cat([_unit(_shrunk(part, THUMBNAIL)) for part in train.split(TILE)])
-    found: list[Nearest] = []
+    groups = _numbered(same, len(train))
+    choices, found = _choices(groups), []
     for part in pictures.split(64):
-        found.append(_nearer(*(_nearest_by_pixels(x, thumbnails, train) for x in (part, part.flip(2)))))
+        plain, flipped = (
+            [_nearest_by_pixels(x, thumbnails, train, among) for among in choices]
+            for x in (part, part.flip(2))
+        )
+        found.append(_nearer(plain, flipped, groups))
     return Nearest(*(torch.cat(values) for values in zip(*found, strict=True)))
 
 
-def _nearer(plain: tuple[Tensor, Tensor], flipped: tuple[Tensor, Tensor]) -> Nearest:
+def _numbered(same: Tensor | None, m: int) -> Tensor:
+    return torch.arange(m) if same is None else same
+
+
+def _choices(groups: Tensor) -> list[Tensor]:
+    """The numbers of all training pictures, and where some show the same those of the first of each."""
+    everything = torch.arange(len(groups))
+    firsts = torch.full((int(groups.max()) + 1,), len(groups)).scatter_reduce(0, groups, everything, "amin")
+    firsts = firsts[firsts < len(groups)]
+    return [everything] if len(firsts) == len(groups) else [everything, firsts.sort().values]
+
+
+def _nearer(
+    plain: list[tuple[Tensor, Tensor]], flipped: list[tuple[Tensor, Tensor]], groups: Tensor
+) -> Nearest:
     """From distances to candidates and their numbers, (n, k) each, of pictures and their mirror images."""
-    distances, indices = torch.cat([plain[0], flipped[0]], dim=1), torch.cat([plain[1], flipped[1]], dim=1)
-    near = distances.topk(min(NEIGHBORS, distances.shape[1]), dim=1, largest=False)
-    nearest = near.indices[:, :1]
-    relative = near.values[:, 0] / near.values.mean(dim=1).clamp(min=1e-12)
-    return Nearest(relative, indices.gather(1, nearest)[:, 0], nearest[:, 0] >= plain[0].shape[1])
+    distances, indices = (torch.cat(parts, dim=1) for parts in zip(*plain, *flipped, strict=True))
+    mirrored = torch.arange(distances.shape[1]) >= sum(part.shape[1] for part, _ in plain)
+    near = distances.sort(dim=1)
+    group = groups[indices.gather(1, near.indices)]
+    again = (group[:, :, None] == group[:, None, :]).tril(-1).any(dim=2)
+    others = near.values.masked_fill(again, torch.inf).sort(dim=1).values[:, :NEIGHBORS]
+    counted = others.isfinite()
+    mean = others.where(counted, 0).sum(dim=1) / counted.sum(dim=1)
+    first = near.indices[:, :1]
+    relative = near.values[:, 0] / mean.clamp(min=1e-12)
+    return Nearest(relative, indices.gather(1, first)[:, 0], mirrored[first[:, 0]])
 
 
 def _nearest_rows(rows: Tensor, train: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,10 +246,15 @@ def _nearest_rows(rows: Tensor, train: Tensor, center: Tensor) -> tuple[Tensor, 
     return distances, indices
 
 
-def _nearest_by_pixels(part: Tensor, thumbnails: Tensor, train: Tensor | Rows) -> tuple[Tensor, Tensor]:
-    """Distances of a few pictures to their candidates, and the candidates' numbers, (n, k) each."""
-    alike = _unit(_shrunk(part, THUMBNAIL)) @ thumbnails.T
-    candidates = alike.topk(min(NEIGHBORS, len(train)), dim=1).indices
+def _nearest_by_pixels(
+    part: Tensor, thumbnails: Tensor, train: Tensor | Rows, among: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Distances of a few pictures to their candidates, and the candidates' numbers, (n, k) each.
+
+    among: the numbers of the training pictures that may be candidates.
+    """
+    alike = _unit(_shrunk(part, THUMBNAIL)) @ thumbnails[among].T
+    candidates = among[alike.topk(min(NEIGHBORS, len(among)), dim=1).indices]
     middle = _unit(_soft(part)[:, :, 1:-1, 1:-1])
     best = torch.full(candidates.shape, -1.0)
     for k in range(candidates.shape[1]):
