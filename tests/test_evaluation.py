@@ -1,6 +1,7 @@
 """An evaluation says everything at once, and nothing that its pictures cannot bear."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -16,14 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from alphabar.codecs.image import ImageCodec
-from alphabar.conditioning.fields import Categorical
-from alphabar.conditioning.vocabulary import Vocabulary
-from alphabar.data.dataset import cache_root, prepare
+from alphabar.conditioning.fields import Categorical, Text
+from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary, label_columns
+from alphabar.data.dataset import Dataset, cache_root, prepare
 from alphabar.data.sources import open_source
 from alphabar.data.toycars.source import ToyCars
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation import attributes, samples
-from alphabar.evaluation.attributes import common_words
+from alphabar.evaluation.attributes import common_words, known_attributes, told_attributes
 from alphabar.evaluation.evaluate import evaluate
 from alphabar.evaluation.record import Evaluation, add_to_run, read_evaluations
 from alphabar.evaluation.samples import compression_note, read_samples
@@ -529,3 +530,40 @@ def test_compression_of_one_side_alone_is_said(tmp_path, samples, reference, not
             pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"image": cells}), file)
     said = compression_note(open_source(tmp_path / "samples"), open_source(tmp_path / "reference"))
     assert [each.identifier for each in said] == note
+
+
+def labelled(rows) -> Dataset:
+    """A data set of labels alone: rows of (class or None, attributes)."""
+    names, n = sorted({name for name, _ in rows if name}), len(rows)
+    labels = np.array([names.index(name) if name else -1 for name, _ in rows])
+    attributes = tuple(attributes for _, attributes in rows)
+    nothing = (None,) * n
+    return Dataset(
+        "", np.zeros((n, 1)), nothing, labels, tuple(names), nothing, attributes, (), "", np.zeros(n)
+    )
+
+
+def test_agreement_is_told_of_what_the_condition_tells_alone():
+    rows = [
+        (
+            kind,
+            {"body": kind, "wheels": {"bus": 6}.get(kind, 4), "color": color, "split": split, "age": str(i)},
+        )
+        for i, (kind, color, split) in enumerate(
+            itertools.product(["bus", "car", "van"], ["red", "blue"], ["train", "test"])
+        )
+    ]
+    data = labelled(rows * 4 + [(None, {"body": "car", "wheels": 3, "color": "red"})])
+    index = np.arange(len(data.labels))
+
+    def told(on):
+        columns = label_columns(on, data.labels, data.classes, data.attributes)
+        return set(told_attributes(build_vocabulary(on, columns), data, index))
+
+    assert "split" not in dict(known_attributes(data, index))
+    by_class = told("class")
+    assert "color" not in by_class and by_class >= {"body", "wheels"}
+    assert told("attributes") >= {"body", "wheels", "color"}
+    only_color = Vocabulary((Categorical("color", ("blue", "red")),))
+    assert set(told_attributes(only_color, data, index)) == {"color"}
+    assert set(told_attributes(Vocabulary((Text("caption", ""),)), data, index)) >= {"body", "color"}

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alphabar.codecs.base import Codec
+from alphabar.conditioning.fields import CAPTION, IGNORED_ATTRIBUTES, Categorical
+from alphabar.conditioning.vocabulary import Vocabulary, label_columns
 from alphabar.data.dataset import Dataset
 from alphabar.errors import AlphabarError, UsageError
 from alphabar.evaluation.distances import FeatureSets
@@ -98,13 +100,19 @@ def estimate_frequencies(
 def compare_conditions(
     labels: LabelFeatures, samples: Samples, reference: Reference, sets: FeatureSets
 ) -> Generator[Progress[Any], None, tuple[ConditionAgreement, ...]]:
-    """For each attribute how often samples show what they were conditioned on; () where that is unknown."""
-    if samples.conditioned_on is None:
+    """For each attribute of their condition how often samples show it; () where that is unknown.
+
+    Attributes that the condition does not tell are left out: a model can meet them by chance alone.
+    """
+    if samples.conditioned_on is None or samples.vocabulary is None:
         return ()
+    told = set(told_attributes(samples.vocabulary, reference.dataset, reference.train))
     conditions = dict(known_attributes(reference.dataset, samples.conditioned_on))
     of_train = dict(known_attributes(reference.dataset, reference.train))
     found: list[ConditionAgreement] = []
     for attribute, values in known_attributes(reference.dataset, labels.index):
+        if attribute not in told:
+            continue
         yield Progress(message("evaluation.comparing_conditions"), len(found), len(found) + 1)
         wanted = conditions.get(attribute, ())
         with suppress(AlphabarError):
@@ -114,6 +122,28 @@ def compare_conditions(
             )
             found.append(replace(agreement, distances=distances))
     return tuple(found)
+
+
+def told_attributes(
+    vocabulary: Vocabulary, dataset: Dataset, index: NDArray[np.int64]
+) -> Iterator[str]:
+    """Those of `known_attributes` whose values a condition tells: its fields, and what follows from them.
+
+    An attribute follows where items of the same categories always have the same value. A sentence may tell
+    all of them.
+    """
+    fields = {field.name: field for field in vocabulary.fields}
+    labels, attributes = dataset.labels[index].tolist(), [dataset.attributes[i] for i in index]
+    columns = label_columns("class", labels, dataset.classes, attributes)
+    columns |= label_columns("attributes", labels, dataset.classes, attributes)
+    given = [column for name, column in columns.items() if isinstance(fields.get(name), Categorical)]
+    categories = list(zip(*given, strict=True)) if given else [()] * len(index)
+    for name, values in known_attributes(dataset, index):
+        seen: dict[tuple[Any, ...], str] = {}
+        known = [(c, v) for c, v in zip(categories, values, strict=True) if v is not None and None not in c]
+        follows = bool(given and known) and all(seen.setdefault(c, v) == v for c, v in known)
+        if name in fields or follows or CAPTION in fields:
+            yield name
 
 
 def known_attributes(
@@ -126,7 +156,7 @@ def known_attributes(
     labels = [dataset.classes[i] if i >= 0 else None for i in dataset.labels[index]]
     rows = [dataset.attributes[i] for i in index]
     found: dict[str, list[str | None]] = {}
-    for name in sorted({key for row in rows for key in row}):
+    for name in sorted({key for row in rows for key in row} - set(IGNORED_ATTRIBUTES)):
         column = [row.get(name) for row in rows]
         if all(value is None or isinstance(value, str | bool | int) for value in column):
             found[name] = [None if value is None else str(value) for value in column]

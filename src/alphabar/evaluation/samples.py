@@ -20,7 +20,7 @@ from alphabar.codecs.base import Codec, Unreadable, reader_of
 from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.image_files import full_pixels
 from alphabar.conditioning.label_frequencies import LabelFrequencies
-from alphabar.conditioning.vocabulary import build_vocabulary
+from alphabar.conditioning.vocabulary import Vocabulary, build_vocabulary
 from alphabar.data.dataset import Dataset, cache_root, prepare
 from alphabar.data.items import Source, read
 from alphabar.data.sources import open_source
@@ -83,6 +83,7 @@ class Samples:
     conditioned_on: the items (n,) of the reference whose labels the samples were conditioned on, if they
         were.
     cache: what keeps generated samples, and features, until the evaluation is done.
+    vocabulary: of the model that generated them, if it has conditions.
     """
 
     items: Rows
@@ -91,6 +92,7 @@ class Samples:
     notes: tuple[Message, ...] = ()
     conditioned_on: NDArray[np.int64] | None = None
     cache: "Cache | None" = None
+    vocabulary: Vocabulary | None = None
 
     def kept(self, name: str) -> Path | None:
         """A folder of the cache for what is computed of them."""
@@ -139,7 +141,7 @@ def generate_samples(
             notes = (message("evaluation.other_labels"),)
     cache, parts, about["runtime"] = yield from _generate(model, n, settings, precision)
     about["seconds_per_sample"] = parts.total("seconds") / n
-    return Samples(parts.rows("items"), model.codec, about, notes, conditioned_on, cache)
+    return Samples(parts.rows("items"), model.codec, about, notes, conditioned_on, cache, model.vocabulary)
 
 
 def _generate(
