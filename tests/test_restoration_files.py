@@ -218,6 +218,34 @@ def test_signals_with_alpha_are_premultiplied_and_files_are_straight(tmp_path):
     assert photo.image(photo.signal(2)[0]).mode == "LA"
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_a_model_without_alpha_restores_is_seen_on_white_as_it_is(tmp_path, channels):
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (16, 16, channels + 1), np.uint8)
+    pixels[0, :, -1] = 0
+    image = Image.fromarray(pixels, "LA" if channels == 1 else "RGBA")
+    image.save(tmp_path / "a.png")
+    photo = read_photo(tmp_path / "a.png")
+    x = photo.signal(3)
+    back = np.asarray(photo.image(x[0]))
+    seen = pixels[..., -1] > 0
+    assert np.array_equal(back[..., -1], pixels[..., -1]) and np.array_equal(back[seen], pixels[seen])
+    # Another, larger picture, where no colour has to be darker than black.
+    whole = (0.5 + 0.5 * torch.from_numpy(rng.random((channels, 32, 32)))).float()
+    result = photo.image(whole)
+    (tmp_path / "b").mkdir()
+    result.save(tmp_path / "b/b.png")
+    found = read_photo(tmp_path / "b/b.png").signal(channels)[0]
+    visible = torch.from_numpy(np.asarray(result)[..., -1] > 160)
+    assert visible.sum() > 100 and (found - whole)[:, visible].abs().max() < 1.01 / 255
+    # Filled pixels are opaque, and those that a mask keeps are the file's own.
+    known = torch.from_numpy(rng.random((16, 16)) > 0.5)
+    filled = np.asarray(photo.image(x[0], known))
+    assert np.array_equal(filled[known], pixels[known]) and (filled[~known][:, -1] == 255).all()
+    on = np.rint(255 * (x[0, :channels].permute(1, 2, 0)[~known].numpy() + 1) / 2)
+    assert np.abs(filled[~known][:, :-1] - on).max() <= 1
+
+
 def test_rounding_to_bytes_counts_as_noise(tmp_path):
     path = save(tmp_path, ramp(16, 16))
     assert read_task(path, parse_degradation("blur:1")).sigma_y == pytest.approx(2 / 255 / 12**0.5)

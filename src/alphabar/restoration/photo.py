@@ -73,34 +73,45 @@ class Photo:
     def image(self, x: Tensor, known: Tensor | None = None, colored: bool = False) -> Image.Image:
         """A signal (channels, h, w) as an image of this one's kind: grey, deep, transparent where it is.
 
+        A signal without an alpha channel is what a person sees on white, as `signal` has it; so is the image
+        with its transparency, as far as a colour can be that dark.
         known: (h, w) bool, pixels to take from this file as they are. colored: a grey file becomes one of
         8-bit RGB. A signal with an alpha channel becomes a transparent image of 8 bits.
         """
         x, generated = x.cpu(), None
         if len(x) in (2, 4):
             x, generated = straight(x)
+        keep = None if known is None else known.cpu().numpy()
+        alpha = self._transparency(x.shape[-2:], generated, keep)
+        if alpha is not None and generated is None:
+            x = off_white(x, alpha)
         if self.grey and not colored and len(x) == 3:
             x = to_grey(x[None])[0]
-        alpha = self.alpha if generated is None else generated
         # No format has 16 bits beside an alpha channel, and colours have 8 here.
         white = 255 if colored or alpha is not None else self.white
         levels = signal_to_levels(x, white).numpy()
-        if known is not None:
-            keep = known.cpu().numpy()
+        if keep is not None:
             levels = np.where(keep[..., None], np.rint(self.pixels * (white / self.white)), levels)
-            if alpha is not None:
-                own, filled = (255 if part is None else part for part in (self.alpha, generated))
-                alpha = np.where(keep, own, filled).astype(np.uint8)
         if levels.shape[2] == 3:
             image = Image.fromarray(levels.astype(np.uint8))
         else:
             image = Image.fromarray(levels[..., 0].astype(np.uint16 if white > 255 else np.uint8))
         if alpha is not None:
-            transparency = Image.fromarray(alpha)
-            if transparency.size != image.size:
-                transparency = transparency.resize(image.size, Image.Resampling.BICUBIC)
-            image.putalpha(transparency)
+            image.putalpha(Image.fromarray(alpha))
         return image
+
+    def _transparency(
+        self, size: Sequence[int], generated: NDArray[np.uint8] | None, keep: NDArray[np.bool_] | None
+    ) -> NDArray[np.uint8] | None:
+        """The alpha of an image (h, w) that a signal becomes; None where all of it is opaque.
+
+        generated: that of the signal. keep: which pixels are this file's; others are opaque without it.
+        """
+        own = None if self.alpha is None else _resized(self.alpha, size)
+        if keep is None or (own is None and generated is None):
+            return own if generated is None else generated
+        kept, new = (255 if part is None else part for part in (own, generated))
+        return np.where(keep, kept, new).astype(np.uint8)
 
 
 def read_photo(path: Path) -> Photo:
@@ -180,6 +191,24 @@ def straight(x: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
     alpha = ((x[-1].double().clamp(-1, 1) + 1) * 127.5).round()
     colors = torch.where(alpha > 0, (x[:-1].double() + 1) * 255 / alpha.clamp(min=1) - 1, -1.0)
     return colors.float(), alpha.numpy().astype(np.uint8)
+
+
+def off_white(x: Tensor, alpha: NDArray[np.uint8]) -> Tensor:
+    """The colours (c, h, w) that lie on white as x (c, h, w) does, where their opacity is alpha (h, w).
+
+    Where alpha is 0 any colour does, and x is taken; what no colour can be is clamped.
+    """
+    opaque = torch.from_numpy(alpha.astype(np.float64)) / 255
+    colors = (x.double() - (1 - opaque)) / opaque.clamp(min=1 / 255)
+    return torch.where(opaque > 0, colors.clamp(-1, 1), x.double()).float()
+
+
+def _resized(alpha: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
+    """Transparency for an image of another size (h, w)."""
+    if alpha.shape == tuple(size):
+        return alpha
+    height, width = size
+    return np.asarray(Image.fromarray(alpha).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def on_white(x: Tensor) -> Tensor:
