@@ -108,6 +108,16 @@ def test_less_of_a_signal_is_kept_with_more_strength(model):
 
 
 @pytest.mark.parametrize(
+    ("strength", "steps", "made"),
+    [(0.28, 25, 7), (0.56, 50, 28), (0.14, 50, 7), (0.281, 25, 8), (1.0, 10, 10), (1e-12, 10, 1)],
+)
+def test_the_share_of_the_steps_is_made(model, strength, steps, made):
+    settings = sampling_settings(model, sampler="ddim", steps=steps)
+    *_, end = edit(model, torch.zeros(3, SIZE, SIZE), settings, strength=strength)
+    assert end.total == made
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"strength": 0.0}, "above 0"),

@@ -317,6 +317,16 @@ def test_only_the_detail_of_larger_pictures_is_learned_on_request(trained, pictu
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("length", [{"images": 16}, {"images": None, "budget": 1.0}])
+def test_a_training_has_one_length(picture_folder, tmp_path, length):
+    with refused("training.two_lengths", UsageError):
+        launched(picture_folder, run=tmp_path / "run", settings=[*TINY, "images = 32"], **length)
+    assert not (tmp_path / "run").exists()
+    settings = [*TINY, "images=24"]
+    result = launched(picture_folder, run=tmp_path / "run", recipe="lean", settings=settings, images=None)
+    assert result.images == 24
+
+
 def test_images_alone_train_the_default_recipe(picture_folder, tmp_path):
     for name, options in (("alone", {}), ("named", {"recipe": "lean"})):
         launched(picture_folder, run=tmp_path / name, **options)

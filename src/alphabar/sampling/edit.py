@@ -104,7 +104,8 @@ def _edit(
 ) -> Iterator[Progress[Tensor]]:
     bound = bound.in_runtime(len(positions), len(positions), precision)
     steps = bound.settings.steps
-    times = bound.times[steps - math.ceil(strength * steps) :]
+    # 0.28 of 25 steps are 7, and in floating point a little more.
+    times = bound.times[steps - max(1, math.ceil(strength * steps - 1e-9)) :]
     x0 = signal.to(bound.model.device).expand(len(positions), *signal.shape)
     noise = Noise(bound.settings.seed, positions, Purpose.EDIT)
     before = 0

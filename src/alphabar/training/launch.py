@@ -109,6 +109,8 @@ def launch(
     began = monotonic()
     Limits(images, budget)  # raises for a limit that is not above zero
     settings = [*settings, *([f"condition.on={condition}"] if condition else [])]
+    if "images" in named_keys(settings) and (images is not None or budget is not None):
+        raise UsageError("training.two_lengths")
     chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget, images)
     chosen = _with_autoencoder(chosen, autoencoder)
     from_file = runtime not in (None, "auto", "plain") and not isinstance(runtime, Runtime)
