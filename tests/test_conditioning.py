@@ -4,12 +4,14 @@ import json
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from alphabar.cli.options import SamplingOptions
 from alphabar.codecs.image import ImageCodec
 from alphabar.codecs.png_metadata import read_png_metadata
 from alphabar.conditioning.fields import Categorical, Numeric
@@ -594,3 +596,14 @@ class TestClassifier:
 def test_a_name_in_full_is_not_mistaken_for_one_that_differs_in_case():
     field = Categorical("size", ("XL", "xl"))
     assert [field.row(name).item() for name in field.names] == [0, 1]
+
+
+def test_numbers_far_from_those_of_the_data_are_told(capsys, monkeypatch):
+    vocabulary = Vocabulary((Numeric("azimuth", 180.0, 100.0), Categorical("color", ("blue", "red"))))
+    for labels in ({"azimuth": "-300"}, {"azimuth": "680", "color": "red"}, {"color": "blue"}, {}):
+        assert vocabulary.far_numbers(labels) == [], labels
+    (told,) = vocabulary.far_numbers({"azimuth": "1000180", "color": "red"})
+    assert "azimuth = 1000180 is 10,000 standard deviations" in told and "180 ± 100" in told
+    monkeypatch.setattr("alphabar.sampling.settings.sampling_settings", lambda *_, **__: None)
+    SamplingOptions({"attributes": ["azimuth=1e6"]}).settings(SimpleNamespace(vocabulary=vocabulary), seed=0)
+    assert "azimuth = 1e6 is 9,998 standard" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from alphabar.cli.console import run_to_end, told_when_stopped
+from alphabar.cli.console import run_to_end, say, told_when_stopped
 from alphabar.errors import UsageError
 from alphabar.messages import Message, message
 
@@ -71,6 +71,10 @@ class SamplingOptions:
                     guidance.setdefault(name, {})[setting] = value
         interval = v.get("guidance_interval")
         chosen = {key: v[key] for key in ("sampler", "timesteps", "steps", "initial_noise") if key in v}
+        if model.vocabulary:
+            for condition in self.conditions or ():
+                for told in model.vocabulary.far_numbers(condition):
+                    say(told)
         return sampling_settings(
             model,
             seed=seed,

@@ -32,7 +32,9 @@ from alphabar.conditioning.fields import (
 from alphabar.conditioning.text_encoder import IDENTITY, check_installed
 from alphabar.errors import AlphabarError, UsageError, unknown
 from alphabar.formatting import composed, finite_number, folded, numbers_and_others
-from alphabar.messages import message
+from alphabar.messages import Message, message
+
+FAR = 5.0  # standard deviations from the mean, from which on a number is unlike the training data's
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,17 @@ class Vocabulary:
                 for field, width in zip(self.fields, self.widths, strict=True)
             ]
         )
+
+    def far_numbers(self, labels: Mapping[str, str]) -> list[Message]:
+        """A sentence for each number that is further than `FAR` from those of the training data."""
+        numeric = {field.name: field for field in self.fields if isinstance(field, Numeric)}
+        found = []
+        for name, text in labels.items():
+            field = numeric.get(composed(name))
+            if field and FAR < (far := abs(field.number(text))) < math.inf:
+                about = {"field": field.name, "value": text, "mean": f"{field.mean:.4g}"}
+                found.append(message("conditioning.far_number", **about, std=f"{field.std:.4g}", times=far))
+        return found
 
     def attributes_in(self, text: str) -> dict[str, str]:
         """The attribute values, by field name, that the words of a text name.

@@ -124,9 +124,7 @@ def compare_conditions(
     return tuple(found)
 
 
-def told_attributes(
-    vocabulary: Vocabulary, dataset: Dataset, index: NDArray[np.int64]
-) -> Iterator[str]:
+def told_attributes(vocabulary: Vocabulary, dataset: Dataset, index: NDArray[np.int64]) -> Iterator[str]:
     """Those of `known_attributes` whose values a condition tells: its fields, and what follows from them.
 
     An attribute follows where items of the same categories always have the same value. A sentence may tell

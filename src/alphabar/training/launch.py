@@ -109,8 +109,6 @@ def launch(
     began = monotonic()
     Limits(images, budget)  # raises for a limit that is not above zero
     settings = [*settings, *([f"condition.on={condition}"] if condition else [])]
-    if "images" in named_keys(settings) and (images is not None or budget is not None):
-        raise UsageError("training.two_lengths")
     chosen = _choose(data, run, recipe, finetune, distill, steps, settings, budget, images)
     chosen = _with_autoencoder(chosen, autoencoder)
     from_file = runtime not in (None, "auto", "plain") and not isinstance(runtime, Runtime)
@@ -241,6 +239,8 @@ def _choose(
     budget: float | None,
     images: int | None,
 ) -> _Chosen:
+    if "images" in named_keys(settings) and (images is not None or budget is not None):
+        raise UsageError("training.two_lengths")
     if sum(choice is not None for choice in (recipe, finetune, distill)) > 1:
         raise UsageError("training.one_origin")
     if steps is not None and distill is None:
