@@ -38,7 +38,7 @@ def test_every_parameter_of_a_shipped_model_moved(model):
     moved = {
         name: (p - beginning[name]).norm().item() for name, p in model.denoiser.network.named_parameters()
     }
-    assert len(moved) == len(beginning) == 134
+    assert len(moved) == len(beginning) == {"cars64": 134, "cars128": 170}[model.path.name]
     for name, distance in moved.items():
         length = beginning[name].norm().item() + distance
         assert distance > 0.01 * length, name  # float16 on the disk rounds by less than 0.001
