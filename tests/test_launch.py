@@ -350,6 +350,9 @@ def test_from_128_px_on_patches_grow_with_the_pictures(picture_folder, tmp_path,
     # Seen through as many times more pixels, the noise is that of 64 px.
     levels = chosen.noise_distribution["mean"] - math.log(patch / 2)
     assert levels == pytest.approx(named_recipe("lean").noise_distribution["mean"])
+    for level in ("sigma_min", "sigma_max"):
+        wanted = named_recipe("lean").sampling.timesteps[level]
+        assert chosen.sampling.timesteps[level] * 2 / patch == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("size", "offered"), [

@@ -72,8 +72,8 @@ def enlarged(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe
 
     Patches of a U-Net are as many times larger, and what it predicted of pixels it predicts of means over
     squares of times × times pixels (`NetworkDenoiser`). The standard deviation of the noise in such a mean is
-    as many times smaller, so the noise levels of training and of guidance are as many times higher (Hoogeboom
-    et al. 2023, section 2.1).
+    as many times smaller, so the noise levels of training, sampling and guidance are as many times higher
+    (Hoogeboom et al. 2023, section 2.1).
     settings: the person's own, "key=value"; what they name stays.
     """
     named, values = named_keys(settings), recipe.model_dump(mode="json")
@@ -87,9 +87,8 @@ def nested(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe:
     """The recipe for pictures whose sides are ``times`` as long, with the network that it has inside.
 
     That sees the means over squares of times × times pixels, and a small network beside it predicts the
-    detail (`NestedUNet`). Noise levels are as of `enlarged`, and those of sampling are as many times higher
-    too: so it is sampled at the levels that it was before. settings: the person's own, "key=value"; what they
-    name stays. A network that cannot be nested stays as it is.
+    detail (`NestedUNet`). Noise levels are as of `enlarged`. settings: the person's own, "key=value"; what
+    they name stays. A network that cannot be nested stays as it is.
     """
     named, values = named_keys(settings), recipe.model_dump(mode="json")
     network = values["network"]
@@ -97,10 +96,6 @@ def nested(recipe: Recipe, times: int, settings: Iterable[str] = ()) -> Recipe:
     if larger and not named & {"network", "network.name", "network.times", "coarse"}:
         values["network"] = network | {"name": larger, "times": times * network.get("times", 1)}
         values["coarse"] *= times
-        timesteps = values["sampling"]["timesteps"]
-        for level in {"sigma_min", "sigma_max"} & timesteps.keys():
-            if not named & {"sampling.timesteps", "sampling.timesteps.name", f"sampling.timesteps.{level}"}:
-                timesteps[level] *= times
     return _with_higher_noise(values, times, named)
 
 
@@ -109,6 +104,10 @@ def _with_higher_noise(values: dict[str, Any], times: int, named: set[str]) -> R
     own_noise = {"noise_distribution", "noise_distribution.name", "noise_distribution.mean"}
     if noise["name"] == "log_normal" and not named & own_noise:
         noise["mean"] += math.log(times)
+    timesteps = values["sampling"]["timesteps"]
+    for level in {"sigma_min", "sigma_max"} & timesteps.keys():
+        if not named & {"sampling.timesteps", "sampling.timesteps.name", f"sampling.timesteps.{level}"}:
+            timesteps[level] *= times
     if "sampling.guidance" not in named:
         for guidance in values["sampling"]["guidance"]:
             if guidance.get("interval"):
