@@ -75,7 +75,7 @@ AUTOENCODERS = {
         "autoencoder",
         'optimizer={"name":"adam","learning_rate":0.001,"warm_up":1000,"decay_from":0.6}',
     ),
-    "one scale": ("autoencoder", "method.scales=1"),
+    "three scales": ("autoencoder", "method.scales=3"),
     "no noise on the latents": ("autoencoder", "method.noise=0"),
     "no smaller and mirrored latents": ("autoencoder", "method.equivariance=0"),
     "8 channels": ("autoencoder", "network.latent=8"),

@@ -14,11 +14,12 @@ from alphabar.runtime import Runtime
 
 
 class Autoencoding(Method):
-    """The mean absolute error of reconstructed pictures, at several scales and from smaller latents.
+    """The mean absolute error of reconstructed pictures, and of those from smaller latents.
 
     noise: standard deviation of the noise on the standardised latents from which the decoder learns; no finer
         detail of the latents than that carries anything, and a diffusion model may leave that much undone.
-    scales: sizes at which pictures are compared: the full one, half of it, and so on, at least 1.
+    scales: sizes at which pictures are compared: the full one, half of it, and so on. More than one cost a
+        decibel and brought nothing (docs/results/larger_images.md).
     equivariance: weight of the error of a picture of half the size that is decoded from latents of half the
         size, mirrored in every other sample (Kouzelis et al. 2025); 0 leaves it out. It makes the latents
         smooth, and mirrored latents those of mirrored pictures.
@@ -36,7 +37,7 @@ class Autoencoding(Method):
         recipe: Choices,
         runtime: Runtime,
         noise: Annotated[float, Field(ge=0, le=100)] = 0.08,
-        scales: Annotated[int, Field(ge=1, le=16)] = 3,
+        scales: Annotated[int, Field(ge=1, le=16)] = 1,
         equivariance: Annotated[float, Field(ge=0, le=1000)] = 0.25,
     ):
         require_single_process(Autoencoding, runtime)
