@@ -192,6 +192,13 @@ def test_a_training_that_is_stopped_in_either_stage_goes_on_to_the_same_bits(
     assert weights_of(tmp_path / "run") == weights_of(trained)
 
 
+def test_the_bar_of_a_training_of_pictures_begins_at_its_beginning(picture_folder, tmp_path):
+    records = launch(str(picture_folder), run=tmp_path / "run", recipe="autoencoder", images=8,
+                     settings=AUTOENCODER, runtime=Runtime())  # fmt: skip
+    shares = [record.done / record.total for record in records if record.stage == "training"]
+    assert shares[0] == 0 and shares == sorted(shares)
+
+
 def test_measuring_the_latents_is_stopped_too(trained, picture_folder, tmp_path, monkeypatch):
     stop, run = threading.Event(), Run(tmp_path / "run")
 

@@ -1,6 +1,6 @@
 """Restoring signals: the API on a model, its default settings, grey, transparent and non-square images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -191,6 +191,10 @@ def test_where_detail_is_predicted_on_its_own_its_covariance_is_damped(model):
     for coarse, solver in ((1, "mmps"), (2, {"name": "mmps", "damping": 0.3})):
         settings = restoration_settings(attending(model, f"coarse={coarse}"), operator, 0.0)
         assert settings.solver == SOLVERS.resolve(solver)
+    patches = attending(model, "coarse=2")
+    network = patches.recipe.network | {"times": 2}  # of a nested network, whose Jacobian is near enough
+    nested = replace(patches, recipe=patches.recipe.model_copy(update={"network": network}))
+    assert restoration_settings(nested, operator, 0.0).solver == SOLVERS.resolve("mmps")
 
 
 def test_guidance_acts_where_the_network_attends(model):

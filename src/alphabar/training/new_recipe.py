@@ -90,7 +90,7 @@ def about_patches(recipe: str | Recipe | None, made: Recipe, settings: list[str]
 def about_labels(
     recipe: Recipe, model: Model | None, conditions: Conditions | None, data: str
 ) -> list[Message]:
-    """A sentence where only the detail could be learned, of larger pictures that a model has seen.
+    """A sentence where a model goes on with larger pictures and its labels, and could learn the detail alone.
 
     model: what the training begins with. Raises UsageError for other labels than a model has that is
     distilled, or stays as it is in part.

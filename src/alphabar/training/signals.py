@@ -66,7 +66,8 @@ def signals_of(dataset: Dataset, codec: Codec) -> Iterator[Progress[Signals]]:
     """
     stage, n = message("training.stage_latents"), len(dataset.items)
     if not isinstance(codec, LearnedCodec):
-        yield Progress(message("training.stage"), n, n, ItemSignals(dataset, codec))  # nothing to do before
+        # Nothing is encoded before: the bar of the training stays where it begins.
+        yield Progress(message("training.stage"), 0, 1, ItemSignals(dataset, codec))
         return
     known = [dataset.fingerprint, fingerprint(codec.weights()), codec.name, codec.version]
     folder = cache_root() / "latents" / hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
